@@ -1,0 +1,104 @@
+package testenv
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The needs of this project's tests. A test adds one here rather than looking for
+// itself, so that its name can be required.
+var (
+	// Root is the user root, with the right to mount.
+	Root = Need{"root", sync.OnceValue(root)}
+	// Dockerd is the programs of an engine that a test starts for itself; it does
+	// not mean that one is running.
+	Dockerd = Need{"dockerd", programs("docker.io", "dockerd", "containerd", "runc")}
+	// DockerCLI is the command docker.
+	DockerCLI = Need{"docker-cli", programs("docker.io", "docker")}
+	// Podman is the command podman.
+	Podman = Need{"podman", programs("podman", "podman")}
+	// Netns is the right to make network and mount namespaces, and the commands ip
+	// and unshare to do it with.
+	Netns = Need{"netns", sync.OnceValue(netns)}
+	// Systemd is a machine that systemd started.
+	Systemd = Need{"systemd", systemd}
+	// Busybox is a busybox that needs no shared library, of which a test makes an
+	// image without a registry. [BusyboxPath] says where it is.
+	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
+)
+
+// All returns every need there is.
+func All() []Need {
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox}
+}
+
+func root() error {
+	if uid := os.Geteuid(); uid != 0 {
+		return fmt.Errorf("runs as user %d, not as root", uid)
+	}
+	return probe("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt")
+}
+
+func netns() error {
+	if err := programs("iproute2 and util-linux", "ip", "unshare")(); err != nil {
+		return err
+	}
+	return probe("unshare", "--net", "--mount", "ip", "link", "set", "lo", "up")
+}
+
+// systemd looks where sd_booted(3) does.
+func systemd() error {
+	if fi, err := os.Stat("/run/systemd/system"); err != nil || !fi.IsDir() {
+		return errors.New("systemd did not start this machine")
+	}
+	return programs("systemd", "systemctl")()
+}
+
+// BusyboxPath returns the path of a static busybox, or says what to install.
+func BusyboxPath() (string, error) {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return "", errors.New("no busybox in PATH; install busybox-static")
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return "", fmt.Errorf("%s needs shared libraries; install busybox-static", path)
+		}
+	}
+	return path, nil
+}
+
+// programs returns a check that each of names is in PATH.
+func programs(pkg string, names ...string) func() error {
+	return func() error {
+		for _, name := range names {
+			if _, err := exec.LookPath(name); err != nil {
+				return fmt.Errorf("no %s in PATH; install %s", name, pkg)
+			}
+		}
+		return nil
+	}
+}
+
+// probe runs a command that changes nothing outside its own namespaces.
+func probe(name string, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	return nil
+}
