@@ -1,0 +1,73 @@
+// Package mount asks the kernel what is mounted, and mounts and unmounts.
+//
+// What it says is of the mount namespace of this process. Paths must be absolute and
+// free of symbolic links, because that is how the kernel writes them
+// (proc_pid_mountinfo(5)).
+package mount
+
+import (
+	"fmt"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/state"
+)
+
+// Info is one mount.
+type Info struct {
+	// Mountpoint is the absolute path, with the kernel's escapes undone.
+	Mountpoint string
+	// FSType is the type of the file system, such as "tmpfs".
+	FSType string
+	// Source is what was mounted, as the one who mounted it wrote it.
+	Source string
+	// Options are those of the file system, with commas between them.
+	Options string
+}
+
+// At tells whether path is a mountpoint, bind mounts included. A path that does not
+// exist is ErrNotFound.
+func At(path string) (bool, error) {
+	mounted, err := mountinfo.Mounted(path)
+	if err != nil {
+		return false, state.Classify(err)
+	}
+	return mounted, nil
+}
+
+// List returns the mounts at dir and below it, in the order in which they were made,
+// so that going through it backwards is the order to unmount in. A mount that another
+// one hides is in the list too.
+func List(dir string) ([]Info, error) {
+	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	list := make([]Info, len(found))
+	for i, m := range found {
+		list[i] = Info{Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Options: m.VFSOptions}
+	}
+	return list, nil
+}
+
+// Mount mounts a file system on the directory target. flags are the MS_ constants and
+// data the file system's own options (mount(2)). An error has the class of
+// [state.Classify].
+func Mount(source, target, fsType string, flags uintptr, data string) error {
+	if err := unix.Mount(source, target, fsType, flags, data); err != nil {
+		return state.Classify(fmt.Errorf("mount %s on %q: %w", fsType, target, err))
+	}
+	return nil
+}
+
+// Unmount unmounts the topmost mount on target. A target that is no mountpoint, or
+// does not exist, is no error; one that is still used is ErrInUse.
+func Unmount(target string) error {
+	switch err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); err {
+	case nil, unix.EINVAL, unix.ENOENT:
+		return nil
+	default:
+		return state.Classify(fmt.Errorf("unmount %q: %w", target, err))
+	}
+}
