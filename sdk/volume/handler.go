@@ -1,0 +1,278 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/keylock"
+)
+
+// Handler stands between engines and a [Driver]: a [sdk.Plugin] on the one side, the
+// only caller of the driver on the other. Make it with [NewHandler].
+//
+// Its methods in domain terms are what the wire uses, and are there for a program that
+// has the volumes in its own hands, such as a command line. All are safe for
+// concurrent use and idempotent; calls for one volume wait for each other, calls for
+// different volumes never do.
+type Handler struct {
+	driver      Driver
+	options     Options
+	log         *slog.Logger
+	locks       keylock.Locks
+	index       *index
+	mounts      *mounts
+	mountpoints mountpoints
+	stop        context.CancelCauseFunc
+	running     sync.WaitGroup
+}
+
+// Volume is what a Handler knows of a volume: the driver's [Info], where it is mounted
+// now, and for whom.
+type Volume struct {
+	Info
+	// Mounts is nil while nobody has the volume mounted.
+	Mounts []MountRef
+}
+
+// MountRef is one mount ID that has a volume mounted, and how often.
+type MountRef struct {
+	ID    string
+	Count int
+	Since time.Time
+}
+
+// NewHandler puts a Handler in front of driver. It reads the ledger, lists the volumes,
+// and takes back what a crash left mounted. Storage that is out of reach does not fail
+// it: the Handler asks again until it answers. It fails when the ledger is kept by
+// another process (ErrInUse) or the mount root cannot be used.
+//
+// ctx bounds the start alone. Close the Handler when its server has stopped.
+func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error) {
+	o = o.withDefaults()
+	h := &Handler{
+		driver:      driver,
+		options:     o,
+		log:         o.Logger,
+		index:       newIndex(),
+		mountpoints: newMountpoints(o.MountRoot),
+	}
+	if err := h.mountpoints.open(); err != nil {
+		return nil, err
+	}
+	l, err := openLedger(o.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	h.mounts = newMounts(l)
+	if err := h.RefreshNow(ctx); err != nil {
+		h.log.WarnContext(ctx, "volumes cannot be listed yet", slog.Any("error", err))
+	}
+	if err := h.adoptMounts(ctx); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	h.stop = stop
+	if o.Refresh > 0 {
+		h.running.Go(func() { h.refreshLoop(background) })
+	}
+	return h, nil
+}
+
+// Close waits for calls that still run in the driver, gives up lingering, and closes
+// the ledger and the driver, if it is an [io.Closer]. Volumes that are mounted stay
+// mounted: their containers run on. ctx bounds the waiting.
+func (h *Handler) Close(ctx context.Context) error {
+	h.stop(errStopped)
+	h.mounts.stopLingering()
+	done := make(chan struct{})
+	go func() {
+		h.running.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("close: calls still running in the driver: %w", context.Cause(ctx))
+	}
+	err = errors.Join(err, h.mounts.ledger.close())
+	if c, ok := h.driver.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// Scope returns "local" or "global".
+func (h *Handler) Scope() string {
+	if s, ok := h.driver.(Scoper); ok && s.Scope() == "global" {
+		return "global"
+	}
+	return "local"
+}
+
+// Ping tells whether the driver's storage is in reach; a driver that cannot tell is
+// asked for its volumes.
+func (h *Handler) Ping(ctx context.Context) error {
+	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
+	defer cancel()
+	if p, ok := h.driver.(Pinger); ok {
+		return p.Ping(ctx)
+	}
+	if _, loaded := h.index.list(); !loaded {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet")
+	}
+	return nil
+}
+
+// Create makes the volume, or adopts one that exists.
+func (h *Handler) Create(ctx context.Context, name string, opts map[string]string) error {
+	if err := h.options.CheckName(name); err != nil {
+		return err
+	}
+	if opts == nil {
+		opts = map[string]string{}
+	}
+	_, err := run(ctx, h, name, verb[struct{}]{name: "create", limit: h.options.LongTimeout, do: func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, redact(h.create(ctx, name, opts), opts)
+	}})
+	return err
+}
+
+func (h *Handler) create(ctx context.Context, name string, opts map[string]string) error {
+	if err := h.driver.Create(ctx, name, opts); err != nil {
+		return err
+	}
+	info := Info{Name: name}
+	if i, ok := h.driver.(Inspector); ok {
+		seen, err := i.Inspect(ctx, name)
+		if err != nil {
+			return fmt.Errorf("made, but not there: %w", err)
+		}
+		info = seen
+		info.Name = name
+	}
+	h.index.put(info)
+	h.log.InfoContext(ctx, "volume created", slog.String("volume", name))
+	return nil
+}
+
+// Remove destroys the volume. It is ErrInUse while the volume is mounted and
+// ErrNotFound when there is none.
+func (h *Handler) Remove(ctx context.Context, name string) error {
+	if err := h.options.CheckName(name); err != nil {
+		return err
+	}
+	_, err := run(ctx, h, name, verb[struct{}]{name: "remove", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, h.remove(ctx, name)
+	}})
+	return err
+}
+
+func (h *Handler) remove(ctx context.Context, name string) error {
+	if err := h.dropStale(ctx, name, 0); err != nil {
+		return err
+	}
+	rec := h.mounts.get(name)
+	if n := rec.total(); n > 0 {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n),
+			"stop the containers that use it first")
+	}
+	if rec.Mountpoint != "" {
+		if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
+			return err
+		}
+	}
+	err := h.driver.Remove(ctx, name)
+	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
+		h.index.drop(name)
+	}
+	if err == nil {
+		h.log.InfoContext(ctx, "volume removed", slog.String("volume", name))
+	}
+	return err
+}
+
+// Get returns the volume from memory, or from the driver where memory has none. It is
+// ErrNotFound only when the driver is in reach and has no such volume; otherwise
+// ErrUnavailable or the end of a time limit.
+func (h *Handler) Get(ctx context.Context, name string) (Volume, error) {
+	if err := h.options.CheckName(name); err != nil {
+		// No volume can have this name, and to ask for it is no mistake of an engine.
+		return Volume{}, errdefs.As(errdefs.ErrNotFound, err)
+	}
+	if info, ok, _ := h.index.get(name); ok {
+		return h.volume(info), nil
+	}
+	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
+	defer cancel()
+	info, err := inTime(ctx, h, func(ctx context.Context) (Info, error) { return h.inspect(ctx, name) })
+	if err != nil {
+		return Volume{}, named(name, err)
+	}
+	h.index.put(info)
+	return h.volume(info), nil
+}
+
+// List yields every volume by name, from memory. Its only error is ErrUnavailable,
+// before the driver has been heard of once.
+func (h *Handler) List(_ context.Context) iter.Seq2[Volume, error] {
+	return func(yield func(Volume, error) bool) {
+		all, loaded := h.index.list()
+		if !loaded {
+			yield(Volume{}, errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet: the storage is out of reach"))
+			return
+		}
+		for _, info := range all {
+			if !yield(h.volume(info), nil) {
+				return
+			}
+		}
+	}
+}
+
+// volume adds what the ledger knows to info.
+func (h *Handler) volume(info Info) Volume {
+	rec := h.mounts.get(info.Name)
+	if rec.Mountpoint != "" {
+		info.Mountpoint = rec.Mountpoint
+	}
+	return Volume{Info: info, Mounts: rec.list()}
+}
+
+// inspect asks the driver for one volume.
+func (h *Handler) inspect(ctx context.Context, name string) (Info, error) {
+	if i, ok := h.driver.(Inspector); ok {
+		info, err := i.Inspect(ctx, name)
+		info.Name = name
+		return info, err
+	}
+	for info, err := range h.driver.Volumes(ctx) {
+		if err != nil {
+			return Info{}, err
+		}
+		if info.Name == name {
+			return info, nil
+		}
+	}
+	return Info{}, errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
+}
+
+// limit bounds ctx with a cause that a user can read.
+func (h *Handler) limit(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the storage does not answer", d))
+}
+
+// named puts the volume's name in front of err.
+func named(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("volume %q: %w", name, err)
+}

@@ -1,0 +1,180 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Mount mounts the volume for the mount ID id and returns where its data lies. The
+// driver is called for the first mount of a volume; every other one is counted, and
+// answered with the same directory after a look at whether it still is what it was.
+// A mount whose caller was not there any more to hear of it is taken back.
+func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string, err error) {
+	if err := h.options.CheckName(name); err != nil {
+		return "", err
+	}
+	return run(ctx, h, name, verb[string]{
+		name:  "mount",
+		limit: h.options.LongTimeout,
+		do:    func(ctx context.Context) (string, error) { return h.mount(ctx, name, id) },
+		undo: func(ctx context.Context) {
+			ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
+			defer cancel()
+			if err := h.release(ctx, name, id); err != nil {
+				h.log.ErrorContext(ctx, "mount that nobody waited for cannot be taken back", slog.String("volume", name),
+					slog.String("mount_id", id), slog.Any("error", err))
+			}
+		},
+	})
+}
+
+func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
+	rec := h.mounts.get(name)
+	mountpoint := rec.Mountpoint
+	if mountpoint != "" {
+		gone, err := h.mountpoints.check(ctx, mountpoint)
+		if err != nil && !gone {
+			return "", err
+		}
+		if gone {
+			h.log.WarnContext(ctx, "mount has gone, mounting again", slog.String("volume", name), slog.Any("error", err))
+			mountpoint = ""
+		}
+	}
+	fresh := mountpoint == ""
+	if fresh {
+		var err error
+		if mountpoint, err = h.attach(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	n := rec.Refs[id].Count
+	if rec.stale[id] {
+		// The engine came back and starts with this ID again. Where a container lived on
+		// in the meantime, this one is besides it; otherwise the old mount is forgotten.
+		if held, known := h.options.Held(ctx, mountpoint); known && !held {
+			n = 0
+		}
+	}
+	if err := h.mounts.set(rec.with(name, mountpoint, id, n+1, time.Now())); err != nil {
+		if fresh {
+			err = errors.Join(err, h.detach(ctx, name, mountpoint))
+		}
+		return "", err
+	}
+	h.log.LogAttrs(ctx, slog.LevelInfo, "volume mounted", slog.String("volume", name), slog.String("mount_id", id),
+		slog.String("path", mountpoint))
+	return mountpoint, nil
+}
+
+// attach makes a mountpoint and has the driver mount.
+func (h *Handler) attach(ctx context.Context, name string) (string, error) {
+	target, err := h.mountpoints.make(name)
+	if err != nil {
+		return "", err
+	}
+	mountpoint, err := h.driver.Mount(ctx, name, target)
+	if err != nil {
+		if errors.Is(err, errdefs.ErrNotFound) {
+			h.index.drop(name)
+		}
+		return "", errors.Join(err, h.clear(target))
+	}
+	if mountpoint != target {
+		if err := h.clear(target); err != nil {
+			return "", errors.Join(err, h.driver.Unmount(ctx, name, mountpoint))
+		}
+	}
+	if _, err := h.mountpoints.check(ctx, mountpoint); err != nil {
+		return "", errors.Join(err, h.detach(ctx, name, mountpoint))
+	}
+	return mountpoint, nil
+}
+
+// clear removes a target on which nothing was mounted after all.
+func (h *Handler) clear(target string) error {
+	if target == "" {
+		return nil
+	}
+	return h.mountpoints.remove(target)
+}
+
+// detach has the driver unmount, and removes the mountpoint.
+func (h *Handler) detach(ctx context.Context, name, mountpoint string) error {
+	if err := h.driver.Unmount(ctx, name, mountpoint); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return h.mountpoints.remove(mountpoint)
+}
+
+// Unmount takes back one mount by id. After the last one the driver unmounts, at once or
+// when the volume has lingered. An id that has nothing mounted succeeds.
+func (h *Handler) Unmount(ctx context.Context, name, id string) error {
+	if err := h.options.CheckName(name); err != nil {
+		return err
+	}
+	_, err := run(ctx, h, name, verb[struct{}]{name: "unmount", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, h.release(ctx, name, id)
+	}})
+	return err
+}
+
+func (h *Handler) release(ctx context.Context, name, id string) error {
+	rec := h.mounts.get(name)
+	if rec.Refs[id].Count == 0 {
+		return nil
+	}
+	rec = rec.without(id)
+	if len(rec.Refs) > 0 {
+		return h.mounts.set(rec)
+	}
+	if h.options.Linger > 0 {
+		rec.linger = time.AfterFunc(h.options.Linger, func() { h.lingered(name) })
+		return h.mounts.set(rec)
+	}
+	// The count is written only when the unmount is done: it is what a restart would have
+	// to take up again.
+	if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
+		return errors.Join(err, h.mounts.set(rec))
+	}
+	return nil
+}
+
+// unmount unmounts a volume that nobody uses any more.
+func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
+	if err := h.detach(ctx, name, mountpoint); err != nil {
+		return err
+	}
+	if err := h.mounts.set(&mounted{record: record{Volume: name}}); err != nil {
+		return err
+	}
+	h.log.LogAttrs(ctx, slog.LevelInfo, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))
+	return nil
+}
+
+// lingered unmounts a volume that was left alone for the time of Linger.
+func (h *Handler) lingered(name string) {
+	if h.mounts.lingered(name) {
+		h.tidy(context.Background(), name)
+	}
+}
+
+// Path returns where the data of the volume lies now, empty while it is not mounted and
+// lies nowhere. It is ErrNotFound for a volume that memory does not have, and
+// ErrUnavailable when what was mounted is not there any more.
+func (h *Handler) Path(ctx context.Context, name string) (string, error) {
+	v, err := h.Get(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if rec := h.mounts.get(name); rec.Mountpoint != "" {
+		if _, err := h.mountpoints.check(ctx, rec.Mountpoint); err != nil {
+			return "", named(name, err)
+		}
+	}
+	return v.Mountpoint, nil
+}

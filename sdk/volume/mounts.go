@@ -1,0 +1,178 @@
+package volume
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// mounts is who has mounted what: the ledger's living records, and what is known of
+// them that a restart may forget. The records of one volume are changed under that
+// volume's lock, and read by anyone.
+type mounts struct {
+	ledger *ledger
+
+	mu     sync.RWMutex
+	table  map[string]*mounted
+	closed bool // no lingering any more
+}
+
+// mounted is the record of one volume. It is replaced, never changed.
+type mounted struct {
+	record
+	// stale holds the mount IDs from before a restart of the engine or of this process:
+	// their Unmount may never come.
+	stale map[string]bool
+	// linger is the pending unmount of a volume that nobody uses.
+	linger *time.Timer
+}
+
+func newMounts(l *ledger) *mounts {
+	m := &mounts{ledger: l, table: map[string]*mounted{}}
+	for _, r := range l.all() {
+		m.table[r.Volume] = &mounted{record: r}
+	}
+	m.expire()
+	return m
+}
+
+// none is what is known of a volume that is not mounted.
+var none = &mounted{}
+
+func (m *mounts) get(name string) *mounted {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if r, ok := m.table[name]; ok {
+		return r
+	}
+	return none
+}
+
+// set writes r to the ledger, and then here. A pending unmount is called off.
+func (m *mounts) set(r *mounted) error {
+	if err := m.ledger.set(r.record); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old, ok := m.table[r.Volume]; ok && old.linger != nil {
+		old.linger.Stop()
+	}
+	if r.Mountpoint == "" && len(r.Refs) == 0 {
+		delete(m.table, r.Volume)
+	} else {
+		m.table[r.Volume] = r
+	}
+	return nil
+}
+
+// names returns the volumes that are mounted.
+func (m *mounts) names() []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Keys(m.table))
+}
+
+// podmanID is the one mount ID that Podman has for all its containers, the SHA-256 of
+// "placeholder\n" (podman libpod/define: VolumeDriverID). It counts by itself.
+const podmanID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
+
+// perContainer tells whether id is one that an engine makes for each start of a
+// container, and may leave behind. Any other was thought out by somebody who will come
+// back with it.
+func perContainer(id string) bool {
+	return len(id) == 64 && id != podmanID && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// expire makes every mount ID stale that an engine may have left behind.
+func (m *mounts) expire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, r := range m.table {
+		stale := make(map[string]bool, len(r.Refs))
+		for id := range r.Refs {
+			if perContainer(id) {
+				stale[id] = true
+			}
+		}
+		m.table[name] = &mounted{r.record, stale, r.linger}
+	}
+}
+
+// lingered tells whether the volume's time of lingering is over, and nobody stopped it.
+func (m *mounts) lingered(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.table[name]
+	if !ok || m.closed {
+		return false
+	}
+	m.table[name] = &mounted{r.record, r.stale, nil}
+	return true
+}
+
+func (m *mounts) stopLingering() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	for _, r := range m.table {
+		if r.linger != nil {
+			r.linger.Stop()
+		}
+	}
+}
+
+// total returns how many mounts there are, over all mount IDs.
+func (r *mounted) total() int {
+	n := 0
+	for _, ref := range r.Refs {
+		n += ref.Count
+	}
+	return n
+}
+
+// list returns the mount IDs in their order.
+func (r *mounted) list() []MountRef {
+	if len(r.Refs) == 0 {
+		return nil
+	}
+	refs := make([]MountRef, 0, len(r.Refs))
+	for id, ref := range r.Refs {
+		refs = append(refs, MountRef{id, ref.Count, ref.Since})
+	}
+	slices.SortFunc(refs, func(a, b MountRef) int { return strings.Compare(a.ID, b.ID) })
+	return refs
+}
+
+// with returns a copy in which id counts n, starting from now where it counted none; it
+// is not stale any more.
+func (r *mounted) with(name, mountpoint, id string, n int, now time.Time) *mounted {
+	c := r.clone()
+	c.Volume, c.Mountpoint = name, mountpoint
+	c.Refs[id] = ref{n, now}
+	delete(c.stale, id)
+	return c
+}
+
+// without returns a copy with one mount by id less.
+func (r *mounted) without(id string) *mounted {
+	c := r.clone()
+	was := c.Refs[id]
+	if was.Count > 1 {
+		c.Refs[id] = ref{was.Count - 1, was.Since}
+	} else {
+		delete(c.Refs, id)
+		delete(c.stale, id)
+	}
+	return c
+}
+
+func (r *mounted) clone() *mounted {
+	c := &mounted{record: r.record, stale: maps.Clone(r.stale)}
+	if c.Refs = maps.Clone(r.Refs); c.Refs == nil {
+		c.Refs = map[string]ref{}
+	}
+	return c
+}

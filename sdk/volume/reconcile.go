@@ -1,0 +1,159 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Activated is called when an engine found the plugin, which a Docker engine does once
+// in its life: what was mounted before may be held by nobody any more.
+func (h *Handler) Activated(ctx context.Context) {
+	h.mounts.expire()
+	h.log.InfoContext(ctx, "activated by an engine")
+}
+
+// refreshLoop keeps memory and world together until ctx ends. A driver that could not be
+// listed yet is asked again sooner.
+func (h *Handler) refreshLoop(ctx context.Context) {
+	h.Reconcile(ctx)
+	for {
+		wait := h.options.Refresh
+		if _, loaded := h.index.list(); !loaded {
+			wait = min(wait, 2*time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		start := time.Now()
+		if err := h.RefreshNow(ctx); err != nil && ctx.Err() == nil {
+			h.log.WarnContext(ctx, "volumes cannot be listed", slog.Any("error", err))
+		}
+		h.Reconcile(ctx)
+		// A listing that takes long is made seldom: a twentieth of the time at most.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20*time.Since(start) - h.options.Refresh):
+		}
+	}
+}
+
+// RefreshNow lists the driver's volumes into memory: what came and went behind the
+// Handler's back is seen from then on. Until it returns nil, memory is as it was.
+func (h *Handler) RefreshNow(ctx context.Context) error {
+	ctx, cancel := h.limit(ctx, h.options.LongTimeout)
+	defer cancel()
+	since := h.index.begin()
+	defer h.index.end()
+	all, err := inTime(ctx, h, func(ctx context.Context) ([]Info, error) {
+		var all []Info
+		for info, err := range h.driver.Volumes(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			if h.options.CheckName(info.Name) == nil {
+				all = append(all, info)
+			}
+		}
+		return all, nil
+	})
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	for _, name := range h.index.merge(since, all, func(name string) bool { return h.mounts.get(name).Mountpoint != "" }) {
+		h.log.InfoContext(ctx, "volume has gone", slog.String("volume", name))
+	}
+	return nil
+}
+
+// adoptMounts takes up at start what the process before this one had mounted, and
+// unmounts what lies below the mount root without a word in the ledger: a crash came
+// between the mount and the word.
+func (h *Handler) adoptMounts(ctx context.Context) error {
+	found, err := h.mountpoints.found()
+	if err != nil {
+		return err
+	}
+	for _, name := range found {
+		p := h.mountpoints.path(name)
+		if h.mounts.get(name).Mountpoint == p {
+			continue
+		}
+		ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
+		_, err := inTime(ctx, h, func(ctx context.Context) (struct{}, error) {
+			if mounted, err := isMount(p); err != nil || !mounted {
+				return struct{}{}, errors.Join(err, h.mountpoints.remove(p))
+			}
+			return struct{}{}, h.detach(ctx, name, p)
+		})
+		cancel()
+		if err != nil {
+			h.log.WarnContext(ctx, "rest of a crash cannot be unmounted", slog.String("path", p), slog.Any("error", err))
+		} else {
+			h.log.InfoContext(ctx, "rest of a crash unmounted", slog.String("path", p))
+		}
+	}
+	return nil
+}
+
+// Reconcile looks at every mounted volume, forgets mounts from before a restart that no
+// container holds, and unmounts what nobody uses. It runs by itself every
+// [Options.Refresh].
+func (h *Handler) Reconcile(ctx context.Context) {
+	for _, name := range h.mounts.names() {
+		if ctx.Err() != nil {
+			return
+		}
+		rec := h.mounts.get(name)
+		if len(rec.stale) > 0 || len(rec.Refs) == 0 && rec.linger == nil {
+			h.tidy(ctx, name)
+		}
+	}
+}
+
+// tidy brings one volume's mounts in order, and unmounts it when nobody is left.
+func (h *Handler) tidy(ctx context.Context, name string) {
+	_, err := run(ctx, h, name, verb[struct{}]{name: "unmount", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+		if err := h.dropStale(ctx, name, h.options.MountGrace); err != nil {
+			return struct{}{}, err
+		}
+		rec := h.mounts.get(name)
+		if len(rec.Refs) > 0 || rec.Mountpoint == "" {
+			return struct{}{}, nil
+		}
+		return struct{}{}, h.unmount(ctx, name, rec.Mountpoint)
+	}})
+	if err != nil && ctx.Err() == nil {
+		h.log.WarnContext(ctx, "mounts cannot be brought in order", slog.Any("error", err))
+	}
+}
+
+// dropStale forgets the stale mounts of a volume that are older than grace, if it is
+// certain that nobody holds the volume. The caller has the volume's lock.
+func (h *Handler) dropStale(ctx context.Context, name string, grace time.Duration) error {
+	rec := h.mounts.get(name)
+	if len(rec.stale) == 0 {
+		return nil
+	}
+	next := rec.clone()
+	for id := range rec.stale {
+		if time.Since(rec.Refs[id].Since) >= grace {
+			delete(next.Refs, id)
+			delete(next.stale, id)
+		}
+	}
+	if len(next.Refs) == len(rec.Refs) {
+		return nil
+	}
+	if held, known := h.options.Held(ctx, rec.Mountpoint); held || !known {
+		return nil
+	}
+	h.log.InfoContext(ctx, "mounts that no container holds are forgotten", slog.String("volume", name),
+		slog.Int("count", rec.total()-next.total()))
+	return h.mounts.set(next)
+}
