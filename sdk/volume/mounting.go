@@ -159,7 +159,7 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 // lingered unmounts a volume that was left alone for the time of Linger.
 func (h *Handler) lingered(name string) {
 	if h.mounts.lingered(name) {
-		h.tidy(context.Background(), name)
+		_ = h.tidy(context.Background(), name) // logged there, and tried again by Reconcile
 	}
 }
 

@@ -102,22 +102,31 @@ func (h *Handler) adoptMounts(ctx context.Context) error {
 }
 
 // Reconcile looks at every mounted volume, forgets mounts from before a restart that no
-// container holds, and unmounts what nobody uses. It runs by itself every
-// [Options.Refresh].
-func (h *Handler) Reconcile(ctx context.Context) {
+// container holds, and unmounts what nobody uses. It returns a line for each volume that
+// it changed or could not put right, and runs by itself every [Options.Refresh].
+func (h *Handler) Reconcile(ctx context.Context) (changes []string) {
 	for _, name := range h.mounts.names() {
-		if ctx.Err() != nil {
-			return
+		before := h.mounts.get(name)
+		if len(before.stale) == 0 && (len(before.Refs) > 0 || before.linger != nil) || ctx.Err() != nil {
+			continue
 		}
-		rec := h.mounts.get(name)
-		if len(rec.stale) > 0 || len(rec.Refs) == 0 && rec.linger == nil {
-			h.tidy(ctx, name)
+		if err := h.tidy(ctx, name); err != nil {
+			changes = append(changes, err.Error())
+			continue
+		}
+		after := h.mounts.get(name)
+		if n := before.total() - after.total(); n > 0 {
+			changes = append(changes, fmt.Sprintf("volume %q: %d mounts that no container holds forgotten", name, n))
+		}
+		if before.Mountpoint != "" && after.Mountpoint == "" {
+			changes = append(changes, fmt.Sprintf("volume %q: unmounted, nobody uses it", name))
 		}
 	}
+	return changes
 }
 
 // tidy brings one volume's mounts in order, and unmounts it when nobody is left.
-func (h *Handler) tidy(ctx context.Context, name string) {
+func (h *Handler) tidy(ctx context.Context, name string) error {
 	_, err := run(ctx, h, name, verb[struct{}]{name: "unmount", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
 		if err := h.dropStale(ctx, name, h.options.MountGrace); err != nil {
 			return struct{}{}, err
@@ -131,6 +140,7 @@ func (h *Handler) tidy(ctx context.Context, name string) {
 	if err != nil && ctx.Err() == nil {
 		h.log.WarnContext(ctx, "mounts cannot be brought in order", slog.Any("error", err))
 	}
+	return err
 }
 
 // dropStale forgets the stale mounts of a volume that are older than grace, if it is
