@@ -84,8 +84,10 @@ func (p Policy) MustRun(name string) bool {
 	return slices.Contains(p.mustRun, "all") && !slices.Contains(p.maySkip, name)
 }
 
-// reasons are the names of skips that are no lack of the machine.
-var reasons = []string{"all", "deviates", "short", "other"}
+// reasons are the words that may stand in the lists beside the needs: "all", the
+// database of known vulnerabilities that a step of "make check" wants, a driver that
+// deviates by its nature, "go test -short", and a skip that gives no name.
+var reasons = []string{"all", "vulndb", "deviates", "short", "other"}
 
 // unknown returns the words of both lists that name nothing: a word that is spelt
 // wrong would forbid nothing and be believed.

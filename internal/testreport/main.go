@@ -1,0 +1,35 @@
+// Testreport turns what "go test -json" prints into what a person wants to know:
+// one line for each package, the output of what failed, the skips by their reasons,
+// and on the last line the count, which go test never gives.
+//
+//	go test -json ./... | testreport
+//	testreport step NAME COMMAND [ARGUMENT]... | testreport
+//
+// A step is a command that counts as one test, such as a linter: it prints the same
+// JSON. A step that ends with status 75 (EX_TEMPFAIL, sysexits.h) is skipped, and its
+// last line is the reason. Several runs may follow each other in one input.
+//
+// Testreport ends with 1 where something failed, where nothing ran, or where a skip is
+// forbidden by REMORA_TEST_MUST_RUN (package testenv).
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+)
+
+func main() {
+	if len(os.Args) > 3 && os.Args[1] == "step" {
+		step(os.Stdout, os.Args[2], os.Args[3:])
+		return
+	}
+	if len(os.Args) > 1 {
+		fmt.Fprintln(os.Stderr, "usage: testreport [step NAME COMMAND [ARGUMENT]...]")
+		os.Exit(2)
+	}
+	if !run(os.Stdin, os.Stdout, testenv.PolicyFromEnv()) {
+		os.Exit(1)
+	}
+}

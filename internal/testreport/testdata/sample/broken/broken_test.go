@@ -1,0 +1,3 @@
+package broken
+
+func TestBroken(t *testing.T) {}
