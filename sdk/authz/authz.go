@@ -119,6 +119,10 @@ type Request struct {
 	// is not JSON (build, load, cp), the password of a login, or an optional body that
 	// may have been left out or kept back (commit, push). Any other request without the
 	// body it needs is denied before the Authorizer is asked.
+	//
+	// Where it is set, Query may not be the whole truth either: an engine takes parameters
+	// from a form in the body first, and of two Content-Types it shows the last and obeys
+	// the first. Decide on Path, or deny.
 	BodyMissing bool
 	// PeerCertificates is the chain that the client showed, its own certificate first.
 	PeerCertificates []*x509.Certificate

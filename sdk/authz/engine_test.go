@@ -92,7 +92,7 @@ func serve(t *testing.T, h *enginetest.Host, name string, a authz.Authorizer) {
 	done := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	go func() {
-		done <- sdk.New(sdk.Options{Logger: log}, authz.NewHandler(a, authz.Options{Logger: log})).Serve(ctx, l)
+		done <- sdk.New(sdk.Options{Logger: log}, recorder(t, authz.NewHandler(a, authz.Options{Logger: log}))).Serve(ctx, l)
 	}()
 	t.Cleanup(func() {
 		cancel()
