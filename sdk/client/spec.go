@@ -34,7 +34,7 @@ func readSpec(name, file string) (Endpoint, error) {
 		ep, err = parseJSON(content)
 	}
 	if err != nil {
-		return failed, errdefs.As(errdefs.Class(err), &specError{name, file, err})
+		return failed, &specError{name, file, err}
 	}
 	ep.Name, ep.Source = name, file
 	return ep, nil
