@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -120,8 +121,11 @@ func transport(caller, attempt context.Context, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("the plugin closed the connection without an answer: %w", err)
 	}
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	err = &lost{err}
 	switch {
+	case untrusted:
+		err = errdefs.Hint(err, "The plugin's certificate must lead to CAFile and be for the host in its address.")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		err = errdefs.Hint(err, "Nothing listens there: start the plugin, or remove the file that it left behind.")
 	case errors.Is(err, syscall.ENOENT):
