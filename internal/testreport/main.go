@@ -14,6 +14,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -22,7 +23,7 @@ import (
 
 func main() {
 	if len(os.Args) > 3 && os.Args[1] == "step" {
-		step(os.Stdout, os.Args[2], os.Args[3:])
+		step(context.Background(), os.Stdout, os.Args[2], os.Args[3:])
 		return
 	}
 	if len(os.Args) > 1 {

@@ -117,12 +117,14 @@ func TestInput(t *testing.T) {
 		{"empty", "", []string{"no test ran", "0 passed, 0 failed, 0 skipped"}, false},
 		{
 			"a line that is no event is shown", "go: no such module\n",
-			[]string{"go: no such module", "no test ran", "0 passed, 0 failed, 0 skipped"}, false,
+			[]string{"go: no such module", "no test ran", "0 passed, 0 failed, 0 skipped"},
+			false,
 		},
 		{
 			"a command that failed before any event",
 			`{"Action":"command-failed","Output":"go test ./nowhere"}` + "\n",
-			[]string{"FAIL  go test ./nowhere", "0 passed, 1 failed, 0 skipped"}, false,
+			[]string{"FAIL  go test ./nowhere", "0 passed, 1 failed, 0 skipped"},
+			false,
 		},
 		{
 			"the input ends in the middle",
@@ -130,7 +132,8 @@ func TestInput(t *testing.T) {
 			[]string{
 				"FAIL  p                                   0.0s  0 passed, 1 failed, 0 skipped", "    --- FAIL: TestX",
 				"0 passed, 1 failed, 0 skipped",
-			}, false,
+			},
+			false,
 		},
 		{
 			"a command whose failure was told counts once, and the same package may come twice",
@@ -142,7 +145,8 @@ func TestInput(t *testing.T) {
 				"FAIL  p                                   0.0s  0 passed, 1 failed, 0 skipped", "    --- FAIL: TestX",
 				"ok    p                                   0.0s  1 passed, 0 failed, 0 skipped",
 				"1 passed, 1 failed, 0 skipped",
-			}, false,
+			},
+			false,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -170,7 +174,7 @@ func TestStep(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var events bytes.Buffer
-			step(&events, "lint", []string{"sh", "-c", tt.script})
+			step(t.Context(), &events, "lint", []string{"sh", "-c", tt.script})
 			lines, ok := reportOf(events.String(), testenv.Policy{})
 			if ok != tt.ok || last(lines) != tt.count {
 				t.Errorf("ok %v, %q; want %v, %q", ok, last(lines), tt.ok, tt.count)
@@ -182,7 +186,7 @@ func TestStep(t *testing.T) {
 	}
 	t.Run("no such command", func(t *testing.T) {
 		var events bytes.Buffer
-		step(&events, "lint", []string{"/nowhere/lint"})
+		step(t.Context(), &events, "lint", []string{"/nowhere/lint"})
 		if lines, ok := reportOf(events.String(), testenv.Policy{}); ok || last(lines) != "0 passed, 1 failed, 0 skipped" {
 			t.Errorf("ok %v, %q", ok, lines)
 		}

@@ -14,7 +14,7 @@ import (
 const tempfail = 75
 
 // step runs a command and writes the events of a package "step" with one test in it.
-func step(out io.Writer, name string, command []string) {
+func step(ctx context.Context, out io.Writer, name string, command []string) {
 	enc := json.NewEncoder(out)
 	// An error of enc means that nobody reads; then nobody can be told either.
 	emit := func(e event) {
@@ -24,7 +24,7 @@ func step(out io.Writer, name string, command []string) {
 	emit(event{Action: "start"})
 	emit(event{Action: "run", Test: name})
 	began := time.Now()
-	text, err := exec.CommandContext(context.Background(), command[0], command[1:]...).CombinedOutput()
+	text, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
 	for line := range strings.Lines(string(text)) {
 		emit(event{Action: "output", Test: name, Output: line})
 	}

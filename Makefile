@@ -1,0 +1,60 @@
+# Every target is a command one could type. "make help" lists them.
+
+GOFLAGS_BUILD = -trimpath
+FUZZTIME ?= 20s
+# What "make test" runs, in this order; .ci/run adds what is slow or needs the net.
+PARTS ?= lint unit e2e fuzz
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test unit e2e soak fuzz lint fix vuln bench docs docs-check setup check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/remora, one static binary
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/remora ./cmd/remora
+
+demo: build ## a container writes to a volume, the daemon is killed, another container reads it back
+	test/demo.sh
+
+setup: ## install what the tests need (docker.io, podman, ...) through the package manager
+	test/setup.sh
+
+test: setup build ## install what is missing, run all tests, end with the count
+	FUZZTIME=2000x test/run.sh $(PARTS)
+
+unit: ## the tests of the packages, with the race detector, in under a minute
+	test/run.sh unit
+
+e2e: build ## the tests against real engines; needs root
+	test/run.sh e2e
+
+soak: build ## the long tests against real engines; needs root
+	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run Soak ./test/e2e/...
+
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	FUZZTIME=$(FUZZTIME) test/run.sh fuzz
+
+lint: ## gofmt, go vet, staticcheck, golangci-lint
+	test/run.sh lint golangci
+
+fix: ## let gofmt and go fix rewrite what they can
+	gofmt -w . && go fix ./...
+
+vuln: ## known vulnerabilities in what we import; needs the net
+	test/run.sh vuln
+
+bench: ## measure against the named peers, write docs/performance.md
+	cd bench && go run .
+
+docs: ## write docs/reference from the code
+	go generate ./...
+
+docs-check: ## fail where docs/reference is not what the code says
+	test/run.sh docs
+
+check: ## what CI runs
+	.ci/run
+
+clean: ## remove what was built
+	rm -rf bin dist

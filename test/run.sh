@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Runs parts of the tests and ends with the line that counts them.
+#
+#   test/run.sh PART...      lint golangci docs unit e2e fuzz vuln
+#
+# The exit status is 1 where a test failed or a skip was forbidden
+# (REMORA_TEST_MUST_RUN, see internal/testenv).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+report=$scratch/testreport
+go build -o "$report" ./internal/testreport || exit 1
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+# gotest runs go test and says so where it failed before it could report anything.
+gotest() { go test -json "$@" || printf '{"Action":"command-failed","Output":"go test %s"}\n' "${*//\"/}"; }
+
+step() { "$report" step "$@"; }
+
+# tool prints where a tool of tools/go.mod is. Building one takes minutes, so it is
+# kept for this Go and this go.sum.
+tool() {
+	local dir
+	dir=${XDG_CACHE_HOME:-$HOME/.cache}/remora-tools/$(cat tools/go.sum <(go version) | sha256sum | cut -c1-16)
+	if [ ! -x "$dir/$1" ]; then
+		say "building $1, once"
+		go build -C tools -o "$dir/$1" "$2" >&2 || return 1
+	fi
+	printf '%s\n' "$dir/$1"
+}
+
+part_lint() {
+	step gofmt sh -c 'bad=$(gofmt -l .); [ -z "$bad" ] || { echo "not as gofmt has it:" $bad; exit 1; }'
+	step vet go vet ./...
+	step staticcheck go tool staticcheck ./...
+}
+
+part_golangci() {
+	local bin
+	bin=$(tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint) || bin=false
+	step golangci-config "$bin" config verify
+	step golangci-lint "$bin" run ./...
+}
+
+part_docs() {
+	step docs sh -c '
+		go generate ./... || exit 1
+		changed=$(git status --porcelain -- docs/reference)
+		[ -z "$changed" ] || { echo "run \"make docs\" and commit what it writes:"; echo "$changed"; git diff -- docs/reference; exit 1; }'
+}
+
+part_unit() {
+	# shellcheck disable=SC2046 # the packages are words
+	gotest -race ${CI:+-count=1} $(go list ./... | grep -v '/test/e2e')
+}
+
+part_e2e() { gotest -count=1 -timeout 20m ./test/e2e/...; }
+
+part_fuzz() {
+	local file name
+	grep -rHo --include='*_test.go' --exclude-dir=testdata '^func Fuzz[A-Za-z0-9_]*' cmd drivers internal sdk |
+		sort | while IFS=: read -r file name; do
+		name=${name#func }
+		say "$name in $(dirname "$file")"
+		gotest -run='^$' -fuzz="^$name\$" -fuzztime="${FUZZTIME:-20s}" "./$(dirname "$file")"
+	done
+}
+
+part_vuln() {
+	local bin
+	bin=$(tool govulncheck golang.org/x/vuln/cmd/govulncheck) || bin=false
+	# Not to have looked is not to be clean: the step is skipped, and seen to be.
+	step vuln sh -c '
+		out=$("$1" ./... 2>&1); rc=$?
+		case $out in
+		*"fetching vulnerabilities"*) echo "needs vulndb: $(printf %s "$out" | tr "\n" " ")"; exit 75 ;;
+		esac
+		printf "%s\n" "$out"; exit $rc' vuln "$bin"
+}
+
+for part in "$@"; do
+	declare -F "part_$part" >/dev/null || { echo "test/run.sh: no part $part" >&2; exit 2; }
+done
+for part in "$@"; do
+	say "$part"
+	"part_$part"
+done | "$report"

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs what the tests and the demo need and this machine lacks, and says so. It
+# starts nothing: the tests run engines of their own.
+#
+#   test/setup.sh            all that the tests need
+#   test/setup.sh docker     what the demo needs
+set -euo pipefail
+
+missing=()
+need() { # PACKAGE COMMAND...
+	local pkg=$1
+	shift
+	for cmd in "$@"; do
+		command -v "$cmd" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$cmd" >/dev/null || {
+			missing+=("$pkg")
+			return
+		}
+	done
+}
+
+command -v go >/dev/null || { echo "setup: no go in PATH; install Go 1.26 or later from https://go.dev/dl" >&2; exit 1; }
+
+need docker.io dockerd containerd runc
+# A static busybox is all there is in the tests' images, as no registry may be in reach.
+if ! command -v busybox >/dev/null || grep -qa 'ld-linux\|ld-musl' "$(command -v busybox)"; then
+	missing+=(busybox-static)
+fi
+if [ "${1:-}" != docker ]; then
+	need podman podman
+	need iproute2 ip
+	need nftables nft
+	need util-linux unshare nsenter
+	need "gcc libc6-dev" gcc # the race detector
+fi
+# Newer releases have the command in a package of its own.
+if ! command -v docker >/dev/null; then
+	if apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); else missing+=(docker.io); fi
+fi
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+# shellcheck disable=SC2206 # an entry may be two packages
+missing=(${missing[@]})
+
+if ! command -v apt-get >/dev/null; then
+	echo "setup: no apt-get here; install by hand what Debian calls: ${missing[*]}" >&2
+	exit 1
+fi
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || { echo "setup: run as root, or install by hand: ${missing[*]}" >&2; exit 1; }
+	as_root=(sudo)
+fi
+
+echo "setup: installing ${missing[*]}" >&2
+# A package that is installed starts its service, unless this file says no
+# (invoke-rc.d(8)). One that is there already is somebody's decision and stays.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+	"${as_root[@]}" chmod 755 "$policy"
+	trap '"${as_root[@]}" rm -f "$policy"' EXIT
+fi
+log=$(mktemp)
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1; }
+if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; }; then
+	tail -n 20 "$log" >&2
+	echo "setup: could not install ${missing[*]}; the whole log is in $log" >&2
+	exit 1
+fi
+rm -f "$log"
