@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -91,3 +92,14 @@ type cleanError struct{ error }
 
 func (e *cleanError) Error() string { return clean(e.error.Error()) }
 func (e *cleanError) Unwrap() error { return e.error }
+
+// NewRequest makes the Request that an Authorizer would be shown of a method, a target
+// such as "/v1.41/containers/json?all=1", and a JSON body, nil for none. It is for tests
+// of rules. The error is ErrInvalid.
+func NewRequest(method, target string, body []byte) (*Request, error) {
+	w := wire.AuthZRequest{RequestMethod: method, RequestURI: target, RequestBody: body}
+	if len(body) > 0 {
+		w.RequestHeaders = map[string]string{"Content-Type": "application/json", "Content-Length": strconv.Itoa(len(body))}
+	}
+	return toRequest(&w)
+}
