@@ -22,7 +22,7 @@ command -v go >/dev/null || { echo "setup: no go in PATH; install Go 1.26 or lat
 
 need docker.io dockerd containerd runc
 # A static busybox is all there is in the tests' images, as no registry may be in reach.
-if ! command -v busybox >/dev/null || grep -qa 'ld-linux\|ld-musl' "$(command -v busybox)"; then
+if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	missing+=(busybox-static)
 fi
 if [ "${1:-}" != docker ]; then
