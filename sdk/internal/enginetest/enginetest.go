@@ -184,10 +184,12 @@ func (e *Engine) Restart(t testing.TB) {
 	}
 }
 
-// Client returns a client of the engine's API; any host in a URL will do.
+// Client returns a client of the engine's API; any host in a URL will do. A large body
+// that may be refused unread is sent with the header "Expect: 100-continue".
 func (e *Engine) Client() *http.Client {
 	return &http.Client{Timeout: startTime, Transport: &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:     true,
+		ExpectContinueTimeout: startTime,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", e.Socket())
 		},
