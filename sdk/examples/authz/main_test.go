@@ -1,0 +1,106 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/sdk/authz"
+	"github.com/remora-plugins/remora/sdk/authz/authztest"
+	"github.com/remora-plugins/remora/sdk/internal/enginetest"
+)
+
+// TestMain lets the test run as the plugin.
+func TestMain(m *testing.M) {
+	if os.Getenv("AUTHZ_EXAMPLE") != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestConformance(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	authztest.Run(t, authztest.Config{
+		New: func(*testing.T) authz.Authorizer { return readOnly([]string{"alice"}) },
+		Allowed: []authztest.Example{
+			{Method: "GET", Target: "/containers/json?all=1"}, {Method: "GET", Target: "/images/reg/x/json"}, {Method: "HEAD", Target: "/_ping"},
+		},
+		Denied: []authztest.Example{
+			{Method: "POST", Target: "/containers/create", Body: `{"Image":"x","HostConfig":{"Privileged":true}}`},
+			{User: "mallory", Method: "DELETE", Target: "/containers/x"},
+			{Method: "GET", Target: "/containers/x/archive?path=/etc/shadow"}, {Method: "GET", Target: "/containers/x/attach/ws"},
+			{Method: "POST", Target: "/containers/x/exec", Body: `{"Cmd":["sh"]}`},
+		},
+	})
+}
+
+func TestOperators(t *testing.T) {
+	for _, tt := range []struct {
+		user, method string
+		want         bool
+	}{
+		{"alice", "TLS", true}, {"alice", "", false}, {"", "TLS", false}, {"bob", "TLS", false},
+	} {
+		r, err := authz.NewRequest("DELETE", "/containers/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.User, r.AuthMethod = tt.user, tt.method
+		d, err := readOnly([]string{"alice"})(t.Context(), r)
+		if err != nil || d.Allowed() != tt.want {
+			t.Errorf("%q by %q: %v, %v", tt.user, tt.method, d.Allowed(), err)
+		}
+	}
+}
+
+func TestOnAnEngine(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI)
+	h := enginetest.NewHost(t)
+	plugin := h.Command(t.Context(), os.Args[0], "-name=look")
+	plugin.Env = append(os.Environ(), "AUTHZ_EXAMPLE=1")
+	plugin.Stderr = t.Output()
+	if err := plugin.Start(); err != nil {
+		t.Fatal(err)
+	}
+	e := h.Start(t, "--authorization-plugin=look")
+	for _, args := range [][]string{{"ps"}, {"info"}, {"volume", "ls"}, {"network", "ls"}, {"image", "ls"}, {"version"}} {
+		if out, err := e.Docker(t.Context(), args...); err != nil {
+			t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	for _, args := range [][]string{{"volume", "create"}, {"network", "create", "x"}, {"run", "x"}, {"rm", "x"}, {"pull", "x"}, {"swarm", "init"}} {
+		out, err := e.Docker(t.Context(), args...)
+		if err == nil || !strings.Contains(out, "authorization denied by plugin look: only operators may ") {
+			t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+
+	// It stops when told, and takes its socket away.
+	socket := filepath.Join(h.Run, "docker/plugins/look.sock")
+	if _, err := os.Stat(socket); err != nil {
+		t.Error(err)
+	}
+	if err := plugin.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- plugin.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("ended: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("does not stop")
+	}
+	if _, err := os.Stat(socket); !os.IsNotExist(err) {
+		t.Errorf("socket is left behind: %v", err)
+	}
+}
