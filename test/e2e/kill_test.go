@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/test/e2e/lab"
+)
+
+// kills returns how often the daemon is killed: a slice of the full run, which "make soak"
+// asks for.
+func kills(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("REMORA_SOAK_KILLS")
+	if text == "" {
+		return 25
+	}
+	n, err := strconv.Atoi(text)
+	noErr(t, err)
+	return n
+}
+
+// seed returns the seed of the run, which is printed to repeat it.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	s := uint64(time.Now().UnixNano()) //nolint:gosec // a seed
+	if text := os.Getenv("REMORA_SOAK_SEED"); text != "" {
+		var err error
+		s, err = strconv.ParseUint(text, 10, 64)
+		noErr(t, err)
+	}
+	t.Logf("seed %d: repeat with REMORA_SOAK_SEED=%d REMORA_SOAK_KILLS=%d", s, s, kills(t))
+	return s
+}
+
+// worker is a user with volumes of its own, who repeats what fails until it works, and
+// knows what must be there.
+type worker struct {
+	h       *lab.Host
+	name    string
+	rng     *rand.Rand
+	volumes map[string]int    // lines written to each
+	running map[string]string // container to volume
+	next    int
+	retries int
+}
+
+// TestKills kills the daemon at random moments while four users create, run, stop, remove
+// and list, and then counts what is there: volumes, data, mounts, containers.
+func TestKills(t *testing.T) {
+	h := newLab(t, engine...).Host(t, "h1")
+	s := seed(t)
+	env := []string{"REMORA_VOLUME_MOUNT_GRACE=2s", "REMORA_VOLUME_REFRESH=1s"}
+	r := h.Remora("", env...)
+	h.Dockerd()
+
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	workers := make([]*worker, 4)
+	for i := range workers {
+		w := &worker{
+			h: h, name: fmt.Sprintf("w%d", i), rng: rand.New(rand.NewPCG(s, uint64(i))), //nolint:gosec // a test's dice
+			volumes: map[string]int{}, running: map[string]string{},
+		}
+		workers[i] = w
+		wg.Go(func() {
+			for !stop.Load() {
+				w.step()
+			}
+		})
+	}
+	dice := rand.New(rand.NewPCG(s, 99)) //nolint:gosec // a test's dice
+	for range kills(t) {
+		time.Sleep(time.Duration(50+dice.IntN(400)) * time.Millisecond)
+		r.Kill()
+		time.Sleep(time.Duration(dice.IntN(100)) * time.Millisecond)
+		r = h.Remora("", env...)
+	}
+	stop.Store(true)
+	wg.Wait()
+	audit(t, h, workers)
+}
+
+// step does one random thing.
+func (w *worker) step() {
+	switch n := w.rng.IntN(10); {
+	case n < 3 || len(w.volumes) == 0:
+		w.create()
+	case n < 5:
+		w.write()
+	case n < 7:
+		w.start()
+	case n < 8:
+		w.stopOne()
+	case n < 9:
+		w.remove()
+	default:
+		_, _ = w.h.Docker("volume", "ls") // its answer is looked at in the end
+	}
+}
+
+// until repeats a thing until it works.
+func (w *worker) until(f func() error) {
+	for try := range 200 {
+		err := f()
+		if err == nil {
+			return
+		}
+		w.retries++
+		if try == 199 {
+			panic(fmt.Sprintf("worker %s: %v", w.name, err))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (w *worker) create() {
+	w.next++
+	v := fmt.Sprintf("%s-v%d", w.name, w.next)
+	w.until(func() error { _, err := w.h.Docker("volume", "create", "-d", "remora", v); return err })
+	w.volumes[v] = 0
+}
+
+// write adds a line to a volume in a container that ends.
+func (w *worker) write() {
+	v := w.pick()
+	line := w.volumes[v] + 1
+	// The line is written only where the one before it is the last: a repetition of a run
+	// that had worked adds nothing.
+	script := fmt.Sprintf("n=$(cat /data/n 2>/dev/null || echo 0); [ $n -ge %d ] || echo %d > /data/n; sync", line, line)
+	w.until(func() error { _, err := w.h.Container(v, "", script); return err })
+	w.volumes[v] = line
+}
+
+// start leaves a container running.
+func (w *worker) start() {
+	v := w.pick()
+	w.next++
+	c := fmt.Sprintf("%s-c%d", w.name, w.next)
+	w.until(func() error {
+		_, err := w.h.Docker("run", "-d", "--name", c, "--network=none", "-v", v+":/data", lab.ImageName, "sleep", "100000")
+		if err != nil {
+			_, _ = w.h.Docker("rm", "-f", c) // what a user does before trying again
+		}
+		return err
+	})
+	w.running[c] = v
+}
+
+func (w *worker) stopOne() {
+	for c := range w.running {
+		w.until(func() error { _, err := w.h.Docker("rm", "-f", c); return err })
+		delete(w.running, c)
+		return
+	}
+}
+
+// remove removes a volume that no container of this worker has.
+func (w *worker) remove() {
+	v := w.pick()
+	for _, used := range w.running {
+		if used == v {
+			return
+		}
+	}
+	w.until(func() error {
+		_, err := w.h.Docker("volume", "rm", v)
+		if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such volume") {
+			return nil
+		}
+		return err
+	})
+	delete(w.volumes, v)
+}
+
+func (w *worker) pick() string {
+	names := make([]string, 0, len(w.volumes))
+	for v := range w.volumes {
+		names = append(names, v)
+	}
+	slices.Sort(names)
+	return names[w.rng.IntN(len(names))]
+}
+
+// audit compares what is there with what the workers know.
+func audit(t *testing.T, h *lab.Host, workers []*worker) {
+	t.Helper()
+	var known []string
+	for _, w := range workers {
+		t.Logf("worker %s: %d volumes, %d containers, %d repetitions", w.name, len(w.volumes), len(w.running), w.retries)
+		for v := range w.volumes {
+			known = append(known, v)
+		}
+	}
+	slices.Sort(known)
+	for what, text := range map[string]string{
+		"remora": h.MustCli("volume", "ls", "-q"),
+		"docker": h.MustDocker("volume", "ls", "-q", "--filter", "driver=remora"),
+	} {
+		listed := strings.Fields(text)
+		slices.Sort(listed)
+		if !slices.Equal(listed, known) {
+			t.Errorf("%s lists %v, want %v", what, listed, known)
+		}
+	}
+	for _, w := range workers {
+		for v, lines := range w.volumes {
+			if lines == 0 {
+				continue
+			}
+			out, err := h.Container(v, "", "cat /data/n")
+			noErr(t, err)
+			is(t, "last line of "+v, out, strconv.Itoa(lines))
+		}
+		for c := range w.running {
+			// Every container can be stopped and started.
+			h.MustDocker("restart", "-t", "0", c)
+			want(t, h.MustDocker("inspect", "-f", "{{.State.Status}}", c), "running")
+			h.MustDocker("rm", "-f", c)
+		}
+	}
+	eventually(t, 30*time.Second, func() bool {
+		h.MustCli("reconcile")
+		for _, v := range known {
+			if mounts(t, h, v) != 0 {
+				return false
+			}
+		}
+		return true
+	})
+	if left := h.Mounts("/run/remora/"); len(left) > 0 {
+		t.Errorf("mounts left: %v", left)
+	}
+	for _, entry := range strings.Fields(h.Must("ls", "-A", "/var/lib/remora/volumes/remora")) {
+		if !strings.HasPrefix(entry, ".") && !slices.Contains(known, entry) {
+			t.Errorf("left in the pool: %s", entry)
+		}
+		if strings.HasPrefix(entry, ".new") || strings.HasPrefix(entry, ".del") {
+			t.Errorf("half a volume left in the pool: %s", entry)
+		}
+	}
+	for _, v := range known {
+		h.MustDocker("volume", "rm", v)
+	}
+}
