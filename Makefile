@@ -1,18 +1,20 @@
 # Every target is a command one could type. "make help" lists them.
 
-GOFLAGS_BUILD = -trimpath
 FUZZTIME ?= 20s
 # What "make test" runs, in this order; .ci/run adds what is slow or needs the net.
 PARTS ?= lint unit e2e fuzz
 
+# Of packages; a release sets it.
+VERSION ?= 0.0.0-dev
+
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e soak fuzz lint fix vuln bench docs docs-check setup check clean
+.PHONY: help build demo test unit e2e soak fuzz lint fix vuln bench docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/remora, one static binary
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/remora ./cmd/remora
+	CGO_ENABLED=0 go build -trimpath -o bin/remora ./cmd/remora
 
 demo: build ## a container writes to a volume, the daemon is killed, another container reads it back
 	test/demo.sh
@@ -52,6 +54,11 @@ docs: ## write docs/reference from the code
 
 docs-check: ## fail where docs/reference is not what the code says
 	test/run.sh docs
+
+packages: build ## dist/*.deb and dist/*.rpm
+	mkdir -p dist
+	for kind in deb rpm; do VERSION=$(VERSION) ARCH=$$(go env GOARCH) \
+		go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0 package -f packaging/nfpm.yaml -p $$kind -t dist || exit 1; done
 
 check: ## what CI runs
 	.ci/run
