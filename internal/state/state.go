@@ -50,7 +50,8 @@ func Write(root *os.Root, name string, version int, v any) (err error) {
 		return err
 	}
 	if err := root.Rename(temp, name); err != nil {
-		return errors.Join(err, root.Remove(temp))
+		_ = root.Remove(temp)
+		return err
 	}
 	return SyncDir(root, path.Dir(name))
 }
@@ -82,7 +83,8 @@ func create(root *os.Root, name string, version int, v any) error {
 		err = cerr
 	}
 	if err != nil {
-		return errors.Join(err, root.Remove(name))
+		_ = root.Remove(name)
+		return err
 	}
 	return nil
 }

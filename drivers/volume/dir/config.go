@@ -1,0 +1,57 @@
+package dir
+
+import (
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+type config struct {
+	Path string `opt:"path" help:"directory of the pool, which must exist; without it one is made at volumes/POOL below the daemon's state directory"`
+}
+
+type options struct {
+	Mountpoint string       `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`
+	From       string       `opt:"from" help:"absolute path of a directory whose tree is copied in when the volume is made"`
+	UID        *uint32      `opt:"uid" help:"owner of the data directory, set when the volume is made"`
+	GID        *uint32      `opt:"gid" help:"group of the data directory, set when the volume is made"`
+	Mode       *fs.FileMode `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+}
+
+// decode reads the options of a volume and checks what their tags cannot say.
+func (d *driver) decode(opts map[string]string) (options, error) {
+	o, err := catalog.DecodeOptions[options](opts)
+	if err != nil {
+		return o, err
+	}
+	invalid := func(key, val, cause string) (options, error) {
+		return o, errdefs.Errorf(errdefs.ErrInvalid, "option %q: %q %s", key, val, cause)
+	}
+	for key, path := range map[string]*string{"mountpoint": &o.Mountpoint, "from": &o.From} {
+		if _, given := opts[key]; !given {
+			continue
+		}
+		if !filepath.IsAbs(*path) {
+			return invalid(key, *path, "is not an absolute path")
+		}
+		*path = filepath.Clean(*path)
+	}
+	switch m := o.Mountpoint; {
+	case m == "":
+	case o.From != "":
+		return invalid("from", o.From, `cannot be copied to a "mountpoint" that exists elsewhere`)
+	case m == "/":
+		return invalid("mountpoint", m, "is the root of the host")
+	case below(m, d.path), below(d.path, m):
+		return invalid("mountpoint", m, "and the pool at "+d.path+" lie in one another")
+	}
+	return o, nil
+}
+
+// below tells whether path is dir or lies below it, by their text.
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}

@@ -1,0 +1,147 @@
+// Package dir is the driver whose volumes are directories: one below the pool's path
+// for each volume, or one that exists elsewhere already.
+//
+//	PATH/.remora-pool.json     which pool this is
+//	PATH/NAME/volume.json      the facts of a volume
+//	PATH/NAME/data/            its data, which is its mountpoint
+//	PATH/.remora-new-…         a volume that is being made
+//	PATH/.remora-gone-…        a volume that is being deleted
+//
+// A volume appears and disappears by one rename(2), so it is there whole or not at
+// all. Nothing is remembered elsewhere: the directory can be carried to another host,
+// and two hosts can share it.
+package dir
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// Driver describes the driver for the catalogue.
+func Driver() catalog.Volume {
+	return catalog.NewVolume("dir", "a directory for each volume, or one that exists already", open).
+		WithOptions(catalog.Describe[options]())
+}
+
+// The mode of directories that this driver makes around the data: anybody may pass
+// through who knows a name, which a container in a user namespace has to, and nobody
+// may list.
+const passMode = 0o711
+
+type driver struct {
+	path string // of the pool
+	memo memo   // what outlives the process about the pool
+	host string // in the names of what is half made
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	known identity // of the pool's directory; zero before it was seen
+	id    string   // in the pool's marker; empty before it was seen
+
+	sweeping sync.Mutex // held by the one who sweeps
+	sweeps   sync.WaitGroup
+	stop     context.CancelFunc // ends the sweep, nil if there is none; under mu
+	closed   bool               // under mu
+}
+
+// open makes the directory of a pool that has the default path. A path of the user's
+// own is never made: it may be where a disk will be mounted.
+func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
+	path, own := c.Path, c.Path == ""
+	if own {
+		path = filepath.Join(env.StateDir, "volumes", env.PoolName)
+	}
+	if !filepath.IsAbs(path) {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: not absolute", path)
+	}
+	path = filepath.Clean(path)
+	if path == "/" {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: the root of the host cannot be a pool", path)
+	}
+	if own {
+		if err := os.MkdirAll(path, passMode); err != nil {
+			return nil, state.Classify(err)
+		}
+	}
+	return &driver{
+		path: path,
+		memo: memo{dir: env.StateDir, pool: env.PoolName},
+		host: hostID(),
+		log:  env.Log().With(slog.String("pool", env.PoolName)),
+	}, nil
+}
+
+// Mount returns the directory of the data, after a look whether it is there.
+func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
+	p, err := d.pool()
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	f, err := p.facts(name)
+	if err != nil {
+		return "", err
+	}
+	mountpoint := d.mountpoint(name, f)
+	var st unix.Stat_t
+	if f.Mountpoint == "" {
+		err = unix.Fstatat(p.fd, name+"/"+dataName, &st, unix.AT_SYMLINK_NOFOLLOW)
+	} else {
+		err = unix.Stat(mountpoint, &st)
+	}
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		err = errdefs.Errorf(errdefs.ErrUnavailable, "data directory %s: %w", mountpoint, err)
+		return "", errdefs.Hint(err, "mount the file system on which the directory lies, or put the directory back")
+	}
+	return mountpoint, nil
+}
+
+// Unmount has nothing to undo.
+func (d *driver) Unmount(context.Context, string, string) error { return nil }
+
+// Ping looks whether the pool's directory is there, is the one it was, and can be
+// written to.
+func (d *driver) Ping(context.Context) error {
+	p, err := d.pool()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := unix.Faccessat(p.fd, ".", unix.W_OK|unix.X_OK, 0); err != nil {
+		return errdefs.As(errdefs.ErrUnavailable, d.fail("", err))
+	}
+	return nil
+}
+
+// Close stops the deletion of leftovers, which goes on at the next start.
+func (d *driver) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	if d.stop != nil {
+		d.stop()
+	}
+	d.mu.Unlock()
+	d.sweeps.Wait()
+	return nil
+}
+
+// mountpoint returns where the data of a volume lies.
+func (d *driver) mountpoint(name string, f facts) string {
+	if f.Mountpoint != "" {
+		return f.Mountpoint
+	}
+	return d.path + "/" + name + "/" + dataName
+}

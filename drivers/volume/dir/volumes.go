@@ -1,0 +1,107 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// batch is how many entries of the pool are read at a time. It bounds the memory that
+// Volumes takes, whatever the number of volumes.
+const batch = 4096
+
+// Volumes yields what lies in the pool. A volume whose facts cannot be read is among
+// them, with the error in its status. Leftovers of a crash are deleted meanwhile.
+func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
+	return func(yield func(volume.Info, error) bool) {
+		p, err := d.pool()
+		if err != nil {
+			yield(volume.Info{}, err)
+			return
+		}
+		defer p.close()
+		var leftovers []string
+		infos := make([]volume.Info, 0, batch)
+		for {
+			if err := ctx.Err(); err != nil {
+				yield(volume.Info{}, err)
+				return
+			}
+			entries, err := p.dir.ReadDir(batch)
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(volume.Info{}, d.fail("", err))
+				return
+			}
+			if len(entries) == 0 {
+				break
+			}
+			names := make([]string, 0, len(entries))
+			for _, e := range entries {
+				switch {
+				case isHidden(e.Name()):
+					leftovers = append(leftovers, e.Name())
+				case e.Type() == fs.ModeDir && checkName(e.Name()) == nil:
+					names = append(names, e.Name())
+				}
+			}
+			for _, info := range d.readAll(p, names, infos) {
+				if info.Name != "" && !yield(info, nil) {
+					return
+				}
+			}
+		}
+		d.sweep(ctx, leftovers)
+	}
+}
+
+// readAll reads the facts of many volumes, on every processor: the time goes into
+// system calls, and into making sense of JSON. An Info without a name is no volume.
+func (d *driver) readAll(p *pool, names []string, infos []volume.Info) []volume.Info {
+	const grain = 64 // names that a worker takes at a time
+	infos = infos[:len(names)]
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 8, (len(names)+grain-1)/grain) {
+		workers.Go(func() {
+			buf := new(factsBuffer)
+			for {
+				end := int(next.Add(grain))
+				for i := end - grain; i < min(end, len(names)); i++ {
+					f, err := p.readFacts(names[i], buf)
+					infos[i], _ = d.info(names[i], f, err)
+				}
+				if end >= len(names) {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return infos
+}
+
+// Inspect returns one volume as Volumes would yield it.
+func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
+	p, err := d.pool()
+	if err != nil {
+		return volume.Info{}, err
+	}
+	defer p.close()
+	f, err := p.facts(name)
+	if errors.Is(err, errdefs.ErrInvalid) {
+		return volume.Info{}, err
+	}
+	info, ok := d.info(name, f, err)
+	if !ok {
+		return volume.Info{}, err
+	}
+	return info, nil
+}
