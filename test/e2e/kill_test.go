@@ -15,17 +15,13 @@ import (
 	"github.com/remora-plugins/remora/test/e2e/lab"
 )
 
-// kills returns how often the daemon is killed: a slice of the full run, which "make soak"
-// asks for.
-func kills(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("REMORA_SOAK_KILLS")
-	if text == "" {
-		return 25
+// kills returns how often the daemon is killed: 200 times in "make soak", which sets
+// REMORA_SOAK, and a slice of that otherwise.
+func kills() int {
+	if os.Getenv("REMORA_SOAK") != "" {
+		return 200
 	}
-	n, err := strconv.Atoi(text)
-	noErr(t, err)
-	return n
+	return 25
 }
 
 // seed returns the seed of the run, which is printed to repeat it.
@@ -37,7 +33,7 @@ func seed(t *testing.T) uint64 {
 		s, err = strconv.ParseUint(text, 10, 64)
 		noErr(t, err)
 	}
-	t.Logf("seed %d: repeat with REMORA_SOAK_SEED=%d REMORA_SOAK_KILLS=%d", s, s, kills(t))
+	t.Logf("seed %d: repeat with REMORA_SOAK_SEED=%d", s, s)
 	return s
 }
 
@@ -53,9 +49,9 @@ type worker struct {
 	retries int
 }
 
-// TestKills kills the daemon at random moments while four users create, run, stop, remove
+// TestSoakKills kills the daemon at random moments while four users create, run, stop, remove
 // and list, and then counts what is there: volumes, data, mounts, containers.
-func TestKills(t *testing.T) {
+func TestSoakKills(t *testing.T) {
 	h := newLab(t, engine...).Host(t, "h1")
 	s := seed(t)
 	env := []string{"REMORA_VOLUME_MOUNT_GRACE=2s", "REMORA_VOLUME_REFRESH=1s"}
@@ -78,7 +74,7 @@ func TestKills(t *testing.T) {
 		})
 	}
 	dice := rand.New(rand.NewPCG(s, 99)) //nolint:gosec // a test's dice
-	for range kills(t) {
+	for range kills() {
 		time.Sleep(time.Duration(50+dice.IntN(400)) * time.Millisecond)
 		r.Kill()
 		time.Sleep(time.Duration(dice.IntN(100)) * time.Millisecond)
