@@ -239,7 +239,7 @@ func audit(t *testing.T, h *lab.Host, workers []*worker) {
 		if !strings.HasPrefix(entry, ".") && !slices.Contains(known, entry) {
 			t.Errorf("left in the pool: %s", entry)
 		}
-		if strings.HasPrefix(entry, ".new") || strings.HasPrefix(entry, ".del") {
+		if strings.HasPrefix(entry, ".remora-new-") || strings.HasPrefix(entry, ".remora-gone-") {
 			t.Errorf("half a volume left in the pool: %s", entry)
 		}
 	}
