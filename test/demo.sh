@@ -29,7 +29,7 @@ cleanup() {
 	[ -z "$engine" ] || { kill "$engine"; wait "$engine"; } 2>/dev/null
 	if [ $rc != 0 ]; then
 		for log in "$room"/*.log; do
-			[ -s "$log" ] && { echo "--- the end of ${log##*/}" && tail -n 15 "$log"; } >&2
+			[ -s "$log" ] && { echo "--- the end of ${log##*/}" && tail -n 8 "$log"; } >&2
 		done
 	fi
 	# What is mounted below the room would be deleted with it.
@@ -70,12 +70,13 @@ expect() {
 	[[ $got == *"$want"* ]] || fail "\"$want\" is not in what \"$(words "$@")\" printed"
 }
 
-# until_true waits at most 30 seconds for a command to succeed.
+# until_true waits at most 30 seconds for a command to succeed, while process $2 lives.
 until_true() {
-	local what=$1 i
-	shift
+	local what=$1 process=$2 i
+	shift 2
 	for ((i = 0; i < 300; i++)); do
 		"$@" >/dev/null 2>&1 && return
+		kill -0 "$process" 2>/dev/null || fail "$what: it has ended"
 		sleep 0.1
 	done
 	fail "$what: not within 30 seconds"
@@ -90,7 +91,7 @@ start_daemon() {
 	printf '$ bin/remora daemon --config %s &\n' "$room/remora.toml"
 	bin/remora daemon --config "$room/remora.toml" >>"$room/remora.log" 2>&1 &
 	daemon=$!
-	until_true "the daemon's socket $socket" fresh "$before"
+	until_true "the daemon's socket $socket" "$daemon" fresh "$before"
 }
 
 [ ! -S "$socket" ] || ! grep -q " $socket\$" /proc/net/unix || fail "another demo is running: $socket is in use"
@@ -104,7 +105,7 @@ else
 		-H "unix://$room/docker.sock" --bridge=none --iptables=false >"$room/dockerd.log" 2>&1 &
 	engine=$!
 	export DOCKER_HOST=unix://$room/docker.sock
-	until_true "the engine" docker version
+	until_true "the engine" "$engine" docker version
 fi
 
 # An image without a registry: a static busybox and nothing else.
@@ -127,7 +128,6 @@ path = "$room/volumes"
 TOML
 mkdir -p "$room/volumes"
 
-started=$SECONDS
 start_daemon
 show docker volume create -d "$pool" "$volume"
 created=yes
@@ -143,4 +143,4 @@ expect "\"$pool\"" docker volume inspect "$volume"
 show docker volume rm "$volume"
 created=''
 if docker volume ls -q --filter "driver=$pool" | grep -q .; then fail "a volume is left after rm"; fi
-printf '# done in %d s: the data outlived the daemon\n' $((SECONDS - started))
+printf '# done in %d s: the data outlived the daemon\n' $SECONDS
