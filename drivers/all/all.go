@@ -1,0 +1,17 @@
+// Package all lists the drivers that are built in. It is the one place that imports
+// them; a driver that is not in the list is not in the program.
+package all
+
+import (
+	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/internal/catalog"
+)
+
+// Volumes returns the drivers of volumes, by name.
+func Volumes() []catalog.Volume {
+	return []catalog.Volume{
+		dir.Driver(),
+		mem.Driver(),
+	}
+}
