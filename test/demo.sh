@@ -135,8 +135,7 @@ expect "$volume" docker volume ls --filter "driver=$pool"
 show docker run --rm --network none -v "$volume:/data" "$image" sh -c 'echo bye > /data/hello'
 echo "# the daemon dies without a word"
 printf '$ kill -9 %s\n' "$daemon"
-kill -9 "$daemon"
-wait "$daemon" 2>/dev/null || true
+{ kill -9 "$daemon" && wait "$daemon"; } 2>/dev/null || true
 start_daemon
 expect bye docker run --rm --network none -v "$volume:/data" "$image" cat /data/hello
 expect "\"$pool\"" docker volume inspect "$volume"

@@ -61,9 +61,9 @@ part_e2e() { gotest -count=1 -timeout 20m ./test/e2e/...; }
 
 part_fuzz() {
 	local file name
-	grep -rHo --include='*_test.go' --exclude-dir=testdata '^func Fuzz[A-Za-z0-9_]*' cmd drivers internal sdk |
+	grep -rHo --include='*_test.go' --exclude-dir={testdata,bench,.git} '^func Fuzz[A-Za-z0-9_]*' . |
 		sort | while IFS=: read -r file name; do
-		name=${name#func }
+		file=${file#./} name=${name#func }
 		say "$name in $(dirname "$file")"
 		gotest -run='^$' -fuzz="^$name\$" -fuzztime="${FUZZTIME:-20s}" "./$(dirname "$file")"
 	done

@@ -34,7 +34,7 @@ func step(ctx context.Context, out io.Writer, name string, command []string) {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == tempfail {
 			action = "skip"
 		} else {
-			emit(event{Action: "output", Test: name, Output: strings.Join(command, " ") + ": " + err.Error() + "\n"})
+			emit(event{Action: "output", Test: name, Output: name + ": " + err.Error() + "\n"})
 		}
 	}
 	took := time.Since(began).Seconds()
