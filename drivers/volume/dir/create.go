@@ -68,14 +68,15 @@ func (d *driver) adopt(p *pool, root *os.Root, f facts) (there bool, err error) 
 	if !errors.Is(err, errdefs.ErrNotFound) {
 		return true, err
 	}
-	switch _, err := root.Lstat(f.Name); {
-	case errors.Is(err, fs.ErrNotExist):
+	top, err := root.Lstat(f.Name)
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
-	case err != nil:
+	}
+	if err != nil {
 		return false, d.fail(f.Name, err)
 	}
-	fi, err := root.Lstat(f.Name + "/" + dataName)
-	if err != nil || !fi.IsDir() || f.Mountpoint != "" {
+	data, err := root.Lstat(f.Name + "/" + dataName)
+	if err != nil || !top.IsDir() || !data.IsDir() || f.Mountpoint != "" {
 		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.path+"/"+f.Name)
 		return true, errdefs.Hint(err, "to make a volume of a directory with data, choose another name and give the directory by -o mountpoint=")
 	}
@@ -207,7 +208,7 @@ func mkdirAll(path string) (made []string, err error) {
 	var missing []string
 	for dir := path; ; dir = filepath.Dir(dir) {
 		fi, err := os.Stat(dir)
-		if err == nil && !fi.IsDir() {
+		if err == nil && !fi.IsDir() || errors.Is(err, unix.ENOTDIR) {
 			return nil, errdefs.As(errdefs.ErrInvalid, unix.ENOTDIR)
 		}
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
