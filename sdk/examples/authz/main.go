@@ -1,7 +1,7 @@
 // Command authz is a whole authorization plugin: whoever is no operator may look at an
 // engine, and change nothing.
 //
-//	authz -name readonly -operators alice,bob
+//	authz start -operators alice,bob
 //	dockerd --authorization-plugin=readonly …
 //
 // An operator is who comes by TLS with a certificate of that name. Nobody on the unix
@@ -14,10 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/authz"
@@ -39,34 +37,16 @@ func reads() []string {
 func readOnly(operators []string) authz.Func {
 	allowed := reads()
 	return func(_ context.Context, r *authz.Request) (authz.Decision, error) {
-		if r.AuthMethod == "TLS" && slices.Contains(operators, r.User) || slices.ContainsFunc(allowed, r.Match) {
+		if r.User != "" && slices.Contains(operators, r.User) || slices.ContainsFunc(allowed, r.Match) {
 			return authz.Allow(), nil
 		}
 		return authz.Deny(fmt.Sprintf("only operators may %s %s", r.Method, r.Path)), nil
 	}
 }
 
-func run(ctx context.Context) error {
-	name := flag.String("name", "readonly", "`name` of the plugin, by which engines find it")
-	operators := flag.String("operators", "", "`names`, with commas between, of those who may do anything")
-	flag.Parse()
-	users := strings.FieldsFunc(*operators, func(r rune) bool { return r == ',' })
-
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Name: *name})
-	if err != nil {
-		return err
-	}
-	log.InfoContext(ctx, "listening", "socket", l.Addr().String())
-	return sdk.Serve(ctx, l, authz.NewHandler(readOnly(users), authz.Options{Logger: log}))
-}
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "authz:", err)
-		os.Exit(1)
-	}
+	operators := flag.String("operators", "", "`names`, with commas between, of those who may do anything")
+	os.Exit(sdk.Main("readonly", func(_ context.Context, log *slog.Logger) (sdk.Plugin, error) {
+		return authz.NewHandler(readOnly(strings.Split(*operators, ",")), authz.Options{Logger: log}), nil
+	}))
 }

@@ -43,19 +43,19 @@ func TestConformance(t *testing.T) {
 
 func TestOperators(t *testing.T) {
 	for _, tt := range []struct {
-		user, method string
-		want         bool
+		user, operators string
+		want            bool
 	}{
-		{"alice", "TLS", true}, {"alice", "", false}, {"", "TLS", false}, {"bob", "TLS", false},
+		{"alice", "alice", true}, {"alice", "bob,alice", true}, {"", "", false}, {"bob", "alice", false}, {"bob,alice", "bob,alice", false},
 	} {
 		r, err := authz.NewRequest("DELETE", "/containers/x", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.User, r.AuthMethod = tt.user, tt.method
-		d, err := readOnly([]string{"alice"})(t.Context(), r)
+		r.User = tt.user
+		d, err := readOnly(strings.Split(tt.operators, ","))(t.Context(), r)
 		if err != nil || d.Allowed() != tt.want {
-			t.Errorf("%q by %q: %v, %v", tt.user, tt.method, d.Allowed(), err)
+			t.Errorf("%q with operators %q: %v, %v", tt.user, tt.operators, d.Allowed(), err)
 		}
 	}
 }
@@ -63,13 +63,13 @@ func TestOperators(t *testing.T) {
 func TestOnAnEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
-	plugin := h.Command(t.Context(), os.Args[0], "-name=look")
+	plugin := h.Command(t.Context(), os.Args[0], "start", "-operators=alice")
 	plugin.Env = append(os.Environ(), "AUTHZ_EXAMPLE=1")
 	plugin.Stderr = t.Output()
 	if err := plugin.Start(); err != nil {
 		t.Fatal(err)
 	}
-	e := h.Start(t, "--authorization-plugin=look")
+	e := h.Start(t, "--authorization-plugin=readonly")
 	for _, args := range [][]string{{"ps"}, {"info"}, {"volume", "ls"}, {"network", "ls"}, {"image", "ls"}, {"version"}} {
 		if out, err := e.Docker(t.Context(), args...); err != nil {
 			t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
@@ -77,13 +77,13 @@ func TestOnAnEngine(t *testing.T) {
 	}
 	for _, args := range [][]string{{"volume", "create"}, {"network", "create", "x"}, {"run", "x"}, {"rm", "x"}, {"pull", "x"}, {"swarm", "init"}} {
 		out, err := e.Docker(t.Context(), args...)
-		if err == nil || !strings.Contains(out, "authorization denied by plugin look: only operators may ") {
+		if err == nil || !strings.Contains(out, "authorization denied by plugin readonly: only operators may ") {
 			t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
 		}
 	}
 
 	// It stops when told, and takes its socket away.
-	socket := filepath.Join(h.Run, "docker/plugins/look.sock")
+	socket := filepath.Join(h.Run, "docker/plugins/readonly.sock")
 	if _, err := os.Stat(socket); err != nil {
 		t.Error(err)
 	}
