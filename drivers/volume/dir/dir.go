@@ -77,7 +77,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 		path: path,
 		memo: memo{dir: env.StateDir, pool: env.PoolName},
 		host: hostID(),
-		log:  env.Log().With(slog.String("pool", env.PoolName)),
+		log:  env.Log(),
 	}, nil
 }
 

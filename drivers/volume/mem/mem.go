@@ -56,7 +56,7 @@ func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
 	if err != nil {
 		return nil, state.Classify(err)
 	}
-	return &driver{path: real, log: env.Log().With(slog.String("pool", env.PoolName))}, nil
+	return &driver{path: real, log: env.Log()}, nil
 }
 
 // Create mounts the file system, unless it is mounted.
