@@ -1,0 +1,119 @@
+package bounded
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func newRunner() *Runner {
+	return &Runner{Limit: 45 * time.Second, Log: slog.New(slog.DiscardHandler)}
+}
+
+func TestAnswerComesThrough(t *testing.T) {
+	r := newRunner()
+	got, err := Run(t.Context(), r, "a", Verb[int]{Name: "count", Do: func(context.Context) (int, error) { return 3, nil }})
+	if got != 3 || err != nil {
+		t.Errorf("Run = %d, %v; want 3", got, err)
+	}
+}
+
+func TestDriverThatHeedsItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		start := time.Now()
+		_, err := Run(t.Context(), r, "a", Verb[int]{Name: "join", Do: func(ctx context.Context) (int, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}})
+		if took := time.Since(start); took != 45*time.Second {
+			t.Errorf("answered after %v, want the limit", took)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "gave up after 45s") {
+			t.Errorf("error %q does not say who gave up, and when", err)
+		}
+	})
+}
+
+func TestDriverThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		release := make(chan struct{})
+		undone := 0
+		start := time.Now()
+		_, err := Run(t.Context(), r, "a", Verb[int]{
+			Name: "join",
+			Do:   func(context.Context) (int, error) { <-release; return 1, nil },
+			Undo: func(context.Context, int) { undone++ },
+		})
+		if took := time.Since(start); took != 46*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("answered %v after %v, want the limit and a moment", err, took)
+		}
+		// Nobody else may have the object while the hanging call has it; others go on.
+		if _, err := Run(t.Context(), r, "a", Verb[int]{Name: "leave", Do: one}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a second call for the object: %v", err)
+		}
+		if _, err := Run(t.Context(), r, "b", Verb[int]{Name: "leave", Do: one}); err != nil {
+			t.Errorf("a call for another object: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Wait = %v although a call runs", err)
+		}
+		close(release)
+		if err := r.Wait(t.Context()); err != nil {
+			t.Errorf("Wait = %v", err)
+		}
+		if undone != 1 {
+			t.Errorf("undone %d times, want once: nobody waited for the result", undone)
+		}
+		if _, err := Run(t.Context(), r, "a", Verb[int]{Name: "leave", Do: one}); err != nil {
+			t.Errorf("after the hanging call ended: %v", err)
+		}
+	})
+}
+
+func one(context.Context) (int, error) { return 1, nil }
+
+func TestCallerHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		ctx, cancel := context.WithCancel(t.Context())
+		finished, undone := false, false
+		time.AfterFunc(time.Second, cancel)
+		_, err := Run(ctx, r, "a", Verb[int]{
+			Name: "join",
+			Do: func(ctx context.Context) (int, error) {
+				time.Sleep(10 * time.Second)
+				finished = ctx.Err() == nil
+				return 1, ctx.Err()
+			},
+			Undo: func(context.Context, int) { undone = true },
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want that the caller hung up", err)
+		}
+		if err := r.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !finished || !undone {
+			t.Errorf("finished %t, undone %t; want both: half done helps nobody, and nobody has the result", finished, undone)
+		}
+	})
+}
+
+func TestPanicIsAnError(t *testing.T) {
+	r := newRunner()
+	_, err := Run(t.Context(), r, "a", Verb[int]{Name: "join", Do: func(context.Context) (int, error) { panic("boom") }})
+	if err == nil || strings.Contains(err.Error(), "boom") || !strings.Contains(err.Error(), "panicked") {
+		t.Errorf("error %v, want one that says that it panicked and not what was in it", err)
+	}
+	if _, err := Run(t.Context(), r, "a", Verb[int]{Name: "leave", Do: one}); err != nil {
+		t.Errorf("the object is still held after a panic: %v", err)
+	}
+}
