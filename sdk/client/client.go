@@ -85,7 +85,6 @@ type Options struct {
 type Client struct {
 	name      string
 	base      string // scheme and host of every URL
-	host      string // Host header; empty is the one of base
 	http      *http.Client
 	transport *http.Transport
 	opts      Options
@@ -107,7 +106,7 @@ func New(e Endpoint, opts Options) (*Client, error) {
 	if opts.Dial == nil {
 		opts.Dial = (&net.Dialer{Timeout: dialTime}).DialContext
 	}
-	c := &Client{name: e.Name, base: t.scheme + "://" + t.host, opts: opts}
+	c := &Client{name: e.Name, base: baseURL(t.scheme, t.host), opts: opts}
 	c.transport = &http.Transport{
 		DialContext:         opts.Dial,
 		TLSClientConfig:     t.tls,

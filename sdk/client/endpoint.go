@@ -152,7 +152,15 @@ func parseAddr(addr string) (*url.URL, error) {
 	default:
 		return nil, badAddr("address %q: scheme %q is none of unix, tcp, http, https", addr, u.Scheme)
 	}
+	if again, err := url.Parse(baseURL("http", u.Host)); err != nil || again.Host != u.Host {
+		return nil, badAddr("address %q: %q is no host", addr, u.Host)
+	}
 	return u, nil
+}
+
+// baseURL returns what stands before the path in the URL of a call.
+func baseURL(scheme, host string) string {
+	return (&url.URL{Scheme: scheme, Host: host}).String()
 }
 
 func badAddr(format string, args ...any) error {

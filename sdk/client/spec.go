@@ -58,11 +58,11 @@ func parseSpec(content []byte) (Endpoint, error) {
 	if len(content) > maxSpec {
 		return Endpoint{}, tooLarge()
 	}
-	u, err := parseAddr(string(bytes.TrimSpace(content)))
+	ep := Endpoint{Addr: string(bytes.TrimSpace(content))}
+	u, err := parseAddr(ep.Addr)
 	if err != nil {
 		return Endpoint{}, err
 	}
-	ep := Endpoint{Addr: u.String()}
 	if u.Scheme == "https" {
 		ep.TLS = &TLSConfig{InsecureSkipVerify: true}
 	}
@@ -85,14 +85,13 @@ func parseJSON(content []byte) (Endpoint, error) {
 		return Endpoint{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "not the JSON of a plugin: %w", err),
 			`Write {"Addr": "https://host:port", "TLSConfig": {"CAFile": "…", "CertFile": "…", "KeyFile": "…"}}.`)
 	}
-	u, err := parseAddr(spec.Addr)
-	if err != nil {
+	if _, err := parseAddr(spec.Addr); err != nil {
 		return Endpoint{}, err
 	}
 	if t := spec.TLSConfig; t != nil && t.CAFile == "" {
 		t.InsecureSkipVerify = true // the engine's rule
 	}
-	return Endpoint{Addr: u.String(), TLS: spec.TLSConfig}, nil
+	return Endpoint{Addr: spec.Addr, TLS: spec.TLSConfig}, nil
 }
 
 func tooLarge() error {

@@ -208,6 +208,17 @@ func (e *Engine) Docker(ctx context.Context, args ...string) (string, error) {
 // ImportBusybox makes [Image] of the static program at path.
 func (e *Engine) ImportBusybox(t testing.TB, path string) {
 	t.Helper()
+	c := exec.CommandContext(t.Context(), "docker", "--host=unix://"+e.Socket(), "import", "-", Image)
+	c.Stdin = BusyboxTar(t, path)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("import: %v: %s", err, out)
+	}
+}
+
+// BusyboxTar returns the file system of an image, to be imported, that has the static
+// program at path and a few commands.
+func BusyboxTar(t testing.TB, path string) io.Reader {
+	t.Helper()
 	program, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -224,11 +235,7 @@ func (e *Engine) ImportBusybox(t testing.TB, path string) {
 	if err = errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), "docker", "--host=unix://"+e.Socket(), "import", "-", Image)
-	c.Stdin = &b
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("import: %v: %s", err, out)
-	}
+	return &b
 }
 
 // output keeps what a process said and passes it on to the test.
