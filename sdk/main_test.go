@@ -23,9 +23,10 @@ type fake struct {
 	closed    bool
 }
 
-func (f *fake) Implements() string                                 { return "VolumeDriver" }
-func (f *fake) Methods() map[string]http.Handler                   { return nil }
-func (f *fake) RefreshNow(context.Context) error                   { f.refreshed <- struct{}{}; return f.err }
+func (f *fake) Implements() string               { return "VolumeDriver" }
+func (f *fake) Methods() map[string]http.Handler { return nil }
+func (f *fake) RefreshNow(context.Context) error { f.refreshed <- struct{}{}; return f.err }
+
 func (f *fake) Close(ctx context.Context) error                    { f.closed = ctx.Err() == nil; return nil }
 func (f *fake) open(context.Context, *slog.Logger) (Plugin, error) { return f, nil }
 

@@ -86,26 +86,33 @@ func TestAnswers(t *testing.T) {
 		{"error that finds the request wrong", always(Allow(), errdefs.Errorf(errdefs.ErrInvalid, "body: missing")), ping, 200, wire.AuthZResponse{Msg: "body: missing"}},
 		{
 			"panic", Func(func(context.Context, *Request) (Decision, error) { panic("oh") }), ping,
-			500, wire.AuthZResponse{Err: "internal error: the authorizer panicked, its log says where"},
+			500,
+			wire.AuthZResponse{Err: "internal error: the authorizer panicked, its log says where"},
 		},
 		{
 			"goroutine ended", Func(func(context.Context, *Request) (Decision, error) { runtime.Goexit(); return Allow(), nil }), ping,
-			500, wire.AuthZResponse{Err: "internal error: the authorizer ended its goroutine"},
+			500,
+			wire.AuthZResponse{Err: "internal error: the authorizer ended its goroutine"},
 		},
 		{"nil function", Func(nil), ping, 500, wire.AuthZResponse{Err: "internal error: the authorizer panicked, its log says where"}},
 		{"message on several lines", always(Deny("a\r\nb\x1b[31mc\x00"), nil), ping, 200, wire.AuthZResponse{Msg: "a; b [31mc "}},
 		{"password in a message", always(Deny(`ask https://u:s3cret@opa/x`), nil), ping, 200, wire.AuthZResponse{Msg: "ask https://REDACTED@opa/x"}},
 		{
 			"password in an error", always(Decision{}, errors.New(`Get "https://u:s3cret@opa/x": refused`)), ping,
-			500, wire.AuthZResponse{Err: `Get "https://REDACTED@opa/x": refused`},
+			500,
+			wire.AuthZResponse{Err: `Get "https://REDACTED@opa/x": refused`},
 		},
 		{"no method", always(Allow(), nil), wire.AuthZRequest{RequestURI: "/info"}, 200, wire.AuthZResponse{Msg: "request: no method"}},
 		{
-			"no target", always(Allow(), nil), wire.AuthZRequest{RequestMethod: "GET"}, 200,
+			"no target", always(Allow(), nil),
+			wire.AuthZRequest{RequestMethod: "GET"},
+			200,
 			wire.AuthZResponse{Msg: "request target: not a URL path"},
 		},
 		{
-			"empty body, as of a retry", always(Allow(), nil), []byte{}, 400,
+			"empty body, as of a retry", always(Allow(), nil),
+			[]byte{},
+			400,
 			wire.AuthZResponse{Err: "AuthZPlugin.AuthZReq: request without a body, nothing was done (an engine repeats a call in this way when the answer was lost; try again)"},
 		},
 		{"null", always(Allow(), nil), []byte("null"), 200, wire.AuthZResponse{Msg: "request: no method"}},
@@ -183,6 +190,7 @@ func TestTimeoutDenies(t *testing.T) {
 			t.Errorf("status %d, answer %+v", status, got)
 		}
 		time.Sleep(2 * time.Hour) // until the goroutine is over
+		synctest.Wait()
 		if over != DefaultTimeout {
 			t.Errorf("context ended after %v", over)
 		}
@@ -226,7 +234,7 @@ func TestObserver(t *testing.T) {
 		if len(calls) != 1 {
 			t.Fatalf("%d calls were observed", len(calls))
 		}
-		if c := calls[0]; c.Method != wire.AuthZReq || c.Object != "GET /containers/json" || errdefs.Class(c.Err) != tt.class {
+		if c := calls[0]; c.Method != wire.AuthZReq || c.Object != "GET /containers/json" || !errors.Is(errdefs.Class(c.Err), tt.class) {
 			t.Errorf("observed %+v", c)
 		}
 	}

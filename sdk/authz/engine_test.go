@@ -88,7 +88,7 @@ func serve(t *testing.T, h *enginetest.Host, name string, a authz.Authorizer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	go func() {
@@ -258,11 +258,25 @@ func TestEngine(t *testing.T) {
 			t.Errorf("run --privileged: %v: %s", err, out)
 		}
 		for _, args := range [][]string{
-			{"create", "--name=one", "--network=none", enginetest.Image, "sleep", "100"}, {"start", "one"},
-			{"exec", "one", "echo", "x"}, {"cp", "one:/bin/busybox", filepath.Join(t.TempDir(), "bb")}, {"cp", os.Args[0], "one:/x"},
-			{"commit", "one", "img:1"}, {"tag", "img:1", "img:2"}, {"save", "-o", filepath.Join(t.TempDir(), "tar"), "img:1"},
-			{"pause", "one"}, {"unpause", "one"}, {"rename", "one", "two"}, {"update", "--cpu-shares=10", "two"}, {"kill", "two"}, {"rm", "two"},
-			{"image", "rm", "img:1", "img:2"}, {"volume", "prune", "-f"}, {"container", "prune", "-f"}, {"network", "ls"}, {"system", "df"},
+			{"create", "--name=one", "--network=none", enginetest.Image, "sleep", "100"},
+			{"start", "one"},
+			{"exec", "one", "echo", "x"},
+			{"cp", "one:/bin/busybox", filepath.Join(t.TempDir(), "bb")},
+			{"cp", os.Args[0], "one:/x"},
+			{"commit", "one", "img:1"},
+			{"tag", "img:1", "img:2"},
+			{"save", "-o", filepath.Join(t.TempDir(), "tar"), "img:1"},
+			{"pause", "one"},
+			{"unpause", "one"},
+			{"rename", "one", "two"},
+			{"update", "--cpu-shares=10", "two"},
+			{"kill", "two"},
+			{"rm", "two"},
+			{"image", "rm", "img:1", "img:2"},
+			{"volume", "prune", "-f"},
+			{"container", "prune", "-f"},
+			{"network", "ls"},
+			{"system", "df"},
 		} {
 			if out, err := e.Docker(t.Context(), args...); err != nil {
 				t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)

@@ -182,9 +182,9 @@ func (h *Handler) answer(ctx context.Context, method string, w *wire.AuthZReques
 	ask func(context.Context, *wire.AuthZRequest) (Decision, error),
 ) (wire.AuthZResponse, error) {
 	d, err := ask(ctx, w)
-	switch class := errdefs.Class(err); {
+	switch {
 	case err == nil:
-	case class == errdefs.ErrDenied || class == errdefs.ErrInvalid:
+	case errors.Is(err, errdefs.ErrDenied) || errors.Is(err, errdefs.ErrInvalid):
 		d = Deny(err.Error())
 	default:
 		return wire.AuthZResponse{}, &cleanError{err}

@@ -74,7 +74,9 @@ func TestDecodeBodyRefusesTypes(t *testing.T) {
 	}
 	var nilTree *tree
 	for _, v := range []any{
-		nil, create{}, nilTree, new(any), &map[string]string{}, new(string),
+		nil,
+		create{},
+		nilTree, new(any), &map[string]string{}, new(string),
 		&struct{ HostConfig json.RawMessage }{}, &struct{ A []map[string]any }{}, &struct{ A struct{ B *any } }{},
 	} {
 		if err := r.DecodeBody(v); err == nil || errors.Is(err, errdefs.ErrInvalid) {
@@ -131,7 +133,7 @@ func TestDuplicateKeysOfWrongJSON(t *testing.T) {
 
 // TestFoldIsThatOfJSON holds fold to what encoding/json does, rune by rune.
 func TestFoldIsThatOfJSON(t *testing.T) {
-	for _, r := range []rune("kKKsSſiıİéÉßẞΣσςǅǆǄ") {
+	for _, r := range "kKKsSſiıİéÉßẞΣσςǅǆǄ" {
 		for _, field := range []struct {
 			name string
 			get  func(string) bool

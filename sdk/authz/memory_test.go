@@ -44,6 +44,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		start := time.Now()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if most := s.most.Load(); most != 2 {
 			t.Errorf("%d were asked at once", most)
 		}
@@ -70,6 +71,7 @@ func TestMemoryOfWhoDoesNotStop(t *testing.T) {
 			t.Errorf("answered after %v", took)
 		}
 		time.Sleep(2 * time.Hour)
+		synctest.Wait()
 		if h.memory.free != minCost {
 			t.Errorf("%d bytes are free", h.memory.free)
 		}

@@ -191,8 +191,10 @@ func again(t *testing.T, s *suite) {
 // unknownRoute: an engine of tomorrow has routes that no rule of today knows.
 func unknownRoute(t *testing.T, s *suite) {
 	for _, e := range []Example{
-		{Method: "POST", Target: "/remora-unknown", Body: "{}"}, {Method: "GET", Target: "/remora-unknown"},
-		{Method: "POST", Target: "/containers/x/remora-unknown", Body: "{}"}, {Method: "DELETE", Target: "/remora-unknown/x"},
+		{Method: "POST", Target: "/remora-unknown", Body: "{}"},
+		{Method: "GET", Target: "/remora-unknown"},
+		{Method: "POST", Target: "/containers/x/remora-unknown", Body: "{}"},
+		{Method: "DELETE", Target: "/remora-unknown/x"},
 	} {
 		if s.ask(t, e).Allowed() {
 			t.Errorf("%s: allowed; list what is safe and deny the rest", e)

@@ -128,7 +128,6 @@ func TestInner(t *testing.T) {
 func TestBroken(t *testing.T) {
 	for name, b := range broken {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestInner$", "-test.v")
 			cmd.Env = append(os.Environ(), "AUTHZTEST_BROKEN="+name)
 			out, err := cmd.CombinedOutput()

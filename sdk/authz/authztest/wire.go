@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ func (e Example) call() wire.AuthZRequest {
 	}
 	if e.Body != "" {
 		r.RequestHeaders["Content-Type"] = "application/json"
-		r.RequestHeaders["Content-Length"] = fmt.Sprint(len(e.Body))
+		r.RequestHeaders["Content-Length"] = strconv.Itoa(len(e.Body))
 	} else if e.Method == http.MethodPost || e.Method == http.MethodPut {
 		r.RequestHeaders["Content-Type"] = "text/plain" // as docker's own client does
 		r.RequestHeaders["Content-Length"] = "0"

@@ -35,7 +35,8 @@ func TestConformance(t *testing.T) {
 		Denied: []authztest.Example{
 			{Method: "POST", Target: "/containers/create", Body: `{"Image":"x","HostConfig":{"Privileged":true}}`},
 			{User: "mallory", Method: "DELETE", Target: "/containers/x"},
-			{Method: "GET", Target: "/containers/x/archive?path=/etc/shadow"}, {Method: "GET", Target: "/containers/x/attach/ws"},
+			{Method: "GET", Target: "/containers/x/archive?path=/etc/shadow"},
+			{Method: "GET", Target: "/containers/x/attach/ws"},
 			{Method: "POST", Target: "/containers/x/exec", Body: `{"Cmd":["sh"]}`},
 		},
 	})
