@@ -26,7 +26,7 @@ func (h *Handler) Methods() map[string]http.Handler {
 		wire.VolumeMount:   rpc.Handle(hooks, rpc.Method{Name: wire.VolumeMount}, byMount, h.wireMount),
 		wire.VolumeUnmount: rpc.Handle(hooks, rpc.Method{Name: wire.VolumeUnmount}, byMount, h.wireUnmount),
 		wire.VolumePath:    rpc.Handle(hooks, rpc.Method{Name: wire.VolumePath}, byName, h.wirePath),
-		wire.VolumeGet:     rpc.Handle(hooks, rpc.Method{Name: wire.VolumeGet}, byName, h.wireGet),
+		wire.VolumeGet:     rpc.Handle(hooks, rpc.Method{Name: wire.VolumeGet, EmptyIsLost: true}, byName, h.wireGet),
 		wire.VolumeList:    rpc.Handle(hooks, rpc.Method{Name: wire.VolumeList, NoArgument: true}, nil, h.wireList),
 		wire.VolumeCapabilities: rpc.Handle(hooks, rpc.Method{Name: wire.VolumeCapabilities, NoArgument: true}, nil,
 			func(context.Context, *struct{}) (wire.VolumeCapabilitiesResponse, error) {
@@ -65,7 +65,8 @@ func (h *Handler) wirePath(ctx context.Context, r *wire.VolumeRequest) (wire.Vol
 
 // wireGet answers "no such volume" only when that is so. Where the driver cannot be
 // asked it gives no answer at all, since an engine takes any answer but the volume for
-// its end, forgets it, and loses its labels (moby volume/service/store.go).
+// its end, forgets it, and loses its labels (moby volume/service/store.go). The engine
+// then asks again, without a body, and is not answered either.
 func (h *Handler) wireGet(ctx context.Context, r *wire.VolumeRequest) (wire.VolumeGetResponse, error) {
 	v, err := h.Get(ctx, r.Name)
 	switch {

@@ -42,6 +42,9 @@ type Method struct {
 	// Of any other method an empty body is refused: it is how an engine repeats a call
 	// after a broken connection.
 	NoArgument bool
+	// EmptyIsLost: an empty body is not refused but dropped without an answer, since an
+	// engine would take the refusal for an answer to the call that it repeats.
+	EmptyIsLost bool
 	// MaxBody bounds the request in bytes; 0 is DefaultMaxBody.
 	MaxBody int64
 	// ErrorBody makes the body of an error answer; nil is [wire.Error].
@@ -144,6 +147,9 @@ func read(w http.ResponseWriter, r *http.Request, m Method, req any) (int, error
 	if len(body) == 0 {
 		if m.NoArgument {
 			return 0, nil
+		}
+		if m.EmptyIsLost {
+			return 0, errdefs.Errorf(errdefs.ErrInvalid, "%w: %s: request without a body", ErrNoAnswer, m.Name)
 		}
 		return http.StatusBadRequest, errdefs.Errorf(errdefs.ErrInvalid,
 			"%s: request without a body, nothing was done (an engine repeats a call in this way when the answer was lost; try again)", m.Name)
