@@ -1,6 +1,10 @@
 package volume
 
 import (
+	"cmp"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -29,10 +33,8 @@ func redact(err error, opts map[string]string) error {
 	}
 	text := err.Error()
 	clean := text
-	for key, value := range opts {
-		if len(value) >= shortestSecret && isSecret(key) {
-			clean = strings.ReplaceAll(clean, value, "REDACTED")
-		}
+	for _, secret := range secrets(opts) {
+		clean = strings.ReplaceAll(clean, secret, "REDACTED")
 	}
 	if clean == text {
 		return err
@@ -42,6 +44,21 @@ func redact(err error, opts map[string]string) error {
 		out = errdefs.Hint(out, hint)
 	}
 	return out
+}
+
+// secrets returns the values of secret options in the spellings that an error may have
+// for them, the longest first: one may be part of another.
+func secrets(opts map[string]string) []string {
+	var all []string
+	for key, value := range opts {
+		if len(value) < shortestSecret || !isSecret(key) {
+			continue
+		}
+		quoted := strconv.Quote(value)
+		all = append(all, value, quoted[1:len(quoted)-1], url.QueryEscape(value), url.PathEscape(value), url.UserPassword("", value).String()[1:])
+	}
+	slices.SortFunc(all, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return slices.Compact(all)
 }
 
 func isSecret(key string) bool {
