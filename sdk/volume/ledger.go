@@ -3,6 +3,7 @@ package volume
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type ledger struct {
 	path   string
 	file   *os.File // nil: memory only
 	lock   *os.File
+	closed bool
 	added  int
 	header header
 	live   map[string]record // by volume
@@ -97,14 +99,24 @@ func openLedger(path string) (*ledger, error) {
 	return l, nil
 }
 
-// readLedger returns what the lines add up to; nothing when they begin with another
-// header.
+// readLedger returns what the lines add up to; nothing when they are from before the last
+// boot. What cannot be read is an error and never the same as nothing: that would be to
+// unmount what containers use.
 func readLedger(b []byte, want header) (map[string]record, error) {
 	live := map[string]record{}
+	if len(b) == 0 {
+		return live, nil
+	}
 	first, rest, _ := bytes.Cut(b, []byte{'\n'})
 	var h header
-	if json.Unmarshal(first, &h) != nil || h != want {
+	if err := json.Unmarshal(first, &h); err != nil || h.Boot == "" {
+		return nil, foreign(fmt.Errorf("not a ledger: %w", cmp.Or(err, errors.New("the first line names no boot"))))
+	}
+	if h.Boot != want.Boot {
 		return live, nil
+	}
+	if h.Ledger != want.Ledger {
+		return nil, foreign(errdefs.Errorf(errdefs.ErrUnsupported, "written by another version of this plugin: its format is %d, this one's %d", h.Ledger, want.Ledger))
 	}
 	for line := range bytes.Lines(rest) {
 		var r record
@@ -112,12 +124,16 @@ func readLedger(b []byte, want header) (map[string]record, error) {
 			break
 		}
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, errdefs.Hint(fmt.Errorf("line is not a record: %w", err),
-				"the file was changed from outside; remove it when no container uses a volume of this plugin")
+			return nil, foreign(fmt.Errorf("line is not a record: %w", err))
 		}
 		r.apply(live)
 	}
 	return live, nil
+}
+
+// foreign says what to do about a ledger that somebody else has written.
+func foreign(err error) error {
+	return errdefs.Hint(err, "remove the file when no container uses a volume of this plugin; a reboot makes it worthless")
 }
 
 func (r record) apply(live map[string]record) {
@@ -130,6 +146,12 @@ func (r record) apply(live map[string]record) {
 
 // rewrite replaces the file by one that has the living records alone.
 func (l *ledger) rewrite(h header) (err error) {
+	// What is written in vain would take the room of the lines to come.
+	defer func() {
+		if err != nil {
+			_ = os.Remove(l.path + ".new")
+		}
+	}()
 	f, err := os.OpenFile(l.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -158,6 +180,9 @@ func (l *ledger) rewrite(h header) (err error) {
 func (l *ledger) set(r record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("ledger %q: %w", l.path, errStopped)
+	}
 	if l.file == nil {
 		r.apply(l.live)
 		return nil
@@ -191,6 +216,7 @@ func (l *ledger) all() []record {
 func (l *ledger) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	var err error
 	if l.file != nil {
 		err = l.file.Close()
