@@ -29,6 +29,7 @@ type Handler struct {
 	index       *index
 	mounts      *mounts
 	mountpoints mountpoints
+	listing     chan struct{} // full while the driver lists its volumes
 	stop        context.CancelCauseFunc
 	running     sync.WaitGroup
 }
@@ -62,6 +63,7 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		log:         o.Logger,
 		index:       newIndex(),
 		mountpoints: newMountpoints(o.MountRoot),
+		listing:     make(chan struct{}, 1),
 	}
 	if err := h.mountpoints.open(); err != nil {
 		return nil, err
@@ -71,7 +73,7 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		return nil, err
 	}
 	h.mounts = newMounts(l)
-	if err := h.RefreshNow(ctx); err != nil {
+	if err := h.firstListing(ctx); err != nil {
 		h.log.WarnContext(ctx, "volumes cannot be listed yet", slog.Any("error", err))
 	}
 	if err := h.adoptMounts(ctx); err != nil {
@@ -83,6 +85,20 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		h.running.Go(func() { h.refreshLoop(background) })
 	}
 	return h, nil
+}
+
+// startTime bounds how long a start waits for storage that does not answer: an engine
+// that finds no plugin gives up after 15 seconds.
+const startTime = 10 * time.Second
+
+// firstListing is RefreshNow, cut short where it will be made again anyway.
+func (h *Handler) firstListing(ctx context.Context) error {
+	if h.options.Refresh > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = h.limit(ctx, startTime)
+		defer cancel()
+	}
+	return h.RefreshNow(ctx)
 }
 
 // Close waits for calls that still run in the driver, gives up lingering, and closes
@@ -123,7 +139,8 @@ func (h *Handler) Ping(ctx context.Context) error {
 	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
 	defer cancel()
 	if p, ok := h.driver.(Pinger); ok {
-		return p.Ping(ctx)
+		_, err := inTime(ctx, h, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.Ping(ctx) })
+		return err
 	}
 	if _, loaded := h.index.list(); !loaded {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet")
@@ -149,7 +166,8 @@ func (h *Handler) create(ctx context.Context, name string, opts map[string]strin
 	if err := h.driver.Create(ctx, name, opts); err != nil {
 		return err
 	}
-	info := Info{Name: name}
+	info, known, _ := h.index.get(name)
+	info.Name = name
 	if i, ok := h.driver.(Inspector); ok {
 		seen, err := i.Inspect(ctx, name)
 		if err != nil {
@@ -159,7 +177,9 @@ func (h *Handler) create(ctx context.Context, name string, opts map[string]strin
 		info.Name = name
 	}
 	h.index.put(info)
-	h.log.InfoContext(ctx, "volume created", slog.String("volume", name))
+	if !known {
+		h.log.InfoContext(ctx, "volume created", slog.String("volume", name))
+	}
 	return nil
 }
 
@@ -212,11 +232,13 @@ func (h *Handler) Get(ctx context.Context, name string) (Volume, error) {
 	}
 	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
 	defer cancel()
+	since := h.index.begin()
+	defer h.index.end()
 	info, err := inTime(ctx, h, func(ctx context.Context) (Info, error) { return h.inspect(ctx, name) })
 	if err != nil {
 		return Volume{}, named(name, err)
 	}
-	h.index.put(info)
+	h.index.found(since, info)
 	return h.volume(info), nil
 }
 

@@ -13,9 +13,9 @@ type index struct {
 	sorted  []Info // by name; nil when volumes has changed since
 	loaded  bool   // a whole listing has been seen
 	clock   uint64 // counts changes
-	// gone holds what was dropped while listings, so many of them, are under way.
-	gone     map[string]uint64
-	listings int
+	// gone holds what was dropped while somebody, so many of them, looks at the driver.
+	gone  map[string]uint64
+	looks int
 }
 
 // stamped is a volume and the change that put it here.
@@ -43,11 +43,24 @@ func (x *index) put(info Info) {
 	x.sorted = nil
 }
 
+// found is put for a volume that was looked for since a time that begin returned. What
+// was changed here in the meantime, the look may have missed.
+func (x *index) found(since uint64, info Info) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.gone[info.Name] > since || x.volumes[info.Name].at > since {
+		return
+	}
+	x.clock++
+	x.volumes[info.Name] = stamped{info, x.clock}
+	x.sorted = nil
+}
+
 func (x *index) drop(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.clock++
-	if x.listings > 0 {
+	if x.looks > 0 {
 		x.gone[name] = x.clock
 	}
 	if _, ok := x.volumes[name]; ok {
@@ -76,20 +89,20 @@ func (x *index) list() (all []Info, loaded bool) {
 	return x.sorted, true
 }
 
-// begin is called before a listing; it returns the point in time to hand to merge. end
-// is called after it, merged or not.
+// begin is called before a look at the driver; it returns the point in time to hand to
+// merge or found. end is called after it, whatever came of it.
 func (x *index) begin() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.listings++
+	x.looks++
 	return x.clock
 }
 
 func (x *index) end() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.listings--
-	if x.listings == 0 {
+	x.looks--
+	if x.looks == 0 {
 		clear(x.gone)
 	}
 }

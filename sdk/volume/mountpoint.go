@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,14 +20,15 @@ const statTime = 5 * time.Second
 // mountpoints makes and removes the directories on which drivers mount. It removes
 // with rmdir(2) alone, which takes no data with it whatever may have gone wrong.
 type mountpoints struct {
-	root string
+	root  string
+	looks *looks
 }
 
 func newMountpoints(root string) mountpoints {
 	if root != "" {
 		root = filepath.Clean(root)
 	}
-	return mountpoints{root}
+	return mountpoints{root, &looks{pending: map[string]*look{}}}
 }
 
 func (m mountpoints) open() error {
@@ -67,6 +69,9 @@ func (m mountpoints) make(name string) (string, error) {
 	p := m.path(name)
 	if p == "" {
 		return "", nil
+	}
+	if !m.ours(p) || name == "." {
+		return "", errdefs.Errorf(errdefs.ErrInvalid, "mountpoint %q: not directly below the mount root", p)
 	}
 	err := os.Mkdir(p, 0o700)
 	if err == nil {
@@ -111,6 +116,9 @@ func (m mountpoints) remove(mountpoint string) error {
 // check says what is wrong with a mountpoint that is in use: nothing mounted there any
 // more, or a file system that does not answer. gone tells that it is the former.
 func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, err error) {
+	if !filepath.IsAbs(mountpoint) {
+		return false, fmt.Errorf("mountpoint %q: path is not absolute", mountpoint)
+	}
 	if m.ours(mountpoint) {
 		mounted, err := isMount(mountpoint)
 		if err != nil {
@@ -122,16 +130,10 @@ func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, statTime, fmt.Errorf("no answer within %s", statTime))
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		fi, err := os.Stat(mountpoint)
-		if err == nil && !fi.IsDir() {
-			err = errors.New("not a directory")
-		}
-		done <- err
-	}()
+	l := m.looks.at(mountpoint)
 	select {
-	case err = <-done:
+	case <-l.done:
+		err = l.err
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
@@ -139,6 +141,42 @@ func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, e
 		return errors.Is(err, fs.ErrNotExist), errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
 	}
 	return false, nil
+}
+
+// looks are the calls of stat(2) that are under way, one for each mountpoint: on a file
+// system that answers no more each holds a thread for ever.
+type looks struct {
+	mu      sync.Mutex
+	pending map[string]*look
+}
+
+// look is one of them. err is set when done is closed.
+type look struct {
+	done chan struct{}
+	err  error
+}
+
+// at looks at a mountpoint, or takes part in a look that has begun.
+func (x *looks) at(mountpoint string) *look {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if l, ok := x.pending[mountpoint]; ok {
+		return l
+	}
+	l := &look{done: make(chan struct{})}
+	x.pending[mountpoint] = l
+	go func() {
+		fi, err := os.Stat(mountpoint)
+		if err == nil && !fi.IsDir() {
+			err = errors.New("not a directory")
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.pending, mountpoint)
+		l.err = err
+		close(l.done)
+	}()
+	return l
 }
 
 // found returns the names of the mountpoints that exist.

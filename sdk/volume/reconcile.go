@@ -30,27 +30,39 @@ func (h *Handler) refreshLoop(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		start := time.Now()
-		if err := h.RefreshNow(ctx); err != nil && ctx.Err() == nil {
+		err := h.RefreshNow(ctx)
+		took := time.Since(start)
+		if err != nil && ctx.Err() == nil {
 			h.log.WarnContext(ctx, "volumes cannot be listed", slog.Any("error", err))
 		}
 		h.Reconcile(ctx)
+		if err != nil {
+			continue // the time went into waiting, and the storage may be back any moment
+		}
 		// A listing that takes long is made seldom: a twentieth of the time at most.
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(20*time.Since(start) - h.options.Refresh):
+		case <-time.After(20*took - h.options.Refresh):
 		}
 	}
 }
 
 // RefreshNow lists the driver's volumes into memory: what came and went behind the
-// Handler's back is seen from then on. Until it returns nil, memory is as it was.
+// Handler's back is seen from then on. Until it returns nil, memory is as it was. One
+// listing runs at a time; the next waits until the driver has really ended it.
 func (h *Handler) RefreshNow(ctx context.Context) error {
 	ctx, cancel := h.limit(ctx, h.options.LongTimeout)
 	defer cancel()
+	select {
+	case h.listing <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("volumes: the last listing has not ended: %w", context.Cause(ctx))
+	}
 	since := h.index.begin()
 	defer h.index.end()
 	all, err := inTime(ctx, h, func(ctx context.Context) ([]Info, error) {
+		defer func() { <-h.listing }()
 		var all []Info
 		for info, err := range h.driver.Volumes(ctx) {
 			if err != nil {

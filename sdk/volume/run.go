@@ -36,27 +36,33 @@ type result[T any] struct {
 // the caller is told so, and the verb keeps the volume to itself until it ends.
 func run[T any](caller context.Context, h *Handler, volume string, v verb[T]) (T, error) {
 	var zero T
+	start := time.Now()
 	ctx, cancel := h.limit(caller, v.limit)
 	unlock, err := h.locks.Lock(ctx, volume)
 	cancel()
 	if err != nil {
 		return zero, named(volume, fmt.Errorf("%s: another call for this volume has not ended: %w", v.name, err))
 	}
-	work, cancel := h.limit(context.WithoutCancel(caller), v.limit)
+	// The time spent waiting is gone: the engine's patience does not start anew.
+	left := v.limit - time.Since(start)
+	work, cancel := h.limit(context.WithoutCancel(caller), left)
 	done := make(chan result[T], 1)
-	var left abandonment
+	var gone abandonment
 	h.running.Go(func() {
 		defer cancel()
 		defer unlock()
 		value, err := guard(work, h.log, v.name, v.do)
-		if left.deliver(func() { done <- result[T]{value, err} }) {
+		if gone.deliver(func() { done <- result[T]{value, err} }) {
 			return
 		}
 		if err == nil && v.undo != nil {
-			v.undo(context.WithoutCancel(caller))
+			_, _ = guard(context.WithoutCancel(caller), h.log, v.name, func(ctx context.Context) (struct{}, error) {
+				v.undo(ctx)
+				return struct{}{}, nil
+			})
 		}
 	})
-	late := time.NewTimer(v.limit + settle)
+	late := time.NewTimer(left + settle)
 	defer late.Stop()
 	select {
 	case r := <-done:
@@ -66,7 +72,7 @@ func run[T any](caller context.Context, h *Handler, volume string, v verb[T]) (T
 	case <-late.C:
 		err = fmt.Errorf("%s: %w", v.name, context.Cause(work))
 	}
-	if left.abandon() {
+	if gone.abandon() {
 		return zero, named(volume, err)
 	}
 	r := <-done

@@ -184,7 +184,9 @@ func issues() []testCase {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			away := &faults{Driver: p.driver}
-			away.inject(func(context.Context, string, string) error { return errdefs.Errorf(errdefs.ErrUnavailable, "out of reach") })
+			away.inject(func(context.Context, string, string) error {
+				return errdefs.Errorf(errdefs.ErrUnavailable, "out of reach")
+			})
 			p.kill()
 			driver := p.driver
 			p.driver = away.wrap()
