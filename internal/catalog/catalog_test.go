@@ -156,7 +156,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 	}
 	for _, text := range []string{
 		fmt.Sprint(s), fmt.Sprintf("%#v", s), fmt.Sprintf("%q", s), fmt.Sprintf("%+v", inner{s}), fmt.Sprintf("%#v", inner{s}),
-		fmt.Sprintf("%s", &s), log.String(), string(js),
+		fmt.Sprintf("%v", &s), log.String(), string(js),
 	} {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("secret shows in %s", text)

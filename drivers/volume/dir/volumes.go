@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -62,15 +61,18 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	}
 }
 
-// readAll reads the facts of many volumes, on every processor: the time goes into
-// system calls, and into making sense of JSON. An Info without a name is no volume.
+// workers is how many facts are read at a time: enough for the processors when the
+// files are in memory, and for the queue of a disk when they are not.
+const workers = 8
+
+// readAll reads the facts of many volumes. An Info without a name is no volume.
 func (d *driver) readAll(p *pool, names []string, infos []volume.Info) []volume.Info {
 	const grain = 64 // names that a worker takes at a time
 	infos = infos[:len(names)]
 	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), 8, (len(names)+grain-1)/grain) {
-		workers.Go(func() {
+	var wg sync.WaitGroup
+	for range min(workers, (len(names)+grain-1)/grain) {
+		wg.Go(func() {
 			buf := new(factsBuffer)
 			for {
 				end := int(next.Add(grain))
@@ -84,7 +86,7 @@ func (d *driver) readAll(p *pool, names []string, infos []volume.Info) []volume.
 			}
 		})
 	}
-	workers.Wait()
+	wg.Wait()
 	return infos
 }
 
