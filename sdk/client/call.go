@@ -27,7 +27,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, req any) (body []
 	}
 	var sent []byte
 	if req != nil {
-		if sent, err = encode(req); err != nil {
+		if sent, err = c.encode(req); err != nil {
 			return nil, "", errdefs.Errorf(errdefs.ErrInvalid, "plugin %q: %s: encode request: %w", c.name, method, err)
 		}
 	}
@@ -105,11 +105,13 @@ func (c *Client) limit(method string) time.Duration {
 	return 0
 }
 
-// encode is the engine's way: Go's encoder, which ends with a newline.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	err := json.NewEncoder(&b).Encode(v)
-	return b.Bytes(), err
+// encode writes JSON as the engine does: dockerd ends it with a newline.
+func (c *Client) encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if c.opts.Engine == Docker {
+		b = append(b, '\n')
+	}
+	return b, err
 }
 
 // decode reads one JSON value and leaves what follows it, as the engine does.

@@ -83,25 +83,25 @@ func TestRequestsOfEachEngine(t *testing.T) {
 		{
 			"/VolumeDriver.Create",
 			func(ctx context.Context, c *Client) error { return c.Volume().Create(ctx, "v", nil) },
-			`{"Name":"v","Opts":null}` + "\n", `{"Name":"v"}` + "\n",
+			`{"Name":"v","Opts":null}` + "\n", `{"Name":"v"}`,
 		},
 		{
 			"/VolumeDriver.Create",
 			func(ctx context.Context, c *Client) error {
 				return c.Volume().Create(ctx, "v", map[string]string{"b": "<2>", "a": ""})
 			},
-			`{"Name":"v","Opts":{"a":"","b":"\u003c2\u003e"}}` + "\n", `{"Name":"v","Opts":{"a":"","b":"\u003c2\u003e"}}` + "\n",
+			`{"Name":"v","Opts":{"a":"","b":"\u003c2\u003e"}}` + "\n", `{"Name":"v","Opts":{"a":"","b":"\u003c2\u003e"}}`,
 		},
 		{
 			"/VolumeDriver.Mount",
 			func(ctx context.Context, c *Client) error { _, err := c.Volume().Mount(ctx, "v", "1"); return err },
-			`{"Name":"v","ID":"1"}` + "\n", `{"Name":"v","ID":"1"}` + "\n",
+			`{"Name":"v","ID":"1"}` + "\n", `{"Name":"v","ID":"1"}`,
 		},
 		{"/VolumeDriver.List", func(ctx context.Context, c *Client) error { _, err := c.Volume().List(ctx); return err }, "{}\n", ""},
 		{
 			"/VolumeDriver.Get",
 			func(ctx context.Context, c *Client) error { _, err := c.Volume().Get(ctx, "v"); return err },
-			`{"Name":"v"}` + "\n", `{"Name":"v"}` + "\n",
+			`{"Name":"v"}` + "\n", `{"Name":"v"}`,
 		},
 	}
 	for _, tt := range tests {
