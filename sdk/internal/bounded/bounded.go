@@ -22,7 +22,7 @@ const settle = time.Second
 // Runner runs verbs for one Handler. Limit and Log are required and not changed after
 // the first use.
 type Runner struct {
-	// Limit bounds the wait for an object, and again the verb itself.
+	// Limit bounds the wait for an object and the verb together.
 	Limit time.Duration
 	// Log is told of panics.
 	Log *slog.Logger
@@ -47,7 +47,11 @@ type Verb[T any] struct {
 
 // Context bounds ctx by the limit, with a cause that a user can read.
 func (r *Runner) Context(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, r.Limit,
+	return r.within(ctx, r.Limit)
+}
+
+func (r *Runner) within(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, left,
 		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the driver does not answer", r.Limit))
 }
 
@@ -108,15 +112,20 @@ type result[T any] struct {
 	err   error
 }
 
-// Run runs v when it has the key. Where the limit passes, or the caller hangs up, it
+// Run runs v when it has the key; an empty key is nobody's and need not be waited for. Where the limit passes, or the caller hangs up, it
 // returns while v goes on, and keeps the key until it ends.
 func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, error) {
 	var zero T
-	unlock, err := r.Lock(caller, key)
-	if err != nil {
-		return zero, fmt.Errorf("%s: %w", v.Name, err)
+	var err error
+	start := time.Now()
+	unlock := func() {}
+	if key != "" {
+		if unlock, err = r.Lock(caller, key); err != nil {
+			return zero, fmt.Errorf("%s: %w", v.Name, err)
+		}
 	}
-	work, cancel := r.Context(context.WithoutCancel(caller))
+	remaining := r.Limit - time.Since(start)
+	work, cancel := r.within(context.WithoutCancel(caller), remaining)
 	done := make(chan result[T], 1)
 	var left parting
 	r.start(func() {
@@ -131,7 +140,7 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 			return struct{}{}, nil
 		})
 	})
-	late := time.NewTimer(r.Limit + settle)
+	late := time.NewTimer(remaining + settle)
 	defer late.Stop()
 	select {
 	case res := <-done:
