@@ -1,0 +1,18 @@
+// Command remora is the daemon that serves volumes to Docker and Podman, and the command
+// line that talks to it.
+package main
+
+import (
+	"os"
+
+	"github.com/remora-plugins/remora/drivers/all"
+	"github.com/remora-plugins/remora/internal/cli"
+	"github.com/remora-plugins/remora/internal/daemon"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
+		Drivers: all.Volumes(), RunDaemon: daemon.Run,
+	}))
+}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// The exit statuses. New ones may be added; a script takes one that it does not know for
+// a failure.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitPartly      = 3
+	exitNotFound    = 10
+	exitConflict    = 11
+	exitConfig      = 12
+	exitDenied      = 13
+	exitUnreachable = 14
+	exitTimeout     = 15
+	exitInterrupted = 130
+)
+
+const exitHelp = `Exit status: 0 done, 1 failed, 2 wrong arguments, 3 partly done, 10 not found,
+11 in use or exists already, 12 configuration invalid, 13 denied,
+14 daemon unreachable, 15 timed out, 130 interrupted.`
+
+// describeExit puts the statuses at the end of the help of cmd and all below it.
+func describeExit(cmd *cobra.Command) {
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += "\n\n" + exitHelp
+	for _, sub := range cmd.Commands() {
+		describeExit(sub)
+	}
+}
+
+// configError marks an error of the configuration.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
+
+// argsError marks an error of the command line itself.
+type argsError struct{ error }
+
+func (e argsError) Unwrap() error { return e.error }
+
+// failure is a failure that has been told already, with its exit status.
+type failure struct{ status int }
+
+func (failure) Error() string { return "" }
+
+// report prints err for a person and returns the exit status.
+func (a *app) report(ctx context.Context, err error) int {
+	if f, ok := errors.AsType[failure](err); ok {
+		return f.status
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		a.sayf("remora: interrupted\n")
+		return exitInterrupted
+	}
+	a.tell(err)
+	return status(err)
+}
+
+// tell prints an error and its hints.
+func (a *app) tell(err error) {
+	a.sayf("remora: %v\n", err)
+	for _, hint := range errdefs.Hints(err) {
+		a.sayf("hint: %s\n", hint)
+	}
+}
+
+func status(err error) int {
+	if _, ok := errors.AsType[argsError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[configError](err); ok {
+		return exitConfig
+	}
+	if errors.Is(err, control.ErrUnreachable) {
+		return exitUnreachable
+	}
+	switch errdefs.Class(err) {
+	case errdefs.ErrNotFound:
+		return exitNotFound
+	case errdefs.ErrExists, errdefs.ErrInUse:
+		return exitConflict
+	case errdefs.ErrDenied:
+		return exitDenied
+	case context.DeadlineExceeded:
+		return exitTimeout
+	}
+	return exitFailed
+}
+
+// usage makes the errors of an argument check errors of the command line.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError(cmd, err)
+		}
+		return nil
+	}
+}
+
+func usageError(cmd *cobra.Command, err error) error {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
+	return argsError{errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s: %s", cmd.CommandPath(), text),
+		fmt.Sprintf("usage: %s", cmd.UseLine()))}
+}
+
+// names checks for one argument at least.
+func names(what string) cobra.PositionalArgs {
+	return usage(func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("name one %s at least", what)
+		}
+		return nil
+	})
+}
+
+// group is the run of a command that only has commands below it.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(cmd, fmt.Errorf("unknown command %q", args[0]))
+	}
+	return cmd.Help()
+}

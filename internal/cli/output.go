@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// format is the flag --format.
+type format string
+
+// String implements pflag.Value.
+func (f *format) String() string { return string(*f) }
+
+// Type implements pflag.Value.
+func (*format) Type() string { return "table|json" }
+
+// Set implements pflag.Value.
+func (f *format) Set(s string) error {
+	if s != "table" && s != "json" {
+		return errdefs.Errorf(errdefs.ErrInvalid, "want table or json")
+	}
+	*f = format(s)
+	return nil
+}
+
+// formatFlag adds --format to cmd.
+func formatFlag(cmd *cobra.Command) *format {
+	f := format("table")
+	cmd.Flags().Var(&f, "format", "how to print: table or json")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
+	return &f
+}
+
+// printJSON prints v as scripts read it.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.Stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// table prints rows under a head, in columns.
+func (a *app) table(head []string, rows [][]string) error {
+	w := tabwriter.NewWriter(a.Stdout, 0, 0, 3, ' ', 0)
+	for _, row := range append([][]string{head}, rows...) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t ")); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+// ago says how long ago t was, as Docker does.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := time.Since(t)
+	for _, unit := range []struct {
+		name string
+		d    time.Duration
+	}{{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}} {
+		if n := int(d / unit.d); n >= 2 {
+			return fmt.Sprintf("%d %s ago", n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d seconds ago", max(0, int(d/time.Second)))
+}

@@ -1,0 +1,331 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+func (a *app) volumeCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "volume", Short: "Create, list, inspect, mount and remove volumes", RunE: group}
+	cmd.AddCommand(a.volumeCreate(), a.volumeList(), a.volumeInspect(), a.volumeRemove(), a.volumeMount(), a.volumeUnmount(), a.volumePath())
+	return cmd
+}
+
+// poolFlag adds --pool to cmd.
+func (a *app) poolFlag(cmd *cobra.Command, otherwise string) *string {
+	pool := cmd.Flags().StringP("pool", "p", "", "`pool` of the volume ("+otherwise+")")
+	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
+			s, err := c.Status(ctx)
+			for _, p := range s.Pools {
+				names = append(names, p.Name)
+			}
+			return err
+		})
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}) // fails only for a flag that is not there
+	return pool
+}
+
+const defaultPoolHelp = "remora, or the only one there is"
+
+// completeVolumes completes names of volumes, as many as may be given.
+func (a *app) completeVolumes(pool *string, most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		if len(args) < most {
+			a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
+				all, err := c.Volumes().List(ctx, control.VolumeListRequest{Pool: *pool})
+				for _, v := range all {
+					names = append(names, v.Name)
+				}
+				return err
+			})
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// askTime bounds what a shell waits for when it completes a word.
+const askTime = 2 * time.Second
+
+// ask asks the daemon for a completion. Without an answer there is nothing to complete.
+func (a *app) ask(ctx context.Context, f func(context.Context, *control.Client) error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c, err := a.client()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_ = f(ctx, c) // see above
+}
+
+// each does f for every name, tells what failed, and fails as the failures were: as the one
+// error where all there was to do failed in one object, partly where some worked.
+func (a *app) each(args []string, f func(name string) error) error {
+	var failed []error
+	for _, name := range args {
+		if err := f(name); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	switch {
+	case len(failed) == 0:
+		return nil
+	case len(args) == 1:
+		return failed[0]
+	}
+	for _, err := range failed {
+		a.tell(err)
+	}
+	if len(failed) == len(args) {
+		return failure{status(errors.Join(failed...))}
+	}
+	return failure{exitPartly}
+}
+
+func (a *app) volumeCreate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a volume, or adopt the one that has this name",
+		Long: "Make a volume, or adopt the one that has this name already, with its data as it is. The\n" +
+			"options are those of the pool's driver: \"remora driver show\" lists them.",
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	opts := map[string]string{}
+	cmd.Flags().FuncP("opt", "o", "`KEY=VALUE` for the driver; may be repeated", func(s string) error { return setPair(opts, s) })
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		v, err := c.Volumes().Create(cmd.Context(), control.VolumeCreateRequest{Pool: *pool, Name: args[0], Options: opts})
+		if err != nil {
+			return err
+		}
+		return a.printf("%s\n", v.Name)
+	}
+	return cmd
+}
+
+func (a *app) volumeList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ls", Aliases: []string{"list"}, Short: "List the volumes",
+		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	pool := a.poolFlag(cmd, "all")
+	quiet := cmd.Flags().BoolP("quiet", "q", false, "print names alone")
+	f := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		all, err := c.Volumes().List(cmd.Context(), control.VolumeListRequest{Pool: *pool})
+		if err != nil {
+			return err
+		}
+		switch {
+		case *quiet:
+			return a.names(all)
+		case *f == "json":
+			return a.printJSON(all)
+		}
+		rows := make([][]string, 0, len(all))
+		for _, v := range all {
+			mounted := "-"
+			if v.Mounted {
+				mounted = "mounted"
+			}
+			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), mounted, v.Mountpoint})
+		}
+		return a.table([]string{"POOL", "VOLUME", "CREATED", "STATE", "MOUNTPOINT"}, rows)
+	}
+	return cmd
+}
+
+func (a *app) names(all []control.Volume) error {
+	w := bufio.NewWriter(a.Stdout)
+	for _, v := range all {
+		if _, err := w.WriteString(v.Name + "\n"); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+func (a *app) volumeInspect() *cobra.Command {
+	cmd := &cobra.Command{Use: "inspect NAME...", Short: "Show everything about volumes", Args: names("volume")}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	f := formatFlag(cmd)
+	_ = f.Set("json") // a valid word
+	cmd.Flags().Lookup("format").DefValue = "json"
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		all := []control.Volume{}
+		err = a.each(args, func(name string) error {
+			v, err := c.Volumes().Inspect(cmd.Context(), control.VolumeRequest{Pool: *pool, Name: name})
+			if err == nil {
+				all = append(all, v)
+			}
+			return err
+		})
+		if len(all) == 0 && err != nil {
+			return err
+		}
+		if *f == "json" {
+			return errors.Join(a.printJSON(all), err)
+		}
+		rows := [][]string{}
+		for _, v := range all {
+			for _, m := range v.Mounts {
+				rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), v.Mountpoint, m.ID, ago(m.Since)})
+			}
+			if len(v.Mounts) == 0 {
+				rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), v.Mountpoint, "-", "-"})
+			}
+		}
+		return errors.Join(a.table([]string{"POOL", "VOLUME", "CREATED", "MOUNTPOINT", "MOUNT ID", "SINCE"}, rows), err)
+	}
+	return cmd
+}
+
+func (a *app) volumeRemove() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rm NAME...", Aliases: []string{"remove"}, Short: "Destroy volumes and their data",
+		Long: "Destroy volumes and their data. On a terminal it asks first; elsewhere it wants --yes.",
+		Args: names("volume"),
+	}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if !*yes {
+			if err := a.confirm(cmd, "Destroy "+strings.Join(args, ", ")+" and all data in it?"); err != nil {
+				return err
+			}
+		}
+		return a.each(args, func(name string) error {
+			if err := c.Volumes().Remove(cmd.Context(), control.VolumeRequest{Pool: *pool, Name: name}); err != nil {
+				return err
+			}
+			return a.printf("%s\n", name)
+		})
+	}
+	return cmd
+}
+
+// confirm asks on a terminal, and refuses where there is none.
+func (a *app) confirm(cmd *cobra.Command, question string) error {
+	in, ok := a.Stdin.(*os.File)
+	if ok {
+		fi, err := in.Stat()
+		ok = err == nil && fi.Mode()&os.ModeCharDevice != 0
+	}
+	if !ok {
+		return usageError(cmd, errors.New("this destroys data, and there is no terminal to ask on: add --yes"))
+	}
+	a.sayf("%s [y/N] ", question)
+	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return errdefs.Errorf(errdefs.ErrDenied, "nothing was done")
+	}
+	return nil
+}
+
+// cliMountID is the mount ID of mounts that are made by hand: there is one for each volume,
+// and it does not go away by itself.
+const cliMountID = "remora-cli"
+
+func (a *app) volumeMount() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mount NAME",
+		Short: "Mount a volume by hand, and print where",
+		Long: "Mount a volume by hand and print where its data lies. It stays mounted, also across\n" +
+			"restarts of the daemon, until \"remora volume unmount\".",
+		Args: usage(cobra.ExactArgs(1)),
+	}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	id := cmd.Flags().String("id", cliMountID, "mount `ID` under which it counts")
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		p, err := c.Volumes().Mount(cmd.Context(), control.VolumeMountRequest{Pool: *pool, Name: args[0], ID: *id})
+		if err != nil {
+			return err
+		}
+		return a.printf("%s\n", p)
+	}
+	return cmd
+}
+
+func (a *app) volumeUnmount() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "unmount NAME", Aliases: []string{"umount"}, Short: "Undo \"remora volume mount\"", Args: usage(cobra.ExactArgs(1)),
+	}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	id := cmd.Flags().String("id", cliMountID, "mount `ID` under which it counts")
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Volumes().Unmount(cmd.Context(), control.VolumeMountRequest{Pool: *pool, Name: args[0], ID: *id})
+	}
+	return cmd
+}
+
+func (a *app) volumePath() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "path NAME",
+		Short: "Print where the data of a volume lies",
+		Long:  "Print where the data of a volume lies on this host: nothing, if it must be mounted first.",
+		Args:  usage(cobra.ExactArgs(1)),
+	}
+	pool := a.poolFlag(cmd, defaultPoolHelp)
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		p, err := c.Volumes().Path(cmd.Context(), control.VolumeRequest{Pool: *pool, Name: args[0]})
+		if err != nil || p == "" {
+			return err
+		}
+		return a.printf("%s\n", p)
+	}
+	return cmd
+}

@@ -1,0 +1,88 @@
+// Package config reads the daemon's configuration: defaults, a strict TOML file, the
+// environment, and flags, each over the one before.
+//
+// Every key can be given by the environment too, since a managed plugin is set only by
+// KEY=VALUE: "log.level" is REMORA_LOG_LEVEL, and the key "path" of the pool "fast" is
+// REMORA_POOL_FAST_PATH. The package knows the keys of the daemon and those that every
+// pool has; the keys of a driver are checked by a function that the caller gives, so that
+// no driver is imported here.
+package config
+
+import (
+	"io/fs"
+	"path/filepath"
+	"time"
+)
+
+// Version is the version of the file format that this package reads.
+const Version = 1
+
+// DefaultFile is read where no other file is named, if it is there.
+const DefaultFile = "/etc/remora/remora.toml"
+
+// Config is a configuration that has been checked. It is not changed afterwards.
+type Config struct {
+	// File is the file that was read; empty without one.
+	File string
+	// Warnings are about the file, such as its permissions.
+	Warnings []string
+
+	PluginDir       string
+	RunDir          string
+	StateDir        string
+	ShutdownTimeout time.Duration
+	Log             Log
+	Socket          Socket
+	Control         Control
+	Volume          Volume
+	// Pools are sorted by name; there is one at least.
+	Pools []Pool
+
+	values []Value
+}
+
+// Log says what is logged.
+type Log struct {
+	Level string
+}
+
+// Socket is whose the plugin sockets are.
+type Socket struct {
+	Group string
+	Mode  fs.FileMode
+}
+
+// Control is whose the control socket is.
+type Control struct {
+	Group string
+}
+
+// Volume holds what is common to the volumes of all pools, unless a pool has its own.
+type Volume struct {
+	Linger     time.Duration
+	MountGrace time.Duration
+	Refresh    time.Duration
+}
+
+// Pool is one configured driver.
+type Pool struct {
+	Name   string
+	Driver string
+	Volume
+	// Options are the driver's own keys, as TOML or the environment has them.
+	Options map[string]any
+}
+
+// Value is one key with its value and where it comes from, for "remora config print".
+type Value struct {
+	Key    string `json:"Key"`
+	Value  string `json:"Value"`
+	Source string `json:"Source"`
+}
+
+// Values returns every key, in the order of the reference, with the values that are in
+// force. Secrets are REDACTED.
+func (c *Config) Values() []Value { return c.values }
+
+// ControlSocket is the path of the control socket.
+func (c *Config) ControlSocket() string { return filepath.Join(c.RunDir, "control.sock") }

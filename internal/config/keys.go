@@ -1,0 +1,172 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Key describes one key of the file outside the pools, or one that every pool has.
+type Key struct {
+	// Name is the dotted name, such as "log.level".
+	Name string
+	// Env is the variable that stands for it.
+	Env string
+	// Default is its value where nothing is given.
+	Default string
+	Help    string
+	// Restart: a running daemon does not take a change over.
+	Restart bool
+
+	set func(c *Config, text string) error
+}
+
+// Keys returns the keys of the file outside the pools.
+func Keys() []Key {
+	keys := []Key{
+		{Name: "plugin_dir", Default: "/run/docker/plugins", Restart: true,
+			Help: "where the sockets of the pools are made; engines look in the default alone",
+			set:  path(func(c *Config) *string { return &c.PluginDir })},
+		{Name: "run_dir", Default: "/run/remora", Restart: true,
+			Help: "control socket, mountpoints and the ledgers of mounts; must not survive a reboot",
+			set:  path(func(c *Config) *string { return &c.RunDir })},
+		{Name: "state_dir", Default: "/var/lib/remora", Restart: true,
+			Help: "the default place of pools, and what is remembered of them",
+			set:  path(func(c *Config) *string { return &c.StateDir })},
+		{Name: "shutdown_timeout", Default: "9s",
+			Help: "how long a stop waits for calls in flight",
+			set:  duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
+		{Name: "log.level", Default: "info", Restart: true,
+			Help: "debug, info, warn or error",
+			set:  oneOf(func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error")},
+		{Name: "socket.group", Default: "", Restart: true,
+			Help: "group of the plugin sockets, a name or a number; empty leaves the daemon's",
+			set:  text(func(c *Config) *string { return &c.Socket.Group })},
+		{Name: "socket.mode", Default: "0600", Restart: true,
+			Help: "mode of the plugin sockets; who can write to one commands the volumes",
+			set:  mode(func(c *Config) *fs.FileMode { return &c.Socket.Mode })},
+		{Name: "control.group", Default: "", Restart: true,
+			Help: "group that may use the command line besides root",
+			set:  text(func(c *Config) *string { return &c.Control.Group })},
+	}
+	for _, k := range poolKeys() {
+		k.Name = "volume." + k.Name
+		set := k.setPool
+		keys = append(keys, Key{Name: k.Name, Default: k.Default, Help: k.Help,
+			set: func(c *Config, text string) error { return set(&c.Volume, text) }})
+	}
+	for i := range keys {
+		keys[i].Env = envName(keys[i].Name)
+	}
+	return keys
+}
+
+// poolKey is a key that is common to all pools, and can be set for one.
+type poolKey struct {
+	Key
+	setPool func(v *Volume, text string) error
+}
+
+func poolKeys() []poolKey {
+	return []poolKey{
+		{Key{Name: "linger", Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
+			poolDuration(func(v *Volume) *time.Duration { return &v.Linger })},
+		{Key{Name: "mount_grace", Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
+			poolDuration(func(v *Volume) *time.Duration { return &v.MountGrace })},
+		{Key{Name: "refresh", Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
+			poolDuration(func(v *Volume) *time.Duration { return &v.Refresh })},
+	}
+}
+
+// PoolKeys returns the keys that a pool of any driver has, beside "driver".
+func PoolKeys() []Key {
+	var keys []Key
+	for _, k := range poolKeys() {
+		k.Default = "that of volume." + k.Name
+		keys = append(keys, k.Key)
+	}
+	return keys
+}
+
+// envName returns the variable that stands for a key.
+func envName(key string) string {
+	return "REMORA_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
+}
+
+func text(at func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		*at(c) = s
+		return nil
+	}
+}
+
+func path(at func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		if !filepath.IsAbs(s) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not an absolute path", s)
+		}
+		*at(c) = filepath.Clean(s)
+		return nil
+	}
+}
+
+func oneOf(at func(*Config) *string, words ...string) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		for _, w := range words {
+			if s == w {
+				*at(c) = s
+				return nil
+			}
+		}
+		return errdefs.Errorf(errdefs.ErrInvalid, "%q is none of %s", s, strings.Join(words, ", "))
+	}
+}
+
+func mode(at func(*Config) *fs.FileMode) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		n, err := strconv.ParseUint(s, 8, 9)
+		if err != nil || n == 0 {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not an octal mode such as 0660", s)
+		}
+		*at(c) = fs.FileMode(n)
+		return nil
+	}
+}
+
+func duration(at func(*Config) *time.Duration) func(*Config, string) error {
+	return func(c *Config, s string) (err error) {
+		*at(c), err = parseDuration(s)
+		return err
+	}
+}
+
+func poolDuration(at func(*Volume) *time.Duration) func(*Volume, string) error {
+	return func(v *Volume, s string) (err error) {
+		*at(v), err = parseDuration(s)
+		return err
+	}
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, errdefs.Errorf(errdefs.ErrInvalid, "%q is not a duration such as 90s or 5m", s)
+	}
+	return d, nil
+}
+
+// scalar returns the text of a TOML value that is not a table.
+func scalar(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case bool, int64, float64:
+		return fmt.Sprint(v), nil
+	}
+	return "", errdefs.Errorf(errdefs.ErrInvalid, "want a text, a number, true or false")
+}

@@ -1,0 +1,197 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// maxBody bounds a request in bytes. The largest is a volume with its options.
+const maxBody = 1 << 20
+
+// ServerOptions is what a [Server] is made of.
+type ServerOptions struct {
+	Volumes Volumes
+	Daemon  Daemon
+	// Pages are served as they are, by their patterns, such as "GET /metrics".
+	Pages map[string]http.Handler
+	// Logger is told of connections that go wrong; nil is silent.
+	Logger *slog.Logger
+}
+
+// Server answers the control API.
+type Server struct {
+	mux *http.ServeMux
+	log *slog.Logger
+}
+
+// NewServer makes a server of o.
+func NewServer(o ServerOptions) *Server {
+	s := &Server{mux: http.NewServeMux(), log: o.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	v, d := o.Volumes, o.Daemon
+	handle(s, MethodVolumeCreate, v.Create)
+	handle(s, MethodVolumeList, func(ctx context.Context, r VolumeListRequest) (VolumeList, error) {
+		all, err := v.List(ctx, r)
+		if all == nil {
+			all = []Volume{}
+		}
+		return VolumeList{all}, err
+	})
+	handle(s, MethodVolumeInspect, v.Inspect)
+	handle(s, MethodVolumeRemove, func(ctx context.Context, r VolumeRequest) (struct{}, error) { return struct{}{}, v.Remove(ctx, r) })
+	handle(s, MethodVolumeMount, func(ctx context.Context, r VolumeMountRequest) (Mountpoint, error) {
+		p, err := v.Mount(ctx, r)
+		return Mountpoint{p}, err
+	})
+	handle(s, MethodVolumeUnmount, func(ctx context.Context, r VolumeMountRequest) (struct{}, error) {
+		return struct{}{}, v.Unmount(ctx, r)
+	})
+	handle(s, MethodVolumePath, func(ctx context.Context, r VolumeRequest) (Mountpoint, error) {
+		p, err := v.Path(ctx, r)
+		return Mountpoint{p}, err
+	})
+	handle(s, MethodStatus, func(ctx context.Context, _ struct{}) (Status, error) { return d.Status(ctx) })
+	handle(s, MethodReload, func(ctx context.Context, _ struct{}) (Reload, error) { return d.Reload(ctx) })
+	s.mux.HandleFunc("POST /"+MethodReconcile, func(w http.ResponseWriter, r *http.Request) { stream(w, r, d.Reconcile) })
+	for pattern, h := range o.Pages {
+		s.mux.Handle(pattern, h)
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, errdefs.Errorf(errdefs.ErrUnsupported, "%s %.100q: the daemon has no such method", r.Method, r.URL.Path))
+	})
+	return s
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// grace is how long a stop waits for requests in flight.
+const grace = 5 * time.Second
+
+// Serve answers on l until ctx ends, and closes it.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	hs := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		stopped <- errors.Join(hs.Shutdown(ctx), hs.Close())
+	})
+	err := hs.Serve(l)
+	if !stop() && errors.Is(err, http.ErrServerClosed) {
+		return <-stopped
+	}
+	return fmt.Errorf("control socket: %w", err)
+}
+
+// handle adds a method of one request and one answer.
+func handle[Req, Resp any](s *Server, method string, call func(context.Context, Req) (Resp, error)) {
+	s.mux.HandleFunc("POST /"+method, func(w http.ResponseWriter, r *http.Request) {
+		var req Req
+		if err := read(w, r, &req); err != nil {
+			fail(w, fmt.Errorf("%s: %w", method, err))
+			return
+		}
+		resp, err := call(r.Context(), req)
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(resp) // the caller is gone: nobody is left to tell
+	})
+}
+
+// read decodes the one JSON object of a request; an empty body is an empty object.
+func read(w http.ResponseWriter, r *http.Request, req any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return errdefs.Errorf(errdefs.ErrInvalid, "request is larger than %d bytes", maxBody)
+	}
+	if err != nil {
+		return errdefs.Errorf(errdefs.ErrInvalid, "read request: %w", err)
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(req); err != nil {
+		return errdefs.Errorf(errdefs.ErrInvalid, "request is not the JSON of this method: %w", err)
+	}
+	if dec.More() {
+		return errdefs.Errorf(errdefs.ErrInvalid, "request has more than one JSON value")
+	}
+	return nil
+}
+
+// line is one line of a streamed answer: progress, or the end.
+type line struct {
+	Progress *Progress  `json:"Progress,omitempty"`
+	Result   *Reconcile `json:"Result,omitempty"`
+	Error    *Error     `json:"Error,omitempty"`
+}
+
+// stream answers with a line for each progress and one for the end.
+func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, func(Progress)) (Reconcile, error)) {
+	w.Header().Set("Content-Type", "application/jsonl")
+	enc := json.NewEncoder(w)
+	send := func(l line) {
+		_ = enc.Encode(l)                         // the caller is gone: nobody is left to tell
+		_ = http.NewResponseController(w).Flush() // likewise
+	}
+	result, err := call(r.Context(), func(p Progress) { send(line{Progress: &p}) })
+	if err != nil {
+		e := toError(err)
+		send(line{Error: &e})
+		return
+	}
+	send(line{Result: &result})
+}
+
+func toError(err error) Error {
+	return Error{Error: err.Error(), Class: errdefs.Name(err), Hints: errdefs.Hints(err)}
+}
+
+// fail answers with the status of the error's class.
+func fail(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(statusOf(err))
+	_ = json.NewEncoder(w).Encode(toError(err)) // the caller is gone: nobody is left to tell
+}
+
+func statusOf(err error) int {
+	switch errdefs.Class(err) {
+	case errdefs.ErrNotFound:
+		return http.StatusNotFound
+	case errdefs.ErrExists, errdefs.ErrInUse:
+		return http.StatusConflict
+	case errdefs.ErrInvalid:
+		return http.StatusBadRequest
+	case errdefs.ErrUnsupported:
+		return http.StatusNotImplemented
+	case errdefs.ErrUnavailable:
+		return http.StatusServiceUnavailable
+	case errdefs.ErrDenied:
+		return http.StatusForbidden
+	case context.DeadlineExceeded:
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusInternalServerError
+}

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// volumes answers the control API's questions about volumes, by the same Handler that
+// engines speak to.
+type volumes struct {
+	d *Daemon
+}
+
+// find returns the pool that a request means.
+func (v volumes) find(name string) (*pool, error) {
+	pools := v.d.all()
+	names := make([]string, 0, len(pools))
+	for _, p := range pools {
+		names = append(names, p.conf.Name)
+	}
+	name, err := control.ResolvePool(name, names)
+	if err != nil {
+		return nil, err
+	}
+	return pools[slices.Index(names, name)], nil
+}
+
+// Create implements [control.Volumes].
+func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (control.Volume, error) {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return control.Volume{}, err
+	}
+	if err := p.handler.Create(ctx, req.Name, req.Options); err != nil {
+		return control.Volume{}, err
+	}
+	return p.get(ctx, req.Name)
+}
+
+// List implements [control.Volumes].
+func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
+	pools := v.d.all()
+	if req.Pool != "" {
+		p, err := v.find(req.Pool)
+		if err != nil {
+			return nil, err
+		}
+		pools = []*pool{p}
+	}
+	all := []control.Volume{}
+	for _, p := range pools {
+		for vol, err := range p.handler.List(ctx) {
+			if err != nil {
+				if req.Pool == "" {
+					break // the pools that answer are worth showing; Status says what is wrong
+				}
+				return nil, err
+			}
+			c := p.toControl(vol)
+			c.Status = nil
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// Inspect implements [control.Volumes].
+func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (control.Volume, error) {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return control.Volume{}, err
+	}
+	return p.get(ctx, req.Name)
+}
+
+// Remove implements [control.Volumes].
+func (v volumes) Remove(ctx context.Context, req control.VolumeRequest) error {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return err
+	}
+	return p.handler.Remove(ctx, req.Name)
+}
+
+// Mount implements [control.Volumes].
+func (v volumes) Mount(ctx context.Context, req control.VolumeMountRequest) (string, error) {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return "", err
+	}
+	return p.handler.Mount(ctx, req.Name, req.ID)
+}
+
+// Unmount implements [control.Volumes].
+func (v volumes) Unmount(ctx context.Context, req control.VolumeMountRequest) error {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return err
+	}
+	if _, err := p.handler.Get(ctx, req.Name); err != nil {
+		return err
+	}
+	return p.handler.Unmount(ctx, req.Name, req.ID)
+}
+
+// Path implements [control.Volumes].
+func (v volumes) Path(ctx context.Context, req control.VolumeRequest) (string, error) {
+	p, err := v.find(req.Pool)
+	if err != nil {
+		return "", err
+	}
+	return p.handler.Path(ctx, req.Name)
+}
+
+func (p *pool) get(ctx context.Context, name string) (control.Volume, error) {
+	v, err := p.handler.Get(ctx, name)
+	if err != nil {
+		return control.Volume{}, err
+	}
+	return p.toControl(v), nil
+}
+
+func (p *pool) toControl(v volume.Volume) control.Volume {
+	c := control.Volume{
+		Pool:       p.conf.Name,
+		Driver:     p.conf.Driver,
+		Name:       v.Name,
+		CreatedAt:  v.CreatedAt,
+		Mountpoint: v.Mountpoint,
+		Mounted:    len(v.Mounts) > 0,
+		Status:     v.Status,
+	}
+	for _, m := range v.Mounts {
+		c.Mounts = append(c.Mounts, control.Mount{ID: m.ID, Count: m.Count, Since: m.Since})
+	}
+	slices.SortStableFunc(c.Mounts, func(a, b control.Mount) int {
+		if n := a.Since.Compare(b.Since); n != 0 {
+			return n
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return c
+}
