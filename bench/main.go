@@ -1,0 +1,103 @@
+// Bench measures Remora against other volume plugins that do the same work, each a
+// process of its own behind a unix socket, and writes what it found into
+// docs/performance.md. It is run in its directory:
+//
+//	go run .            everything, a quarter of an hour; writes ../docs
+//	go run . -quick     less of everything, under a minute; writes nothing
+//	go run . -render    tables and plots anew from the results that are there
+//
+// The part with a real engine needs root and Docker, and is left out without.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	quick := flag.Bool("quick", false, "measure little, to see that it works; writes only where -out says")
+	render := flag.Bool("render", false, "measure nothing, write the document from its results")
+	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
+	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
+	scratch := flag.String("scratch", "", "`directory` for volumes, on the file system to measure (default a temporary one)")
+	flag.Parse()
+	if *out == "" && !*quick {
+		*out = "../docs"
+	}
+	if err := run(*quick, *render, *out, *daemon, *scratch); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(quick, render bool, out, daemon, scratch string) error {
+	if render {
+		r, err := loadResults(filepath.Join(out, "performance", "results.json"))
+		if err != nil {
+			return err
+		}
+		return writeDocument(r, out)
+	}
+	p := plan{
+		volumes: []int{100, 10_000, 100_000}, clients: []int{1, 16}, rounds: 9,
+		batch: 400 * time.Millisecond, starts: 7, settle: 5 * time.Second, runs: 25,
+	}
+	if quick {
+		p = plan{
+			volumes: []int{1000}, clients: []int{1, 16}, rounds: 3,
+			batch: 50 * time.Millisecond, starts: 2, settle: 500 * time.Millisecond, runs: 3,
+		}
+	}
+	r, err := measure(p, daemon, scratch)
+	if err != nil {
+		return err
+	}
+	if out == "" {
+		fmt.Println(r.targets() + "\n" + r.calls() + "\n" + r.rest())
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Join(out, "performance"), 0o755); err != nil {
+		return err
+	}
+	if err := r.save(filepath.Join(out, "performance", "results.json")); err != nil {
+		return err
+	}
+	return writeDocument(r, out)
+}
+
+// measure runs the plan in a directory of its own, which it removes.
+func measure(p plan, daemon, scratch string) (r *Results, err error) {
+	// The path is kept short: that of a socket has 107 bytes (unix(7)).
+	dir, err := os.MkdirTemp(scratch, "rb")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	bin, err := build(dir, daemon)
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	s := &suite{plan: p, bin: bin, scratch: dir, results: new(Results), say: func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
+	}}
+	if s.results.Machine, err = lookAtMachine(dir); err != nil {
+		return nil, err
+	}
+	if err := s.empty(); err != nil {
+		return nil, err
+	}
+	if err := s.dockerRun(); err != nil {
+		return nil, err
+	}
+	for _, n := range p.volumes {
+		if err := s.scale(n); err != nil {
+			return nil, err
+		}
+	}
+	return s.results, nil
+}
