@@ -17,6 +17,11 @@ const patience = 5 * time.Second
 // beside others.
 func Check(t testing.TB) {
 	t.Helper()
+	check(t, patience)
+}
+
+func check(t testing.TB, patience time.Duration) {
+	t.Helper()
 	before := stacks()
 	t.Cleanup(func() {
 		var left map[string]string

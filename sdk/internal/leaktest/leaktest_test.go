@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // recorder is a test that remembers what it was told.
@@ -22,7 +23,7 @@ func (r *recorder) Errorf(format string, args ...any) {
 func TestCheck(t *testing.T) {
 	for _, leaks := range []bool{false, true} {
 		r := &recorder{}
-		Check(r)
+		check(r, 50*time.Millisecond)
 		stop := make(chan struct{})
 		if leaks {
 			go lingering(stop)
