@@ -54,6 +54,9 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		if vanished(err) || seen[ns] {
 			continue
 		}
+		if p.Name() == "1" && errors.Is(err, fs.ErrPermission) {
+			continue // the host's own init, which may be out of sight, is no container
+		}
 		if err != nil {
 			return false, false
 		}

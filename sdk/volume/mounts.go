@@ -57,8 +57,20 @@ func (m *mounts) set(r *mounted) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old, ok := m.table[r.Volume]; ok && old.linger != nil {
-		old.linger.Stop()
+	if old, ok := m.table[r.Volume]; ok {
+		if old.linger != nil {
+			old.linger.Stop()
+		}
+		// What went stale while r was made, and is the same in it, is stale in r too.
+		for id := range old.stale {
+			if r.Refs[id] == old.Refs[id] && !r.stale[id] {
+				r.stale = maps.Clone(r.stale)
+				if r.stale == nil {
+					r.stale = map[string]bool{}
+				}
+				r.stale[id] = true
+			}
+		}
 	}
 	if r.Mountpoint == "" && len(r.Refs) == 0 {
 		delete(m.table, r.Volume)
