@@ -235,7 +235,7 @@ func TestErrors(t *testing.T) {
 			if err == nil || err.Error() != text {
 				t.Errorf("error %v, want %s", err, text)
 			}
-			if got := errdefs.Class(err); got != tt.want {
+			if got := errdefs.Class(err); got != tt.want { //nolint:errorlint // a class itself
 				t.Errorf("class %v, want %v", got, tt.want)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -232,16 +233,14 @@ func TestAnswersOfNetworks(t *testing.T) {
 		{p.ReleasePool(ctx, "p"), nil, `plugin "x": IpamDriver.ReleasePool: no such pool`},
 		{second(p.RequestAddress(ctx, AddressRequest{})), errdefs.ErrInvalid, `plugin "x": IpamDriver.RequestAddress: answer: no address`},
 	} {
-		if tt.err == nil || tt.err.Error() != tt.text || errdefs.Class(tt.err) != tt.class {
+		if tt.err == nil || tt.err.Error() != tt.text || errdefs.Class(tt.err) != tt.class { //nolint:errorlint // a class itself
 			t.Errorf("error %v of class %v, want %s of %v", tt.err, errdefs.Class(tt.err), tt.text, tt.class)
 		}
 	}
-	for path, answer := range map[string]string{
+	maps.Copy(answers, map[string]string{
 		"/NetworkDriver.GetCapabilities": `{"Scope":"Local"}`, "/NetworkDriver.CreateEndpoint": `{"Interface":{"MacAddress":"x"}}`,
 		"/NetworkDriver.Join": `{"StaticRoutes":[{"Destination":"10.0.0.1"}]}`, "/IpamDriver.RequestPool": `{"PoolID":"p"}`,
-	} {
-		answers[path] = answer
-	}
+	})
 	for i, err := range []error{
 		second(n.Capabilities(ctx)), second(n.CreateEndpoint(ctx, "n", network.Endpoint{})),
 		second(n.Join(ctx, "n", "e", network.Sandbox{})), second(p.RequestPool(ctx, PoolRequest{})),

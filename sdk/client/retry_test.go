@@ -143,7 +143,7 @@ func TestBackOff(t *testing.T) {
 				if !cmp.Equal(d.at, tt.at) {
 					t.Errorf("connected at %v, want %v", d.at, tt.at)
 				}
-				if got := errdefs.Class(err); got != tt.class {
+				if got := errdefs.Class(err); got != tt.class { //nolint:errorlint // a class itself
 					t.Errorf("class %v, want %v", got, tt.class)
 				}
 				if tt.text == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.text) {
@@ -184,7 +184,7 @@ func TestTimes(t *testing.T) {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, errors.New("the test gave up"))
 			defer cancel()
 			err = c.Call(ctx, tt.method, nil, nil)
-			if took := time.Since(d.start); took != tt.want || errdefs.Class(err) != context.DeadlineExceeded {
+			if took := time.Since(d.start); took != tt.want || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s %+v: took %s (%v), want %s", tt.method, tt.opts, took, err, tt.want)
 			}
 		})

@@ -249,7 +249,7 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 		return strings.TrimSpace(string(out)), err
 	}
 	t.Cleanup(func() { // its image store may be a mount
-		c := h.Command(context.Background(), "podman", "--root=/run/podman-root", "--runroot=/run/podman-run", "system", "reset", "--force")
+		c := h.Command(context.WithoutCancel(t.Context()), "podman", "--root=/run/podman-root", "--runroot=/run/podman-run", "system", "reset", "--force")
 		c.Env = append(os.Environ(), "CONTAINERS_CONF=/run/containers.conf")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Logf("podman system reset: %v: %s", err, out)
