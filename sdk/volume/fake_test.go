@@ -101,7 +101,9 @@ func (f *fake) Mount(ctx context.Context, name, _ string) (string, error) {
 	return f.dir, nil
 }
 
-func (f *fake) Unmount(ctx context.Context, name, _ string) error { return f.call(ctx, "unmount", name) }
+func (f *fake) Unmount(ctx context.Context, name, _ string) error {
+	return f.call(ctx, "unmount", name)
+}
 
 func (f *fake) Volumes(ctx context.Context) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
