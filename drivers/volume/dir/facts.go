@@ -32,7 +32,7 @@ type facts struct {
 	Created time.Time `json:"created"`
 	// Mountpoint is where the data lies if it does not lie beside the facts.
 	Mountpoint string            `json:"mountpoint,omitzero"`
-	Options    map[string]string `json:"options,omitzero"`
+	Options    map[string]string `json:"options,omitempty"`
 }
 
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
