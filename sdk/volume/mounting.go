@@ -71,11 +71,15 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 	return mountpoint, nil
 }
 
-// attach makes a mountpoint and has the driver mount.
+// attach makes a mountpoint, if the driver has not said that the data lies elsewhere at
+// all times, and has the driver mount.
 func (h *Handler) attach(ctx context.Context, name string) (string, error) {
-	target, err := h.mountpoints.make(name)
-	if err != nil {
-		return "", err
+	var target string
+	if info, _, _ := h.index.get(name); info.Mountpoint == "" || h.mountpoints.ours(info.Mountpoint) {
+		var err error
+		if target, err = h.mountpoints.make(name); err != nil {
+			return "", err
+		}
 	}
 	mountpoint, err := h.driver.Mount(ctx, name, target)
 	if err != nil {

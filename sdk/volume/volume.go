@@ -55,7 +55,8 @@ type Driver interface {
 	// lies. target is an empty directory made for this purpose: a driver that mounts
 	// a file system mounts it there and returns target; a driver whose data lies in
 	// a directory already leaves target alone and returns that directory. When
-	// target is a mount already, from before a restart, Mount returns it.
+	// target is a mount already, from before a restart, Mount returns it. It may be
+	// the empty string for a volume whose Info has a Mountpoint.
 	Mount(ctx context.Context, name, target string) (mountpoint string, err error)
 
 	// Unmount undoes Mount. mountpoint is what Mount returned, perhaps to a process
