@@ -115,9 +115,7 @@ func (h *Handler) clear(ctx context.Context, network, id string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := h.book.dropEndpoint(ctx, network, id); err != nil {
-		return err
-	}
+	h.remember(ctx, network, id, h.book.dropEndpoint(ctx, network, id))
 	h.log.DebugContext(ctx, "endpoint deleted", slog.String("network", network), slog.String("endpoint", id))
 	return nil
 }
