@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -76,7 +75,7 @@ func TestExternalVolumes(t *testing.T) {
 	}
 	h.MustDocker("run", "-d", "--name", "db", "--network=none", "--mount", "type=volume,src=dbdata,dst=/data", "bb:1",
 		"sh", "-c", "echo rows > /data/t && exec sleep 1000")
-	h.MustDocker("run", "-d", "--name", "wp", "--network=none", "--mount", "type=volume,src=wpdata,dst=/data",
+	h.MustDocker("run", "-d", "--name", "wp", "--network=none", "--mount", "type=volume,src=wpdata,dst=/wp",
 		"--volumes-from", "db:ro", "bb:1", "sleep", "1000")
 	want(t, h.Fails("docker", "volume", "rm", "dbdata"), "volume is in use")
 	want(t, h.MustDocker("exec", "db", "cat", "/data/t"), "rows")
@@ -115,8 +114,7 @@ func TestDockerdRestarts(t *testing.T) {
 			h.MustDocker("volume", "create", "-d", "remora", "--label", "a=b", "v1")
 			h.MustDocker("run", "-d", "--name", "c1", "--network=none", "-v", "v1:/data", "bb:1", "sh", "-c",
 				"while sleep 0.1; do echo x >> /data/log; done")
-			noErr(t, e.Signal(syscall.SIGKILL))
-			<-e.Exited()
+			h.KillEngine(e)
 			e = h.Dockerd(tt.args...)
 			h.MustDocker("start", "c1")
 			h.MustDocker("cp", "c1:/data/log", "/run/log")

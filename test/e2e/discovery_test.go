@@ -36,50 +36,24 @@ func TestDiscovery(t *testing.T) {
 	other := newPKI(t, h, "127.0.0.1")
 	stranger := newPKI(t, h, "10.1.2.3")
 
-	t.Run("sock", func(t *testing.T) { works(t, h, "remora") })
-
-	for _, tt := range []struct {
-		name string
-		args []string
-		file string
-	}{
-		{"unixspec", []string{"-unix", "/run/elsewhere/x.sock"}, "unixspec.spec"},
-		{"tcpspec", []string{"-tcp", "127.0.0.1:8080"}, "tcpspec.spec"},
-		{"mutual", []string{"-tcp", "127.0.0.1:8443", "-tls", pki.server(), "-client-tls", pki.client()}, "mutual.json"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			p := h.Start(nil, bin, append(tt.args, "-name", tt.name, "-root", "/run/data/"+tt.name)...)
-			h.Wait(p, 10*time.Second, "plugin", func() error { _, err := h.Run("ls", "/etc/docker/plugins/"+tt.file); return err })
-			works(t, h, tt.name)
-			noErr(t, p.Stop(10*time.Second))
-			if out, err := h.Run("ls", "/etc/docker/plugins/"+tt.file); err == nil {
-				t.Errorf("announcement after the stop: %s", out)
-			}
+	// start starts a plugin and waits for its announcement.
+	start := func(t *testing.T, name string, args ...string) *lab.Process {
+		t.Helper()
+		p := h.Start(nil, bin, append(args, "-name", name, "-root", "/run/data/"+name)...)
+		h.Wait(p, 10*time.Second, "plugin", func() error {
+			_, err := h.Run("sh", "-c", "ls /etc/docker/plugins/"+name+".*")
+			return err
 		})
+		return p
 	}
-
-	for _, tt := range []struct {
-		name string
-		args []string
-		says string
-	}{
-		{"wrongca", []string{"-tcp", "127.0.0.1:8444", "-tls", pki.server(), "-client-tls", other.ca() + "," + pki.certAndKey()}, "certificate signed by unknown authority"},
-		{"wrongcaller", []string{"-tcp", "127.0.0.1:8445", "-tls", pki.server(), "-client-tls", pki.ca() + "," + other.certAndKey()}, "tls"},
-		{"wrongname", []string{"-tcp", "127.0.0.1:8446", "-tls", stranger.server(), "-client-tls", stranger.client()}, "certificate is valid for 10.1.2.3, not 127.0.0.1"},
-		{"nobody", []string{"-tcp", "127.0.0.1:8447", "-announce", "tcp://127.0.0.1:8448"}, "connection refused"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			p := h.Start(nil, bin, append(tt.args, "-name", tt.name, "-root", "/run/data/"+tt.name)...)
-			h.Wait(p, 10*time.Second, "plugin", func() error {
-				_, err := h.Run("sh", "-c", "ls /etc/docker/plugins/"+tt.name+".*")
-				return err
-			})
-			text := h.Fails("docker", "volume", "create", "-d", tt.name, "x-"+tt.name)
-			want(t, text, tt.says)
-			noErr(t, p.Stop(10*time.Second))
-		})
+	right := map[string]*lab.Process{
+		"unixspec": start(t, "unixspec", "-unix", "/run/elsewhere/x.sock"),
+		"tcpspec":  start(t, "tcpspec", "-tcp", "127.0.0.1:8080"),
+		"mutual":   start(t, "mutual", "-tcp", "127.0.0.1:8443", "-tls", pki.server(), "-client-tls", pki.client()),
 	}
-
+	for _, name := range []string{"remora", "unixspec", "tcpspec", "mutual"} {
+		t.Run(name, func(t *testing.T) { works(t, h, name) })
+	}
 	t.Run("refused off loopback", func(t *testing.T) {
 		text := h.Fails(bin, "-tcp", "0.0.0.0:8449", "-name", "open", "-root", "/run/data/open")
 		want(t, text, "TCP without TLS is for loopback alone")
@@ -88,6 +62,31 @@ func TestDiscovery(t *testing.T) {
 		want(t, h.Fails(l.Remora, "daemon"), "another process listens there", "hint: ")
 		works(t, h, "remora")
 	})
+	t.Run("gone after the stop", func(t *testing.T) {
+		for _, p := range right {
+			noErr(t, p.Stop(10*time.Second))
+		}
+		is(t, "announcements", h.Must("ls", "/etc/docker/plugins"), "")
+	})
+	// Each of these costs the 15 seconds for which an engine tries; at the same time all
+	// together do.
+	for name, tt := range map[string]struct {
+		args []string
+		says string
+	}{
+		"wrongca": {[]string{"-tcp", "127.0.0.1:8444", "-tls", pki.server(), "-client-tls", other.ca() + "," + pki.certAndKey()},
+			"certificate signed by unknown authority"},
+		"wrongcaller": {[]string{"-tcp", "127.0.0.1:8445", "-tls", pki.server(), "-client-tls", pki.ca() + "," + other.certAndKey()}, "tls"},
+		"wrongname": {[]string{"-tcp", "127.0.0.1:8446", "-tls", stranger.server(), "-client-tls", stranger.client()},
+			"certificate is valid for 10.1.2.3, not 127.0.0.1"},
+		"nobody": {[]string{"-tcp", "127.0.0.1:8447", "-announce", "tcp://127.0.0.1:8448"}, "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			start(t, name, tt.args...)
+			want(t, h.Fails("docker", "volume", "create", "-d", name, "x-"+name), tt.says)
+		})
+	}
 }
 
 // works runs the classic flow on one driver.

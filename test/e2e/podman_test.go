@@ -15,6 +15,7 @@ runtime = "runc"
 remora = "/run/docker/plugins/remora.sock"
 [containers]
 pids_limit = 0
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 `
 
 // podman returns a function that runs podman in a host, with storage of its own.

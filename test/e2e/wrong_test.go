@@ -27,8 +27,12 @@ path = "/run/small"
 [pool.readonly]
 driver = "dir"
 path = "/run/readonly"
+[pool.away]
+driver = "dir"
+path = "/run/away"
 `)
-	h.Must("mkdir", "-p", "/run/small", "/run/readonly")
+	h.Must("mkdir", "-p", "/run/small", "/run/readonly", "/run/away")
+	h.Must("mount", "-t", "tmpfs", "away", "/run/away")
 	h.Must("mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=64", "small", "/run/small")
 	h.Must("mount", "-t", "tmpfs", "ro", "/run/readonly")
 	r := h.Remora("")
@@ -73,14 +77,15 @@ path = "/run/readonly"
 		h.MustDocker("volume", "create", "-d", "small", "again")
 	})
 	t.Run("pool path gone", func(t *testing.T) {
-		h.MustDocker("volume", "create", "-d", "small", "kept", "--label", "a=b")
-		h.Must("umount", "/run/small")
+		h.MustDocker("volume", "create", "-d", "away", "kept", "--label", "a=b")
+		h.Must("umount", "/run/away")
 		// The disk is away: nothing may be written to the directory below, and the engine
 		// must not believe that the volume is gone.
-		want(t, h.Fails("docker", "volume", "create", "-d", "small", "other"), "small")
+		want(t, h.Fails("docker", "volume", "create", "-d", "away", "other"), "away")
 		want(t, h.Fails("docker", "run", "--rm", "--network=none", "-v", "kept:/data", "bb:1", "true"), "kept")
 		want(t, h.MustDocker("volume", "inspect", "kept"), `"a": "b"`)
-		is(t, "what was written below", h.Must("ls", "-A", "/run/small"), "")
+		is(t, "what was written below", h.Must("ls", "-A", "/run/away"), "")
+		h.MustCli("status")
 	})
 	select {
 	case <-r.Exited():

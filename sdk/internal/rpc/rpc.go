@@ -113,7 +113,9 @@ func (h Hooks) finish(ctx context.Context, method, object string, start time.Tim
 // in particular of a question answered with no.
 func level(err error) slog.Level {
 	switch errdefs.Class(err) {
-	case errdefs.ErrNotFound, errdefs.ErrExists, errdefs.ErrInUse, errdefs.ErrInvalid, errdefs.ErrUnsupported, context.Canceled: //nolint:errorlint // a class itself
+	case errdefs.ErrNotFound:
+		return slog.LevelDebug // an engine asks before it creates
+	case errdefs.ErrExists, errdefs.ErrInUse, errdefs.ErrInvalid, errdefs.ErrUnsupported, context.Canceled: //nolint:errorlint // a class itself
 		return slog.LevelInfo
 	case errdefs.ErrUnavailable, errdefs.ErrDenied, context.DeadlineExceeded:
 		return slog.LevelWarn

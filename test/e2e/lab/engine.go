@@ -60,6 +60,15 @@ func (h *Host) Dockerd(args ...string) *Process {
 	return p
 }
 
+// KillEngine ends dockerd and its containerd at once. Containers live on. The file that
+// names containerd's process goes too: where the machine's init is slow to reap, the next
+// engine would wait for a process that is dead.
+func (h *Host) KillEngine(p *Process) {
+	h.t.Helper()
+	p.Kill()
+	h.Must("sh", "-c", "f=/run/docker/containerd/containerd.pid; kill -9 $(cat $f) 2>/dev/null; rm -f $f")
+}
+
 // Docker runs the docker command in the host.
 func (h *Host) Docker(args ...string) (string, error) { return h.Run("docker", args...) }
 

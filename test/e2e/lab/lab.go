@@ -251,7 +251,7 @@ func (h *Host) Destroy() {
 	defer h.mu.Unlock()
 	if h.t.Failed() {
 		for _, p := range h.started {
-			h.t.Logf("host %s: %s:\n%s", h.Name, filepath.Base(p.log.Name()), tail(p.Log(), 60))
+			h.t.Logf("host %s: %s:\n%s", h.Name, filepath.Base(p.log.Name()), tail(p.Log(), 25))
 		}
 	}
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/uts", h.pid))
