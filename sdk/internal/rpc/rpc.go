@@ -104,6 +104,10 @@ func (h Hooks) finish(ctx context.Context, method, object string, start time.Tim
 			slog.Duration("took", took), slog.String("class", errdefs.Name(err)), slog.String("error", OneLine(err.Error())),
 			slog.Any("hints", errdefs.Hints(err)))
 	}
+	if err == nil && h.Logger.Enabled(ctx, slog.LevelDebug) {
+		h.Logger.LogAttrs(ctx, slog.LevelDebug, "call answered", slog.String("method", method), slog.String("object", object),
+			slog.Duration("took", took))
+	}
 	if h.Observe != nil {
 		h.Observe(ctx, sdk.Call{Method: method, Object: object, Took: took, Err: err})
 	}
