@@ -52,15 +52,18 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 			return "", err
 		}
 	}
-	n := rec.Refs[id].Count
+	next := rec.with(name, mountpoint, id, rec.Refs[id].Count+1, time.Now())
 	if rec.stale[id] {
-		// The engine came back and starts with this ID again. Where a container lived on
-		// in the meantime, this one is besides it; otherwise the old mount is forgotten.
+		// The engine came back and uses this ID again. Where no container lived on in the
+		// meantime, the old mount is forgotten. Where one did, this mount is besides it, and
+		// the ID stays under suspicion: an engine that restored a container and then copied
+		// from it sends no unmount when it stops (moby volume/mounts: MountPoint.Cleanup).
 		if held, known := h.options.Held(ctx, mountpoint); known && !held {
-			n = 0
+			next.Refs[id] = ref{1, next.Refs[id].Since}
+			delete(next.stale, id)
 		}
 	}
-	if err := h.mounts.set(rec.with(name, mountpoint, id, n+1, time.Now())); err != nil {
+	if err := h.mounts.set(next); err != nil {
 		if fresh {
 			err = errors.Join(err, h.detach(ctx, name, mountpoint))
 		}

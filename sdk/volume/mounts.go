@@ -158,13 +158,11 @@ func (r *mounted) list() []MountRef {
 	return refs
 }
 
-// with returns a copy in which id counts n, starting from now where it counted none; it
-// is not stale any more.
+// with returns a copy in which id counts n, and was last mounted now.
 func (r *mounted) with(name, mountpoint, id string, n int, now time.Time) *mounted {
 	c := r.clone()
 	c.Volume, c.Mountpoint = name, mountpoint
 	c.Refs[id] = ref{n, now}
-	delete(c.stale, id)
 	return c
 }
 
