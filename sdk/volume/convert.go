@@ -75,26 +75,17 @@ func (h *Handler) wireGet(ctx context.Context, r *wire.VolumeRequest) (wire.Volu
 	case err != nil:
 		return wire.VolumeGetResponse{}, errors.Join(rpc.ErrNoAnswer, err)
 	}
-	info := toWire(v.Info)
-	info.Status = v.Status
+	info := wire.VolumeInfo{Name: v.Name, Mountpoint: v.Mountpoint, Status: v.Status}
 	if !v.CreatedAt.IsZero() {
 		info.CreatedAt = v.CreatedAt.UTC().Format(time.RFC3339)
 	}
 	return wire.VolumeGetResponse{Volume: &info}, nil
 }
 
-// wireList gives what an engine reads of a listing: name and mountpoint.
-func (h *Handler) wireList(ctx context.Context, _ *struct{}) (wire.VolumeListResponse, error) {
-	volumes := []wire.VolumeInfo{}
-	for v, err := range h.List(ctx) {
-		if err != nil {
-			return wire.VolumeListResponse{}, err
-		}
-		volumes = append(volumes, toWire(v.Info))
+func (h *Handler) wireList(context.Context, *struct{}) (rpc.Raw, error) {
+	all, loaded := h.index.list()
+	if !loaded {
+		return nil, errNotListed()
 	}
-	return wire.VolumeListResponse{Volumes: volumes}, nil
-}
-
-func toWire(info Info) wire.VolumeInfo {
-	return wire.VolumeInfo{Name: info.Name, Mountpoint: info.Mountpoint}
+	return encodeList(all, h.mounts.mountpoints()), nil
 }

@@ -248,7 +248,7 @@ func (h *Handler) List(_ context.Context) iter.Seq2[Volume, error] {
 	return func(yield func(Volume, error) bool) {
 		all, loaded := h.index.list()
 		if !loaded {
-			yield(Volume{}, errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet: the storage is out of reach"))
+			yield(Volume{}, errNotListed())
 			return
 		}
 		for _, info := range all {
@@ -257,6 +257,11 @@ func (h *Handler) List(_ context.Context) iter.Seq2[Volume, error] {
 			}
 		}
 	}
+}
+
+// errNotListed says that there is no memory to answer from.
+func errNotListed() error {
+	return errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet: the storage is out of reach")
 }
 
 // volume adds what the ledger knows to info.
