@@ -22,6 +22,8 @@ type Machine struct {
 	MemoryGiB  int    `json:"memory_gib"`
 	Kernel     string `json:"kernel"`
 	FileSystem string `json:"file_system"`
+	// Run is the file system of what stands for /run, where Remora's ledger of mounts lies.
+	Run string `json:"run_file_system"`
 	// FlushMicros is the median time to make a directory with a small file and to flush
 	// first the file and then the directory's name, with nobody else at work.
 	FlushMicros float64 `json:"flush_us"`
@@ -38,7 +40,7 @@ var fileSystems = map[int64]string{
 	unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay", unix.NFS_SUPER_MAGIC: "nfs",
 }
 
-func lookAtMachine(scratch string) (Machine, error) {
+func lookAtMachine(scratch, run string) (Machine, error) {
 	m := Machine{CPU: runtime.GOARCH, Cores: runtime.NumCPU(), Go: runtime.Version(), Date: time.Now().UTC().Format(time.DateOnly)}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -50,21 +52,34 @@ func lookAtMachine(scratch string) (Machine, error) {
 	}
 	var info unix.Sysinfo_t
 	var uts unix.Utsname
-	var fs unix.Statfs_t
-	if err := errors.Join(unix.Sysinfo(&info), unix.Uname(&uts), unix.Statfs(scratch, &fs)); err != nil {
+	if err := errors.Join(unix.Sysinfo(&info), unix.Uname(&uts), os.MkdirAll(run, 0o700)); err != nil {
 		return m, err
 	}
 	m.MemoryGiB = int((uint64(info.Totalram)*uint64(info.Unit) + 1<<29) >> 30)
 	// Major, minor and patch; what follows is the name of somebody's build.
 	m.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(uts.Release[:]), "-")
-	if m.FileSystem = fileSystems[int64(fs.Type)]; m.FileSystem == "" {
-		m.FileSystem = fmt.Sprintf("%#x", fs.Type)
+	var err1, err2 error
+	m.FileSystem, err1 = fileSystemOf(scratch)
+	m.Run, err2 = fileSystemOf(run)
+	if err := errors.Join(err1, err2); err != nil {
+		return m, err
 	}
 	m.Commit = said("git", "-C", "..", "describe", "--always", "--dirty", "--exclude=*")
 	m.Helpers = said("go", "list", "-m", "-f", "{{.Version}}", "github.com/docker/go-plugins-helpers")
 	var err error
 	m.FlushMicros, err = flushTime(filepath.Join(scratch, "flush"))
 	return m, err
+}
+
+func fileSystemOf(dir string) (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return "", err
+	}
+	if name := fileSystems[int64(fs.Type)]; name != "" {
+		return name, nil
+	}
+	return fmt.Sprintf("%#x", fs.Type), nil
 }
 
 // said returns what a command prints, empty where it fails.

@@ -23,18 +23,19 @@ func main() {
 	render := flag.Bool("render", false, "measure nothing, write the document from its results")
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
+	only := flag.Int("volumes", 0, "measure with this `number` of volumes alone")
 	scratch := flag.String("scratch", "", "`directory` for volumes, on the file system to measure (default a temporary one)")
 	flag.Parse()
 	if *out == "" && !*quick {
 		*out = "../docs"
 	}
-	if err := run(*quick, *render, *out, *daemon, *scratch); err != nil {
+	if err := run(*quick, *render, *only, *out, *daemon, *scratch); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(quick, render bool, out, daemon, scratch string) error {
+func run(quick, render bool, only int, out, daemon, scratch string) error {
 	if render {
 		r, err := loadResults(filepath.Join(out, "performance", "results.json"))
 		if err != nil {
@@ -51,6 +52,9 @@ func run(quick, render bool, out, daemon, scratch string) error {
 			volumes: []int{1000}, clients: []int{1, 16}, rounds: 3,
 			batch: 50 * time.Millisecond, starts: 2, settle: 500 * time.Millisecond, runs: 3,
 		}
+	}
+	if only > 0 {
+		p.volumes = []int{only}
 	}
 	r, err := measure(p, daemon, scratch)
 	if err != nil {
@@ -81,11 +85,16 @@ func measure(p plan, daemon, scratch string) (r *Results, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// As /run is on every host, so is this in memory, where the machine has such a place.
+	if bin.run, err = os.MkdirTemp("/dev/shm", "rb"); err != nil {
+		bin.run = filepath.Join(dir, "run")
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(bin.run)) }()
 	begin := time.Now()
 	s := &suite{plan: p, bin: bin, scratch: dir, results: new(Results), say: func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
 	}}
-	if s.results.Machine, err = lookAtMachine(dir); err != nil {
+	if s.results.Machine, err = lookAtMachine(dir, bin.run); err != nil {
 		return nil, err
 	}
 	if err := s.empty(); err != nil {

@@ -31,12 +31,12 @@ const nameFormat = "project_data-%06d"
 
 func nameOf(i int) string { return fmt.Sprintf(nameFormat, i) }
 
-// binaries are the programs under test.
-type binaries struct{ remora, helpers, floor string }
+// binaries are the programs under test, and the directory that stands for /run.
+type binaries struct{ remora, helpers, floor, run string }
 
 // build makes the programs under test, each from its own module.
 func build(dir, daemon string) (binaries, error) {
-	b := binaries{daemon, filepath.Join(dir, "helpers"), filepath.Join(dir, "floor")}
+	b := binaries{remora: daemon, helpers: filepath.Join(dir, "helpers"), floor: filepath.Join(dir, "floor")}
 	type program struct{ dir, pkg, out string }
 	programs := []program{{".", "./peers/helpers", b.helpers}, {".", "./peers/floor", b.floor}}
 	if daemon == "" {
@@ -72,7 +72,7 @@ func newPeer(b binaries, name, dir string, n int) *peer {
 	case remora:
 		p.socket = filepath.Join(dir, "remora.sock")
 		p.args = []string{b.remora, "daemon"}
-		p.env = []string{"REMORA_PLUGIN_DIR=" + dir, "REMORA_RUN_DIR=" + dir + "/run", "REMORA_STATE_DIR=" + dir + "/state"}
+		p.env = []string{"REMORA_PLUGIN_DIR=" + dir, "REMORA_RUN_DIR=" + b.run + dir, "REMORA_STATE_DIR=" + dir + "/state"}
 	case helpers, synced:
 		p.args = []string{b.helpers, "-socket", p.socket, "-dir", dir}
 		if name == synced {

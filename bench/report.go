@@ -128,6 +128,7 @@ func (r *Results) machine() string {
 		{"Memory", fmt.Sprintf("%d GiB", m.MemoryGiB)},
 		{"Kernel", "Linux " + m.Kernel},
 		{"File system", fmt.Sprintf("%s; a small file and its directory made and flushed in %s", m.FileSystem, span(m.FlushMicros))},
+		{"In the place of `/run`", m.Run},
 		{"Go", strings.TrimPrefix(m.Go, "go")},
 		{"Remora", m.Commit + ", " + m.Date},
 		{"go-plugins-helpers", m.Helpers},
