@@ -8,8 +8,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os/signal"
 	"runtime/debug"
@@ -84,9 +86,7 @@ func (a *app) root() *cobra.Command {
 		a.daemonCommand(), a.volumeCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
 		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.versionCommand(),
 	)
-	for _, cmd := range root.Commands() {
-		describeExit(cmd)
-	}
+	describeExit(root)
 	return root
 }
 
@@ -99,8 +99,8 @@ func (a *app) getenv(key string) string {
 	return ""
 }
 
-// load reads the configuration as the daemon would.
-func (a *app) load(flags map[string]string) (*config.Config, error) {
+// source is where the configuration is read from.
+func (a *app) source(flags map[string]string) config.Source {
 	drivers := map[string]config.Driver{}
 	for _, d := range a.Drivers {
 		cd := config.Driver{Check: d.Check, Secret: map[string]bool{}}
@@ -110,20 +110,26 @@ func (a *app) load(flags map[string]string) (*config.Config, error) {
 		}
 		drivers[d.Name()] = cd
 	}
-	c, err := config.Load(config.Source{File: a.configFile, Env: a.Environ, Flags: flags, Drivers: drivers})
+	return config.Source{File: a.configFile, Env: a.Environ, Flags: flags, Drivers: drivers}
+}
+
+// load reads the configuration as the daemon would.
+func (a *app) load(flags map[string]string) (*config.Config, error) {
+	c, err := config.Load(a.source(flags))
 	if err != nil {
 		return nil, configError{err}
 	}
 	return c, nil
 }
 
-// client returns a client of the daemon that runs with the configuration.
+// client returns a client of the daemon that runs with the configuration. A wrong key in
+// it is no reason not to ask: "remora status" tells that the daemon has refused it.
 func (a *app) client() (*control.Client, error) {
-	c, err := a.load(nil)
-	if err != nil {
-		return nil, err
+	socket, err := config.FindControlSocket(a.source(nil))
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // a group may be given the socket and not the file
+		return nil, configError{err}
 	}
-	return control.NewClient(c.ControlSocket()), nil
+	return control.NewClient(socket), nil
 }
 
 // logger returns the daemon's logger.
@@ -132,7 +138,7 @@ func (a *app) logger(c *config.Config) *slog.Logger {
 	if err != nil {
 		level = slog.LevelInfo // the configuration has checked it
 	}
-	return logging.New(a.Stderr, level)
+	return logging.NewFormat(a.Stderr, level, c.Log.Format)
 }
 
 // version returns the version of this program: that of the module it was built from, with

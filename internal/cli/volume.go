@@ -4,13 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/logging"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -27,9 +28,7 @@ func (a *app) poolFlag(cmd *cobra.Command, otherwise string) *string {
 		var names []string
 		a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
 			s, err := c.Status(ctx)
-			for _, p := range s.Pools {
-				names = append(names, p.Name)
-			}
+			names = poolNames(s)
 			return err
 		})
 		return names, cobra.ShellCompDirectiveNoFileComp
@@ -39,21 +38,40 @@ func (a *app) poolFlag(cmd *cobra.Command, otherwise string) *string {
 
 const defaultPoolHelp = "remora, or the only one there is"
 
-// completeVolumes completes names of volumes, as many as may be given.
+// completeVolumes completes names of volumes of the pool that the command would take, as
+// many as may be given, each once.
 func (a *app) completeVolumes(pool *string, most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		if len(args) < most {
 			a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
-				all, err := c.Volumes().List(ctx, control.VolumeListRequest{Pool: *pool})
+				s, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				in, err := control.ResolvePool(*pool, poolNames(s))
+				if err != nil {
+					return err
+				}
+				all, err := c.Volumes().List(ctx, control.VolumeListRequest{Pool: in})
 				for _, v := range all {
-					names = append(names, v.Name)
+					if !slices.Contains(args, v.Name) {
+						names = append(names, v.Name)
+					}
 				}
 				return err
 			})
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+func poolNames(s control.Status) []string {
+	names := make([]string, 0, len(s.Pools))
+	for _, p := range s.Pools {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // askTime bounds what a shell waits for when it completes a word.
@@ -242,12 +260,7 @@ func (a *app) volumeRemove() *cobra.Command {
 
 // confirm asks on a terminal, and refuses where there is none.
 func (a *app) confirm(cmd *cobra.Command, question string) error {
-	in, ok := a.Stdin.(*os.File)
-	if ok {
-		fi, err := in.Stat()
-		ok = err == nil && fi.Mode()&os.ModeCharDevice != 0
-	}
-	if !ok {
+	if !logging.IsTerminal(a.Stdin) {
 		return usageError(cmd, errors.New("this destroys data, and there is no terminal to ask on: add --yes"))
 	}
 	a.sayf("%s [y/N] ", question)

@@ -43,7 +43,8 @@ type Config struct {
 
 // Log says what is logged.
 type Log struct {
-	Level string
+	Level  string
+	Format string
 }
 
 // Socket is whose the plugin sockets are.
@@ -79,6 +80,9 @@ type Value struct {
 	Value  string `json:"Value"`
 	Source string `json:"Source"`
 }
+
+// redacted stands for the value of a secret.
+const redacted = "REDACTED"
 
 // Values returns every key, in the order of the reference, with the values that are in
 // force. Secrets are REDACTED.

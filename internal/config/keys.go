@@ -17,6 +17,9 @@ type Key struct {
 	Name string
 	// Env is the variable that stands for it.
 	Env string
+	// Type is "path", "duration", "mode", "text", or the allowed words with a bar between
+	// them.
+	Type string
 	// Default is its value where nothing is given.
 	Default string
 	Help    string
@@ -26,38 +29,49 @@ type Key struct {
 	set func(c *Config, text string) error
 }
 
+// The types of keys beside lists of words.
+const (
+	typePath     = "path"
+	typeDuration = "duration"
+	typeMode     = "mode"
+	typeText     = "text"
+)
+
 // Keys returns the keys of the file outside the pools.
 func Keys() []Key {
 	keys := []Key{
-		{Name: "plugin_dir", Default: "/run/docker/plugins", Restart: true,
+		{Name: "plugin_dir", Type: typePath, Default: "/run/docker/plugins", Restart: true,
 			Help: "where the sockets of the pools are made; engines look in the default alone",
 			set:  path(func(c *Config) *string { return &c.PluginDir })},
-		{Name: "run_dir", Default: "/run/remora", Restart: true,
+		{Name: "run_dir", Type: typePath, Default: "/run/remora", Restart: true,
 			Help: "control socket, mountpoints and the ledgers of mounts; must not survive a reboot",
 			set:  path(func(c *Config) *string { return &c.RunDir })},
-		{Name: "state_dir", Default: "/var/lib/remora", Restart: true,
+		{Name: "state_dir", Type: typePath, Default: "/var/lib/remora", Restart: true,
 			Help: "the default place of pools, and what is remembered of them",
 			set:  path(func(c *Config) *string { return &c.StateDir })},
-		{Name: "shutdown_timeout", Default: "9s",
+		{Name: "shutdown_timeout", Type: typeDuration, Default: "9s",
 			Help: "how long a stop waits for calls in flight",
 			set:  duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
-		{Name: "log.level", Default: "info", Restart: true,
-			Help: "debug, info, warn or error",
+		{Name: "log.level", Type: "debug|info|warn|error", Default: "info", Restart: true,
+			Help: "the least that is logged",
 			set:  oneOf(func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error")},
-		{Name: "socket.group", Default: "", Restart: true,
+		{Name: "log.format", Type: "auto|text|json", Default: "auto", Restart: true,
+			Help: "auto is text on a terminal, else a JSON object per line",
+			set:  oneOf(func(c *Config) *string { return &c.Log.Format }, "auto", "text", "json")},
+		{Name: "socket.group", Type: typeText, Restart: true,
 			Help: "group of the plugin sockets, a name or a number; empty leaves the daemon's",
 			set:  text(func(c *Config) *string { return &c.Socket.Group })},
-		{Name: "socket.mode", Default: "0600", Restart: true,
+		{Name: "socket.mode", Type: typeMode, Default: "0600", Restart: true,
 			Help: "mode of the plugin sockets; who can write to one commands the volumes",
 			set:  mode(func(c *Config) *fs.FileMode { return &c.Socket.Mode })},
-		{Name: "control.group", Default: "", Restart: true,
+		{Name: "control.group", Type: typeText, Restart: true,
 			Help: "group that may use the command line besides root",
 			set:  text(func(c *Config) *string { return &c.Control.Group })},
 	}
 	for _, k := range poolKeys() {
 		k.Name = "volume." + k.Name
 		set := k.setPool
-		keys = append(keys, Key{Name: k.Name, Default: k.Default, Help: k.Help,
+		keys = append(keys, Key{Name: k.Name, Type: k.Type, Default: k.Default, Help: k.Help,
 			set: func(c *Config, text string) error { return set(&c.Volume, text) }})
 	}
 	for i := range keys {
@@ -74,12 +88,12 @@ type poolKey struct {
 
 func poolKeys() []poolKey {
 	return []poolKey{
-		{Key{Name: "linger", Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
-			poolDuration(func(v *Volume) *time.Duration { return &v.Linger })},
-		{Key{Name: "mount_grace", Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
-			poolDuration(func(v *Volume) *time.Duration { return &v.MountGrace })},
-		{Key{Name: "refresh", Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
-			poolDuration(func(v *Volume) *time.Duration { return &v.Refresh })},
+		{Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
+			poolDuration(0, func(v *Volume) *time.Duration { return &v.Linger })},
+		{Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
+			poolDuration(1, func(v *Volume) *time.Duration { return &v.MountGrace })},
+		{Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
+			poolDuration(1, func(v *Volume) *time.Duration { return &v.Refresh })},
 	}
 }
 
@@ -129,7 +143,7 @@ func oneOf(at func(*Config) *string, words ...string) func(*Config, string) erro
 
 func mode(at func(*Config) *fs.FileMode) func(*Config, string) error {
 	return func(c *Config, s string) error {
-		n, err := strconv.ParseUint(s, 8, 9)
+		n, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 9)
 		if err != nil || n == 0 {
 			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not an octal mode such as 0660", s)
 		}
@@ -140,28 +154,34 @@ func mode(at func(*Config) *fs.FileMode) func(*Config, string) error {
 
 func duration(at func(*Config) *time.Duration) func(*Config, string) error {
 	return func(c *Config, s string) (err error) {
-		*at(c), err = parseDuration(s)
+		*at(c), err = parseDuration(s, 0)
 		return err
 	}
 }
 
-func poolDuration(at func(*Volume) *time.Duration) func(*Volume, string) error {
+func poolDuration(least time.Duration, at func(*Volume) *time.Duration) func(*Volume, string) error {
 	return func(v *Volume, s string) (err error) {
-		*at(v), err = parseDuration(s)
+		*at(v), err = parseDuration(s, least)
 		return err
 	}
 }
 
-func parseDuration(s string) (time.Duration, error) {
+func parseDuration(s string, least time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
 		return 0, errdefs.Errorf(errdefs.ErrInvalid, "%q is not a duration such as 90s or 5m", s)
 	}
+	if d < least {
+		return 0, errdefs.Errorf(errdefs.ErrInvalid, "%q: want more than nothing", s)
+	}
 	return d, nil
 }
 
-// scalar returns the text of a TOML value that is not a table.
-func scalar(v any) (string, error) {
+// scalar returns the text of the TOML value of a key.
+func scalar(v any, k Key) (string, error) {
+	if _, text := v.(string); !text && k.Type == typeMode {
+		return "", errdefs.Errorf(errdefs.ErrInvalid, `want an octal mode in quotes, such as "0660"`)
+	}
 	switch v := v.(type) {
 	case string:
 		return v, nil

@@ -9,50 +9,60 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// pools reads the tables of the pools. A pool may be made by the environment alone, if
-// REMORA_POOLS names it.
+// poolsEnv names pools that are made by the environment alone.
+const poolsEnv = "REMORA_POOLS"
+
+// pools reads the tables of the pools.
 func (b *builder) pools(raw any) error {
-	tables := map[string]map[string]any{}
-	if raw != nil {
-		all, ok := raw.(map[string]any)
-		if !ok {
-			return errdefs.Errorf(errdefs.ErrInvalid, "%s: pool: want tables such as [pool.fast]", b.where("pool"))
-		}
-		for name, v := range all {
-			table, ok := v.(map[string]any)
-			if !ok {
-				return errdefs.Errorf(errdefs.ErrInvalid, "%s: pool.%s: want a table: [pool.%s]", b.where("pool."+name), name, name)
-			}
-			tables[name] = table
-		}
+	tables, err := b.tables(raw)
+	if err != nil {
+		return err
 	}
-	if list, ok := b.env["REMORA_POOLS"]; ok {
-		b.used = append(b.used, "REMORA_POOLS")
-		for name := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
-			if tables[name] == nil {
-				tables[name] = map[string]any{}
-			}
+	for name := range strings.FieldsFuncSeq(b.env[poolsEnv], func(r rune) bool { return r == ',' || r == ' ' }) {
+		b.used[poolsEnv] = poolsEnv
+		if tables[name] == nil {
+			tables[name] = map[string]any{}
 		}
 	}
 	if len(tables) == 0 {
 		tables[DefaultPool] = map[string]any{}
 	}
-	seen := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
 		if err := checkPoolName(name); err != nil {
-			return fmt.Errorf("%s: %w", b.where("pool."+name), err)
+			return fmt.Errorf("%s: %w", b.wherePool(name), err)
 		}
-		if other, ok := seen[envName(name)]; ok {
-			return errdefs.Errorf(errdefs.ErrInvalid, "%s: pools %q and %q have the same variables in the environment", b.at, other, name)
-		}
-		seen[envName(name)] = name
 		p, err := b.pool(name, tables[name])
 		if err != nil {
 			return err
 		}
 		b.config.Pools = append(b.config.Pools, p)
 	}
+	for _, key := range slices.Sorted(maps.Keys(b.source.Flags)) {
+		if strings.HasPrefix(key, "pool.") && !slices.ContainsFunc(b.config.values, func(v Value) bool { return v.Key == key }) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: %q is no key of a pool there is", key)
+		}
+	}
 	return nil
+}
+
+// tables takes the tables of the pools out of the file.
+func (b *builder) tables(raw any) (map[string]map[string]any, error) {
+	tables := map[string]map[string]any{}
+	if raw == nil {
+		return tables, nil
+	}
+	all, ok := raw.(map[string]any)
+	if !ok {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: pool: want tables such as [pool.fast]", b.where("pool"))
+	}
+	for name, v := range all {
+		table, ok := v.(map[string]any)
+		if !ok {
+			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: pool.%s: want a table such as [pool.fast]", b.where("pool."+name), name)
+		}
+		tables[name] = table
+	}
+	return tables, nil
 }
 
 // checkPoolName keeps to what is a plugin's name for every engine: it is joined to a
@@ -66,6 +76,14 @@ func checkPoolName(name string) error {
 	return nil
 }
 
+// wherePool returns where a pool was made.
+func (b *builder) wherePool(name string) string {
+	if _, ok := b.positions["pool."+name]; !ok && b.env[poolsEnv] != "" {
+		return poolsEnv
+	}
+	return b.where("pool." + name)
+}
+
 // pool reads one pool: its driver, what is common to all pools, and the driver's keys.
 func (b *builder) pool(name string, table map[string]any) (Pool, error) {
 	prefix := "pool." + name + "."
@@ -74,7 +92,7 @@ func (b *builder) pool(name string, table map[string]any) (Pool, error) {
 		file[prefix+key] = v
 	}
 	p := Pool{Name: name, Volume: b.config.Volume, Options: map[string]any{}}
-	v, err := b.resolve(prefix+"driver", envName(prefix+"driver"), DefaultDriver, file)
+	v, err := b.resolve(Key{Name: prefix + "driver", Env: envName(prefix + "driver"), Default: DefaultDriver}, file)
 	if err != nil {
 		return p, b.wrong(v.Key, v.Source, err)
 	}
@@ -83,13 +101,13 @@ func (b *builder) pool(name string, table map[string]any) (Pool, error) {
 	driver, ok := b.source.Drivers[p.Driver]
 	if !ok {
 		names := slices.Sorted(maps.Keys(b.source.Drivers))
-		return p, errdefs.Errorf(errdefs.ErrInvalid, "%s: pool %q: no driver %q%s", v.Source, name, p.Driver, near(p.Driver, names))
+		return p, b.wrong(v.Key, v.Source, errdefs.Errorf(errdefs.ErrInvalid, "no driver %q%s", p.Driver, near(p.Driver, names)))
 	}
 	delete(file, prefix+"driver")
 	known := []string{"driver"}
 	for _, k := range poolKeys() {
 		known = append(known, k.Name)
-		v, err := b.resolve(prefix+k.Name, envName(prefix+k.Name), "", file)
+		v, err := b.resolve(Key{Name: prefix + k.Name, Env: envName(prefix + k.Name)}, file)
 		if err == nil && v.Source != "default" {
 			err = k.setPool(&p.Volume, v.Value)
 			b.config.values = append(b.config.values, v)
@@ -104,40 +122,52 @@ func (b *builder) pool(name string, table map[string]any) (Pool, error) {
 	}
 	if driver.Check != nil {
 		if err := driver.Check(p.Options); err != nil {
-			return p, fmt.Errorf("%s: pool %q: %w", b.where("pool."+name), name, err)
+			return p, b.wrongOption(p, prefix, err)
 		}
 	}
 	return p, nil
+}
+
+// wrongOption says where it stands what a driver finds wrong. A driver is asked about all
+// of a pool at once and quotes the key.
+func (b *builder) wrongOption(p Pool, prefix string, err error) error {
+	err = errdefs.As(errdefs.ErrInvalid, err)
+	for _, v := range b.config.values {
+		key, ok := strings.CutPrefix(v.Key, prefix)
+		if ok && strings.HasPrefix(err.Error(), fmt.Sprintf("key %q", key)) {
+			if v.Source == b.line(v.Key) {
+				v.Source = b.where(v.Key)
+			}
+			return fmt.Errorf("%s: pool %q: %w", v.Source, p.Name, err)
+		}
+	}
+	if at := b.wherePool(p.Name); at != "" {
+		return fmt.Errorf("%s: pool %q: %w", at, p.Name, err)
+	}
+	return fmt.Errorf("pool %q: %w", p.Name, err)
 }
 
 // options reads the keys of the driver itself. Lists and tables are the driver's matter.
 func (b *builder) options(p *Pool, driver Driver, prefix string, file map[string]any, known []string) error {
 	for _, key := range driver.Keys {
 		full := prefix + key
-		v := Value{Key: full, Source: "default"}
-		raw, ok := file[full]
-		if ok {
-			v.Source = b.where(full)
-		}
-		if s, has := b.env[envName(full)]; has {
-			raw, ok, v.Source = s, true, envName(full)
-			b.used = append(b.used, v.Source)
-		}
-		if s, has := b.source.Flags[full]; has {
-			raw, ok, v.Source = s, true, "flag"
+		raw, source, ok, err := b.given(full, envName(full), file)
+		if err != nil {
+			return b.wrong(full, source, err)
 		}
 		delete(file, full)
 		if !ok {
 			continue
 		}
 		p.Options[key] = raw
-		v.Value = fmt.Sprint(raw)
+		v := Value{Key: full, Value: fmt.Sprint(raw), Source: source}
 		if driver.Secret[key] {
-			v.Value = "REDACTED"
+			v.Value = redacted
+			b.secrets = b.secrets || source == b.line(full)
 		}
 		b.config.values = append(b.config.values, v)
 	}
-	for _, full := range slices.Sorted(maps.Keys(file)) {
+	for _, full := range b.inOrder(file) {
 		key := strings.TrimPrefix(full, prefix)
 		return errdefs.Errorf(errdefs.ErrInvalid, "%s: pool %q: unknown key %q%s", b.where(full), p.Name, key, near(key, append(known, driver.Keys...)))
 	}

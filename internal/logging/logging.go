@@ -36,19 +36,24 @@ func ParseLevel(name string) (slog.Level, error) {
 // New returns a logger that writes to w: text if w is a terminal, else one JSON object
 // a line. level may change while the logger is used, as a [slog.LevelVar] does; nil is
 // info.
-func New(w io.Writer, level slog.Leveler) *slog.Logger {
+func New(w io.Writer, level slog.Leveler) *slog.Logger { return NewFormat(w, level, "auto") }
+
+// NewFormat is [New] with the choice of the format: "text", "json", or "auto" as New has
+// it, which any other word is too.
+func NewFormat(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 	if level == nil {
 		level = slog.LevelInfo
 	}
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: redact}
-	if isTerminal(w) {
+	if format == "text" || format != "json" && IsTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal tells whether a file, an [os.File] in any guise, is a terminal.
+func IsTerminal(file any) bool {
+	f, ok := file.(*os.File)
 	if !ok {
 		return false
 	}

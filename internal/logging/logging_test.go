@@ -50,6 +50,16 @@ func TestJSONWhereThereIsNoTerminal(t *testing.T) {
 	}
 }
 
+func TestFormat(t *testing.T) {
+	for format, want := range map[string]string{"text": "level=INFO msg=x\n", "json": `"level":"INFO","msg":"x"}` + "\n", "auto": "\"msg\":\"x\"}\n"} {
+		var out bytes.Buffer
+		logging.NewFormat(&out, nil, format).Info("x")
+		if !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%s: %s", format, out.String())
+		}
+	}
+}
+
 func TestTextOnTerminal(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {

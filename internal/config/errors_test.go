@@ -1,0 +1,94 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// What is wrong is said in one line: where, what, and what would be right.
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		text  string
+		env   string
+		flags map[string]string
+		want  string // FILE stands for the path of the file
+	}{
+		{"no TOML", "log = \n", "", nil, "FILE:1:"},
+		{"key twice", "run_dir = \"/a\"\nrun_dir = \"/b\"\n", "", nil, "FILE:2:1: "},
+		{"newer version", "version = 2", "", nil, "FILE:1:1: version: is 2, and this program reads version 1"},
+		{"version is text", "version = \"1\"", "", nil, "FILE:1:1: version: is 1, and this program reads version 1"},
+		{
+			"unknown key", "\nplugindir = \"/x\"\n", "", nil,
+			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: control.group, log.format, log.level, plugin_dir, pool.NAME, run_dir, `,
+		},
+		{"unknown key in a table", "[log]\nformat = \"json\"\n  lvl = \"debug\"\n", "", nil, `FILE:3:3: unknown key "log.lvl", did you mean "log.level"?`},
+		{"unknown key in an inline table", "log = { lvl = 1 }\n", "", nil, `FILE:1:9: unknown key "log.lvl"`},
+		{"the first one in the file", "zzz = 1\naaa = 1\n", "", nil, `FILE:1:1: unknown key "zzz"`},
+		{"unknown table", "[loging]\nlevel = \"info\"\n", "", nil, `FILE:2:1: unknown key "loging.level", did you mean "log.level"?`},
+		{"unknown empty table", "[loging]\n", "", nil, `FILE:1:2: unknown key "loging"`},
+		{"table for a value", "[run_dir]\nx = 1\n", "", nil, `FILE:2:1: unknown key "run_dir.x"`},
+		{"value for a table", "log = 3\n", "", nil, `FILE:1:1: unknown key "log"`},
+		{"list for a value", "run_dir = [\"/a\"]\n", "", nil, "FILE:1:1: run_dir: want a text, a number, true or false"},
+		{"wrong word", "[log]\nlevel = \"loud\"\n", "", nil, `FILE:2:1: log.level: "loud" is none of debug, info, warn, error`},
+		{"relative path", "run_dir = \"run\"\n", "", nil, `FILE:1:1: run_dir: "run" is not an absolute path`},
+		{"mode as a number", "socket.mode = 0o660\n", "", nil, `FILE:1:1: socket.mode: want an octal mode in quotes, such as "0660"`},
+		{"mode with a 9", "socket.mode = \"0690\"\n", "", nil, `FILE:1:1: socket.mode: "0690" is not an octal mode such as 0660`},
+		{"duration without a unit", "[volume]\nlinger = 5\n", "", nil, `FILE:2:1: volume.linger: "5" is not a duration such as 90s or 5m`},
+		{"negative duration", "[volume]\nlinger = \"-5s\"\n", "", nil, `FILE:2:1: volume.linger: "-5s" is not a duration`},
+		{"no grace at all", "[volume]\nmount_grace = \"0s\"\n", "", nil, `FILE:2:1: volume.mount_grace: "0s": want more than nothing`},
+
+		{"pool is no table", "pool = 3\n", "", nil, "FILE:1:1: pool: want tables such as [pool.fast]"},
+		{"pools are a list", "[[pool]]\nname = \"fast\"\n", "", nil, "FILE:1:3: pool: want tables such as [pool.fast]"},
+		{"key among the pools", "[pool]\npath = \"/x\"\n", "", nil, "FILE:2:1: pool.path: want a table such as [pool.fast]"},
+		{"upper case", "[pool.Fast]\n", "", nil, `FILE:1:2: pool "Fast": want lower-case letters`},
+		{"path as a name", "[pool.\"../x\"]\n", "", nil, `FILE:1:2: pool "../x": want lower-case`},
+		{"long name", "[pool." + strings.Repeat("a", 65) + "]\n", "", nil, `64 at most`},
+		{"name from the environment", "", "REMORA_POOLS=Fast", nil, `REMORA_POOLS: pool "Fast": want lower-case`},
+		{"no driver", "[pool.x]\ndriver = \"dri\"\n", "", nil, `FILE:2:1: pool.x.driver: no driver "dri", did you mean "dir"? (there are: box, dir)`},
+		{
+			"key of a driver", "[pool.x]\npaht = \"/x\"\n", "", nil,
+			`FILE:2:1: pool "x": unknown key "paht", did you mean "path"? (there are: driver, linger, mount_grace, path, refresh)`,
+		},
+		{"common key of a pool", "[pool.x]\nlinger = \"x\"\n", "", nil, `FILE:2:1: pool.x.linger: "x" is not a duration`},
+		{
+			"value of a driver's key", "[pool.x]\ndriver = \"box\"\nurl = \"u\"\nsize = \"huge\"\n", "", nil,
+			`FILE:4:1: pool "x": key "size": "huge" is not a size`,
+		},
+		{
+			"the same from the environment", "[pool.x]\ndriver = \"box\"\nurl = \"u\"\n", "REMORA_POOL_X_SIZE=huge", nil,
+			`REMORA_POOL_X_SIZE: pool "x": key "size": "huge" is not a size`,
+		},
+		{"missing key of a driver", "[pool.x]\ndriver = \"box\"\n", "", nil, `FILE:1:2: pool "x": key "url" is missing: where the box is`},
+
+		{
+			"unknown variable", "", "REMORA_LOGLEVEL=debug", nil,
+			`environment: unknown variable "REMORA_LOGLEVEL", did you mean "REMORA_LOG_LEVEL"? (there are: REMORA_CONTROL_GROUP, `,
+		},
+		{"variable of no pool", "", "REMORA_POOL_FAST_PATH=/x", nil, `environment: "REMORA_POOL_FAST_PATH" is no key of a pool there is`},
+		{"wrong value of a variable", "", "REMORA_LOG_LEVEL=loud", nil, `REMORA_LOG_LEVEL: log.level: "loud" is none of`},
+		{
+			"variable of two pools", "[pool.a-b]\n[pool.a_b]\n", "REMORA_POOL_A_B_PATH=/x", nil,
+			`REMORA_POOL_A_B_PATH: pool.a_b.path: the variable could stand for "pool.a-b.path" as well`,
+		},
+		{"unknown flag", "", "", map[string]string{"log.levl": "x"}, `flag: unknown key "log.levl", did you mean "log.level"?`},
+		{"flag of no pool", "", "", map[string]string{"pool.fast.path": "/x"}, `flag: "pool.fast.path" is no key of a pool there is`},
+		{"wrong value of a flag", "", "", map[string]string{"log.level": "loud"}, `flag: log.level: "loud" is none of`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := write(t, tt.text)
+			_, err := config.Load(config.Source{File: file, Env: []string{tt.env}, Flags: tt.flags, Drivers: drivers()})
+			if err == nil {
+				t.Fatal("it is taken")
+			}
+			got := strings.ReplaceAll(err.Error(), file, "FILE")
+			if !strings.Contains(got, tt.want) || strings.Contains(got, "\n") || !errors.Is(err, errdefs.ErrInvalid) {
+				t.Errorf("error is %q (%s), want %q", got, errdefs.Name(err), tt.want)
+			}
+		})
+	}
+}
