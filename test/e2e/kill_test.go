@@ -42,12 +42,23 @@ func seed(t *testing.T) uint64 {
 type worker struct {
 	h       *lab.Host
 	name    string
+	driver  string
 	rng     *rand.Rand
 	volumes map[string]int    // lines written to each
 	running map[string]string // container to volume
 	next    int
+	steps   int
 	retries int
 }
+
+// killConfig has a pool of each kind: one whose volumes are directories, and one whose
+// volumes are mounts of their own.
+const killConfig = `version = 1
+[pool.remora]
+driver = "dir"
+[pool.ram]
+driver = "mem"
+`
 
 // TestSoakKills kills the daemon at random moments while four users create, run, stop, remove
 // and list, and then counts what is there: volumes, data, mounts, containers.
@@ -55,7 +66,7 @@ func TestSoakKills(t *testing.T) {
 	h := newLab(t, engine...).Host(t, "h1")
 	s := seed(t)
 	env := []string{"REMORA_VOLUME_MOUNT_GRACE=2s", "REMORA_VOLUME_REFRESH=1s"}
-	r := h.Remora("", env...)
+	r := h.Remora(killConfig, env...)
 	h.Dockerd()
 
 	var stop atomic.Bool
@@ -63,7 +74,7 @@ func TestSoakKills(t *testing.T) {
 	workers := make([]*worker, 4)
 	for i := range workers {
 		w := &worker{
-			h: h, name: fmt.Sprintf("w%d", i), rng: rand.New(rand.NewPCG(s, uint64(i))), //nolint:gosec // a test's dice
+			h: h, name: fmt.Sprintf("w%d", i), driver: []string{"remora", "ram"}[i%2], rng: rand.New(rand.NewPCG(s, uint64(i))), //nolint:gosec // a test's dice
 			volumes: map[string]int{}, running: map[string]string{},
 		}
 		workers[i] = w
@@ -87,6 +98,7 @@ func TestSoakKills(t *testing.T) {
 
 // step does one random thing.
 func (w *worker) step() {
+	w.steps++
 	switch n := w.rng.IntN(10); {
 	case n < 3 || len(w.volumes) == 0:
 		w.create()
@@ -121,7 +133,7 @@ func (w *worker) until(f func() error) {
 func (w *worker) create() {
 	w.next++
 	v := fmt.Sprintf("%s-v%d", w.name, w.next)
-	w.until(func() error { _, err := w.h.Docker("volume", "create", "-d", "remora", v); return err })
+	w.until(func() error { _, err := w.h.Docker("volume", "create", "-d", w.driver, v); return err })
 	w.volumes[v] = 0
 }
 
@@ -189,22 +201,24 @@ func (w *worker) pick() string {
 // audit compares what is there with what the workers know.
 func audit(t *testing.T, h *lab.Host, workers []*worker) {
 	t.Helper()
-	var known []string
+	known := map[string][]string{} // by driver
 	for _, w := range workers {
-		t.Logf("worker %s: %d volumes, %d containers, %d repetitions", w.name, len(w.volumes), len(w.running), w.retries)
+		t.Logf("worker %s on %s: %d steps, %d repetitions; %d volumes, %d containers", w.name, w.driver, w.steps, w.retries, len(w.volumes), len(w.running))
 		for v := range w.volumes {
-			known = append(known, v)
+			known[w.driver] = append(known[w.driver], v)
 		}
 	}
-	slices.Sort(known)
-	for what, text := range map[string]string{
-		"remora": h.MustCli("volume", "ls", "-q"),
-		"docker": h.MustDocker("volume", "ls", "-q", "--filter", "driver=remora"),
-	} {
-		listed := strings.Fields(text)
-		slices.Sort(listed)
-		if !slices.Equal(listed, known) {
-			t.Errorf("%s lists %v, want %v", what, listed, known)
+	for driver, names := range known {
+		slices.Sort(names)
+		for what, text := range map[string]string{
+			"remora": h.MustCli("volume", "ls", "-q", "--pool", driver),
+			"docker": h.MustDocker("volume", "ls", "-q", "--filter", "driver="+driver),
+		} {
+			listed := strings.Fields(text)
+			slices.Sort(listed)
+			if !slices.Equal(listed, names) {
+				t.Errorf("%s lists %v on %s, want %v", what, listed, driver, names)
+			}
 		}
 	}
 	for _, w := range workers {
@@ -223,27 +237,23 @@ func audit(t *testing.T, h *lab.Host, workers []*worker) {
 			h.MustDocker("rm", "-f", c)
 		}
 	}
-	eventually(t, 30*time.Second, func() bool {
-		h.MustCli("reconcile")
-		for _, v := range known {
-			if mounts(t, h, v) != 0 {
-				return false
-			}
+	for driver, names := range known {
+		eventually(t, 30*time.Second, func() bool {
+			h.MustCli("reconcile")
+			return !slices.ContainsFunc(names, func(v string) bool { return mountsIn(t, h, driver, v) != 0 })
+		})
+		for _, v := range names {
+			h.MustDocker("volume", "rm", v)
 		}
-		return true
-	})
+	}
 	if left := h.Mounts("/run/remora/"); len(left) > 0 {
 		t.Errorf("mounts left: %v", left)
 	}
-	for _, entry := range strings.Fields(h.Must("ls", "-A", "/var/lib/remora/volumes/remora")) {
-		if !strings.HasPrefix(entry, ".") && !slices.Contains(known, entry) {
-			t.Errorf("left in the pool: %s", entry)
+	for _, dir := range []string{"/var/lib/remora/volumes/remora", "/run/remora/mem/ram", "/run/remora/mounts/remora", "/run/remora/mounts/ram"} {
+		for _, entry := range strings.Fields(h.Must("ls", "-A", dir)) {
+			if !strings.HasPrefix(entry, ".remora-pool") {
+				t.Errorf("left in %s: %s", dir, entry)
+			}
 		}
-		if strings.HasPrefix(entry, ".remora-new-") || strings.HasPrefix(entry, ".remora-gone-") {
-			t.Errorf("half a volume left in the pool: %s", entry)
-		}
-	}
-	for _, v := range known {
-		h.MustDocker("volume", "rm", v)
 	}
 }

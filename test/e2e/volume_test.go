@@ -9,19 +9,19 @@ import (
 	"github.com/remora-plugins/remora/test/e2e/lab"
 )
 
-// inspect returns what the daemon knows of a volume.
-func inspect(t *testing.T, h *lab.Host, name string) control.Volume {
-	t.Helper()
-	var v []control.Volume
-	noErr(t, json.Unmarshal([]byte(h.MustCli("volume", "inspect", "--format", "json", name)), &v))
-	return v[0]
-}
-
-// mounts returns how often a volume is mounted, over all mount IDs.
+// mounts returns how often a volume of the default pool is mounted, over all mount IDs.
 func mounts(t *testing.T, h *lab.Host, name string) int {
 	t.Helper()
+	return mountsIn(t, h, "remora", name)
+}
+
+// mountsIn does the same for a volume of any pool.
+func mountsIn(t *testing.T, h *lab.Host, pool, name string) int {
+	t.Helper()
+	var v []control.Volume
+	noErr(t, json.Unmarshal([]byte(h.MustCli("volume", "inspect", "--pool", pool, "--format", "json", name)), &v))
 	n := 0
-	for _, m := range inspect(t, h, name).Mounts {
+	for _, m := range v[0].Mounts {
 		n += m.Count
 	}
 	return n
