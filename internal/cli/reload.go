@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 func (a *app) reloadCommand() *cobra.Command {
@@ -22,6 +25,9 @@ func (a *app) reloadCommand() *cobra.Command {
 		}
 		defer c.Close()
 		r, err := c.Reload(cmd.Context())
+		if errors.Is(err, errdefs.ErrInvalid) {
+			return configError{err}
+		}
 		if err != nil {
 			return err
 		}
@@ -40,6 +46,9 @@ func (a *app) reloadCommand() *cobra.Command {
 					return err
 				}
 			}
+		}
+		if len(r.Added)+len(r.Changed)+len(r.Removed)+len(r.NeedRestart) == 0 {
+			a.sayf("nothing has changed\n")
 		}
 		return nil
 	}
