@@ -10,31 +10,21 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 const suffix = ".json"
 
-// Dir is a directory of such files, of mode 0600. It is made, with mode 0700, at first
-// use. Calls for different keys may run at once; those for one key must not.
-type Dir struct {
-	path string
-	mu   sync.Mutex
-	root *os.Root
-}
+// Dir is a directory of such files, of mode 0600. It is made, with mode 0700, when it is
+// first needed. Calls for different keys may run at once; those for one key must not.
+type Dir struct{ path string }
 
 // New returns the Dir at path. It touches nothing yet.
 func New(path string) *Dir { return &Dir{path: path} }
 
-// open opens the directory once; a failure is tried again at the next call.
+// open opens the directory for one call.
 func (d *Dir) open() (*os.Root, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.root != nil {
-		return d.root, nil
-	}
 	if !filepath.IsAbs(d.path) {
 		return nil, errdefs.Errorf(errdefs.ErrInvalid, "state directory %q: path is not absolute", d.path)
 	}
@@ -45,7 +35,6 @@ func (d *Dir) open() (*os.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	d.root = root
 	return root, nil
 }
 
@@ -55,6 +44,7 @@ func (d *Dir) Load(context.Context) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer root.Close()
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, fmt.Errorf("state %q: %w", d.path, err)
@@ -78,6 +68,7 @@ func (d *Dir) Save(_ context.Context, key string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	defer root.Close()
 	if err := write(root, name, data); err != nil {
 		return fmt.Errorf("state %q: %w", filepath.Join(d.path, name), err)
 	}
@@ -90,6 +81,7 @@ func (d *Dir) Delete(_ context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	defer root.Close()
 	err = root.Remove(name)
 	if err == nil {
 		err = syncDir(root)
