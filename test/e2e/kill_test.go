@@ -86,7 +86,7 @@ func TestSoakKills(t *testing.T) {
 	}
 	dice := rand.New(rand.NewPCG(s, 99)) //nolint:gosec // a test's dice
 	for range kills() {
-		time.Sleep(time.Duration(50+dice.IntN(400)) * time.Millisecond)
+		time.Sleep(time.Duration(50+dice.IntN(1200)) * time.Millisecond)
 		r.Kill()
 		time.Sleep(time.Duration(dice.IntN(100)) * time.Millisecond)
 		r = h.Remora("", env...)
