@@ -1,0 +1,75 @@
+package main
+
+// example is a file that shows every form there is.
+const example = `version = 1
+
+[log]
+level = "info"
+
+[socket]
+group = "docker"
+mode = "0660"
+
+[volume]
+linger = "10s"
+
+[pool.remora]
+
+[pool.fast]
+driver = "dir"
+path = "/srv/fast"
+linger = "0s"
+`
+
+// configHead takes the mark of generated pages, the path of the file, and the example.
+const configHead = `%s# The configuration
+
+Everything has a default, so the daemon runs without any configuration. What is given is taken
+from, the last one counts:
+
+1. the default;
+2. the file, ` + "`%s`" + ` unless ` + "`--config`" + ` or ` + "`REMORA_CONFIG`" + ` names another;
+3. the environment: each key has a variable, as a managed plugin is set by ` + "`docker plugin set KEY=VALUE`" + `
+   alone. An empty variable counts as none;
+4. flags: ` + "`remora daemon --set KEY=VALUE`" + `.
+
+The file is TOML, and read strictly: a key that does not exist is an error that names file, line,
+column and the key that was probably meant. ` + "`remora config check`" + ` says whether the daemon would take it,
+` + "`remora config print`" + ` what is in force and where it comes from. After a change, ` + "`remora reload`" + ` (or SIGHUP)
+takes the whole file over or, when something in it is wrong, nothing.
+
+` + "```toml" + `
+%s` + "```" + `
+
+A file that holds secrets should be readable by root alone; the daemon warns where everybody may read
+it. A duration is a number with its unit, such as ` + "`90s`, `5m` or `1h30m`" + `. A mode is octal and stands in quotes.
+
+`
+
+// poolsHead takes the default pool and the default driver.
+const poolsHead = `
+## Pools
+
+Each table ` + "`[pool.NAME]`" + ` is one more volume driver for engines, called NAME:
+` + "`docker volume create -d NAME`" + `. Where there is none, there is one pool ` + "`%s`" + ` with the driver ` + "`%s`" + `. Names have
+lower-case letters, digits, ` + "`_`, `.` and `-`" + `, 64 at most, and begin with a letter or digit.
+
+The key KEY of the pool NAME has the variable ` + "`REMORA_POOL_NAME_KEY`" + `, in upper case and with ` + "`_`" + ` for ` + "`.` and `-`" + `.
+` + "`REMORA_POOLS=fast,slow`" + ` makes pools that are not in the file.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
+| ` + "`driver`" + ` | text | ` + "`dir`" + ` | the driver; the sections below list the keys of each |
+`
+
+// completion takes the place of the long help that comes with the library.
+const completion = `
+## remora completion
+
+Print the script that completes commands in a shell: ` + "`bash`, `fish`, `powershell` or `zsh`" + `. Names of pools and
+volumes are completed too, by asking the daemon.
+
+` + "```text" + `
+remora completion bash > /etc/bash_completion.d/remora
+` + "```" + `
+`
