@@ -103,7 +103,9 @@ func (h *Handler) destroy(ctx context.Context, id string) error {
 	if err := h.book.dropNetwork(ctx, id); err != nil {
 		return err
 	}
-	h.log.InfoContext(ctx, "network deleted", slog.String("network", id))
+	if known.Status != creating { // of which nobody was told that it had been created
+		h.log.InfoContext(ctx, "network deleted", slog.String("network", id))
+	}
 	return nil
 }
 
