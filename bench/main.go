@@ -61,7 +61,7 @@ func run(quick, render bool, only int, out, daemon, scratch string) error {
 		return err
 	}
 	if out == "" {
-		fmt.Println(r.targets() + "\n" + r.calls() + "\n" + r.rest())
+		fmt.Println(r.targets() + "\n" + r.all() + "\n" + r.rest())
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Join(out, "performance"), 0o755); err != nil {

@@ -38,7 +38,7 @@ type binaries struct{ remora, helpers, floor, run string }
 func build(dir, daemon string) (binaries, error) {
 	b := binaries{remora: daemon, helpers: filepath.Join(dir, "helpers"), floor: filepath.Join(dir, "floor")}
 	type program struct{ dir, pkg, out string }
-	programs := []program{{".", "./peers/helpers", b.helpers}, {".", "./peers/floor", b.floor}}
+	programs := []program{{".", "./peers/onefile", b.helpers}, {".", "./peers/floor", b.floor}}
 	if daemon == "" {
 		b.remora = filepath.Join(dir, "remora")
 		programs = append(programs, program{"..", "./cmd/remora", b.remora})
@@ -58,6 +58,7 @@ type peer struct {
 	name   string
 	dir    string
 	socket string
+	log    string
 	args   []string
 	env    []string
 
@@ -67,7 +68,7 @@ type peer struct {
 
 // newPeer describes a peer that serves n volumes and has its files in dir.
 func newPeer(b binaries, name, dir string, n int) *peer {
-	p := &peer{name: name, dir: dir, socket: filepath.Join(dir, "s")}
+	p := &peer{name: name, dir: dir, socket: filepath.Join(dir, "s"), log: filepath.Join(b.run, filepath.Base(dir)+".log")}
 	switch name {
 	case remora:
 		p.socket = filepath.Join(dir, "remora.sock")
@@ -84,10 +85,10 @@ func newPeer(b binaries, name, dir string, n int) *peer {
 	return p
 }
 
-// start runs the peer, its log in a file, and returns how long it took from then to its
+// start runs the peer, its log in a file that is in memory too, and returns how long it took from then to its
 // first answer about a volume; an empty volume asks for the list.
 func (p *peer) start(volume string) (time.Duration, error) {
-	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -110,7 +111,7 @@ func (p *peer) start(volume string) (time.Duration, error) {
 		}
 		select {
 		case err := <-p.ended:
-			b, _ := os.ReadFile(log.Name())
+			b, _ := os.ReadFile(p.log)
 			return 0, fmt.Errorf("%s ended: %w: %s", p.name, err, b)
 		case <-time.After(time.Millisecond):
 		}

@@ -48,18 +48,6 @@ func interval(values []float64) (low, high float64) {
 	return s[k], s[n-1-k]
 }
 
-// geomean returns the geometric mean of values, NaN of none.
-func geomean(values []float64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	sum := 0.0
-	for _, v := range values {
-		sum += math.Log(v)
-	}
-	return math.Exp(sum / float64(len(values)))
-}
-
 // micros returns durations in microseconds, sorted.
 func micros(ds []time.Duration) []float64 {
 	us := make([]float64, 0, len(ds))

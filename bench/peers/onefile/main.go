@@ -1,4 +1,4 @@
-// Helpers is the volume plugin that one writes on docker/go-plugins-helpers in an
+// Onefile is the volume plugin that one writes on docker/go-plugins-helpers in an
 // afternoon, after the manner of local-persist: a directory for each volume, a map
 // behind one mutex, and the whole of it written to one JSON file at each change. It
 // counts no mounts and flushes nothing to the disk, unless -fsync asks for that.
@@ -26,7 +26,7 @@ func main() {
 	fsync := flag.Bool("fsync", false, "flush the state to the disk before the answer")
 	flag.Parse()
 	if err := run(*socket, *dir, *fsync); err != nil {
-		fmt.Fprintln(os.Stderr, "helpers:", err)
+		fmt.Fprintln(os.Stderr, "onefile:", err)
 		os.Exit(1)
 	}
 }
