@@ -49,7 +49,7 @@ func Keys() []Key {
 		{Name: "state_dir", Type: typePath, Default: "/var/lib/remora", Restart: true,
 			Help: "the default place of pools, and what is remembered of them",
 			set:  path(func(c *Config) *string { return &c.StateDir })},
-		{Name: "shutdown_timeout", Type: typeDuration, Default: "9s",
+		{Name: "shutdown_timeout", Type: typeDuration, Default: "9s", Restart: true,
 			Help: "how long a stop waits for calls in flight",
 			set:  duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
 		{Name: "log.level", Type: "debug|info|warn|error", Default: "info", Restart: true,

@@ -9,13 +9,9 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,16 +47,29 @@ type Daemon struct {
 	log     *slog.Logger
 	metrics *metrics
 	started time.Time
-	conf    atomic.Pointer[config.Config]
+	// boot is the configuration of the start: what cannot be changed later is taken from
+	// it. conf is the one in force.
+	boot *config.Config
+	conf atomic.Pointer[config.Config]
 	// confErr is why the last reload was refused.
 	confErr atomic.Pointer[error]
+	state   atomic.Int32
+
+	// reloading is held while pools come and go.
+	reloading sync.Mutex
 	// inherited are the sockets that systemd keeps and that no pool has taken yet.
 	inherited []sdk.ActivatedListener
 
-	reloading sync.Mutex
-	mu        sync.RWMutex
-	pools     map[string]*pool
+	mu    sync.RWMutex
+	pools map[string]*pool
 }
+
+// The states of a daemon.
+const (
+	starting = iota
+	running
+	stopping
+)
 
 // Run runs the daemon until ctx ends, and reloads at SIGHUP. It returns nil after a stop
 // in which no call was cut short.
@@ -72,31 +81,30 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	d := &Daemon{options: o, log: o.Logger(conf), started: time.Now(), pools: map[string]*pool{}}
+	d := &Daemon{options: o, log: o.Logger(conf), started: time.Now(), boot: conf, pools: map[string]*pool{}}
 	d.conf.Store(conf)
 	d.metrics = newMetrics(o.Version, d.all)
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
-	if err := d.takeSockets(); err != nil {
+	if d.inherited, err = sdk.SystemdListeners(); err != nil {
 		return err
 	}
-	api, err := d.serveControl(ctx, conf)
+	api, err := d.serveControl(ctx)
 	if err != nil {
 		return err
 	}
-	err = d.startAll(ctx, conf)
-	if err == nil {
+	if err = d.startAll(ctx); err == nil {
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
-		d.loop(ctx, hup, api)
+		d.loop(ctx, hup, api.done)
 		notify("STOPPING=1")
 	}
-	return errors.Join(err, d.stopAll(context.WithoutCancel(ctx)), api.close())
+	return join(err, d.stopAll(context.WithoutCancel(ctx)), api.close())
 }
 
 // loop waits for signals and looks at the pools until ctx ends.
-func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, api *api) {
+func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, controlGone <-chan struct{}) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -108,82 +116,61 @@ func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, api *api) {
 				d.log.ErrorContext(ctx, "configuration not taken over, the old one stays", slog.Any("error", err))
 			}
 		case <-tick.C:
-			for _, p := range d.all() {
-				p.look(ctx)
-			}
-		case err := <-api.failed:
-			d.log.ErrorContext(ctx, "control socket has gone", slog.Any("error", err))
+			d.lookAll(ctx)
+		case <-controlGone:
+			d.log.ErrorContext(ctx, "control socket has gone; engines are served on")
+			controlGone = nil
 		}
 	}
 }
 
-// takeSockets takes the sockets that systemd handed over.
-func (d *Daemon) takeSockets() error {
-	var err error
-	d.inherited, err = sdk.SystemdListeners()
-	return err
-}
-
-// listener returns the socket that systemd keeps for a pool, nil for none: one that is
-// named after the pool, or lies where the pool's would.
-func (d *Daemon) listener(name, path string) net.Listener {
-	i := slices.IndexFunc(d.inherited, func(l sdk.ActivatedListener) bool {
-		return l.Name == name || l.Addr().String() == path
-	})
-	if i < 0 {
-		return nil
+// lookAll looks at the storage of every pool, at the same time.
+func (d *Daemon) lookAll(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range d.all() {
+		wg.Go(func() { p.look(ctx) })
 	}
-	l := d.inherited[i].Listener
-	d.inherited = slices.Delete(d.inherited, i, i+1)
-	return l
+	wg.Wait()
 }
 
-// startAll opens and serves every pool of conf. A pool that cannot start stops the start:
-// a host that comes up without its volumes would start databases on empty directories.
-func (d *Daemon) startAll(ctx context.Context, conf *config.Config) error {
-	for _, pc := range conf.Pools {
-		driver, err := openDriver(ctx, d.options.Drivers, pc, d.env(conf, pc))
+// startAll opens and serves every pool. A pool that cannot start stops the start: a host
+// that comes up without its volumes would start databases on empty directories.
+func (d *Daemon) startAll(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	for _, conf := range d.boot.Pools {
+		driver, err := d.openDriver(ctx, conf)
+		if err == nil {
+			err = d.add(ctx, conf, driver)
+		}
 		if err != nil {
 			return err
 		}
-		p, err := d.startPool(ctx, pc, driver, d.listener(pc.Name, filepath.Join(conf.PluginDir, pc.Name+".sock")))
-		if err != nil {
-			return err
-		}
-		d.put(p)
 	}
 	for _, l := range d.inherited {
 		d.log.WarnContext(ctx, "systemd passed a socket for which there is no pool", slog.String("name", l.Name),
 			slog.String("socket", l.Addr().String()))
 	}
+	d.state.Store(running)
 	return nil
 }
 
 // stopAll stops every pool at the same time.
 func (d *Daemon) stopAll(ctx context.Context) error {
+	d.state.Store(stopping)
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	pools := d.all()
 	errs := make([]error, len(pools))
-	ctx, cancel := context.WithTimeout(ctx, d.conf.Load().ShutdownTimeout)
-	defer cancel()
 	var wg sync.WaitGroup
 	for i, p := range pools {
 		wg.Go(func() {
-			if err := p.close(ctx); err != nil {
-				errs[i] = fmt.Errorf("pool %q: %w", p.conf.Name, err)
-			}
+			errs[i] = join(p.close(ctx), p.door.close())
+			close(p.replaced)
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (d *Daemon) env(conf *config.Config, pc config.Pool) catalog.Env {
-	return catalog.Env{
-		PoolName: pc.Name,
-		StateDir: conf.StateDir,
-		RunDir:   conf.RunDir,
-		Logger:   d.log.With(slog.String("pool", pc.Name), slog.String("driver", pc.Driver)),
-	}
+	return join(errs...)
 }
 
 // all returns the pools by name.
@@ -196,6 +183,12 @@ func (d *Daemon) all() []*pool {
 	}
 	slices.SortFunc(pools, func(a, b *pool) int { return strings.Compare(a.conf.Name, b.conf.Name) })
 	return pools
+}
+
+func (d *Daemon) find(name string) *pool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.pools[name]
 }
 
 func (d *Daemon) put(p *pool) {
@@ -212,14 +205,15 @@ func (d *Daemon) drop(name string) {
 
 // api is the control server at work.
 type api struct {
-	stop   context.CancelFunc
-	failed chan error
+	stop context.CancelFunc
+	done chan struct{} // closed when it has ended, with err
+	err  error
 }
 
 // serveControl serves the control socket, before the pools, so that it can tell of a
 // start that takes long.
-func (d *Daemon) serveControl(ctx context.Context, conf *config.Config) (*api, error) {
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: conf.ControlSocket(), Group: conf.Control.Group, Mode: 0o660})
+func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
+	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.boot.ControlSocket(), Group: d.boot.Control.Group, Mode: 0o660})
 	if err != nil {
 		return nil, err
 	}
@@ -230,12 +224,16 @@ func (d *Daemon) serveControl(ctx context.Context, conf *config.Config) (*api, e
 		Pages:   d.pages(),
 	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a := &api{stop: stop, failed: make(chan error, 1)}
-	go func() { a.failed <- s.Serve(ctx, l) }()
+	a := &api{stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		a.err = s.Serve(ctx, l)
+	}()
 	return a, nil
 }
 
 func (a *api) close() error {
 	a.stop()
-	return <-a.failed
+	<-a.done
+	return a.err
 }

@@ -23,12 +23,16 @@ func (d *Daemon) healthz(w http.ResponseWriter, _ *http.Request) {
 // readyz says that the storage of every pool is in reach, or of which it is not.
 func (d *Daemon) readyz(w http.ResponseWriter, r *http.Request) {
 	var down []string
-	pools := d.all()
-	if len(pools) < len(d.conf.Load().Pools) {
-		down = append(down, "starting")
+	if d.state.Load() != running {
+		down = append(down, "starting or stopping")
 	}
-	for _, p := range pools {
-		p.look(r.Context())
+	d.lookAll(r.Context())
+	for _, conf := range d.conf.Load().Pools {
+		if d.find(conf.Name) == nil {
+			down = append(down, fmt.Sprintf("pool %q: not served", conf.Name))
+		}
+	}
+	for _, p := range d.all() {
 		if err := p.reachable(); err != nil {
 			down = append(down, fmt.Sprintf("pool %q: %v", p.conf.Name, err))
 		}

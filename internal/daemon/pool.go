@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,94 +21,199 @@ import (
 // pool is one configured driver at work: a driver, the Handler in front of it, and the
 // socket on which engines find it under the pool's name.
 type pool struct {
-	conf    config.Pool
-	socket  string
-	driver  volume.Driver
-	handler *volume.Handler
-	server  *sdk.Server
-	stop    context.CancelFunc
-	served  chan error
+	conf     config.Pool
+	door     *door
+	handler  *volume.Handler
+	ctx      context.Context //nolint:containedctx // that of the pool's own life, which stop ends
+	stop     context.CancelFunc
+	patience time.Duration // for calls in flight, at the stop
+
+	served   chan struct{} // closed when the server has ended, with serveErr
+	serveErr error
+
+	// replaced is closed when the pool is closed and what comes after it, if anything, is
+	// in its place.
+	replaced chan struct{}
+	mu       sync.Mutex
+	closed   bool
+	calls    sync.WaitGroup // of the control API
+	looking  chan struct{}  // closed when the look under way has ended, nil without one
+
 	// reach is what the last look at the storage came to.
 	reach atomic.Pointer[error]
 }
 
 // openDriver finds the driver of a pool in the catalog and opens it. It changes nothing
 // that a pool at work depends on.
-func openDriver(ctx context.Context, drivers []catalog.Volume, conf config.Pool, env catalog.Env) (volume.Driver, error) {
-	for _, d := range drivers {
-		if d.Name() == conf.Driver {
-			return d.Open(ctx, conf.Options, env)
+func (d *Daemon) openDriver(ctx context.Context, conf config.Pool) (volume.Driver, error) {
+	for _, v := range d.options.Drivers {
+		if v.Name() == conf.Driver {
+			return v.Open(ctx, conf.Options, catalog.Env{
+				PoolName: conf.Name,
+				StateDir: d.boot.StateDir,
+				RunDir:   d.boot.RunDir,
+				Logger:   d.log.With(slog.String("pool", conf.Name), slog.String("driver", conf.Driver)),
+			})
 		}
 	}
 	return nil, errdefs.Errorf(errdefs.ErrInvalid, "pool %q: no driver %q", conf.Name, conf.Driver)
 }
 
-// startPool puts a Handler in front of driver and serves it. listener, if not nil, is the
-// socket that systemd keeps for the pool.
-func (d *Daemon) startPool(ctx context.Context, conf config.Pool, driver volume.Driver, listener net.Listener) (*pool, error) {
-	c := d.conf.Load()
+// closeDriver closes a driver that has no Handler which would.
+func closeDriver(driver volume.Driver) error {
+	if c, ok := driver.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// startPool puts a Handler in front of driver and serves it at a door, a new one where none
+// is given. Where it fails, the driver is closed and the door left as it was.
+func (d *Daemon) startPool(ctx context.Context, conf config.Pool, driver volume.Driver, at *door) (*pool, error) {
 	log := d.log.With(slog.String("pool", conf.Name))
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
 		Logger:     log,
 		Observe:    d.metrics.observer(conf.Name),
-		MountRoot:  filepath.Join(c.RunDir, "mounts", conf.Name),
-		Ledger:     filepath.Join(c.RunDir, "ledger", conf.Name+".jsonl"),
+		MountRoot:  filepath.Join(d.boot.RunDir, "mounts", conf.Name),
+		Ledger:     filepath.Join(d.boot.RunDir, "ledger", conf.Name+".jsonl"),
 		Linger:     conf.Linger,
-		MountGrace: conf.MountGrace,
-		Refresh:    conf.Refresh,
+		MountGrace: orNone(conf.MountGrace),
+		Refresh:    orNone(conf.Refresh),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pool %q: %w", conf.Name, err)
+		return nil, fmt.Errorf("pool %q: %w", conf.Name, errors.Join(err, closeDriver(driver)))
 	}
-	p := &pool{
-		conf:    conf,
-		socket:  filepath.Join(c.PluginDir, conf.Name+".sock"),
-		driver:  driver,
-		handler: h,
-		server:  sdk.New(sdk.Options{Logger: log, Grace: c.ShutdownTimeout}, h),
-		served:  make(chan error, 1),
-	}
-	if listener == nil {
-		listener, err = sdk.ListenUnix(sdk.UnixSocket{Path: p.socket, Group: c.Socket.Group, Mode: c.Socket.Mode})
-		if err != nil {
+	fresh := at == nil
+	if fresh {
+		if at, err = d.newDoor(conf.Name); err != nil {
 			return nil, errors.Join(fmt.Errorf("pool %q: %w", conf.Name, err), h.Close(ctx))
 		}
 	}
+	listener, err := at.open()
+	if err != nil {
+		if fresh {
+			err = errors.Join(err, at.close())
+		}
+		return nil, errors.Join(fmt.Errorf("pool %q: %w", conf.Name, err), h.Close(ctx))
+	}
+	p := &pool{
+		conf: conf, door: at, handler: h,
+		served: make(chan struct{}), replaced: make(chan struct{}),
+		patience: d.boot.ShutdownTimeout,
+	}
+	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
+	server := sdk.New(sdk.Options{Logger: log, Grace: orNone(p.patience)}, h)
+	go func() {
+		defer close(p.served)
+		p.serveErr = server.Serve(p.ctx, listener)
+	}()
 	p.look(ctx)
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p.stop = stop
-	go func() { p.served <- p.server.Serve(serving, listener) }()
 	log.InfoContext(ctx, "pool serves", slog.String("driver", conf.Driver), slog.String("socket", listener.Addr().String()))
 	return p, nil
 }
 
-// close takes no more calls, waits for those in flight, and lets go of the driver. Mounts
-// stay, for the containers that run on.
-func (p *pool) close(ctx context.Context) error {
-	p.stop()
-	return errors.Join(<-p.served, p.handler.Close(ctx))
+// orNone makes of a time of nothing what the SDK takes for it: there, zero is the default.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
-// lookTime bounds one look at a pool's storage.
+// closeTime is how long the Handler of a pool may take to end, beside the calls in flight.
+const closeTime = 2 * time.Second
+
+// close takes no more calls, waits for those in flight, and lets go of the driver. Mounts
+// stay, for the containers that run on, and so does the door.
+func (p *pool) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.patience+closeTime,
+		fmt.Errorf("gave up after %s", p.patience+closeTime))
+	defer cancel()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.stop()
+	<-p.served // the server has a limit of its own
+	idle := make(chan struct{})
+	go func() {
+		p.calls.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	if err := errors.Join(p.serveErr, p.handler.Close(ctx)); err != nil {
+		return fmt.Errorf("pool %q: %w", p.conf.Name, err)
+	}
+	return nil
+}
+
+// enter keeps the pool from being closed until leave is called. It tells whether the pool
+// is not closed already.
+func (p *pool) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.calls.Add(1)
+	return true
+}
+
+func (p *pool) leave() { p.calls.Done() }
+
+// lookTime bounds how long anybody waits for one look at a pool's storage.
 const lookTime = 5 * time.Second
 
-// look asks whether the pool's storage is in reach, and keeps the answer.
+// look asks whether the pool's storage is in reach, and keeps the answer. One look runs at
+// a time, whoever asks: storage that hangs may hold a thread for each.
 func (p *pool) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- p.handler.Ping(ctx) }()
-	var err error
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		err = errdefs.Errorf(errdefs.ErrUnavailable, "storage does not answer within %s", lookTime)
+	p.mu.Lock()
+	done := p.looking
+	if done == nil && !p.closed {
+		done = make(chan struct{})
+		p.looking = done
+		p.calls.Go(func() {
+			err := p.handler.Ping(p.ctx)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.ctx.Err() == nil {
+				p.reach.Store(&err)
+			}
+			p.looking = nil
+			close(done)
+		})
 	}
-	p.reach.Store(&err)
+	p.mu.Unlock()
+	if done == nil {
+		return
+	}
+	late := time.NewTimer(lookTime)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		err := errdefs.Errorf(errdefs.ErrUnavailable, "storage does not answer within %s", lookTime)
+		p.reach.Store(&err)
+	case <-ctx.Done():
+	}
 }
 
-// reachable returns what the last look came to.
-func (p *pool) reachable() error { return *p.reach.Load() }
+// reachable returns what the last look came to, or that the socket is not served any more.
+func (p *pool) reachable() error {
+	select {
+	case <-p.served:
+		if p.serveErr != nil {
+			return p.serveErr
+		}
+	default:
+	}
+	if err := p.reach.Load(); err != nil {
+		return *err
+	}
+	return errdefs.Errorf(errdefs.ErrUnavailable, "storage has not been looked at yet")
+}
 
 // counts returns how many volumes the pool has, and how many are mounted.
 func (p *pool) counts(ctx context.Context) (volumes, mounted int) {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"path/filepath"
 	"reflect"
 	"slices"
 
@@ -21,9 +19,16 @@ import (
 func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if d.state.Load() == stopping {
+		return control.Reload{}, errStopping
+	}
+	ctx = context.WithoutCancel(ctx) // half a reload helps nobody
 	notify("RELOADING=1\n" + monotonic())
 	defer notify("READY=1")
 	r, err := d.reload(ctx)
+	for _, w := range r.Warnings {
+		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
+	}
 	if err != nil {
 		d.confErr.Store(&err)
 		return control.Reload{}, err
@@ -39,70 +44,103 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	if err != nil {
 		return control.Reload{}, err
 	}
-	old := d.conf.Load()
-	r := control.Reload{Warnings: next.Warnings, NeedRestart: needRestart(old, next)}
-	// What needs a restart stays as it is, for the pools that start now as well.
-	next.PluginDir, next.RunDir, next.StateDir = old.PluginDir, old.RunDir, old.StateDir
-	r.Added, r.Changed, r.Removed = compare(old.Pools, next.Pools)
-	drivers, err := d.openAll(ctx, next, append(slices.Clone(r.Added), r.Changed...))
+	r := control.Reload{Warnings: next.Warnings, NeedRestart: needRestart(d.boot, next)}
+	pools := d.all()
+	var at []config.Pool
+	for _, p := range pools {
+		at = append(at, p.conf)
+	}
+	// What is at work counts, not what the last configuration asked for: a pool that could
+	// not be started then is tried again.
+	r.Added, r.Changed, r.Removed = compare(at, next.Pools)
+	drivers, err := d.openAll(ctx, next.Pools, slices.Concat(r.Added, r.Changed))
 	if err != nil {
-		return control.Reload{}, err
+		return r, err
 	}
 	d.conf.Store(next)
 	var errs []error
-	for _, name := range append(slices.Clone(r.Removed), r.Changed...) {
-		if p := d.find(name); p != nil {
-			errs = append(errs, p.close(context.WithoutCancel(ctx)))
-			d.drop(name)
+	for _, p := range pools {
+		if slices.Contains(r.Removed, p.conf.Name) {
+			d.remove(ctx, p)
 		}
 	}
-	for _, pc := range next.Pools {
-		driver, ok := drivers[pc.Name]
+	for _, conf := range next.Pools {
+		driver, ok := drivers[conf.Name]
 		if !ok {
 			continue
 		}
-		p, err := d.startPool(ctx, pc, driver, d.listener(pc.Name, filepath.Join(next.PluginDir, pc.Name+".sock")))
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		if old := d.find(conf.Name); old != nil {
+			err = d.replace(ctx, old, conf, driver)
+		} else {
+			err = d.add(ctx, conf, driver)
 		}
+		errs = append(errs, err)
+	}
+	return r, join(errs...)
+}
+
+// add starts a pool that is new.
+func (d *Daemon) add(ctx context.Context, conf config.Pool, driver volume.Driver) error {
+	p, err := d.startPool(ctx, conf, driver, nil)
+	if err == nil {
 		d.put(p)
 	}
-	return r, errors.Join(errs...)
+	return err
+}
+
+// remove closes a pool and its door.
+func (d *Daemon) remove(ctx context.Context, p *pool) {
+	err := errors.Join(p.close(ctx), p.door.close())
+	if err != nil {
+		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
+	}
+	d.drop(p.conf.Name)
+	close(p.replaced)
+}
+
+// replace closes a pool and starts another at its door. Where that fails the old one is
+// started again.
+func (d *Daemon) replace(ctx context.Context, old *pool, conf config.Pool, driver volume.Driver) error {
+	defer close(old.replaced)
+	if err := old.close(ctx); err != nil {
+		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
+	}
+	p, err := d.startPool(ctx, conf, driver, old.door)
+	if err == nil {
+		d.put(p)
+		return nil
+	}
+	again, openErr := d.openDriver(ctx, old.conf)
+	if openErr == nil {
+		p, openErr = d.startPool(ctx, old.conf, again, old.door)
+	}
+	if openErr != nil {
+		d.drop(conf.Name)
+		return join(err, openErr, old.door.close())
+	}
+	d.put(p)
+	return err
 }
 
 // openAll opens the drivers of the pools called names, all or none.
-func (d *Daemon) openAll(ctx context.Context, conf *config.Config, names []string) (map[string]volume.Driver, error) {
+func (d *Daemon) openAll(ctx context.Context, pools []config.Pool, names []string) (map[string]volume.Driver, error) {
 	drivers := map[string]volume.Driver{}
-	for _, pc := range conf.Pools {
-		if !slices.Contains(names, pc.Name) {
+	for _, conf := range pools {
+		if !slices.Contains(names, conf.Name) {
 			continue
 		}
-		driver, err := openDriver(ctx, d.options.Drivers, pc, d.env(conf, pc))
+		driver, err := d.openDriver(ctx, conf)
 		if err != nil {
 			for name, driver := range drivers {
-				if c, ok := driver.(io.Closer); ok {
-					err = errors.Join(err, wrap(name, c.Close()))
+				if cerr := closeDriver(driver); cerr != nil {
+					err = join(err, fmt.Errorf("pool %q: %w", name, cerr))
 				}
 			}
 			return nil, err
 		}
-		drivers[pc.Name] = driver
+		drivers[conf.Name] = driver
 	}
 	return drivers, nil
-}
-
-func wrap(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("pool %q: %w", name, err)
-}
-
-func (d *Daemon) find(name string) *pool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.pools[name]
 }
 
 // compare returns the names of the pools that are new, different and gone, sorted.
@@ -130,22 +168,49 @@ func compare(old, next []config.Pool) (added, changed, removed []string) {
 	return added, changed, removed
 }
 
-// needRestart returns the keys that differ and that a running daemon cannot change.
-func needRestart(old, next *config.Config) []string {
+// needRestart returns the keys that differ from those the daemon was started with, and
+// that a running daemon cannot change.
+func needRestart(boot, next *config.Config) []string {
+	was, now := map[string]string{}, map[string]string{}
+	for _, v := range boot.Values() {
+		was[v.Key] = v.Value
+	}
+	for _, v := range next.Values() {
+		now[v.Key] = v.Value
+	}
 	var keys []string
-	for _, k := range []struct {
-		key      string
-		old, now any
-	}{
-		{"plugin_dir", old.PluginDir, next.PluginDir},
-		{"run_dir", old.RunDir, next.RunDir},
-		{"state_dir", old.StateDir, next.StateDir},
-		{"log", old.Log, next.Log},
-		{"control", old.Control, next.Control},
-	} {
-		if !reflect.DeepEqual(k.old, k.now) {
-			keys = append(keys, k.key)
+	for _, k := range config.Keys() {
+		if k.Restart && was[k.Name] != now[k.Name] {
+			keys = append(keys, k.Name)
 		}
 	}
 	return keys
+}
+
+// joined is several errors on one line.
+type joined []error
+
+func (j joined) Error() string {
+	text := ""
+	for i, err := range j {
+		if i > 0 {
+			text += "; "
+		}
+		text += err.Error()
+	}
+	return text
+}
+
+func (j joined) Unwrap() []error { return j }
+
+// join is errors.Join on one line.
+func join(errs ...error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return joined(errs)
 }

@@ -25,7 +25,7 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		s.ConfigError = (*err).Error()
 	}
 	for _, p := range d.all() {
-		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.socket, Reachable: true}
+		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.door.listener.Addr().String(), Reachable: true}
 		c.Volumes, c.Mounted = p.counts(ctx)
 		if err := p.reachable(); err != nil {
 			c.Reachable, c.Error = false, err.Error()
@@ -38,18 +38,31 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 // Reconcile implements [control.Daemon].
 func (d *Daemon) Reconcile(ctx context.Context, progress func(control.Progress)) (control.Reconcile, error) {
 	var sum control.Reconcile
+	var errs []error
 	pools := d.all()
 	for i, p := range pools {
 		progress(control.Progress{Object: p.conf.Name, Done: int64(i), Total: int64(len(pools))})
-		if err := p.handler.RefreshNow(ctx); err != nil {
-			return sum, fmt.Errorf("pool %q: %w", p.conf.Name, err)
-		}
-		for _, line := range p.handler.Reconcile(ctx) {
-			sum.Changes = append(sum.Changes, fmt.Sprintf("pool %q: %s", p.conf.Name, line))
-		}
-		nv, nm := p.counts(ctx)
-		sum.Volumes += nv
-		sum.Mounts += nm
+		errs = append(errs, p.reconcile(ctx, &sum))
 	}
-	return sum, nil
+	return sum, join(errs...)
+}
+
+// reconcile adds what it does to sum. Mounts are looked at although the storage is out of
+// reach.
+func (p *pool) reconcile(ctx context.Context, sum *control.Reconcile) error {
+	if !p.enter() {
+		return nil // one that is new starts with it
+	}
+	defer p.leave()
+	err := p.handler.RefreshNow(ctx)
+	for _, line := range p.handler.Reconcile(ctx) {
+		sum.Changes = append(sum.Changes, fmt.Sprintf("pool %q: %s", p.conf.Name, line))
+	}
+	nv, nm := p.counts(ctx)
+	sum.Volumes += nv
+	sum.Mounts += nm
+	if err != nil {
+		return fmt.Errorf("pool %q: %w", p.conf.Name, err)
+	}
+	return nil
 }

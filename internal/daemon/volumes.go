@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -15,26 +17,43 @@ type volumes struct {
 	d *Daemon
 }
 
-// find returns the pool that a request means.
-func (v volumes) find(name string) (*pool, error) {
-	pools := v.d.all()
-	names := make([]string, 0, len(pools))
-	for _, p := range pools {
-		names = append(names, p.conf.Name)
+// enter returns the pool that a request means, and keeps it from being closed until its
+// leave is called. While a pool is changed by a reload it waits.
+func (v volumes) enter(ctx context.Context, name string) (*pool, error) {
+	for {
+		pools := v.d.all()
+		names := make([]string, 0, len(pools))
+		for _, p := range pools {
+			names = append(names, p.conf.Name)
+		}
+		found, err := control.ResolvePool(name, names)
+		switch state := v.d.state.Load(); {
+		case state == stopping:
+			return nil, errStopping
+		case err != nil && state == starting:
+			return nil, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: starting, its pools are not all there yet")
+		case err != nil:
+			return nil, err
+		}
+		p := pools[slices.Index(names, found)]
+		if p.enter() {
+			return p, nil
+		}
+		select {
+		case <-p.replaced:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	name, err := control.ResolvePool(name, names)
-	if err != nil {
-		return nil, err
-	}
-	return pools[slices.Index(names, name)], nil
 }
 
 // Create implements [control.Volumes].
 func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (control.Volume, error) {
-	p, err := v.find(req.Pool)
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return control.Volume{}, err
 	}
+	defer p.leave()
 	if err := p.handler.Create(ctx, req.Name, req.Options); err != nil {
 		return control.Volume{}, err
 	}
@@ -45,10 +64,11 @@ func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (c
 func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
 	pools := v.d.all()
 	if req.Pool != "" {
-		p, err := v.find(req.Pool)
+		p, err := v.enter(ctx, req.Pool)
 		if err != nil {
 			return nil, err
 		}
+		defer p.leave()
 		pools = []*pool{p}
 	}
 	all := []control.Volume{}
@@ -58,7 +78,7 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 				if req.Pool == "" {
 					break // the pools that answer are worth showing; Status says what is wrong
 				}
-				return nil, err
+				return nil, fmt.Errorf("pool %q: %w", p.conf.Name, err)
 			}
 			c := p.toControl(vol)
 			c.Status = nil
@@ -70,49 +90,65 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 
 // Inspect implements [control.Volumes].
 func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (control.Volume, error) {
-	p, err := v.find(req.Pool)
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return control.Volume{}, err
 	}
+	defer p.leave()
 	return p.get(ctx, req.Name)
 }
 
 // Remove implements [control.Volumes].
 func (v volumes) Remove(ctx context.Context, req control.VolumeRequest) error {
-	p, err := v.find(req.Pool)
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return err
 	}
+	defer p.leave()
 	return p.handler.Remove(ctx, req.Name)
 }
 
 // Mount implements [control.Volumes].
 func (v volumes) Mount(ctx context.Context, req control.VolumeMountRequest) (string, error) {
-	p, err := v.find(req.Pool)
+	if req.ID == "" {
+		return "", errNoID
+	}
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return "", err
 	}
+	defer p.leave()
 	return p.handler.Mount(ctx, req.Name, req.ID)
 }
 
-// Unmount implements [control.Volumes].
+// Unmount implements [control.Volumes]. Unlike an engine, a person is told when there is
+// no such volume.
 func (v volumes) Unmount(ctx context.Context, req control.VolumeMountRequest) error {
-	p, err := v.find(req.Pool)
+	if req.ID == "" {
+		return errNoID
+	}
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return err
 	}
+	defer p.leave()
 	if _, err := p.handler.Get(ctx, req.Name); err != nil {
 		return err
 	}
 	return p.handler.Unmount(ctx, req.Name, req.ID)
 }
 
+var errStopping = errdefs.Errorf(errdefs.ErrUnavailable, "daemon: stopping")
+
+var errNoID = errdefs.Errorf(errdefs.ErrInvalid, "mount ID is empty")
+
 // Path implements [control.Volumes].
 func (v volumes) Path(ctx context.Context, req control.VolumeRequest) (string, error) {
-	p, err := v.find(req.Pool)
+	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return "", err
 	}
+	defer p.leave()
 	return p.handler.Path(ctx, req.Name)
 }
 
