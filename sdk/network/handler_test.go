@@ -65,6 +65,7 @@ func (s *script) will(verb string, do func(context.Context) error) {
 func (s *script) CreateNetwork(ctx context.Context, n Network) error {
 	return s.on(ctx, "create", n.ID)
 }
+
 func (s *script) DeleteNetwork(ctx context.Context, n Network) error {
 	return s.on(ctx, "delete", n.ID)
 }
@@ -80,6 +81,7 @@ func (s *script) DeleteEndpoint(ctx context.Context, _ Network, ep Endpoint) err
 func (s *script) Join(ctx context.Context, _ Network, ep Endpoint, _ Sandbox) (Attachment, error) {
 	return s.attachment, s.on(ctx, "join", ep.ID)
 }
+
 func (s *script) Leave(ctx context.Context, _ Network, ep Endpoint) error {
 	return s.on(ctx, "leave", ep.ID)
 }
@@ -466,8 +468,10 @@ func TestAnswersOnTheWire(t *testing.T) {
 		// A MAC that came among the options alone is told to the engine.
 		{h, wire.NetworkCreateEndpoint, `{"NetworkID":"n1","EndpointID":"e1","Options":{"com.docker.network.endpoint.macaddress":"AkIRIjNE"}}`, 200, `{"Interface":{"Address":"","AddressIPv6":"","MacAddress":"02:42:11:22:33:44"}}`},
 		{h, wire.NetworkCreateEndpoint, `{"NetworkID":"n1","EndpointID":"e2","Interface":{"Address":"10.0.0.2/24","MacAddress":"02:42:11:22:33:44"}}`, 200, `{"Interface":null}`},
-		{h, wire.NetworkJoin, `{"NetworkID":"n1","EndpointID":"e1","SandboxKey":"/x"}`, 200,
-			`{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth"},"Gateway":"10.0.0.1","StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"10.2.0.0/16","RouteType":1}]}`},
+		{
+			h, wire.NetworkJoin, `{"NetworkID":"n1","EndpointID":"e1","SandboxKey":"/x"}`, 200,
+			`{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth"},"Gateway":"10.0.0.1","StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"10.2.0.0/16","RouteType":1}]}`,
+		},
 		{h, wire.NetworkJoin, `{"NetworkID":"n9","EndpointID":"e1","SandboxKey":"/x"}`, 500, `{"Err":"network n9: endpoint e1: this plugin does not know the network"}`},
 	} {
 		status, got := post(t, tt.h, tt.method, tt.body)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"reflect"
 	"sync"
@@ -78,9 +79,7 @@ func deleteUnknownNetwork(t *testing.T, c Config) {
 
 func unknownOption(t *testing.T, c Config) {
 	bad := map[string]string{"no.driver.has.this.option": "x"}
-	for k, v := range c.BadOptions {
-		bad[k] = v
-	}
+	maps.Copy(bad, c.BadOptions)
 	for k, v := range bad {
 		d, n := c.New(t), c.network(1)
 		n.Options[k] = v

@@ -18,6 +18,7 @@ package networktest
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -108,9 +109,7 @@ func (c Config) network(i int) network.Network {
 		Options: map[string]string{},
 		IPv4:    []network.Pool{{AddressSpace: "local", Prefix: c.IPv4.Masked(), Gateway: host(c.IPv4, 1)}},
 	}
-	for k, v := range c.Options {
-		n.Options[k] = v
-	}
+	maps.Copy(n.Options, c.Options)
 	if c.IPv6.IsValid() {
 		n.IPv6 = []network.Pool{{AddressSpace: "local", Prefix: c.IPv6.Masked(), Gateway: host(c.IPv6, 1)}}
 	}
