@@ -26,7 +26,8 @@ type TCPSocket struct {
 	// Name, if not empty, announces the plugin to the engines of this host under that
 	// name for as long as it listens; Announce says where and with which files.
 	Name string
-	// Announce completes the announcement: Dir and TLS are used, the rest is known.
+	// Announce completes the announcement: Dir, Addr and TLS are used, the rest is known.
+	// With TLS, Announce.TLS is required: it is what lets an engine in.
 	Announce Announcement
 }
 
@@ -45,6 +46,10 @@ func ListenTCP(t TCPSocket) (net.Listener, error) {
 	if t.TLS == nil && !t.Insecure && !loopback(t.Addr) {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "listen %q: TCP without TLS is for loopback alone", t.Addr),
 			"give a CA, a certificate and a key, listen on 127.0.0.1, or use a unix socket")
+	}
+	if t.TLS != nil && t.Name != "" && t.Announce.TLS == nil {
+		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "announce %q: with TLS an engine needs a CA, a certificate and a key to get in", t.Name),
+			"name the engine's files, or announce the plugin by hand")
 	}
 	var conf *tls.Config
 	if t.TLS != nil {
