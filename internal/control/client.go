@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -181,13 +182,19 @@ func (c *Client) post(ctx context.Context, method string, req any) (*http.Respon
 // ErrUnreachable marks the errors of a daemon that could not be asked at all.
 var ErrUnreachable = errors.New("daemon unreachable")
 
+// unreachable says for a person why there was no answer.
 func (c *Client) unreachable(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // the rest is an address that nobody typed
+	}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "daemon: %s: permission denied", c.socket),
 			"run as root, or have the daemon give the socket to a group of yours: control.group")
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return errdefs.As(ErrUnreachable, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: went away before it answered"))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		err = errdefs.Errorf(errdefs.ErrUnavailable, "daemon: nobody listens on %s", c.socket)
 		return errdefs.Hint(errdefs.As(ErrUnreachable, err), "start it: remora daemon, or systemctl start remora")

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -64,7 +65,7 @@ func NewServer(o ServerOptions) *Server {
 	})
 	handle(s, MethodStatus, func(ctx context.Context, _ struct{}) (Status, error) { return d.Status(ctx) })
 	handle(s, MethodReload, func(ctx context.Context, _ struct{}) (Reload, error) { return d.Reload(ctx) })
-	s.mux.HandleFunc("POST /"+MethodReconcile, func(w http.ResponseWriter, r *http.Request) { stream(w, r, d.Reconcile) })
+	s.method(MethodReconcile, func(w http.ResponseWriter, r *http.Request) error { return stream(w, r, d.Reconcile) })
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)
 	}
@@ -102,24 +103,47 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // handle adds a method of one request and one answer.
 func handle[Req, Resp any](s *Server, method string, call func(context.Context, Req) (Resp, error)) {
-	s.mux.HandleFunc("POST /"+method, func(w http.ResponseWriter, r *http.Request) {
+	s.method(method, func(w http.ResponseWriter, r *http.Request) error {
 		var req Req
 		if err := read(w, r, &req); err != nil {
-			fail(w, fmt.Errorf("%s: %w", method, err))
-			return
+			return fmt.Errorf("%s: %w", method, err)
 		}
 		resp, err := call(r.Context(), req)
 		if err != nil {
-			fail(w, err)
-			return
+			return err
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(resp) // the caller is gone: nobody is left to tell
+		return nil
 	})
 }
 
+// method adds a method, whose errors are answered unless it has begun to answer itself.
+func (s *Server) method(name string, serve func(w http.ResponseWriter, r *http.Request) error) {
+	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.ErrorContext(r.Context(), "panic", slog.String("method", name), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+				fail(w, fmt.Errorf("%s: internal error: the daemon panicked, its log says where", name))
+			}
+		}()
+		if err := serve(w, r); err != nil {
+			fail(w, err)
+		}
+	})
+	s.mux.HandleFunc("/"+name, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", http.MethodPost)
+		answer(w, http.StatusMethodNotAllowed, errdefs.Errorf(errdefs.ErrInvalid, "%s: use POST, not %.20q", name, r.Method))
+	})
+}
+
+// bodyTime bounds how long a caller may take to send its request.
+const bodyTime = 30 * time.Second
+
 // read decodes the one JSON object of a request; an empty body is an empty object.
 func read(w http.ResponseWriter, r *http.Request, req any) error {
+	// A recorder in a test has no deadlines; then there is no slow caller either.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return errdefs.Errorf(errdefs.ErrInvalid, "request is larger than %d bytes", maxBody)
@@ -127,6 +151,7 @@ func read(w http.ResponseWriter, r *http.Request, req any) error {
 	if err != nil {
 		return errdefs.Errorf(errdefs.ErrInvalid, "read request: %w", err)
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // as above
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
@@ -135,8 +160,8 @@ func read(w http.ResponseWriter, r *http.Request, req any) error {
 	if err := dec.Decode(req); err != nil {
 		return errdefs.Errorf(errdefs.ErrInvalid, "request is not the JSON of this method: %w", err)
 	}
-	if dec.More() {
-		return errdefs.Errorf(errdefs.ErrInvalid, "request has more than one JSON value")
+	if _, err := dec.Token(); err != io.EOF { //nolint:errorlint // Token returns it bare
+		return errdefs.Errorf(errdefs.ErrInvalid, "request has more behind its JSON object")
 	}
 	return nil
 }
@@ -149,7 +174,10 @@ type line struct {
 }
 
 // stream answers with a line for each progress and one for the end.
-func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, func(Progress)) (Reconcile, error)) {
+func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, func(Progress)) (Reconcile, error)) error {
+	if err := read(w, r, &struct{}{}); err != nil {
+		return fmt.Errorf("%s: %w", MethodReconcile, err)
+	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	enc := json.NewEncoder(w)
 	send := func(l line) {
@@ -160,9 +188,10 @@ func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, f
 	if err != nil {
 		e := toError(err)
 		send(line{Error: &e})
-		return
+		return nil
 	}
 	send(line{Result: &result})
+	return nil
 }
 
 func toError(err error) Error {
@@ -170,9 +199,11 @@ func toError(err error) Error {
 }
 
 // fail answers with the status of the error's class.
-func fail(w http.ResponseWriter, err error) {
+func fail(w http.ResponseWriter, err error) { answer(w, statusOf(err), err) }
+
+func answer(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(statusOf(err))
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(toError(err)) // the caller is gone: nobody is left to tell
 }
 
