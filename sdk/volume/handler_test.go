@@ -199,7 +199,7 @@ func TestLinger(t *testing.T) {
 		if got := d.calls("unmount"); len(got) != 0 {
 			t.Fatalf("unmounted too early: %q", d.calls(""))
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if got := d.calls("unmount"); len(got) != 1 || len(d.calls("mount")) != 1 {
 			t.Errorf("driver: %q, want one mount and one unmount", d.calls(""))
