@@ -46,12 +46,12 @@ type app struct {
 }
 
 // Main runs the command that args ask for, without the program's own name, and returns
-// the exit status.
-func Main(args []string, env Env) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+// the exit status. SIGINT and SIGTERM end ctx for it.
+func Main(ctx context.Context, args []string, env Env) int {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	a := &app{Env: env}
-	root := a.root()
+	root := a.root() //nolint:contextcheck // a command gets the context when it runs
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		return a.report(ctx, err)

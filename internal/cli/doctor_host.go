@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -92,7 +93,7 @@ func (d *doctor) discovery(ctx context.Context) {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", addr)
 		cancel()
 		if err != nil {
-			d.fail(check, fmt.Sprintf("%s: nobody listens there, and each search of an engine waits 15 seconds for it", e.Source),
+			d.fail(check, e.Source+": nobody listens there, and each search of an engine waits 15 seconds for it",
 				"start that plugin, or: rm "+e.Source)
 			continue
 		}
@@ -152,7 +153,7 @@ func dockerVersion(ctx context.Context, path string) (engineVersion, error) {
 	if err != nil {
 		return v, fmt.Errorf("engine at %s: %w", path, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // what counts was read
+	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
 		return v, fmt.Errorf("engine at %s: %w", path, err)
 	}
@@ -184,9 +185,7 @@ func (d *doctor) podman() {
 		if err := toml.Unmarshal(b, &c); err != nil {
 			d.warn("podman", file+": "+err.Error(), "correct it")
 		}
-		for name, socket := range c.Engine.VolumePlugins {
-			known[name] = socket
-		}
+		maps.Copy(known, c.Engine.VolumePlugins)
 	}
 	for _, p := range d.conf.Pools {
 		socket := filepath.Join(d.conf.PluginDir, p.Name+".sock")

@@ -90,7 +90,7 @@ func status(err error) int {
 		return exitUnreachable
 	}
 	switch errdefs.Class(err) {
-	case errdefs.ErrNotFound:
+	case errdefs.ErrNotFound: //nolint:errorlint // Class returns the class itself
 		return exitNotFound
 	case errdefs.ErrExists, errdefs.ErrInUse:
 		return exitConflict
@@ -115,7 +115,7 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 func usageError(cmd *cobra.Command, err error) error {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
 	return argsError{errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s: %s", cmd.CommandPath(), text),
-		fmt.Sprintf("usage: %s", cmd.UseLine()))}
+		"usage: "+cmd.UseLine())}
 }
 
 // names checks for one argument at least.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,39 +41,59 @@ const (
 // Keys returns the keys of the file outside the pools.
 func Keys() []Key {
 	keys := []Key{
-		{Name: "plugin_dir", Type: typePath, Default: "/run/docker/plugins", Restart: true,
+		{
+			Name: "plugin_dir", Type: typePath, Default: "/run/docker/plugins", Restart: true,
 			Help: "where the sockets of the pools are made; engines look in the default alone",
-			set:  path(func(c *Config) *string { return &c.PluginDir })},
-		{Name: "run_dir", Type: typePath, Default: "/run/remora", Restart: true,
+			set:  path(func(c *Config) *string { return &c.PluginDir }),
+		},
+		{
+			Name: "run_dir", Type: typePath, Default: "/run/remora", Restart: true,
 			Help: "control socket, mountpoints and the ledgers of mounts; must not survive a reboot",
-			set:  path(func(c *Config) *string { return &c.RunDir })},
-		{Name: "state_dir", Type: typePath, Default: "/var/lib/remora", Restart: true,
+			set:  path(func(c *Config) *string { return &c.RunDir }),
+		},
+		{
+			Name: "state_dir", Type: typePath, Default: "/var/lib/remora", Restart: true,
 			Help: "the default place of pools, and what is remembered of them",
-			set:  path(func(c *Config) *string { return &c.StateDir })},
-		{Name: "shutdown_timeout", Type: typeDuration, Default: "9s", Restart: true,
+			set:  path(func(c *Config) *string { return &c.StateDir }),
+		},
+		{
+			Name: "shutdown_timeout", Type: typeDuration, Default: "9s", Restart: true,
 			Help: "how long a stop waits for calls in flight",
-			set:  duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
-		{Name: "log.level", Type: "debug|info|warn|error", Default: "info", Restart: true,
+			set:  duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }),
+		},
+		{
+			Name: "log.level", Type: "debug|info|warn|error", Default: "info", Restart: true,
 			Help: "the least that is logged",
-			set:  oneOf(func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error")},
-		{Name: "log.format", Type: "auto|text|json", Default: "auto", Restart: true,
+			set:  oneOf(func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
+		},
+		{
+			Name: "log.format", Type: "auto|text|json", Default: "auto", Restart: true,
 			Help: "auto is text on a terminal, else a JSON object per line",
-			set:  oneOf(func(c *Config) *string { return &c.Log.Format }, "auto", "text", "json")},
-		{Name: "socket.group", Type: typeText, Restart: true,
+			set:  oneOf(func(c *Config) *string { return &c.Log.Format }, "auto", "text", "json"),
+		},
+		{
+			Name: "socket.group", Type: typeText, Restart: true,
 			Help: "group of the plugin sockets, a name or a number; empty leaves the daemon's",
-			set:  text(func(c *Config) *string { return &c.Socket.Group })},
-		{Name: "socket.mode", Type: typeMode, Default: "0600", Restart: true,
+			set:  text(func(c *Config) *string { return &c.Socket.Group }),
+		},
+		{
+			Name: "socket.mode", Type: typeMode, Default: "0600", Restart: true,
 			Help: "mode of the plugin sockets; who can write to one commands the volumes",
-			set:  mode(func(c *Config) *fs.FileMode { return &c.Socket.Mode })},
-		{Name: "control.group", Type: typeText, Restart: true,
+			set:  mode(func(c *Config) *fs.FileMode { return &c.Socket.Mode }),
+		},
+		{
+			Name: "control.group", Type: typeText, Restart: true,
 			Help: "group that may use the command line besides root",
-			set:  text(func(c *Config) *string { return &c.Control.Group })},
+			set:  text(func(c *Config) *string { return &c.Control.Group }),
+		},
 	}
 	for _, k := range poolKeys() {
 		k.Name = "volume." + k.Name
 		set := k.setPool
-		keys = append(keys, Key{Name: k.Name, Type: k.Type, Default: k.Default, Help: k.Help,
-			set: func(c *Config, text string) error { return set(&c.Volume, text) }})
+		keys = append(keys, Key{
+			Name: k.Name, Type: k.Type, Default: k.Default, Help: k.Help,
+			set: func(c *Config, text string) error { return set(&c.Volume, text) },
+		})
 	}
 	for i := range keys {
 		keys[i].Env = envName(keys[i].Name)
@@ -88,12 +109,18 @@ type poolKey struct {
 
 func poolKeys() []poolKey {
 	return []poolKey{
-		{Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
-			poolDuration(0, func(v *Volume) *time.Duration { return &v.Linger })},
-		{Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
-			poolDuration(1, func(v *Volume) *time.Duration { return &v.MountGrace })},
-		{Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
-			poolDuration(1, func(v *Volume) *time.Duration { return &v.Refresh })},
+		{
+			Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
+			poolDuration(0, func(v *Volume) *time.Duration { return &v.Linger }),
+		},
+		{
+			Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
+			poolDuration(1, func(v *Volume) *time.Duration { return &v.MountGrace }),
+		},
+		{
+			Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
+			poolDuration(1, func(v *Volume) *time.Duration { return &v.Refresh }),
+		},
 	}
 }
 
@@ -131,13 +158,11 @@ func path(at func(*Config) *string) func(*Config, string) error {
 
 func oneOf(at func(*Config) *string, words ...string) func(*Config, string) error {
 	return func(c *Config, s string) error {
-		for _, w := range words {
-			if s == w {
-				*at(c) = s
-				return nil
-			}
+		if !slices.Contains(words, s) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is none of %s", s, strings.Join(words, ", "))
 		}
-		return errdefs.Errorf(errdefs.ErrInvalid, "%q is none of %s", s, strings.Join(words, ", "))
+		*at(c) = s
+		return nil
 	}
 }
 

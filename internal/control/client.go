@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 
@@ -106,7 +107,7 @@ func (c *Client) Reconcile(ctx context.Context, progress func(Progress)) (Reconc
 	if err != nil {
 		return Reconcile{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // what counts was read
+	defer resp.Body.Close()
 	dec := json.NewDecoder(resp.Body)
 	for {
 		var l line
@@ -135,7 +136,7 @@ func (c *Client) Page(ctx context.Context, path string) (text string, ok bool, e
 	if err != nil {
 		return "", false, c.unreachable(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // what counts was read
+	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return string(b), resp.StatusCode == http.StatusOK, err
 }
@@ -147,7 +148,7 @@ func call[Resp any](ctx context.Context, c *Client, method string, req any) (Res
 	if err != nil {
 		return out, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // what counts was read
+	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
 		return out, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: answer to %s: %w", method, err)
 	}
@@ -171,7 +172,7 @@ func (c *Client) post(ctx context.Context, method string, req any) (*http.Respon
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // what counts was read
+	defer resp.Body.Close()
 	var e Error
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&e); err != nil || e.Error == "" {
 		return nil, fmt.Errorf("daemon: answers %s to %s", resp.Status, method)
@@ -205,8 +206,8 @@ func (c *Client) unreachable(err error) error {
 // toError makes the error of the other side one of this side.
 func (e Error) toError() error {
 	err := errdefs.Named(e.Class, errors.New(e.Error))
-	for i := len(e.Hints) - 1; i >= 0; i-- {
-		err = errdefs.Hint(err, e.Hints[i])
+	for _, hint := range slices.Backward(e.Hints) {
+		err = errdefs.Hint(err, hint)
 	}
 	return err
 }

@@ -121,12 +121,7 @@ func handle[Req, Resp any](s *Server, method string, call func(context.Context, 
 // method adds a method, whose errors are answered unless it has begun to answer itself.
 func (s *Server) method(name string, serve func(w http.ResponseWriter, r *http.Request) error) {
 	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if p := recover(); p != nil {
-				s.log.ErrorContext(r.Context(), "panic", slog.String("method", name), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-				fail(w, fmt.Errorf("%s: internal error: the daemon panicked, its log says where", name))
-			}
-		}()
+		defer s.answerPanic(r.Context(), w, name)
 		if err := serve(w, r); err != nil {
 			fail(w, err)
 		}
@@ -135,6 +130,14 @@ func (s *Server) method(name string, serve func(w http.ResponseWriter, r *http.R
 		w.Header().Set("Allow", http.MethodPost)
 		answer(w, http.StatusMethodNotAllowed, errdefs.Errorf(errdefs.ErrInvalid, "%s: use POST, not %.20q", name, r.Method))
 	})
+}
+
+// answerPanic, deferred, makes an error of a panic.
+func (s *Server) answerPanic(ctx context.Context, w http.ResponseWriter, method string) {
+	if p := recover(); p != nil {
+		s.log.ErrorContext(ctx, "panic", slog.String("method", method), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		fail(w, fmt.Errorf("%s: internal error: the daemon panicked, its log says where", method))
+	}
 }
 
 // bodyTime bounds how long a caller may take to send its request.
@@ -160,7 +163,7 @@ func read(w http.ResponseWriter, r *http.Request, req any) error {
 	if err := dec.Decode(req); err != nil {
 		return errdefs.Errorf(errdefs.ErrInvalid, "request is not the JSON of this method: %w", err)
 	}
-	if _, err := dec.Token(); err != io.EOF { //nolint:errorlint // Token returns it bare
+	if _, err := dec.Token(); err != io.EOF {
 		return errdefs.Errorf(errdefs.ErrInvalid, "request has more behind its JSON object")
 	}
 	return nil
@@ -209,7 +212,7 @@ func answer(w http.ResponseWriter, status int, err error) {
 
 func statusOf(err error) int {
 	switch errdefs.Class(err) {
-	case errdefs.ErrNotFound:
+	case errdefs.ErrNotFound: //nolint:errorlint // Class returns the class itself
 		return http.StatusNotFound
 	case errdefs.ErrExists, errdefs.ErrInUse:
 		return http.StatusConflict

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -75,7 +76,7 @@ func redact(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindGroup {
 		return a // its members come here one by one
 	}
-	for _, name := range append(groups[:len(groups):len(groups)], a.Key) {
+	for _, name := range append(slices.Clip(groups), a.Key) {
 		name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
 		for _, word := range secretWords {
 			if strings.Contains(name, word) {
