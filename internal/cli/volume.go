@@ -89,8 +89,8 @@ func (a *app) ask(ctx context.Context, f func(context.Context, *control.Client) 
 	_ = f(ctx, c) // see above
 }
 
-// each does f for every name, tells what failed, and fails as the failures were: as the one
-// error where all there was to do failed in one object, partly where some worked.
+// each does f for every name and tells what failed. It fails partly where some worked, and
+// otherwise as each of them did, if they failed alike.
 func (a *app) each(args []string, f func(name string) error) error {
 	var failed []error
 	for _, name := range args {
@@ -104,11 +104,15 @@ func (a *app) each(args []string, f func(name string) error) error {
 	case len(args) == 1:
 		return failed[0]
 	}
+	all := status(failed[0])
 	for _, err := range failed {
 		a.tell(err)
+		if status(err) != all {
+			all = exitFailed
+		}
 	}
 	if len(failed) == len(args) {
-		return failure{status(errors.Join(failed...))}
+		return failure{all}
 	}
 	return failure{exitPartly}
 }
