@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
-	"github.com/remora-plugins/remora/sdk/internal/keylock"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
 
 // Handler stands between engines and a [Driver]: a [sdk.Plugin] on the one side, the
@@ -25,13 +25,13 @@ type Handler struct {
 	driver      Driver
 	options     Options
 	log         *slog.Logger
-	locks       keylock.Locks
 	index       *index
 	mounts      *mounts
 	mountpoints mountpoints
 	listing     chan struct{} // full while the driver lists its volumes
+	runner      *bounded.Runner
 	stop        context.CancelCauseFunc
-	running     sync.WaitGroup
+	background  sync.WaitGroup // ends soon after stop
 }
 
 // Volume is what a Handler knows of a volume: the driver's [Info], where it is mounted
@@ -64,6 +64,7 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		index:       newIndex(),
 		mountpoints: newMountpoints(o.MountRoot),
 		listing:     make(chan struct{}, 1),
+		runner:      &bounded.Runner{Log: o.Logger},
 	}
 	if err := h.mountpoints.open(); err != nil {
 		return nil, err
@@ -82,7 +83,7 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	h.stop = stop
 	if o.Refresh > 0 {
-		h.running.Go(func() { h.refreshLoop(background) })
+		h.background.Go(func() { h.refreshLoop(background) })
 	}
 	return h, nil
 }
@@ -107,16 +108,10 @@ func (h *Handler) firstListing(ctx context.Context) error {
 func (h *Handler) Close(ctx context.Context) error {
 	h.stop(errStopped)
 	h.mounts.stopLingering()
-	done := make(chan struct{})
-	go func() {
-		h.running.Wait()
-		close(done)
-	}()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close: calls still running in the driver: %w", context.Cause(ctx))
+	h.background.Wait()
+	err := h.runner.Wait(ctx)
+	if err != nil {
+		err = fmt.Errorf("close: %w", err)
 	}
 	err = errors.Join(err, h.mounts.ledger.close())
 	if c, ok := h.driver.(io.Closer); ok {
@@ -139,7 +134,7 @@ func (h *Handler) Ping(ctx context.Context) error {
 	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
 	defer cancel()
 	if p, ok := h.driver.(Pinger); ok {
-		_, err := inTime(ctx, h, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.Ping(ctx) })
+		_, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.Ping(ctx) })
 		return err
 	}
 	if _, loaded := h.index.list(); !loaded {
@@ -156,7 +151,7 @@ func (h *Handler) Create(ctx context.Context, name string, opts map[string]strin
 	if opts == nil {
 		opts = map[string]string{}
 	}
-	_, err := run(ctx, h, name, verb[struct{}]{name: "create", limit: h.options.LongTimeout, do: func(ctx context.Context) (struct{}, error) {
+	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "create", Limit: h.options.LongTimeout, Do: func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, redact(h.create(ctx, name, opts), opts)
 	}})
 	return err
@@ -189,7 +184,7 @@ func (h *Handler) Remove(ctx context.Context, name string) error {
 	if err := h.options.CheckName(name); err != nil {
 		return err
 	}
-	_, err := run(ctx, h, name, verb[struct{}]{name: "remove", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "remove", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, h.remove(ctx, name)
 	}})
 	return err
@@ -234,7 +229,7 @@ func (h *Handler) Get(ctx context.Context, name string) (Volume, error) {
 	defer cancel()
 	since := h.index.begin()
 	defer h.index.end()
-	info, err := inTime(ctx, h, func(ctx context.Context) (Info, error) { return h.inspect(ctx, name) })
+	info, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (Info, error) { return h.inspect(ctx, name) })
 	if err != nil {
 		return Volume{}, named(name, err)
 	}

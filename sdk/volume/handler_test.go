@@ -14,6 +14,7 @@ import (
 
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
 
 // Each verb by what it is called here and how long it may take.
@@ -62,7 +63,7 @@ func TestDriverThatHangs(t *testing.T) {
 					mustBe(t, verb, err, context.DeadlineExceeded)
 					want := v.limit
 					if !heeds && verb != "volumes" { // a look has nothing to leave half done
-						want += settle
+						want += bounded.Settle
 					}
 					if took := time.Since(start); took != want {
 						t.Errorf("answered after %v, want %v", took, want)
@@ -100,8 +101,8 @@ func TestWaitingCountsAsTime(t *testing.T) {
 		start := time.Now()
 		_, err := h.Mount(t.Context(), "a", id(1))
 		mustBe(t, "Mount", err, context.DeadlineExceeded)
-		if took := time.Since(start); took != DefaultLongTimeout+settle {
-			t.Errorf("answered after %v, want %v", took, DefaultLongTimeout+settle)
+		if took := time.Since(start); took != DefaultLongTimeout+bounded.Settle {
+			t.Errorf("answered after %v, want %v", took, DefaultLongTimeout+bounded.Settle)
 		}
 		// A third never gets the lock.
 		start = time.Now()

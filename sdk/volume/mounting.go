@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
 
 // Mount mounts the volume for the mount ID id and returns where its data lies. The
@@ -17,11 +18,11 @@ func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string
 	if err := h.options.CheckName(name); err != nil {
 		return "", err
 	}
-	return run(ctx, h, name, verb[string]{
-		name:  "mount",
-		limit: h.options.LongTimeout,
-		do:    func(ctx context.Context) (string, error) { return h.mount(ctx, name, id) },
-		undo: func(ctx context.Context) {
+	return run(ctx, h, name, bounded.Verb[string]{
+		Name:  "mount",
+		Limit: h.options.LongTimeout,
+		Do:    func(ctx context.Context) (string, error) { return h.mount(ctx, name, id) },
+		Undo: func(ctx context.Context, _ string) {
 			ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
 			defer cancel()
 			if err := h.release(ctx, name, id); err != nil {
@@ -124,7 +125,7 @@ func (h *Handler) Unmount(ctx context.Context, name, id string) error {
 	if err := h.options.CheckName(name); err != nil {
 		return err
 	}
-	_, err := run(ctx, h, name, verb[struct{}]{name: "unmount", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "unmount", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, h.release(ctx, name, id)
 	}})
 	return err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
 
 // Activated is called when an engine found the plugin, which a Docker engine does once
@@ -61,7 +63,7 @@ func (h *Handler) RefreshNow(ctx context.Context) error {
 	}
 	since := h.index.begin()
 	defer h.index.end()
-	all, err := inTime(ctx, h, func(ctx context.Context) ([]Info, error) {
+	all, err := bounded.Look(ctx, h.runner, func(ctx context.Context) ([]Info, error) {
 		defer func() { <-h.listing }()
 		var all []Info
 		for info, err := range h.driver.Volumes(ctx) {
@@ -97,7 +99,7 @@ func (h *Handler) adoptMounts(ctx context.Context) error {
 			continue
 		}
 		ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
-		_, err := inTime(ctx, h, func(ctx context.Context) (struct{}, error) {
+		_, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (struct{}, error) {
 			if mounted, err := isMount(p); err != nil || !mounted {
 				return struct{}{}, errors.Join(err, h.mountpoints.remove(p))
 			}
@@ -139,7 +141,7 @@ func (h *Handler) Reconcile(ctx context.Context) (changes []string) {
 
 // tidy brings one volume's mounts in order, and unmounts it when nobody is left.
 func (h *Handler) tidy(ctx context.Context, name string) error {
-	_, err := run(ctx, h, name, verb[struct{}]{name: "unmount", limit: h.options.ShortTimeout, do: func(ctx context.Context) (struct{}, error) {
+	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "unmount", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (struct{}, error) {
 		if err := h.dropStale(ctx, name, h.options.MountGrace); err != nil {
 			return struct{}{}, err
 		}

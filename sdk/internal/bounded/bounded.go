@@ -15,12 +15,12 @@ import (
 	"github.com/remora-plugins/remora/sdk/internal/keylock"
 )
 
-// settle is how much longer than its limit a verb may take to return an error of its
+// Settle is how much longer than its limit a verb may take to return an error of its
 // own, which says more than ours.
-const settle = time.Second
+const Settle = time.Second
 
-// Runner runs verbs for one Handler. Limit and Log are required and not changed after
-// the first use.
+// Runner runs verbs for one Handler. Log is required, and so is Limit unless every verb
+// has its own; neither is changed after the first use.
 type Runner struct {
 	// Limit bounds the wait for an object and the verb together.
 	Limit time.Duration
@@ -38,6 +38,8 @@ type Runner struct {
 type Verb[T any] struct {
 	// Name stands in front of errors that are not the driver's own.
 	Name string
+	// Limit is in the place of the Runner's; 0 keeps that.
+	Limit time.Duration
 	// Do does it. Its context ends with the limit, not when the caller hangs up.
 	Do func(context.Context) (T, error)
 	// Undo, if not nil, takes back a Do that succeeded when nobody was waiting any more.
@@ -47,18 +49,23 @@ type Verb[T any] struct {
 
 // Context bounds ctx by the limit, with a cause that a user can read.
 func (r *Runner) Context(ctx context.Context) (context.Context, context.CancelFunc) {
-	return r.within(ctx, r.Limit)
+	return within(ctx, r.Limit, r.Limit)
 }
 
-func (r *Runner) within(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc) {
+// within bounds ctx by what is left of limit.
+func within(ctx context.Context, left, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, left,
-		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the driver does not answer", r.Limit))
+		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the driver does not answer", limit))
 }
 
 // Lock waits for key within the limit.
 func (r *Runner) Lock(ctx context.Context, key string) (unlock func(), err error) {
-	wait, cancel := context.WithTimeoutCause(ctx, r.Limit,
-		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", r.Limit))
+	return r.lock(ctx, key, r.Limit)
+}
+
+func (r *Runner) lock(ctx context.Context, key string, limit time.Duration) (unlock func(), err error) {
+	wait, cancel := context.WithTimeoutCause(ctx, limit,
+		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", limit))
 	defer cancel()
 	unlock, err = r.locks.Lock(wait, key)
 	if err != nil {
@@ -112,20 +119,24 @@ type result[T any] struct {
 	err   error
 }
 
-// Run runs v when it has the key; an empty key is nobody's and need not be waited for. Where the limit passes, or the caller hangs up, it
-// returns while v goes on, and keeps the key until it ends.
+// Run runs v when it has the key; an empty key is nobody's and need not be waited for.
+// Where the limit passes, or the caller hangs up, it returns while v goes on, and keeps
+// the key until it ends.
 func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, error) {
 	var zero T
 	var err error
-	start := time.Now()
+	start, limit := time.Now(), v.Limit
+	if limit == 0 {
+		limit = r.Limit
+	}
 	unlock := func() {}
 	if key != "" {
-		if unlock, err = r.Lock(caller, key); err != nil {
+		if unlock, err = r.lock(caller, key, limit); err != nil {
 			return zero, fmt.Errorf("%s: %w", v.Name, err)
 		}
 	}
-	remaining := r.Limit - time.Since(start)
-	work, cancel := r.within(context.WithoutCancel(caller), remaining)
+	remaining := limit - time.Since(start)
+	work, cancel := within(context.WithoutCancel(caller), remaining, limit)
 	done := make(chan result[T], 1)
 	var left parting
 	r.start(func() {
@@ -140,7 +151,7 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 			return struct{}{}, nil
 		})
 	})
-	late := time.NewTimer(remaining + settle)
+	late := time.NewTimer(remaining + Settle)
 	defer late.Stop()
 	select {
 	case res := <-done:
@@ -155,6 +166,23 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 	}
 	res := <-done
 	return res.value, readable(work, res.err)
+}
+
+// Look runs an f that has no key, may run beside any other, and may ignore its context;
+// it returns when that ends.
+func Look[T any](ctx context.Context, r *Runner, f func(context.Context) (T, error)) (T, error) {
+	done := make(chan result[T], 1)
+	r.start(func() {
+		value, err := guard(ctx, r, "look", f)
+		done <- result[T]{value, err}
+	})
+	select {
+	case res := <-done:
+		return res.value, readable(ctx, res.err)
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
 }
 
 // parting decides which came first: the result, or the end of the caller's patience.
