@@ -75,6 +75,7 @@ func setup(env *testscript.Env) error {
 		"REMORA_RUN_DIR="+env.WorkDir+"/run",
 		"REMORA_STATE_DIR="+env.WorkDir+"/state",
 		"DOCKER_HOST=unix://"+env.WorkDir+"/no-docker.sock",
+		"GORACE=atexit_sleep_ms=0", // or each command takes a second more under the race detector
 	)
 	return nil
 }
