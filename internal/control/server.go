@@ -88,10 +88,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
+	silent := trackSilent(hs)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
+		waiting := time.AfterFunc(silence, silent.close)
+		defer waiting.Stop()
 		stopped <- errors.Join(hs.Shutdown(ctx), hs.Close())
 	})
 	err := hs.Serve(l)

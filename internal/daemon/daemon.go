@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d := &Daemon{options: o, log: o.Logger(conf), started: time.Now(), boot: conf, pools: map[string]*pool{}}
 	d.conf.Store(conf)
-	d.metrics = newMetrics(o.Version, d.all)
+	d.metrics = newMetrics(d)
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
@@ -165,8 +165,7 @@ func (d *Daemon) stopAll(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, p := range pools {
 		wg.Go(func() {
-			errs[i] = join(p.close(ctx), p.door.close())
-			close(p.replaced)
+			errs[i] = d.remove(ctx, p)
 		})
 	}
 	wg.Wait()
@@ -189,18 +188,6 @@ func (d *Daemon) find(name string) *pool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.pools[name]
-}
-
-func (d *Daemon) put(p *pool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.pools[p.conf.Name] = p
-}
-
-func (d *Daemon) drop(name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.pools, name)
 }
 
 // api is the control server at work.

@@ -1,107 +1,113 @@
 package daemon
 
 import (
-	"errors"
+	"context"
+	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
-	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/remora-plugins/remora/sdk"
-	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// door is the socket of a pool. It stays open while one driver takes the place of another
-// behind it: an engine that calls meanwhile waits, and sees no error.
+// door is the socket of a pool and the server at it. It stays open while one pool takes
+// the place of another behind it: an engine that calls meanwhile waits, and sees no error.
 type door struct {
-	listener interface {
-		net.Listener
-		SetDeadline(t time.Time) error
+	addr   string
+	behind atomic.Pointer[pool] // nil once there is none any more
+	stop   context.CancelFunc
+	served chan struct{} // closed when the server has ended, with err
+	err    error
+}
+
+// openDoor opens the socket of a pool, and serves the pool there.
+func (d *Daemon) openDoor(ctx context.Context, p *pool) error {
+	listener, err := d.listen(p.conf.Name)
+	if err != nil {
+		return err
+	}
+	at := &door{addr: listener.Addr().String(), served: make(chan struct{})}
+	at.put(p)
+	ctx, at.stop = context.WithCancel(context.WithoutCancel(ctx))
+	log := d.log.With(slog.String("pool", p.conf.Name))
+	server := sdk.New(sdk.Options{Logger: log, Grace: orNone(d.boot.ShutdownTimeout)}, at)
+	go func() {
+		defer close(at.served)
+		at.err = server.Serve(ctx, listener)
+	}()
+	return nil
+}
+
+// put puts a pool behind the door.
+func (d *door) put(p *pool) {
+	p.door = d
+	d.behind.Store(p)
+}
+
+// close takes no more calls, waits for those in flight, and removes the socket, unless it
+// is systemd's.
+func (d *door) close() error {
+	d.stop()
+	<-d.served // the server has a limit of its own
+	return d.err
+}
+
+// Implements implements [sdk.Plugin].
+func (d *door) Implements() string { return d.behind.Load().handler.Implements() }
+
+// Methods implements [sdk.Plugin] by the methods of the pool that is behind the door at
+// the time of the call.
+func (d *door) Methods() map[string]http.Handler {
+	methods := map[string]http.Handler{}
+	for name := range d.behind.Load().methods {
+		methods[name] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p := d.enter(r.Context())
+			if p == nil {
+				panic(http.ErrAbortHandler) // no answer is one that an engine does not take for "gone"
+			}
+			defer p.leave()
+			p.methods[name].ServeHTTP(w, r)
+		})
+	}
+	return methods
+}
+
+// Activated implements [sdk.Activator].
+func (d *door) Activated(ctx context.Context) {
+	if p := d.enter(ctx); p != nil {
+		defer p.leave()
+		p.handler.Activated(ctx)
 	}
 }
 
-// open returns a listener that accepts until it is closed, which leaves the door as it is.
-// One may be in use at a time.
-func (d *door) open() (net.Listener, error) {
-	if err := d.listener.SetDeadline(time.Time{}); err != nil {
-		return nil, err
-	}
-	return &shift{door: d, over: make(chan struct{})}, nil
-}
-
-// close closes the door for good: the socket is removed, unless it is systemd's.
-func (d *door) close() error { return d.listener.Close() }
-
-// shift is the time in which one server stands at a door.
-type shift struct {
-	door *door
-	once sync.Once
-	over chan struct{}
-}
-
-// Accept implements [net.Listener].
-func (s *shift) Accept() (net.Conn, error) {
-	conn, err := s.door.listener.Accept()
-	select {
-	case <-s.over:
-		if err != nil {
-			return nil, net.ErrClosed
+// enter returns the pool behind the door, and keeps it from being closed until its leave
+// is called. While the pool is changed it waits. It is nil when there is none any more.
+func (d *door) enter(ctx context.Context) *pool {
+	for {
+		p := d.behind.Load()
+		if p == nil || p.enter() {
+			return p
 		}
-	default:
-	}
-	return conn, err
-}
-
-// Close implements [net.Listener].
-func (s *shift) Close() (err error) {
-	s.once.Do(func() {
-		close(s.over)
-		err = s.door.listener.SetDeadline(time.Unix(1, 0)) // ends the Accept under way
-		if errors.Is(err, net.ErrClosed) {
-			err = nil
-		}
-	})
-	return err
-}
-
-// Addr implements [net.Listener].
-func (s *shift) Addr() net.Addr { return s.door.listener.Addr() }
-
-// newDoor returns the socket that systemd keeps for a pool, or else makes one.
-func (d *Daemon) newDoor(name string) (*door, error) {
-	path := d.socket(name)
-	l := d.inheritedListener(name, path)
-	if l == nil {
-		var err error
-		if l, err = sdk.ListenUnix(sdk.UnixSocket{Path: path, Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode}); err != nil {
-			return nil, err
+		select {
+		case <-p.replaced:
+		case <-ctx.Done():
+			return nil
 		}
 	}
-	door := &door{}
-	var ok bool
-	if door.listener, ok = l.(interface {
-		net.Listener
-		SetDeadline(t time.Time) error
-	}); !ok {
-		return nil, errors.Join(errdefs.Errorf(errdefs.ErrInvalid, "socket %s: not one of streams", l.Addr()), l.Close())
-	}
-	return door, nil
 }
 
-// socket is where the socket of a pool lies, unless systemd has it elsewhere.
-func (d *Daemon) socket(name string) string { return filepath.Join(d.boot.PluginDir, name+".sock") }
-
-// inheritedListener takes the socket that systemd keeps for a pool, nil for none: one that
-// is named after the pool, or lies where the pool's would.
-func (d *Daemon) inheritedListener(name, path string) net.Listener {
+// listen returns the socket that systemd keeps for a pool, or else makes one.
+func (d *Daemon) listen(name string) (net.Listener, error) {
+	path := filepath.Join(d.boot.PluginDir, name+".sock")
 	i := slices.IndexFunc(d.inherited, func(l sdk.ActivatedListener) bool {
 		return l.Name == name || l.Addr().String() == path
 	})
 	if i < 0 {
-		return nil
+		return sdk.ListenUnix(sdk.UnixSocket{Path: path, Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
 	}
 	l := d.inherited[i].Listener
 	d.inherited = slices.Delete(d.inherited, i, i+1)
-	return l
+	return l, nil
 }

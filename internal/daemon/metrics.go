@@ -12,32 +12,73 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// metrics is what the daemon tells Prometheus. Names are a promise: docs/reference has
-// them all.
+// Metric describes a metric of our own for the reference. Those of the Go runtime and of
+// the process, go_… and process_…, are as everywhere.
+type Metric struct {
+	Name string
+	// Type is "counter", "gauge" or "histogram".
+	Type   string
+	Help   string
+	Labels []string
+}
+
+// The metrics. Their names and labels are a promise.
+var (
+	buildInfo = Metric{"remora_build_info", "gauge", "Always 1, with the version that runs.", []string{"version"}}
+	requests  = Metric{
+		"remora_plugin_requests_total", "counter",
+		"Calls of engines that were answered, by the class of the answer: ok, or that of the error.",
+		[]string{"pool", "method", "code"},
+	}
+	durations = Metric{
+		"remora_plugin_request_duration_seconds", "histogram",
+		"Time from the first byte of a call to its answer.",
+		[]string{"pool", "method"},
+	}
+	poolVolumes   = Metric{"remora_pool_volumes", "gauge", "Volumes of the pool.", []string{"pool", "driver"}}
+	poolMounted   = Metric{"remora_pool_volumes_mounted", "gauge", "Volumes of the pool that are mounted.", []string{"pool", "driver"}}
+	poolReachable = Metric{
+		"remora_pool_reachable", "gauge",
+		"1 if the pool's storage answered when it was last looked at, else 0.",
+		[]string{"pool", "driver"},
+	}
+	reloadOK = Metric{
+		"remora_config_last_reload_successful", "gauge",
+		"1 if the configuration was taken over when it was last read, else 0.", nil,
+	}
+)
+
+// Metrics returns every metric of our own, by name.
+func Metrics() []Metric {
+	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted}
+}
+
+// metrics is what the daemon tells Prometheus.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 }
 
-func newMetrics(version string, pools func() []*pool) *metrics {
+func newMetrics(d *Daemon) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "remora_plugin_requests_total",
-			Help: "Calls of engines that were answered, by the class of the answer: ok, or that of the error.",
-		}, []string{"pool", "method", "code"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: requests.Name, Help: requests.Help}, requests.Labels),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "remora_plugin_request_duration_seconds",
-			Help:    "Time from the first byte of a call to its answer.",
-			Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60},
-		}, []string{"pool", "method"}),
+			Name: durations.Name, Help: durations.Help, Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60},
+		}, durations.Labels),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "remora_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version},
+		Name: buildInfo.Name, Help: buildInfo.Help, ConstLabels: prometheus.Labels{"version": d.options.Version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.duration, build, poolCollector{pools},
+	reload := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: reloadOK.Name, Help: reloadOK.Help}, func() float64 {
+		if d.confErr.Load() != nil {
+			return 0
+		}
+		return 1
+	})
+	m.registry.MustRegister(m.requests, m.duration, build, reload, poolCollector{d.all},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -63,33 +104,25 @@ type poolCollector struct {
 	pools func() []*pool
 }
 
-func (poolCollector) gauges() (volumes, mounted, reachable *prometheus.Desc) {
-	label := []string{"pool", "driver"}
-	return prometheus.NewDesc("remora_pool_volumes", "Volumes of the pool.", label, nil),
-		prometheus.NewDesc("remora_pool_volumes_mounted", "Volumes of the pool that are mounted.", label, nil),
-		prometheus.NewDesc("remora_pool_reachable", "1 if the pool's storage answered when it was last looked at, else 0.", label, nil)
-}
+func desc(m Metric) *prometheus.Desc { return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil) }
 
 // Describe implements [prometheus.Collector].
 func (c poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	v, m, r := c.gauges()
-	ch <- v
-	ch <- m
-	ch <- r
+	for _, m := range []Metric{poolVolumes, poolMounted, poolReachable} {
+		ch <- desc(m)
+	}
 }
 
 // Collect implements [prometheus.Collector].
 func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
-	volumes, mounted, reachable := c.gauges()
 	for _, p := range c.pools() {
-		labels := []string{p.conf.Name, p.conf.Driver}
-		nv, nm := p.counts(context.Background())
+		volumes, mounted := p.counts()
 		up := 1.0
 		if p.reachable() != nil {
 			up = 0
 		}
-		ch <- prometheus.MustNewConstMetric(volumes, prometheus.GaugeValue, float64(nv), labels...)
-		ch <- prometheus.MustNewConstMetric(mounted, prometheus.GaugeValue, float64(nm), labels...)
-		ch <- prometheus.MustNewConstMetric(reachable, prometheus.GaugeValue, up, labels...)
+		for m, value := range map[*Metric]float64{&poolVolumes: float64(volumes), &poolMounted: float64(mounted), &poolReachable: up} {
+			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.conf.Name, p.conf.Driver)
+		}
 	}
 }

@@ -2,10 +2,10 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -13,30 +13,27 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
-	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// pool is one configured driver at work: a driver, the Handler in front of it, and the
-// socket on which engines find it under the pool's name.
+// pool is one configured driver at work: a driver, and the Handler in front of it. Engines
+// come to it through its door, under the pool's name.
 type pool struct {
 	conf     config.Pool
 	door     *door
 	handler  *volume.Handler
+	methods  map[string]http.Handler
 	ctx      context.Context //nolint:containedctx // that of the pool's own life, which stop ends
 	stop     context.CancelFunc
-	patience time.Duration // for calls in flight, at the stop
-
-	served   chan struct{} // closed when the server has ended, with serveErr
-	serveErr error
+	patience time.Duration // with calls in flight, at the end
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
 	replaced chan struct{}
 	mu       sync.Mutex
 	closed   bool
-	calls    sync.WaitGroup // of the control API
+	calls    sync.WaitGroup // in flight
 	looking  chan struct{}  // closed when the look under way has ended, nil without one
 
 	// reach is what the last look at the storage came to.
@@ -67,12 +64,10 @@ func closeDriver(driver volume.Driver) error {
 	return nil
 }
 
-// startPool puts a Handler in front of driver and serves it at a door, a new one where none
-// is given. Where it fails, the driver is closed and the door left as it was.
-func (d *Daemon) startPool(ctx context.Context, conf config.Pool, driver volume.Driver, at *door) (*pool, error) {
-	log := d.log.With(slog.String("pool", conf.Name))
+// newPool puts a Handler in front of driver. Where it fails, the driver is closed.
+func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Driver) (*pool, error) {
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
-		Logger:     log,
+		Logger:     d.log.With(slog.String("pool", conf.Name)),
 		Observe:    d.metrics.observer(conf.Name),
 		MountRoot:  filepath.Join(d.boot.RunDir, "mounts", conf.Name),
 		Ledger:     filepath.Join(d.boot.RunDir, "ledger", conf.Name+".jsonl"),
@@ -81,34 +76,11 @@ func (d *Daemon) startPool(ctx context.Context, conf config.Pool, driver volume.
 		Refresh:    orNone(conf.Refresh),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pool %q: %w", conf.Name, errors.Join(err, closeDriver(driver)))
+		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(driver)))
 	}
-	fresh := at == nil
-	if fresh {
-		if at, err = d.newDoor(conf.Name); err != nil {
-			return nil, errors.Join(fmt.Errorf("pool %q: %w", conf.Name, err), h.Close(ctx))
-		}
-	}
-	listener, err := at.open()
-	if err != nil {
-		if fresh {
-			err = errors.Join(err, at.close())
-		}
-		return nil, errors.Join(fmt.Errorf("pool %q: %w", conf.Name, err), h.Close(ctx))
-	}
-	p := &pool{
-		conf: conf, door: at, handler: h,
-		served: make(chan struct{}), replaced: make(chan struct{}),
-		patience: d.boot.ShutdownTimeout,
-	}
+	p := &pool{conf: conf, handler: h, methods: h.Methods(), replaced: make(chan struct{}), patience: d.boot.ShutdownTimeout}
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
-	server := sdk.New(sdk.Options{Logger: log, Grace: orNone(p.patience)}, h)
-	go func() {
-		defer close(p.served)
-		p.serveErr = server.Serve(p.ctx, listener)
-	}()
 	p.look(ctx)
-	log.InfoContext(ctx, "pool serves", slog.String("driver", conf.Driver), slog.String("socket", listener.Addr().String()))
 	return p, nil
 }
 
@@ -123,17 +95,20 @@ func orNone(d time.Duration) time.Duration {
 // closeTime is how long the Handler of a pool may take to end, beside the calls in flight.
 const closeTime = 2 * time.Second
 
-// close takes no more calls, waits for those in flight, and lets go of the driver. Mounts
-// stay, for the containers that run on, and so does the door.
+// close lets no more calls in, waits for those in flight, and lets go of the driver. Mounts
+// stay, for the containers that run on. To close it again does nothing.
 func (p *pool) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.patience+closeTime,
 		fmt.Errorf("gave up after %s", p.patience+closeTime))
 	defer cancel()
 	p.mu.Lock()
+	again := p.closed
 	p.closed = true
 	p.mu.Unlock()
+	if again {
+		return nil
+	}
 	p.stop()
-	<-p.served // the server has a limit of its own
 	idle := make(chan struct{})
 	go func() {
 		p.calls.Wait()
@@ -143,7 +118,7 @@ func (p *pool) close(ctx context.Context) error {
 	case <-idle:
 	case <-ctx.Done():
 	}
-	if err := errors.Join(p.serveErr, p.handler.Close(ctx)); err != nil {
+	if err := p.handler.Close(ctx); err != nil {
 		return fmt.Errorf("pool %q: %w", p.conf.Name, err)
 	}
 	return nil
@@ -203,9 +178,9 @@ func (p *pool) look(ctx context.Context) {
 // reachable returns what the last look came to, or that the socket is not served any more.
 func (p *pool) reachable() error {
 	select {
-	case <-p.served:
-		if p.serveErr != nil {
-			return p.serveErr
+	case <-p.door.served:
+		if p.door.err != nil {
+			return p.door.err
 		}
 	default:
 	}
@@ -216,8 +191,8 @@ func (p *pool) reachable() error {
 }
 
 // counts returns how many volumes the pool has, and how many are mounted.
-func (p *pool) counts(ctx context.Context) (volumes, mounted int) {
-	for v, err := range p.handler.List(ctx) {
+func (p *pool) counts() (volumes, mounted int) {
+	for v, err := range p.handler.List(p.ctx) { // from memory
 		if err != nil {
 			return 0, 0
 		}

@@ -2,11 +2,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
@@ -17,6 +17,9 @@ import (
 // the pools that are new or changed, and only when all of that has worked puts them in
 // the place of the old.
 func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
+	if d.state.Load() == stopping { // which holds the lock for as long as calls are in flight
+		return control.Reload{}, errStopping
+	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	if d.state.Load() == stopping {
@@ -60,8 +63,11 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	d.conf.Store(next)
 	var errs []error
 	for _, p := range pools {
-		if slices.Contains(r.Removed, p.conf.Name) {
-			d.remove(ctx, p)
+		if !slices.Contains(r.Removed, p.conf.Name) {
+			continue
+		}
+		if err := d.remove(ctx, p); err != nil {
+			d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 		}
 	}
 	for _, conf := range next.Pools {
@@ -81,44 +87,60 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 
 // add starts a pool that is new.
 func (d *Daemon) add(ctx context.Context, conf config.Pool, driver volume.Driver) error {
-	p, err := d.startPool(ctx, conf, driver, nil)
-	if err == nil {
-		d.put(p)
+	p, err := d.newPool(ctx, conf, driver)
+	if err != nil {
+		return err
 	}
+	if err := d.openDoor(ctx, p); err != nil {
+		return join(fmt.Errorf("pool %q: %w", conf.Name, err), p.close(ctx))
+	}
+	d.put(ctx, p)
+	return nil
+}
+
+// put makes known a pool that is served.
+func (d *Daemon) put(ctx context.Context, p *pool) {
+	d.mu.Lock()
+	d.pools[p.conf.Name] = p
+	d.mu.Unlock()
+	d.log.InfoContext(ctx, "pool serves", slog.String("pool", p.conf.Name), slog.String("driver", p.conf.Driver),
+		slog.String("socket", p.door.addr))
+}
+
+// remove ends a pool with all that is under way in it, and forgets it.
+func (d *Daemon) remove(ctx context.Context, p *pool) error {
+	err := p.door.close()
+	if err != nil {
+		err = fmt.Errorf("pool %q: %w", p.conf.Name, err)
+	}
+	err = join(err, p.close(ctx))
+	p.door.behind.Store(nil)
+	d.mu.Lock()
+	delete(d.pools, p.conf.Name)
+	d.mu.Unlock()
+	close(p.replaced)
 	return err
 }
 
-// remove closes a pool and its door.
-func (d *Daemon) remove(ctx context.Context, p *pool) {
-	err := errors.Join(p.close(ctx), p.door.close())
-	if err != nil {
-		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
-	}
-	d.drop(p.conf.Name)
-	close(p.replaced)
-}
-
-// replace closes a pool and starts another at its door. Where that fails the old one is
-// started again.
+// replace closes a pool and starts another behind its door. Where that fails the old one
+// is started again.
 func (d *Daemon) replace(ctx context.Context, old *pool, conf config.Pool, driver volume.Driver) error {
-	defer close(old.replaced)
 	if err := old.close(ctx); err != nil {
 		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 	}
-	p, err := d.startPool(ctx, conf, driver, old.door)
-	if err == nil {
-		d.put(p)
-		return nil
+	p, err := d.newPool(ctx, conf, driver)
+	if err != nil {
+		again, openErr := d.openDriver(ctx, old.conf)
+		if openErr == nil {
+			p, openErr = d.newPool(ctx, old.conf, again)
+		}
+		if openErr != nil {
+			return join(err, openErr, d.remove(ctx, old))
+		}
 	}
-	again, openErr := d.openDriver(ctx, old.conf)
-	if openErr == nil {
-		p, openErr = d.startPool(ctx, old.conf, again, old.door)
-	}
-	if openErr != nil {
-		d.drop(conf.Name)
-		return join(err, openErr, old.door.close())
-	}
-	d.put(p)
+	old.door.put(p)
+	d.put(ctx, p)
+	close(old.replaced)
 	return err
 }
 
@@ -191,14 +213,11 @@ func needRestart(boot, next *config.Config) []string {
 type joined []error
 
 func (j joined) Error() string {
-	text := ""
-	for i, err := range j {
-		if i > 0 {
-			text += "; "
-		}
-		text += err.Error()
+	texts := make([]string, 0, len(j))
+	for _, err := range j {
+		texts = append(texts, err.Error())
 	}
-	return text
+	return strings.Join(texts, "; ")
 }
 
 func (j joined) Unwrap() []error { return j }

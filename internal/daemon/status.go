@@ -25,8 +25,8 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		s.ConfigError = (*err).Error()
 	}
 	for _, p := range d.all() {
-		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.door.listener.Addr().String(), Reachable: true}
-		c.Volumes, c.Mounted = p.counts(ctx)
+		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.door.addr, Reachable: true}
+		c.Volumes, c.Mounted = p.counts()
 		if err := p.reachable(); err != nil {
 			c.Reachable, c.Error = false, err.Error()
 		}
@@ -58,7 +58,7 @@ func (p *pool) reconcile(ctx context.Context, sum *control.Reconcile) error {
 	for _, line := range p.handler.Reconcile(ctx) {
 		sum.Changes = append(sum.Changes, fmt.Sprintf("pool %q: %s", p.conf.Name, line))
 	}
-	nv, nm := p.counts(ctx)
+	nv, nm := p.counts()
 	sum.Volumes += nv
 	sum.Mounts += nm
 	if err != nil {

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+func (h *host) metrics() (map[string]*dto.MetricFamily, string) {
+	h.t.Helper()
+	text, ok, err := h.page("/metrics")
+	if err != nil || !ok {
+		h.t.Fatalf("metrics: %v %v", ok, err)
+	}
+	p := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := p.TextToMetricFamilies(strings.NewReader(text))
+	h.must(err)
+	return families, text
+}
+
+// value returns that of the metric with these values of its labels.
+func value(t *testing.T, f *dto.MetricFamily, labels ...string) float64 {
+	t.Helper()
+	for _, m := range f.GetMetric() {
+		var have []string
+		for _, l := range m.GetLabel() { // sorted by name
+			have = append(have, l.GetName()+"="+l.GetValue())
+		}
+		if slices.Equal(have, labels) {
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	t.Errorf("%s: no metric with %q", f.GetName(), labels)
+	return -1
+}
+
+func TestMetrics(t *testing.T) {
+	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n")
+	ctx := t.Context()
+	h.must(h.plugin("a").Create(ctx, "one", nil))
+	h.must(h.plugin("a").Create(ctx, "two", nil))
+	if err := h.plugin("a").Create(ctx, "../x", nil); err == nil {
+		t.Error("made ../x")
+	}
+	if err := h.plugin("b").Create(ctx, "one", nil); err == nil {
+		t.Error("made a volume where no disk is")
+	}
+	_, err := h.plugin("a").Mount(ctx, "one", "someone")
+	h.must(err)
+	families, text := h.metrics()
+	for _, want := range []struct {
+		name   string
+		value  float64
+		labels []string
+	}{
+		{"remora_build_info", 1, []string{"version=v1.2.3"}},
+		{"remora_config_last_reload_successful", 1, nil},
+		{"remora_plugin_requests_total", 2, []string{"code=ok", "method=VolumeDriver.Create", "pool=a"}},
+		{"remora_plugin_requests_total", 1, []string{"code=invalid", "method=VolumeDriver.Create", "pool=a"}},
+		{"remora_plugin_requests_total", 1, []string{"code=unavailable", "method=VolumeDriver.Create", "pool=b"}},
+		{"remora_plugin_requests_total", 1, []string{"code=ok", "method=VolumeDriver.Mount", "pool=a"}},
+		{"remora_plugin_request_duration_seconds", 3, []string{"method=VolumeDriver.Create", "pool=a"}},
+		{"remora_pool_volumes", 2, []string{"driver=dir", "pool=a"}},
+		{"remora_pool_volumes_mounted", 1, []string{"driver=dir", "pool=a"}},
+		{"remora_pool_reachable", 1, []string{"driver=dir", "pool=a"}},
+		{"remora_pool_reachable", 0, []string{"driver=dir", "pool=b"}},
+	} {
+		if got := value(t, families[want.name], want.labels...); got != want.value {
+			t.Errorf("%s%v is %v, want %v", want.name, want.labels, got, want.value)
+		}
+	}
+
+	// What the reference says is what there is.
+	ours := map[string]bool{}
+	for _, m := range Metrics() {
+		ours[m.Name] = true
+		f := families[m.Name]
+		if f == nil {
+			t.Errorf("%s is in the reference alone", m.Name)
+			continue
+		}
+		if f.GetHelp() != m.Help || strings.ToLower(f.GetType().String()) != m.Type {
+			t.Errorf("%s: %s, %q; the reference says %s, %q", m.Name, f.GetType(), f.GetHelp(), m.Type, m.Help)
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		if !slices.Equal(labels, slices.Sorted(slices.Values(m.Labels))) {
+			t.Errorf("%s has the labels %v, the reference says %v", m.Name, labels, m.Labels)
+		}
+	}
+	for name := range families {
+		if strings.HasPrefix(name, "remora_") && !ours[name] {
+			t.Errorf("%s is not in the reference", name)
+		}
+	}
+	if !slices.IsSortedFunc(Metrics(), func(a, b Metric) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Error("the reference is not in order")
+	}
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	h.must(err)
+	for _, p := range problems {
+		t.Errorf("promlint: %s: %s", p.Metric, p.Text)
+	}
+}
+
+// newLookedAt returns a pool that can be looked at, and closes it when its test ends.
+func newLookedAt(t *testing.T, ping func(context.Context) error) *pool {
+	d := newMemory()
+	d.ping = ping
+	h, err := volume.NewHandler(t.Context(), d, volume.Options{Refresh: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pool{handler: h, door: &door{served: make(chan struct{})}, patience: time.Minute}
+	p.ctx, p.stop = context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		if err := p.close(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return p
+}
+
+func TestLookAtStorageThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pings atomic.Int32
+		back := make(chan struct{})
+		p := newLookedAt(t, func(context.Context) error {
+			pings.Add(1)
+			<-back
+			return nil
+		})
+		start := time.Now()
+		for range 3 {
+			p.look(t.Context())
+		}
+		if took := time.Since(start); took != 3*lookTime {
+			t.Errorf("three looks took %s, want %s", took, 3*lookTime)
+		}
+		if n := pings.Load(); n != 1 {
+			t.Errorf("%d looks hang, want one", n)
+		}
+		if err := p.reachable(); err == nil || err.Error() != "storage does not answer within 5s" {
+			t.Errorf("storage that hangs: %v", err)
+		}
+		close(back)
+		synctest.Wait()
+		if err := p.reachable(); err != nil {
+			t.Errorf("storage that is back: %v", err)
+		}
+	})
+}
+
+// One who asks and does not wait for the answer says nothing of the storage.
+func TestLookByOneWhoHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		p := newLookedAt(t, func(context.Context) error { <-block; return nil })
+		p.reach.Store(new(error))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		p.look(ctx)
+		if err := p.reachable(); err != nil {
+			t.Errorf("reachable: %v", err)
+		}
+		close(block)
+	})
+}
