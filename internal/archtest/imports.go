@@ -98,7 +98,7 @@ var leaves = []string{"sdk", "internal/state", "internal/mount", "internal/run",
 var layerTable = []layer{
 	{dir: "cmd", only: []string{"internal/daemon", "internal/cli", "drivers/all"}},
 	{dir: "internal/cli", by: []string{"cmd", "internal/docsgen"}},
-	{dir: "internal/daemon", by: []string{"cmd", "internal/cli"}},
+	{dir: "internal/daemon", by: []string{"cmd", "internal/cli", "internal/docsgen"}},
 	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen"}},
 	{dir: "internal/testenv", by: []string{"internal/testreport"}, tests: true},
 	{dir: "internal/state", only: leaves},

@@ -10,11 +10,16 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/cli"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/daemon"
 )
 
 // pages returns the text of every page by the name of its file.
 func pages(drivers []catalog.Volume) map[string]string {
-	return map[string]string{"cli.md": commands(cli.Root(drivers)), "config.md": configuration(drivers)}
+	return map[string]string{
+		"cli.md":     commands(cli.Root(drivers)),
+		"config.md":  configuration(drivers),
+		"metrics.md": metrics(daemon.Metrics()),
+	}
 }
 
 // generated stands at the top of every page.
@@ -128,6 +133,19 @@ func configuration(drivers []catalog.Volume) string {
 		fmt.Fprintf(&b, "\n## Driver %s\n\n%s. [More about it](../../drivers/volume/%s/README.md).\n", d.Name(), upper(d.Doc()), d.Name())
 		table(&b, "Keys of a pool", d.Keys())
 		table(&b, "Options of a volume (`-o KEY=VALUE`)", d.Options())
+	}
+	return b.String()
+}
+
+func metrics(all []daemon.Metric) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, metricsHead, generated)
+	for _, m := range all {
+		labels := "none"
+		if len(m.Labels) > 0 {
+			labels = code(strings.Join(m.Labels, "`, `"))
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, cell.Replace(m.Help))
 	}
 	return b.String()
 }

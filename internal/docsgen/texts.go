@@ -73,3 +73,20 @@ volumes are completed too, by asking the daemon.
 remora completion bash > /etc/bash_completion.d/remora
 ` + "```" + `
 `
+
+// metricsHead takes the mark of generated pages.
+const metricsHead = `%s# The metrics
+
+The daemon tells them in the format of Prometheus on its control socket:
+
+` + "```sh" + `
+curl --unix-socket /run/remora/control.sock http://remora/metrics
+` + "```" + `
+
+Names and labels are a promise. Beside these there are those of the Go runtime (` + "`go_…`" + `) and of the process
+(` + "`process_…`" + `), as everywhere. ` + "`/healthz`" + ` answers 200 while the process does, ` + "`/readyz`" + ` while every pool's storage is in
+reach, and otherwise 503 with the pools of which it is not.
+
+| Metric | Type | Labels | What it is |
+|---|---|---|---|
+`
