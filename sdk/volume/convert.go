@@ -87,5 +87,5 @@ func (h *Handler) wireList(context.Context, *struct{}) (rpc.Raw, error) {
 	if !loaded {
 		return nil, errNotListed()
 	}
-	return encodeList(all, h.mounts.mountpoints()), nil
+	return h.answer.list(all, h.elsewhere()), nil
 }

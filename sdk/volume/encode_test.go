@@ -50,6 +50,54 @@ func TestListIsEncodedAsTheWireHasIt(t *testing.T) {
 	}
 }
 
+func TestListIsAnsweredAnewAfterEachChange(t *testing.T) {
+	h := &Handler{index: newIndex(), mounts: newMounts(&ledger{live: map[string]record{}})}
+	h.index.merge(0, nil, nil)
+	list := func() string {
+		t.Helper()
+		b, err := h.wireList(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := h.wireList(t.Context(), nil)
+		if err != nil || &again[0] != &b[0] {
+			t.Errorf("without a change the answer was made again, %v", err)
+		}
+		return string(b)
+	}
+	mount := func(name, mountpoint string) {
+		t.Helper()
+		r := record{Volume: name, Mountpoint: mountpoint}
+		if mountpoint != "" {
+			r.Refs = map[string]ref{"id": {Count: 1}}
+		}
+		if err := h.mounts.set(&mounted{record: r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		name   string
+		change func()
+		want   string
+	}{
+		{"nothing", func() {}, `{"Volumes":[],"Err":""}`},
+		{"created", func() { h.index.put(Info{Name: "b"}) }, `{"Volumes":[{"Name":"b"}],"Err":""}`},
+		{"another created", func() { h.index.put(Info{Name: "a", Mountpoint: "/a"}) }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"},{"Name":"b"}],"Err":""}`},
+		{"mounted", func() { mount("b", "/run/b") }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"},{"Name":"b","Mountpoint":"/run/b"}],"Err":""}`},
+		{"mounted where it lies", func() { mount("a", "/a") }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"},{"Name":"b","Mountpoint":"/run/b"}],"Err":""}`},
+		{"mounted in another place", func() { mount("b", "/run/c") }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"},{"Name":"b","Mountpoint":"/run/c"}],"Err":""}`},
+		{"unmounted", func() { mount("b", "") }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"},{"Name":"b"}],"Err":""}`},
+		{"removed", func() { h.index.drop("b") }, `{"Volumes":[{"Name":"a","Mountpoint":"/a"}],"Err":""}`},
+		{"moved", func() { h.index.put(Info{Name: "a", Mountpoint: "/z"}); mount("a", "") }, `{"Volumes":[{"Name":"a","Mountpoint":"/z"}],"Err":""}`},
+		{"all gone", func() { h.index.drop("a") }, `{"Volumes":[],"Err":""}`},
+	} {
+		step.change()
+		if got := list(); got != step.want+"\n" {
+			t.Errorf("%s: %s, want %s", step.name, got, step.want)
+		}
+	}
+}
+
 func BenchmarkList(b *testing.B) {
 	all := make([]Info, 100_000)
 	for i := range all {

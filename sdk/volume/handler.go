@@ -28,6 +28,7 @@ type Handler struct {
 	index       *index
 	mounts      *mounts
 	mountpoints mountpoints
+	answer      answer
 	listing     chan struct{} // full while the driver lists its volumes
 	runner      *bounded.Runner
 	stop        context.CancelCauseFunc

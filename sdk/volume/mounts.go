@@ -87,17 +87,6 @@ func (m *mounts) names() []string {
 	return slices.Collect(maps.Keys(m.table))
 }
 
-// mountpoints returns where the volumes that are mounted lie, by name.
-func (m *mounts) mountpoints() map[string]string {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	points := make(map[string]string, len(m.table))
-	for name, r := range m.table {
-		points[name] = r.Mountpoint
-	}
-	return points
-}
-
 // podmanID is the one mount ID that Podman has for all its containers, the SHA-256 of
 // "placeholder\n" (podman libpod/define: VolumeDriverID). It counts by itself.
 const podmanID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
