@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +24,11 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"remora": main, "answer": answer})
+	programs := map[string]func(){"remora": main, "answer": answer}
+	if _, err := exec.LookPath("curl"); err != nil || filepath.Base(os.Args[0]) == "curl" {
+		programs["curl"] = curl
+	}
+	testscript.Main(m, programs)
 }
 
 // TestScripts runs testdata/*.txtar. Each script has a configuration, a run directory
@@ -69,6 +75,9 @@ func setup(env *testscript.Env) error {
 			return err
 		}
 	}
+	env.Defer(func() { // what a script that failed has left mounted
+		_ = syscall.Unmount(env.WorkDir+"/run/mem/remora/data", syscall.MNT_DETACH)
+	})
 	env.Vars = append(env.Vars,
 		"REMORA_CONFIG="+conf, // and not the machine's
 		"REMORA_PLUGIN_DIR="+env.WorkDir+"/p",
