@@ -20,10 +20,18 @@ func TestAnnounceFiles(t *testing.T) {
 	}{
 		{"unix", Announcement{Addr: "unix:///run/p.sock"}, "p.spec", "unix:///run/p.sock\n"},
 		{"tcp", Announcement{Addr: "tcp://127.0.0.1:8080"}, "p.spec", "tcp://127.0.0.1:8080\n"},
-		{"https", Announcement{Addr: "https://h:1", TLS: &ClientTLS{CAFile: "/ca", CertFile: "/c", KeyFile: "/k"}}, "p.json",
-			"{\n  \"Name\": \"p\",\n  \"Addr\": \"https://h:1\",\n  \"TLSConfig\": {\n    \"CAFile\": \"/ca\",\n    \"CertFile\": \"/c\",\n    \"KeyFile\": \"/k\"\n  }\n}\n"},
-		{"verifies nothing", Announcement{Addr: "https://h:1", TLS: &ClientTLS{InsecureSkipVerify: true}}, "p.json",
-			"{\n  \"Name\": \"p\",\n  \"Addr\": \"https://h:1\",\n  \"TLSConfig\": {\n    \"InsecureSkipVerify\": true\n  }\n}\n"},
+		{
+			"https",
+			Announcement{Addr: "https://h:1", TLS: &ClientTLS{CAFile: "/ca", CertFile: "/c", KeyFile: "/k"}},
+			"p.json",
+			"{\n  \"Name\": \"p\",\n  \"Addr\": \"https://h:1\",\n  \"TLSConfig\": {\n    \"CAFile\": \"/ca\",\n    \"CertFile\": \"/c\",\n    \"KeyFile\": \"/k\"\n  }\n}\n",
+		},
+		{
+			"verifies nothing",
+			Announcement{Addr: "https://h:1", TLS: &ClientTLS{InsecureSkipVerify: true}},
+			"p.json",
+			"{\n  \"Name\": \"p\",\n  \"Addr\": \"https://h:1\",\n  \"TLSConfig\": {\n    \"InsecureSkipVerify\": true\n  }\n}\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -88,9 +96,18 @@ func TestAnnouncementOfAnotherIsKept(t *testing.T) {
 func TestAnnouncementsThatAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	for _, a := range []Announcement{
-		{Addr: "tcp://h:1"}, {Name: "../p", Addr: "tcp://h:1"}, {Name: ".p", Addr: "tcp://h:1"}, {Name: "p\x00", Addr: "tcp://h:1"},
-		{Name: "p"}, {Name: "p", Addr: "/run/p.sock"}, {Name: "p", Addr: "unix://run/p.sock"}, {Name: "p", Addr: "unix://"},
-		{Name: "p", Addr: "tcp://h"}, {Name: "p", Addr: "npipe:////./pipe/p"}, {Name: "p", Addr: "tcp://h:1\n"}, {Name: "p", Addr: "ftp://h:1"},
+		{Addr: "tcp://h:1"},
+		{Name: "../p", Addr: "tcp://h:1"},
+		{Name: ".p", Addr: "tcp://h:1"},
+		{Name: "p\x00", Addr: "tcp://h:1"},
+		{Name: "p"},
+		{Name: "p", Addr: "/run/p.sock"},
+		{Name: "p", Addr: "unix://run/p.sock"},
+		{Name: "p", Addr: "unix://"},
+		{Name: "p", Addr: "tcp://h"},
+		{Name: "p", Addr: "npipe:////./pipe/p"},
+		{Name: "p", Addr: "tcp://h:1\n"},
+		{Name: "p", Addr: "ftp://h:1"},
 	} {
 		a.Dir = dir
 		if _, err := Announce(a); !errors.Is(err, errdefs.ErrInvalid) {

@@ -82,7 +82,7 @@ func call(t *testing.T, c *http.Client, url string) (status int, body string, er
 // serve serves plugins on a socket until stop, which returns what Serve did.
 func serve(t *testing.T, o Options, l net.Listener, plugins ...Plugin) (stop func() error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
 	go func() { served <- New(o, plugins...).Serve(ctx, l) }()
 	stop = sync.OnceValue(func() error {

@@ -90,8 +90,10 @@ func (a *authority) client(t *testing.T, trusted *authority) *tls.Config {
 	cert, key := a.sign(t, "client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	pool := x509.NewCertPool()
 	pool.AddCert(trusted.cert)
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: pool,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
+	}
 }
 
 func TestMutualTLS(t *testing.T) {

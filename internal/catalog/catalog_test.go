@@ -74,8 +74,11 @@ func TestDecodeErrors(t *testing.T) {
 		opts map[string]string
 		want string
 	}{
-		{"unknown and near", map[string]string{"moed": "1"},
-			`unknown option "moed", did you mean "mode"? (there are: flags, kind, level, mode, password, path, size, sync, uid, wait)`},
+		{
+			"unknown and near",
+			map[string]string{"moed": "1"},
+			`unknown option "moed", did you mean "mode"? (there are: flags, kind, level, mode, password, path, size, sync, uid, wait)`,
+		},
 		{"unknown by case", map[string]string{"Size": "1"}, `did you mean "size"?`},
 		{"unknown and far", map[string]string{"encryption": "on"}, `unknown option "encryption" (there are: flags,`},
 		{"newline in key", map[string]string{"a\nb": "1"}, `unknown option "a\nb"`},

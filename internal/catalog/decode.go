@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -67,7 +68,7 @@ func (f field) value(noun string, raw any) (reflect.Value, error) {
 	case string:
 		text = raw
 	case bool:
-		text, ok = fmt.Sprint(raw), f.parser.truth
+		text, ok = strconv.FormatBool(raw), f.parser.truth
 	case int64, int:
 		text, ok = fmt.Sprint(raw), f.parser.number
 	case []any:

@@ -157,16 +157,22 @@ func newField(t reflect.Type, sf reflect.StructField) field {
 func parserOf(t reflect.Type) (parser, bool) {
 	switch t {
 	case reflect.TypeFor[Bytes]():
-		return parser{name: "size", want: "a size such as 512m or 10g", number: true,
-			parse: func(s string) (any, error) { return ParseBytes(s) }}, true
+		return parser{
+			name: "size", want: "a size such as 512m or 10g", number: true,
+			parse: func(s string) (any, error) { return ParseBytes(s) },
+		}, true
 	case reflect.TypeFor[time.Duration]():
-		return parser{name: "duration", want: "a duration such as 90s or 5m",
-			parse: func(s string) (any, error) { return time.ParseDuration(s) }}, true
+		return parser{
+			name: "duration", want: "a duration such as 90s or 5m",
+			parse: func(s string) (any, error) { return time.ParseDuration(s) },
+		}, true
 	case reflect.TypeFor[fs.FileMode]():
 		return parser{name: "mode", want: `an octal mode such as "0755"`, parse: parseMode}, true
 	case reflect.TypeFor[Secret]():
-		return parser{name: "secret", want: "text",
-			parse: func(s string) (any, error) { return NewSecret(s), nil }}, true
+		return parser{
+			name: "secret", want: "text",
+			parse: func(s string) (any, error) { return NewSecret(s), nil },
+		}, true
 	case reflect.TypeFor[[]string]():
 		return parser{name: "list", want: "a list of texts", list: true, parse: parseList}, true
 	}

@@ -225,12 +225,12 @@ func TestClassify(t *testing.T) {
 		syscall.ENOENT: errdefs.ErrNotFound, syscall.EDQUOT: errdefs.ErrUnavailable, syscall.EINVAL: nil,
 	} {
 		err := &fs.PathError{Op: "open", Path: "/x", Err: errno}
-		if got := state.Classify(err); errdefs.Class(got) != want || got.Error() != err.Error() {
+		if got := state.Classify(err); !errors.Is(errdefs.Class(got), want) || got.Error() != err.Error() {
 			t.Errorf("%v: class %v, text %q", errno, errdefs.Class(got), got)
 		}
 	}
 	kept := errdefs.As(errdefs.ErrInvalid, syscall.ENOENT)
-	if got := state.Classify(kept); errdefs.Class(got) != errdefs.ErrInvalid {
+	if got := state.Classify(kept); !errors.Is(errdefs.Class(got), errdefs.ErrInvalid) {
 		t.Errorf("a class was replaced by %v", errdefs.Class(got))
 	}
 	if state.Classify(nil) != nil {

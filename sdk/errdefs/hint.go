@@ -26,7 +26,7 @@ func Hints(err error) []string {
 		if h, ok := err.(*hinted); ok { //nolint:errorlint // walks the chain itself
 			hints = append(hints, h.hint)
 		}
-		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // walks the chain itself
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
 				hints = append(hints, Hints(e)...)
 			}

@@ -34,7 +34,7 @@ func (h *Handler) elsewhere() map[string]string {
 	points := map[string]string{}
 	for _, name := range h.mounts.names() {
 		p := h.mounts.get(name).Mountpoint
-		if info, _, _ := h.index.get(name); p != "" && p != info.Mountpoint {
+		if info, _ := h.index.get(name); p != "" && p != info.Mountpoint {
 			points[name] = p
 		}
 	}

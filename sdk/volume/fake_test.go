@@ -147,7 +147,7 @@ func newTestHandler(t *testing.T, d Driver, o Options) *Handler {
 		t.Fatalf("NewHandler: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := h.Close(context.Background()); err != nil {
+		if err := h.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})

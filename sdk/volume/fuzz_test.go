@@ -121,11 +121,12 @@ func FuzzVolumeWire(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer h.Close(t.Context()) //nolint:errcheck // holds nothing
+		defer h.Close(t.Context())
 		for _, method := range methods {
 			w := func() (w interface {
 				Result() *http.Response
-			}) {
+			},
+			) {
 				defer func() {
 					if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares so
 						t.Fatalf("%s of %q: %v", method, body, p)

@@ -162,7 +162,7 @@ func (h *Handler) create(ctx context.Context, name string, opts map[string]strin
 	if err := h.driver.Create(ctx, name, opts); err != nil {
 		return err
 	}
-	info, known, _ := h.index.get(name)
+	info, known := h.index.get(name)
 	info.Name = name
 	if i, ok := h.driver.(Inspector); ok {
 		seen, err := i.Inspect(ctx, name)
@@ -223,7 +223,7 @@ func (h *Handler) Get(ctx context.Context, name string) (Volume, error) {
 		// No volume can have this name, and to ask for it is no mistake of an engine.
 		return Volume{}, errdefs.As(errdefs.ErrNotFound, err)
 	}
-	if info, ok, _ := h.index.get(name); ok {
+	if info, ok := h.index.get(name); ok {
 		return h.volume(info), nil
 	}
 	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,10 +72,8 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		if !strings.Contains(string(table), " "+device+" ") {
 			continue
 		}
-		for _, e := range parseMountinfo(table) {
-			if holds(e) {
-				return true, true
-			}
+		if slices.ContainsFunc(parseMountinfo(table), holds) {
+			return true, true
 		}
 	}
 	return false, true

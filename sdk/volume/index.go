@@ -28,11 +28,11 @@ func newIndex() *index {
 	return &index{volumes: map[string]stamped{}, gone: map[string]uint64{}}
 }
 
-func (x *index) get(name string) (info Info, ok, loaded bool) {
+func (x *index) get(name string) (info Info, ok bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	s, ok := x.volumes[name]
-	return s.Info, ok, x.loaded
+	return s.Info, ok
 }
 
 func (x *index) put(info Info) {

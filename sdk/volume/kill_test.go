@@ -98,7 +98,7 @@ func count(counts map[string]int, sign, key string) {
 func readCounts(t *testing.T, path string, b []byte) map[string]int {
 	t.Helper()
 	l := mustOpen(t, path) // what it reads
-	defer l.close()        //nolint:errcheck // closed again by its cleanup
+	defer l.close()        // and again by its cleanup
 	got := map[string]int{}
 	for _, r := range l.all() {
 		for id, ref := range r.Refs {

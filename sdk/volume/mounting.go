@@ -79,7 +79,7 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 // all times, and has the driver mount.
 func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 	var target string
-	if info, _, _ := h.index.get(name); info.Mountpoint == "" || h.mountpoints.ours(info.Mountpoint) {
+	if info, _ := h.index.get(name); info.Mountpoint == "" || h.mountpoints.ours(info.Mountpoint) {
 		var err error
 		if target, err = h.mountpoints.make(name); err != nil {
 			return "", err
@@ -141,7 +141,8 @@ func (h *Handler) release(ctx context.Context, name, id string) error {
 		return h.mounts.set(rec)
 	}
 	if h.options.Linger > 0 {
-		rec.linger = time.AfterFunc(h.options.Linger, func() { h.lingered(name) })
+		after := context.WithoutCancel(ctx)
+		rec.linger = time.AfterFunc(h.options.Linger, func() { h.lingered(after, name) })
 		return h.mounts.set(rec)
 	}
 	// The count is written only when the unmount is done: it is what a restart would have
@@ -165,9 +166,9 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 }
 
 // lingered unmounts a volume that was left alone for the time of Linger.
-func (h *Handler) lingered(name string) {
+func (h *Handler) lingered(ctx context.Context, name string) {
 	if h.mounts.lingered(name) {
-		_ = h.tidy(context.Background(), name) // logged there, and tried again by Reconcile
+		_ = h.tidy(ctx, name) // logged there, and tried again by Reconcile
 	}
 }
 

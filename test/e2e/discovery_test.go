@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 // TestDiscovery announces plugins in every form that an engine knows, right and wrong, and
 // looks at what a user sees.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, engine...)
 	bin := filepath.Join(t.TempDir(), "plugin")
 	build := exec.Command("go", "build", "-o", bin, "github.com/remora-plugins/remora/test/e2e/plugin")
@@ -70,21 +72,30 @@ func TestDiscovery(t *testing.T) {
 	})
 	// Each of these costs the 15 seconds for which an engine tries; at the same time all
 	// together do.
+	//
+	// With TLS 1.3 a caller has sent its request when it is refused: it sees the alert, or
+	// that nobody read what it sent, whichever comes first.
 	for name, tt := range map[string]struct {
 		args []string
 		says string
 	}{
-		"wrongca": {[]string{"-tcp", "127.0.0.1:8444", "-tls", pki.server(), "-client-tls", other.ca() + "," + pki.certAndKey()},
-			"certificate signed by unknown authority"},
-		"wrongcaller": {[]string{"-tcp", "127.0.0.1:8445", "-tls", pki.server(), "-client-tls", pki.ca() + "," + other.certAndKey()}, "tls"},
-		"wrongname": {[]string{"-tcp", "127.0.0.1:8446", "-tls", stranger.server(), "-client-tls", stranger.client()},
-			"certificate is valid for 10.1.2.3, not 127.0.0.1"},
+		"wrongca": {
+			[]string{"-tcp", "127.0.0.1:8444", "-tls", pki.server(), "-client-tls", other.ca() + "," + pki.certAndKey()},
+			"certificate signed by unknown authority",
+		},
+		"wrongcaller": {[]string{"-tcp", "127.0.0.1:8445", "-tls", pki.server(), "-client-tls", pki.ca() + "," + other.certAndKey()}, "tls: |connection reset by peer"},
+		"wrongname": {
+			[]string{"-tcp", "127.0.0.1:8446", "-tls", stranger.server(), "-client-tls", stranger.client()},
+			`certificate is valid for 10\.1\.2\.3, not 127\.0\.0\.1`,
+		},
 		"nobody": {[]string{"-tcp", "127.0.0.1:8447", "-announce", "tcp://127.0.0.1:8448"}, "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			start(t, name, tt.args...)
-			want(t, h.Fails("docker", "volume", "create", "-d", name, "x-"+name), tt.says)
+			if text := h.Fails("docker", "volume", "create", "-d", name, "x-"+name); !regexp.MustCompile(tt.says).MatchString(text) {
+				t.Errorf("%q lacks %q", text, tt.says)
+			}
 		})
 	}
 }

@@ -250,7 +250,7 @@ func audit(t *testing.T, h *lab.Host, workers []*worker) {
 		t.Errorf("mounts left: %v", left)
 	}
 	for _, dir := range []string{"/var/lib/remora/volumes/remora", "/run/remora/mem/ram", "/run/remora/mounts/remora", "/run/remora/mounts/ram"} {
-		for _, entry := range strings.Fields(h.Must("ls", "-A", dir)) {
+		for entry := range strings.FieldsSeq(h.Must("ls", "-A", dir)) {
 			if !strings.HasPrefix(entry, ".remora-pool") {
 				t.Errorf("left in %s: %s", dir, entry)
 			}

@@ -17,6 +17,7 @@ import (
 // TestWrongInput gives the daemon, by way of the engine, what a person can get wrong. Each
 // answer is one line that says what to do; nothing is lost.
 func TestWrongInput(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Write("/etc/remora/remora.toml", `version = 1
 [pool.remora]
@@ -116,7 +117,7 @@ func TestRoughCallers(t *testing.T) {
 		if err != nil {
 			return 0, "", err
 		}
-		defer resp.Body.Close() //nolint:errcheck // read to its end
+		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(b), err
 	}

@@ -34,7 +34,7 @@ func copyTree(ctx context.Context, from string, dst *os.File, pool int) error {
 		if pe, ok := errors.AsType[*os.PathError](err); ok {
 			err = pe.Err
 		}
-		if err == unix.ENOENT || err == unix.ENOTDIR {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			return errdefs.As(errdefs.ErrInvalid, err)
 		}
 		return err

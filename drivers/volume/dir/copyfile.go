@@ -132,7 +132,7 @@ func copyMeta(src, dst int, st *unix.Stat_t) error {
 // are left to it.
 func copyAttributes(src, dst int) error {
 	list, err := sized(func(b []byte) (int, error) { return unix.Flistxattr(src, b) })
-	if err == unix.ENOTSUP {
+	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
 	if err != nil || len(list) == 0 {
@@ -145,7 +145,7 @@ func copyAttributes(src, dst int) error {
 			continue
 		}
 		val, err := sized(func(b []byte) (int, error) { return unix.Fgetxattr(src, name, b) })
-		if err == unix.ENODATA {
+		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
 		if err == nil {
@@ -167,7 +167,7 @@ func sized(fill func([]byte) (int, error)) ([]byte, error) {
 		}
 		buf := make([]byte, n)
 		n, err = fill(buf)
-		if err == unix.ERANGE {
+		if errors.Is(err, unix.ERANGE) {
 			continue // grew meanwhile
 		}
 		if err != nil {

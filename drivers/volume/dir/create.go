@@ -116,14 +116,14 @@ func (d *driver) build(ctx context.Context, p *pool, root *os.Root, f facts, o o
 		return err
 	}
 	err = unix.Renameat2(p.fd, aside, p.fd, f.Name, unix.RENAME_NOREPLACE)
-	if err == unix.EINVAL || err == unix.ENOSYS { // NFS; a plain rename replaces an empty directory, no other
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS; a plain rename replaces an empty directory, no other
 		err = unix.Renameat(p.fd, aside, p.fd, f.Name)
 	}
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		undo = func() {} // the volume is there, whatever becomes of its flush
 		return d.fail("", p.dir.Sync())
-	case unix.EEXIST, unix.ENOTEMPTY:
+	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY):
 		return errTaken
 	}
 	return d.fail(f.Name, err)

@@ -126,10 +126,10 @@ func tree(t testing.TB, dir string) []string {
 // wantErr checks the class of an error, that it is one line, and that it has a hint.
 func wantErr(t testing.TB, err, class error, text string) {
 	t.Helper()
-	if errdefs.Class(err) != class || !strings.Contains(fmt.Sprint(err), text) || strings.Contains(fmt.Sprint(err), "\n") {
+	if !errors.Is(errdefs.Class(err), class) || !strings.Contains(fmt.Sprint(err), text) || strings.Contains(fmt.Sprint(err), "\n") {
 		t.Errorf("error is %q of class %v, want one line with %q of class %v", err, errdefs.Class(err), text, class)
 	}
-	if errors.Is(err, errdefs.ErrNotFound) && class != errdefs.ErrNotFound {
+	if errors.Is(err, errdefs.ErrNotFound) && !errors.Is(class, errdefs.ErrNotFound) {
 		t.Errorf("error %q says too that something is gone", err)
 	}
 }

@@ -30,7 +30,7 @@ type marker struct {
 // identity is what the kernel knows a directory by.
 type identity struct{ dev, ino uint64 }
 
-func identityOf(st *unix.Stat_t) identity { return identity{st.Dev, st.Ino} } //nolint:unconvert // 32 bits wide elsewhere
+func identityOf(st *unix.Stat_t) identity { return identity{st.Dev, st.Ino} }
 
 // pool is the pool's directory, opened for one call and not longer: a directory that
 // is held open keeps its disk from being unmounted. Whatever happens to the path
@@ -176,7 +176,7 @@ func (d *driver) fail(what string, err error) error {
 // by [errNoVolume] alone, and not by a file that was missing on the way.
 func (d *driver) classify(err error) error {
 	if err = state.Classify(err); errors.Is(err, errdefs.ErrNotFound) {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", err.Error()) //nolint:errorlint // the class must not survive
+		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", err.Error()) // %s and no %w: the class must not survive
 	}
 	return err
 }

@@ -30,7 +30,7 @@ func (d *driver) Remove(ctx context.Context, name string) error {
 	}
 	gone := d.hidden(goneKind)
 	err = unix.Renameat(p.fd, name, p.fd, gone)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return errNoVolume // another host was faster
 	}
 	if err != nil {
@@ -70,10 +70,10 @@ const maxDepth = 64
 // It follows no symbolic link and enters nothing that is mounted, which is ErrInUse.
 func deleteTree(ctx context.Context, parent int, name string) error {
 	err := unix.Unlinkat(parent, name, 0)
-	if err == nil || err == unix.ENOENT {
+	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if err != unix.EISDIR {
+	if !errors.Is(err, unix.EISDIR) {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
 	top, err := openBelow(parent, name)
@@ -84,7 +84,7 @@ func deleteTree(ctx context.Context, parent int, name string) error {
 	if err := empty(ctx, top, int(top.Fd()), 0); err != nil {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
-	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
 	return nil
@@ -127,9 +127,9 @@ func empty(ctx context.Context, dir *os.File, top, depth int) error {
 func deleteEntry(ctx context.Context, dir int, name string, top, depth int) error {
 	err := unix.Unlinkat(dir, name, 0)
 	switch {
-	case err == nil, err == unix.ENOENT:
+	case err == nil, errors.Is(err, unix.ENOENT):
 		return nil
-	case err != unix.EISDIR:
+	case !errors.Is(err, unix.EISDIR):
 		return fmt.Errorf("%s: %w", name, err)
 	case depth == maxDepth:
 		if err := unix.Renameat(dir, name, top, "deep-"+newID()); err != nil {
@@ -145,7 +145,7 @@ func deleteEntry(ctx context.Context, dir int, name string, top, depth int) erro
 	if err := empty(ctx, sub, top, depth+1); err != nil {
 		return fmt.Errorf("%s/%w", name, err)
 	}
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
@@ -155,10 +155,10 @@ func deleteEntry(ctx context.Context, dir int, name string, top, depth int) erro
 func openBelow(parent int, name string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat2(parent, name, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_XDEV})
-	if err == unix.EXDEV {
+	if errors.Is(err, unix.EXDEV) {
 		return nil, errdefs.Errorf(errdefs.ErrInUse, "something is mounted there")
 	}
-	if err == unix.ENOSYS || err == unix.EPERM { // before Linux 5.6, or below an old seccomp filter
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 5.6, or below an old seccomp filter
 		fd, err = openSameDevice(parent, name, flags)
 	}
 	if err != nil {

@@ -64,7 +64,7 @@ func list(t testing.TB, d volume.Driver) []string {
 
 func wantErr(t testing.TB, err, class error, text string) {
 	t.Helper()
-	if errdefs.Class(err) != class || !strings.Contains(fmt.Sprint(err), text) {
+	if !errors.Is(errdefs.Class(err), class) || !strings.Contains(fmt.Sprint(err), text) {
 		t.Errorf("error is %q of class %v, want %q of class %v", err, errdefs.Class(err), text, class)
 	}
 }

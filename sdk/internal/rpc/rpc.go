@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,12 +117,13 @@ func (h Hooks) finish(ctx context.Context, method, object string, start time.Tim
 // level says who should hear of an error: an operator of what is broken here, nobody
 // in particular of a question answered with no.
 func level(err error) slog.Level {
-	switch errdefs.Class(err) {
-	case errdefs.ErrNotFound:
+	is := func(classes ...error) bool { return slices.Contains(classes, errdefs.Class(err)) }
+	switch {
+	case is(errdefs.ErrNotFound):
 		return slog.LevelDebug // an engine asks before it creates
-	case errdefs.ErrExists, errdefs.ErrInUse, errdefs.ErrInvalid, errdefs.ErrUnsupported, context.Canceled: //nolint:errorlint // a class itself
+	case is(errdefs.ErrExists, errdefs.ErrInUse, errdefs.ErrInvalid, errdefs.ErrUnsupported, context.Canceled):
 		return slog.LevelInfo
-	case errdefs.ErrUnavailable, errdefs.ErrDenied, context.DeadlineExceeded:
+	case is(errdefs.ErrUnavailable, errdefs.ErrDenied, context.DeadlineExceeded):
 		return slog.LevelWarn
 	}
 	return slog.LevelError

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -240,9 +241,7 @@ func (p *plugin) send(verb, method, body string, header http.Header) (answer, er
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for key, values := range header {
-		r.Header[key] = values
-	}
+	maps.Copy(r.Header, header)
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		return answer{}, err
