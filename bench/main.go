@@ -44,8 +44,8 @@ func run(quick, render bool, only int, out, daemon, scratch string) error {
 		return writeDocument(r, out)
 	}
 	p := plan{
-		volumes: []int{100, 10_000, 100_000}, clients: []int{1, 16}, rounds: 9,
-		batch: 400 * time.Millisecond, starts: 7, settle: 5 * time.Second, runs: 25,
+		volumes: []int{100, 10_000, 100_000}, clients: []int{1, 16}, rounds: 25,
+		batch: 100 * time.Millisecond, starts: 7, settle: 5 * time.Second, runs: 25,
 	}
 	if quick {
 		p = plan{
@@ -60,6 +60,12 @@ func run(quick, render bool, only int, out, daemon, scratch string) error {
 	if err != nil {
 		return err
 	}
+	return publish(r, out)
+}
+
+// publish writes the document and what lies beside it, or, without a directory for it,
+// shows the tables.
+func publish(r *Results, out string) error {
 	if out == "" {
 		fmt.Println(r.targets() + "\n" + r.all() + "\n" + r.rest())
 		return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,11 +66,12 @@ func (r *Results) targets() string {
 		}
 	}
 	if small != large {
+		// The two were measured minutes apart, and the floor tells how much the machine
+		// itself had changed by then.
 		for _, verb := range []string{get, mount} {
-			a, _ := r.of(remora, key{verb, small, 1})
-			b, _ := r.of(remora, key{verb, large, 1})
-			row(fmt.Sprintf("%s flat from %s to %s volumes (p50, within a tenth)", verb, commas(small), commas(large)),
-				fmt.Sprintf("%s → %s, %.2f×", span(a.p50), span(b.p50), b.p50/a.p50), b.p50/a.p50 <= 1.1)
+			a, b := r.compare(remora, floor, key{verb, small, 1}, p50), r.compare(remora, floor, key{verb, large, 1}, p50)
+			row(fmt.Sprintf("%s flat from %s to %s volumes: p50 to the floor's, within a tenth", verb, commas(small), commas(large)),
+				fmt.Sprintf("%.2f× → %.2f×", a.mid, b.mid), b.mid/a.mid <= 1.1)
 		}
 	}
 	middle := volumes[len(volumes)/2]
@@ -84,6 +86,9 @@ func (r *Results) targets() string {
 	for _, c := range clients {
 		x := r.compare(remora, floor, key{list, large, c}, p50)
 		row(fmt.Sprintf("List of %s, %s: at most 2× encoding the answer", commas(large), callers(c)), x.times(), x.mid <= 2)
+	}
+	if x := r.compare(remora, floor, key{listAnew, large, 1}, p50); !math.IsNaN(x.mid) {
+		rows = append(rows, []string{"— the same right after a volume was made or removed", x.times(), ""})
 	}
 	start := median(r.startsOf(remora, large))
 	row(fmt.Sprintf("Start with %s volumes: under 1 s", commas(large)), span(start*1e6), start < 1)
@@ -167,7 +172,7 @@ func (r *Results) calls() string {
 
 // The verbs as tables show them, and the peers that are in all of them.
 var (
-	verbs = []string{create, get, list, mount, mountPair, remove}
+	verbs = []string{create, get, list, listAnew, mount, mountPair, remove}
 	shown = []string{remora, helpers, floor}
 )
 
@@ -218,8 +223,8 @@ func (r *Results) all() string {
 					if s.cpuKnown {
 						cells[5] = span(s.cpu)
 					}
-					if verb == mount {
-						cells[2] = "–" // half a pair has no rate of its own
+					if verb == mount || verb == listAnew {
+						cells[2] = "–" // part of a batch has no rate of its own
 					}
 					if peer != floor {
 						cells[6] = r.compare(peer, floor, k, p50).times()
