@@ -119,6 +119,7 @@ func (g *guide) env() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "REMORA_CONFIG=" + g.dir + confPath, "REMORA_PLUGIN_DIR=" + g.dir + "/run/docker/plugins",
 		"REMORA_RUN_DIR=" + g.dir + "/run/remora", "REMORA_STATE_DIR=" + g.dir + "/var/lib/remora",
+		"GORACE=atexit_sleep_ms=0", // a program built with the race detector sleeps when it exits
 	}
 }
 
