@@ -3,13 +3,11 @@ package sdk
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/internal/wire"
@@ -38,12 +36,6 @@ type Server struct {
 // New puts plugins on a server. It panics when two of them implement the same kind,
 // which is a mistake in the program.
 func New(o Options, plugins ...Plugin) *Server {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Grace == 0 {
-		o.Grace = DefaultGrace
-	}
 	s := &Server{options: o, plugins: plugins, mux: http.NewServeMux()}
 	for _, p := range plugins {
 		for method, h := range p.Methods() {
@@ -102,48 +94,7 @@ func reply(w http.ResponseWriter, status int, body any) {
 // An error means that a listener failed, or that calls were still running when the
 // grace was over.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
-	if len(listeners) == 0 {
-		return errors.New("serve: no listener given")
-	}
-	hs := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       5 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
-		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	var wg sync.WaitGroup
-	errs := make([]error, len(listeners))
-	failed := make(chan struct{}, len(listeners))
-	for i, l := range listeners {
-		wg.Go(func() {
-			if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				errs[i] = fmt.Errorf("serve %s: %w", l.Addr(), err)
-				failed <- struct{}{}
-			}
-		})
-	}
-	select {
-	case <-ctx.Done():
-	case <-failed:
-	}
-	stopErr := s.stop(ctx, hs)
-	wg.Wait()
-	return errors.Join(append(errs, stopErr)...)
-}
-
-// stop ends hs gently, and hard when the grace is over.
-func (s *Server) stop(ctx context.Context, hs *http.Server) error {
-	if s.options.Grace < 0 {
-		return hs.Close()
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Grace)
-	defer cancel()
-	if err := hs.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("stop: calls still running after %s: %w", s.options.Grace, err), hs.Close())
-	}
-	return nil
+	return ServeHandler(ctx, s.options, s, listeners...)
 }
 
 // Serve makes a server of plugins and serves them on l until ctx ends, as

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -83,25 +84,10 @@ const grace = 5 * time.Second
 
 // Serve answers on l until ctx ends, and closes it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	hs := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	if err := sdk.ServeHandler(ctx, sdk.Options{Logger: s.log, Grace: grace}, s, l); err != nil {
+		return fmt.Errorf("control socket: %w", err)
 	}
-	silent := trackSilent(hs)
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		waiting := time.AfterFunc(silence, silent.close)
-		defer waiting.Stop()
-		stopped <- errors.Join(hs.Shutdown(ctx), hs.Close())
-	})
-	err := hs.Serve(l)
-	if !stop() && errors.Is(err, http.ErrServerClosed) {
-		return <-stopped
-	}
-	return fmt.Errorf("control socket: %w", err)
+	return nil
 }
 
 // handle adds a method of one request and one answer.
