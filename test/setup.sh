@@ -30,6 +30,7 @@ if [ "${1:-}" != docker ]; then
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
+	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi
 # Newer releases have the command in a package of its own.

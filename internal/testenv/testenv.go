@@ -10,7 +10,9 @@
 //	REMORA_TEST_MAY_SKIP   names that are skipped although the first said "all"
 //
 // Both are lists separated by commas or spaces. The program internal/testreport
-// counts the skips by these names and holds them to the same [Policy].
+// counts the skips by these names and holds them to the same [Policy]. What "go test
+// -short" left out it counts as a skip for the reason "short", unless a later run in the
+// same input made up for it.
 //
 // The package is for test files; nothing in the daemon imports it.
 package testenv

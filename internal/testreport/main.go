@@ -7,7 +7,8 @@
 //
 // A step is a command that counts as one test, such as a linter: it prints the same
 // JSON. A step that ends with status 75 (EX_TEMPFAIL, sysexits.h) is skipped, and its
-// last line is the reason. Several runs may follow each other in one input.
+// last line is the reason. Several runs may follow each other in one input; a test that
+// "go test -short" left out in one and that ran in a later one is counted once.
 //
 // Testreport ends with 1 where something failed, where nothing ran, or where a skip is
 // forbidden by REMORA_TEST_MUST_RUN (package testenv).

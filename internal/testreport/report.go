@@ -34,8 +34,11 @@ type report struct {
 	out                     io.Writer
 	passed, failed, skipped int
 	reasons                 map[string]int // skips by the name of what was missing
-	packages                map[string]*pkg
-	builds                  map[string]*strings.Builder // build-output by ImportPath
+	// short has the tests that "go test -short" left out, as "PACKAGE TEST". One that a
+	// later run does not leave out is counted by that alone.
+	short    map[string]bool
+	packages map[string]*pkg
+	builds   map[string]*strings.Builder // build-output by ImportPath
 	// seen is how many failures there were at the last commandFailed.
 	seen int
 }
@@ -57,7 +60,7 @@ type test struct {
 // run reads events until the end of in and reports whether all is well.
 func run(in io.Reader, out io.Writer, policy testenv.Policy) bool {
 	r := &report{
-		out: out, reasons: map[string]int{}, packages: map[string]*pkg{}, builds: map[string]*strings.Builder{},
+		out: out, reasons: map[string]int{}, short: map[string]bool{}, packages: map[string]*pkg{}, builds: map[string]*strings.Builder{},
 	}
 	lines := bufio.NewReader(in)
 	for {
@@ -159,13 +162,23 @@ func (r *report) finish(p *pkg, e event) {
 				p.tests[name[:i]].failedBelow = true
 			}
 		}
+		id := e.Package + " " + name
+		if r.short[id] {
+			delete(r.short, id)
+			r.skipped--
+			r.reasons["short"]--
+		}
 		switch {
 		case t.result == "fail" && !t.failedBelow:
 			failed = append(failed, name)
 		case t.parent || t.result == "fail":
 		case t.result == "skip":
 			skipped++
-			r.reasons[reason(t.output.String())]++
+			why := reason(t.output.String())
+			r.reasons[why]++
+			if why == "short" {
+				r.short[id] = true
+			}
 		default:
 			passed++
 		}
@@ -224,6 +237,9 @@ func (r *report) end(policy testenv.Policy) bool {
 	if r.skipped > 0 {
 		var list, bad []string
 		for name, n := range r.reasons {
+			if n == 0 {
+				continue
+			}
 			list = append(list, fmt.Sprintf("%s %d", name, n))
 			if policy.MustRun(name) {
 				bad = append(bad, name)

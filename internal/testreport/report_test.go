@@ -161,6 +161,36 @@ func TestInput(t *testing.T) {
 	}
 }
 
+// TestShort: what "go test -short" left out is a skip until a later run makes up for it.
+func TestShort(t *testing.T) {
+	run := func(test, result, output string) string {
+		return `{"Action":"start","Package":"p"}` + "\n" +
+			`{"Action":"output","Package":"p","Test":"` + test + `","Output":"    p_test.go:1: ` + output + `\n"}` + "\n" +
+			`{"Action":"` + result + `","Package":"p","Test":"` + test + `"}` + "\n" + `{"Action":"pass","Package":"p"}` + "\n"
+	}
+	short := run("TestEngine/port", "skip", "short: it starts an engine")
+	for _, tt := range []struct {
+		name, input, count, says string
+		ok                       bool
+	}{
+		{"never made up for", short, "0 passed, 0 failed, 1 skipped", "REMORA_TEST_MUST_RUN forbids to skip: short", false},
+		{"made up for", short + run("TestEngine/port", "pass", "fine"), "1 passed, 0 failed, 0 skipped", "", true},
+		{"by another test", short + run("TestEngine/socket", "pass", "fine"), "1 passed, 0 failed, 1 skipped", "forbids to skip: short", false},
+		{"left out twice", short + short, "0 passed, 0 failed, 1 skipped", "forbids to skip: short", false},
+		{
+			"skipped for lack of an engine", short + run("TestEngine/port", "skip", "needs dockerd: none"),
+			"0 passed, 0 failed, 1 skipped", "forbids to skip: dockerd", false,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lines, ok := reportOf(tt.input, testenv.NewPolicy("all", ""))
+			if text := strings.Join(lines, "\n"); ok != tt.ok || last(lines) != tt.count || !strings.Contains(text, tt.says) {
+				t.Errorf("ok %v, want %v and %q:\n%s", ok, tt.ok, tt.count, text)
+			}
+		})
+	}
+}
+
 func TestStep(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string

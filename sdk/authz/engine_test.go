@@ -303,9 +303,6 @@ func TestEngineReadsForms(t *testing.T) {
 // whose plugin is gone lets nothing through.
 func TestEngineWithoutPlugin(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd)
-	if testing.Short() {
-		t.Skip("short: an engine looks for an absent plugin for 15 seconds")
-	}
 	h := enginetest.NewHost(t)
 	start := time.Now()
 	log := h.TryStart(t, "--authorization-plugin=absent")

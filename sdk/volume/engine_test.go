@@ -53,9 +53,6 @@ func (s *shelf) Volumes(context.Context) iter.Seq2[volume.Info, error] {
 // storage. It must not take that for the volume's end, and lose its labels.
 func TestEngineKeepsWhatIsOutOfReach(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI)
-	if testing.Short() {
-		t.Skip("short: the engine asks for 15 seconds before it gives up")
-	}
 	t.Parallel()
 	host := enginetest.NewHost(t)
 	engine := host.Start(t)

@@ -61,7 +61,7 @@ func TestOperators(t *testing.T) {
 	}
 }
 
-func TestOnAnEngine(t *testing.T) {
+func TestEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
 	plugin := h.Command(t.Context(), os.Args[0], "start", "-operators=alice")

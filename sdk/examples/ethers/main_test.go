@@ -128,8 +128,8 @@ func serveStill(t *testing.T, host *enginetest.Host) {
 	})
 }
 
-// TestOnAnEngine has a real engine ask for addresses.
-func TestOnAnEngine(t *testing.T) {
+// TestEngine has a real engine ask for addresses.
+func TestEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI, testenv.Busybox)
 	busybox, err := testenv.BusyboxPath()
 	if err != nil {

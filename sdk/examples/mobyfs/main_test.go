@@ -177,8 +177,8 @@ func TestWrongArguments(t *testing.T) {
 	}
 }
 
-// TestOnAnEngine is the tutorial on a real engine, by socket and by port.
-func TestOnAnEngine(t *testing.T) {
+// TestEngine is the tutorial on a real engine, by socket and by port.
+func TestEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI, testenv.Busybox)
 	busybox, err := testenv.BusyboxPath()
 	if err != nil {

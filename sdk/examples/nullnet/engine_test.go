@@ -67,9 +67,9 @@ func start(t *testing.T, h *enginetest.Host, state string) (stop func(os.Signal)
 	}
 }
 
-// TestOnAnEngine has a real engine create networks and run containers on them, and go on
+// TestEngine has a real engine create networks and run containers on them, and go on
 // after the plugin, and then the engine, was restarted.
-func TestOnAnEngine(t *testing.T) {
+func TestEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI, testenv.Busybox)
 	busybox, err := testenv.BusyboxPath()
 	if err != nil {

@@ -5,6 +5,9 @@
 // It needs root, dockerd and the commands unshare and nsenter; the caller asks for them
 // with testenv.Require. Engines have no bridge and change no firewall, so containers run
 // with "--network none".
+//
+// These tests take their time, so "go test -short" leaves them out. What runs them apart
+// from the others finds them by name: it begins with TestEngine.
 package enginetest
 
 import (
@@ -40,9 +43,15 @@ type Host struct {
 	pid      int
 }
 
-// NewHost makes a host. It ends with the test.
+// NewHost makes a host, or skips the test with -short. The host ends with the test.
 func NewHost(t testing.TB) *Host {
 	t.Helper()
+	if !strings.HasPrefix(t.Name(), "TestEngine") {
+		t.Fatalf("a test with an engine is called TestEngine…, not %s", t.Name())
+	}
+	if testing.Short() {
+		t.Skip("short: it starts an engine")
+	}
 	// Not t.TempDir: paths of sockets below it must stay short.
 	dir, err := os.MkdirTemp("", "engine")
 	if err != nil {

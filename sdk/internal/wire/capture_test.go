@@ -77,14 +77,6 @@ func api(t *testing.T, e *enginetest.Engine, r *recording, target string, body i
 	}
 }
 
-func needs(t *testing.T, more ...testenv.Need) {
-	t.Helper()
-	if !*recordCaptures {
-		t.Skip("other: captures are recorded on demand, with -record")
-	}
-	testenv.Require(t, append([]testenv.Need{testenv.Root, testenv.Netns, testenv.Busybox}, more...)...)
-}
-
 func busybox(t *testing.T) string {
 	t.Helper()
 	path, err := testenv.BusyboxPath()
@@ -101,7 +93,7 @@ func version(t *testing.T, name, full string) string {
 	if len(parts) < 3 {
 		t.Fatalf("version %q of %s", full, name)
 	}
-	return filepath.Join("testdata", name+"-"+parts[0]+"."+parts[1])
+	return name + "-" + parts[0] + "." + parts[1]
 }
 
 func dockerdDir(t *testing.T, e *enginetest.Engine) (dir, full string) {
@@ -113,10 +105,10 @@ func dockerdDir(t *testing.T, e *enginetest.Engine) (dir, full string) {
 	return version(t, "dockerd", full), full
 }
 
-func TestCaptureVolume(t *testing.T) {
-	needs(t, testenv.Dockerd, testenv.DockerCLI)
-	ownNetwork(t)
+func TestEngineVolume(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Busybox, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
+	ownNetwork(t)
 	r := &recording{answer: volumes(filepath.Join(h.Run, "capture"), "/run/capture")}
 	r.listen(t, filepath.Join(h.Run, "docker/plugins/capture.sock"))
 	e := engine(t, h)
@@ -142,7 +134,7 @@ func TestCaptureVolume(t *testing.T) {
 		"!volume inspect v1",
 	)
 	dir, full := dockerdDir(t, e)
-	r.write(t, filepath.Join(dir, "volume.txtar"), "A volume plugin under dockerd "+full+".")
+	r.check(t, filepath.Join(dir, "volume.txtar"), "A volume plugin under dockerd "+full+".")
 }
 
 // veth returns what makes the interface of an endpoint.
@@ -156,10 +148,10 @@ func veth(t *testing.T, in func(name string, args ...string) error) func(endpoin
 	}
 }
 
-func TestCaptureNetwork(t *testing.T) {
-	needs(t, testenv.Dockerd, testenv.DockerCLI)
-	in := ownNetwork(t)
+func TestEngineNetwork(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Busybox, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
+	in := ownNetwork(t)
 	r := &recording{answer: networks(veth(t, in), false)}
 	r.listen(t, filepath.Join(h.Run, "docker/plugins/capture.sock"))
 	e := engine(t, h)
@@ -185,13 +177,13 @@ func TestCaptureNetwork(t *testing.T) {
 		"network rm n0", "network rm n1", "network rm n2", "network rm n3",
 	)
 	dir, full := dockerdDir(t, e)
-	r.write(t, filepath.Join(dir, "network.txtar"), "A network and IPAM plugin under dockerd "+full+".")
+	r.check(t, filepath.Join(dir, "network.txtar"), "A network and IPAM plugin under dockerd "+full+".")
 }
 
-func TestCaptureReplay(t *testing.T) {
-	needs(t, testenv.Dockerd, testenv.DockerCLI)
-	in := ownNetwork(t)
+func TestEngineReplay(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Busybox, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
+	in := ownNetwork(t)
 	r := &recording{answer: networks(veth(t, in), true)}
 	r.listen(t, filepath.Join(h.Run, "docker/plugins/capture.sock"))
 	e := engine(t, h)
@@ -204,13 +196,13 @@ func TestCaptureReplay(t *testing.T) {
 	e.Restart(t)
 	docker(t, e, r, "network rm n1")
 	dir, full := dockerdDir(t, e)
-	r.write(t, filepath.Join(dir, "replay.txtar"), "A network and IPAM plugin that wants MAC addresses and replay under dockerd "+full+".")
+	r.check(t, filepath.Join(dir, "replay.txtar"), "A network and IPAM plugin that wants MAC addresses and replay under dockerd "+full+".")
 }
 
-func TestCaptureAuthZ(t *testing.T) {
-	needs(t, testenv.Dockerd, testenv.DockerCLI)
-	ownNetwork(t)
+func TestEngineAuthZ(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Busybox, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
+	ownNetwork(t)
 	r := &recording{answer: authorizer}
 	r.listen(t, filepath.Join(h.Run, "docker/plugins/capture.sock"))
 	e := engine(t, h, "--authorization-plugin=capture")
@@ -218,13 +210,13 @@ func TestCaptureAuthZ(t *testing.T) {
 	api(t, e, r, "/v1.41/volumes/create", io.MultiReader(strings.NewReader(`{"Name":"chunky"}`))) // of no known length: chunked
 	docker(t, e, r, "volume rm av1 chunky")
 	dir, full := dockerdDir(t, e)
-	r.write(t, filepath.Join(dir, "authz.txtar"), "An authorization plugin under dockerd "+full+".")
+	r.check(t, filepath.Join(dir, "authz.txtar"), "An authorization plugin under dockerd "+full+".")
 }
 
-func TestCapturePodman(t *testing.T) {
-	needs(t, testenv.Podman)
-	ownNetwork(t)
+func TestEnginePodman(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Busybox, testenv.Podman)
 	h := enginetest.NewHost(t)
+	ownNetwork(t)
 	r := &recording{answer: volumes(filepath.Join(h.Run, "capture"), "/run/capture")}
 	r.listen(t, filepath.Join(h.Run, "docker/plugins/capture.sock"))
 	const conf = `[engine]
@@ -279,5 +271,5 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 	if err != nil {
 		t.Fatal(full, err)
 	}
-	r.write(t, filepath.Join(version(t, "podman", full), "volume.txtar"), "A volume plugin under podman "+full+".")
+	r.check(t, filepath.Join(version(t, "podman", full), "volume.txtar"), "A volume plugin under podman "+full+".")
 }

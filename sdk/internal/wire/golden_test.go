@@ -133,30 +133,7 @@ func TestCaptures(t *testing.T) {
 	seen := map[string]int{}
 	for _, x := range captures(t, "testdata/*-*/*.txtar") {
 		seen[x.method]++
-		s, ok := shapes[x.method]
-		if !ok {
-			t.Errorf("%s: %s: method %s is not known", x.file, x.number, x.method)
-			continue
-		}
-		podman := strings.Contains(x.file, "podman")
-		switch {
-		case len(x.request) == 0:
-			// Podman leaves out a body that would have nothing in it.
-			if s.request != nil && !(podman && x.method == wire.VolumeList) {
-				t.Errorf("%s: %s: %s without a body", x.file, x.number, x.method)
-			}
-		case s.request == nil:
-			t.Errorf("%s: %s: %s with a body: %s", x.file, x.number, x.method, x.request)
-		case podman && x.method == wire.VolumeCreate && !bytes.Contains(x.request, []byte("Opts")):
-			again(t, x, x.request, new(struct{ Name string }))
-		default:
-			again(t, x, x.request, s.request())
-		}
-		v := s.answer()
-		if x.status != http.StatusOK {
-			v = new(wire.Error)
-		}
-		again(t, x, x.answer, v)
+		x.recode(t)
 	}
 	// Swarm alone, or engines newer than these, send the others.
 	rare := map[string]bool{
@@ -168,6 +145,37 @@ func TestCaptures(t *testing.T) {
 			t.Errorf("%s was captured %d times", method, seen[method])
 		}
 	}
+}
+
+// podman tells whose call it is.
+func (x exchange) podman() bool { return strings.Contains(x.file, "podman") }
+
+// recode decodes the request and the answer and encodes both again.
+func (x exchange) recode(t *testing.T) {
+	t.Helper()
+	s, ok := shapes[x.method]
+	if !ok {
+		t.Errorf("%s: %s: method %s is not known", x.file, x.number, x.method)
+		return
+	}
+	switch {
+	case len(x.request) == 0:
+		// Podman leaves out a body that would have nothing in it.
+		if s.request != nil && !(x.podman() && x.method == wire.VolumeList) {
+			t.Errorf("%s: %s: %s without a body", x.file, x.number, x.method)
+		}
+	case s.request == nil:
+		t.Errorf("%s: %s: %s with a body: %s", x.file, x.number, x.method, x.request)
+	case x.podman() && x.method == wire.VolumeCreate && !bytes.Contains(x.request, []byte("Opts")):
+		again(t, x, x.request, new(struct{ Name string }))
+	default:
+		again(t, x, x.request, s.request())
+	}
+	v := s.answer()
+	if x.status != http.StatusOK {
+		v = new(wire.Error)
+	}
+	again(t, x, x.answer, v)
 }
 
 // again decodes body into v and compares what v is encoded to. Podman's bodies do not
@@ -190,19 +198,24 @@ func again(t *testing.T, x exchange, body []byte, v any) {
 // TestCapturedHeaders holds what docs/protocol says of requests to the captures.
 func TestCapturedHeaders(t *testing.T) {
 	for _, x := range captures(t, "testdata/*-*/*.txtar") {
-		want := http.Header{"User-Agent": {"Go-http-client/1.1"}, "Content-Length": x.header["Content-Length"]}
-		host, podman := "", strings.Contains(x.file, "podman")
-		if podman {
-			host = "plugin"
-			want.Set("Content-Type", "application/vnd.docker.plugins.v1.1+json")
-		} else {
-			want.Set("Accept", wire.MediaType)
-		}
-		if x.host != host || !cmp.Equal(x.header, want) {
-			t.Errorf("%s: %s: host %q, header %v; want %q, %v", x.file, x.number, x.host, x.header, host, want)
-		}
-		if len(x.request) > 0 && bytes.HasSuffix(x.request, []byte("\n")) == podman {
-			t.Errorf("%s: %s: body %q: dockerd ends it with a newline, podman does not", x.file, x.number, x.request)
-		}
+		x.checkHeader(t)
+	}
+}
+
+func (x exchange) checkHeader(t *testing.T) {
+	t.Helper()
+	want := http.Header{"User-Agent": {"Go-http-client/1.1"}, "Content-Length": x.header["Content-Length"]}
+	host := ""
+	if x.podman() {
+		host = "plugin"
+		want.Set("Content-Type", "application/vnd.docker.plugins.v1.1+json")
+	} else {
+		want.Set("Accept", wire.MediaType)
+	}
+	if x.host != host || !cmp.Equal(x.header, want) {
+		t.Errorf("%s: %s: host %q, header %v; want %q, %v", x.file, x.number, x.host, x.header, host, want)
+	}
+	if len(x.request) > 0 && bytes.HasSuffix(x.request, []byte("\n")) == x.podman() {
+		t.Errorf("%s: %s: body %q: dockerd ends it with a newline, podman does not", x.file, x.number, x.request)
 	}
 }

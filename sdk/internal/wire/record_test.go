@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-var recordCaptures = flag.Bool("record", false, "run real engines and write testdata anew")
+var recordCaptures = flag.Bool("record", false, "let the tests on real engines write testdata anew")
 
 // recording is a plugin that answers from a table and remembers each exchange as it went
 // over the wire. It uses nothing of this project to do so.
@@ -88,14 +88,17 @@ func (r *recording) note(command string) {
 	fmt.Fprintf(&r.b, "-- $ %s --\n", command)
 }
 
-// write makes the capture a file of testdata.
-func (r *recording) write(t *testing.T, file, comment string) {
+// check holds package wire to the capture, as TestCaptures does to those of testdata.
+// With -record the capture becomes one of them.
+func (r *recording) check(t *testing.T, file, comment string) {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t.Failed() {
-		t.Fatalf("%s: not written", file)
+	dir := t.TempDir()
+	if *recordCaptures && !t.Failed() {
+		dir = "testdata"
 	}
+	file = filepath.Join(dir, file)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +106,10 @@ func (r *recording) write(t *testing.T, file, comment string) {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %d exchanges", file, r.n)
+	for _, x := range captures(t, file) {
+		x.recode(t)
+		x.checkHeader(t)
+	}
 }
 
 // field returns a string of the JSON object body.
