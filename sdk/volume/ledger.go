@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -37,8 +36,7 @@ type ledger struct {
 	file   *os.File // nil: memory only
 	lock   *os.File
 	closed bool
-	size   int64 // of file
-	added  int   // lines since it was written anew
+	added  int
 	header header
 	live   map[string]record // by volume
 }
@@ -164,12 +162,7 @@ func (l *ledger) rewrite(h header) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(l.live)) {
 		err = errors.Join(err, enc.Encode(l.live[name]))
 	}
-	err = errors.Join(err, w.Flush())
-	var size int64
-	if err == nil {
-		size, err = f.Seek(0, io.SeekEnd)
-	}
-	if err == nil {
+	if err = errors.Join(err, w.Flush()); err == nil {
 		err = os.Rename(l.path+".new", l.path)
 	}
 	if err != nil {
@@ -178,7 +171,7 @@ func (l *ledger) rewrite(h header) (err error) {
 	if l.file != nil {
 		err = l.file.Close()
 	}
-	l.file, l.size, l.added = f, size, 0
+	l.file, l.added = f, 0
 	return err
 }
 
@@ -198,11 +191,13 @@ func (l *ledger) set(r record) error {
 	if err != nil {
 		return err
 	}
-	n, err := l.file.Write(append(line, '\n'))
+	end, err := l.file.Seek(0, 2)
 	if err != nil {
-		return errors.Join(fmt.Errorf("ledger %q: %w", l.path, err), l.file.Truncate(l.size))
+		return fmt.Errorf("ledger %q: %w", l.path, err)
 	}
-	l.size += int64(n)
+	if _, err := l.file.Write(append(line, '\n')); err != nil {
+		return errors.Join(fmt.Errorf("ledger %q: %w", l.path, err), l.file.Truncate(end))
+	}
 	r.apply(l.live)
 	if l.added++; l.added > compactAfter+4*len(l.live) {
 		// Where this fails the ledger is right as it is, only longer than it need be.
