@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -36,7 +37,8 @@ type ledger struct {
 	file   *os.File // nil: memory only
 	lock   *os.File
 	closed bool
-	added  int
+	size   int64 // of file
+	added  int   // lines since it was written anew
 	header header
 	live   map[string]record // by volume
 }
@@ -162,7 +164,12 @@ func (l *ledger) rewrite(h header) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(l.live)) {
 		err = errors.Join(err, enc.Encode(l.live[name]))
 	}
-	if err = errors.Join(err, w.Flush()); err == nil {
+	err = errors.Join(err, w.Flush())
+	var size int64
+	if err == nil {
+		size, err = f.Seek(0, io.SeekEnd)
+	}
+	if err == nil {
 		err = os.Rename(l.path+".new", l.path)
 	}
 	if err != nil {
@@ -171,7 +178,7 @@ func (l *ledger) rewrite(h header) (err error) {
 	if l.file != nil {
 		err = l.file.Close()
 	}
-	l.file, l.added = f, 0
+	l.file, l.size, l.added = f, size, 0
 	return err
 }
 
@@ -191,13 +198,11 @@ func (l *ledger) set(r record) error {
 	if err != nil {
 		return err
 	}
-	end, err := l.file.Seek(0, 2)
+	n, err := l.file.Write(append(line, '\n'))
 	if err != nil {
-		return fmt.Errorf("ledger %q: %w", l.path, err)
+		return errors.Join(fmt.Errorf("ledger %q: %w", l.path, err), l.file.Truncate(l.size))
 	}
-	if _, err := l.file.Write(append(line, '\n')); err != nil {
-		return errors.Join(fmt.Errorf("ledger %q: %w", l.path, err), l.file.Truncate(end))
-	}
+	l.size += int64(n)
 	r.apply(l.live)
 	if l.added++; l.added > compactAfter+4*len(l.live) {
 		// Where this fails the ledger is right as it is, only longer than it need be.

@@ -97,7 +97,12 @@ func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 			return "", errors.Join(err, h.driver.Unmount(ctx, name, mountpoint))
 		}
 	}
-	if _, err := h.mountpoints.check(ctx, mountpoint); err != nil {
+	// A directory of the driver's own it has just looked at; a mount is looked at here.
+	err = h.mountpoints.absolute(mountpoint)
+	if err == nil && h.mountpoints.ours(mountpoint) {
+		_, err = h.mountpoints.check(ctx, mountpoint)
+	}
+	if err != nil {
 		return "", errors.Join(err, h.detach(ctx, name, mountpoint))
 	}
 	return mountpoint, nil

@@ -112,11 +112,19 @@ func (m mountpoints) remove(mountpoint string) error {
 	return fmt.Errorf("mountpoint %q: %w", mountpoint, err)
 }
 
+// absolute refuses a mountpoint that means another directory to another process.
+func (mountpoints) absolute(mountpoint string) error {
+	if !filepath.IsAbs(mountpoint) {
+		return fmt.Errorf("mountpoint %q: path is not absolute", mountpoint)
+	}
+	return nil
+}
+
 // check says what is wrong with a mountpoint that is in use: nothing mounted there any
 // more, or a file system that does not answer. gone tells that it is the former.
 func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, err error) {
-	if !filepath.IsAbs(mountpoint) {
-		return false, fmt.Errorf("mountpoint %q: path is not absolute", mountpoint)
+	if err := m.absolute(mountpoint); err != nil {
+		return false, err
 	}
 	if m.ours(mountpoint) {
 		mounted, err := isMount(mountpoint)

@@ -83,6 +83,9 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 
 // Mount returns the directory of the data, after a look whether it is there.
 func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
+	if mountpoint, ok := d.mountUsual(name); ok {
+		return mountpoint, nil
+	}
 	p, err := d.pool()
 	if err != nil {
 		return "", err
@@ -107,6 +110,33 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 		return "", errdefs.Hint(err, "mount the file system on which the directory lies, or put the directory back")
 	}
 	return mountpoint, nil
+}
+
+// mountUsual is Mount where all is as it mostly is: the pool is the one known, and the
+// volume has facts of the usual form and its data beside them. Whatever is different, it
+// leaves to Mount, which takes four times as long.
+func (d *driver) mountUsual(name string) (mountpoint string, ok bool) {
+	d.mu.Lock()
+	known := d.known
+	d.mu.Unlock()
+	var st unix.Stat_t
+	if known == (identity{}) || checkName(name) != nil || unix.Stat(d.path, &st) != nil || identityOf(&st) != known {
+		return "", false
+	}
+	dir := d.path + "/" + name + "/"
+	fd, err := unix.Open(dir+factsName, factsFlags, 0)
+	if err != nil {
+		return "", false
+	}
+	var buf factsBuffer
+	n, err := unix.Read(fd, buf[:])
+	_ = unix.Close(fd) // it was only read
+	var f facts
+	if err != nil || !decodeUsual(buf[:n], &f) {
+		return "", false
+	}
+	mountpoint = dir + dataName
+	return mountpoint, unix.Lstat(mountpoint, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // Unmount has nothing to undo.

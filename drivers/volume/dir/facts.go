@@ -23,6 +23,9 @@ const (
 
 const factsVersion = 1
 
+// factsFlags open a file of facts and nothing else that may have its name.
+const factsFlags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+
 // facts is what is written down of a volume. Owner and mode are not: the data
 // directory has them. The name of the directory counts, not Name, which is there for
 // people who find the file.
@@ -71,8 +74,7 @@ type factsBuffer [2048]byte
 // of a hundred thousand volumes.
 func (p *pool) readFacts(name string, buf *factsBuffer) (facts, error) {
 	f := facts{}
-	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	fd, err := unix.Openat(p.fd, name+"/"+factsName, flags, 0)
+	fd, err := unix.Openat(p.fd, name+"/"+factsName, factsFlags, 0)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR:

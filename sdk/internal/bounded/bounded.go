@@ -64,6 +64,11 @@ func (r *Runner) Lock(ctx context.Context, key string) (unlock func(), err error
 }
 
 func (r *Runner) lock(ctx context.Context, key string, limit time.Duration) (unlock func(), err error) {
+	if unlock, ok := r.locks.TryLock(key); ok && ctx.Err() == nil {
+		return unlock, nil
+	} else if ok {
+		unlock()
+	}
 	wait, cancel := context.WithTimeoutCause(ctx, limit,
 		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", limit))
 	defer cancel()

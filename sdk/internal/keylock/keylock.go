@@ -37,10 +37,28 @@ func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error)
 		l.leave(key, e)
 		return nil, context.Cause(ctx)
 	}
+	return l.unlock(key, e), nil
+}
+
+// TryLock takes the key if it is free, without waiting. ok tells whether it did; unlock is
+// as that of Lock.
+func (l *Locks) TryLock(key string) (unlock func(), ok bool) {
+	e := l.enter(key)
+	select {
+	case e.held <- struct{}{}:
+		return l.unlock(key, e), true
+	default:
+		l.leave(key, e)
+		return nil, false
+	}
+}
+
+// unlock returns what gives key back.
+func (l *Locks) unlock(key string, e *entry) func() {
 	return sync.OnceFunc(func() {
 		<-e.held
 		l.leave(key, e)
-	}), nil
+	})
 }
 
 // enter counts one more user of key.
