@@ -2,6 +2,7 @@ package volume
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -10,7 +11,8 @@ import (
 type index struct {
 	mu      sync.RWMutex
 	volumes map[string]stamped
-	sorted  []Info // by name; nil when volumes has changed since
+	sorted  []Info // by name, as of before changed; nil before the first list
+	changed map[string]bool
 	loaded  bool   // a whole listing has been seen
 	clock   uint64 // counts changes
 	// gone holds what was dropped while somebody, so many of them, looks at the driver.
@@ -25,7 +27,7 @@ type stamped struct {
 }
 
 func newIndex() *index {
-	return &index{volumes: map[string]stamped{}, gone: map[string]uint64{}}
+	return &index{volumes: map[string]stamped{}, changed: map[string]bool{}, gone: map[string]uint64{}}
 }
 
 func (x *index) get(name string) (info Info, ok bool) {
@@ -40,7 +42,7 @@ func (x *index) put(info Info) {
 	defer x.mu.Unlock()
 	x.clock++
 	x.volumes[info.Name] = stamped{info, x.clock}
-	x.sorted = nil
+	x.changed[info.Name] = true
 }
 
 // found is put for a volume that was looked for since a time that begin returned. What
@@ -53,7 +55,7 @@ func (x *index) found(since uint64, info Info) {
 	}
 	x.clock++
 	x.volumes[info.Name] = stamped{info, x.clock}
-	x.sorted = nil
+	x.changed[info.Name] = true
 }
 
 func (x *index) drop(name string) {
@@ -65,28 +67,50 @@ func (x *index) drop(name string) {
 	}
 	if _, ok := x.volumes[name]; ok {
 		delete(x.volumes, name)
-		x.sorted = nil
+		x.changed[name] = true
 	}
 }
 
-// list returns all volumes by name. The slice is shared and must not be changed.
+// list returns all volumes by name. The slice is shared and must not be changed; after a
+// change there is another one.
 func (x *index) list() (all []Info, loaded bool) {
 	x.mu.RLock()
 	all, loaded = x.sorted, x.loaded
+	fresh := all != nil && len(x.changed) == 0
 	x.mu.RUnlock()
-	if all != nil || !loaded {
+	if fresh || !loaded {
 		return all, loaded
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.sorted == nil {
-		x.sorted = make([]Info, 0, len(x.volumes))
-		for _, s := range x.volumes {
-			x.sorted = append(x.sorted, s.Info)
-		}
-		slices.SortFunc(x.sorted, func(a, b Info) int { return cmp.Compare(a.Name, b.Name) })
+	if x.sorted == nil || len(x.changed) > 0 {
+		x.sort()
 	}
 	return x.sorted, true
+}
+
+// sort makes sorted anew. What has not changed is in order already, and is only copied:
+// to sort a hundred thousand names takes longer than to send them.
+func (x *index) sort() {
+	names := slices.Collect(maps.Keys(x.changed))
+	if x.sorted == nil {
+		names = slices.Collect(maps.Keys(x.volumes))
+	}
+	slices.Sort(names)
+	all := make([]Info, 0, len(x.volumes))
+	rest := x.sorted
+	for _, name := range names {
+		n, there := slices.BinarySearchFunc(rest, name, func(i Info, name string) int { return cmp.Compare(i.Name, name) })
+		all = append(all, rest[:n]...)
+		if rest = rest[n:]; there {
+			rest = rest[1:]
+		}
+		if s, ok := x.volumes[name]; ok {
+			all = append(all, s.Info)
+		}
+	}
+	x.sorted = append(all, rest...)
+	clear(x.changed)
 }
 
 // begin is called before a look at the driver; it returns the point in time to hand to
@@ -115,9 +139,16 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 	defer x.mu.Unlock()
 	fresh := make(map[string]stamped, len(listing))
 	for _, info := range listing {
-		if x.gone[info.Name] <= since {
-			fresh[info.Name] = stamped{info, since}
+		if x.gone[info.Name] > since {
+			continue
 		}
+		// What is known already is kept, and not held twice.
+		if old, ok := x.volumes[info.Name]; ok && same(old.Info, info) {
+			info = old.Info
+		} else {
+			x.changed[info.Name] = true
+		}
+		fresh[info.Name] = stamped{info, since}
 	}
 	for name, s := range x.volumes {
 		if s.at > since {
@@ -127,9 +158,15 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 				fresh[name] = s
 			} else {
 				lost = append(lost, name)
+				x.changed[name] = true
 			}
 		}
 	}
-	x.volumes, x.sorted, x.loaded = fresh, nil, true
+	x.volumes, x.loaded = fresh, true
 	return lost
+}
+
+// same tells whether two answers about a volume say the same, as far as that can be told.
+func same(a, b Info) bool {
+	return a.Name == b.Name && a.Mountpoint == b.Mountpoint && a.CreatedAt.Equal(b.CreatedAt) && a.Status == nil && b.Status == nil
 }
