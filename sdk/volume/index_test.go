@@ -1,9 +1,6 @@
 package volume
 
 import (
-	"fmt"
-	"maps"
-	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -103,5 +100,41 @@ func TestIndexListIsSharedButNotChanged(t *testing.T) {
 	}
 	if after, _ := x.list(); len(after) != 2 || after[0].Name != "b" {
 		t.Errorf("list %v", after)
+	}
+}
+
+// TestIndexSortsWhatChanged holds the list that is made of the last one and of what
+// changed to one that is made from nothing, over many random changes.
+func TestIndexSortsWhatChanged(t *testing.T) {
+	dice := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's dice
+	x := newIndex()
+	x.merge(x.begin(), nil, func(string) bool { return false })
+	x.end()
+	there := map[string]bool{}
+	for range 500 {
+		for range dice.IntN(4) {
+			name := fmt.Sprintf("v%d", dice.IntN(40))
+			if there[name] = dice.IntN(2) == 0; there[name] {
+				x.put(Info{Name: name, Mountpoint: fmt.Sprint(dice.IntN(9))})
+			} else {
+				x.drop(name)
+			}
+		}
+		before, _ := x.list()
+		all, _ := x.list()
+		if len(before) > 0 && &before[0] != &all[0] {
+			t.Fatal("another slice without a change")
+		}
+		var want []Info
+		for _, name := range slices.Sorted(maps.Keys(there)) {
+			if info, ok := x.get(name); ok != there[name] {
+				t.Fatalf("%s: %v", name, ok)
+			} else if ok {
+				want = append(want, info)
+			}
+		}
+		if !slices.EqualFunc(all, want, func(a, b Info) bool { return a.Name == b.Name && a.Mountpoint == b.Mountpoint }) {
+			t.Fatalf("list is %v, want %v", all, want)
+		}
 	}
 }
