@@ -1,6 +1,9 @@
 package volume
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
