@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"sync"
@@ -8,25 +9,60 @@ import (
 	"github.com/remora-plugins/remora/sdk/internal/rpc"
 )
 
-// answer is the last answer to List, kept for as long as it is right: of a hundred
-// thousand volumes it takes longer to make than to send, and many may ask at a time.
+// answer is the last answer to List: what an engine reads of a listing, name and
+// mountpoint, encoded as a wire.VolumeListResponse would be. It is kept and mended,
+// because encoding/json takes ten times as long for a hundred thousand volumes, and many
+// may ask at a time.
 type answer struct {
 	mu        sync.Mutex
 	all       []Info
 	elsewhere map[string]string
 	encoded   rpc.Raw
+	starts    []int // of each volume, and of what comes after the last, in encoded
 }
 
-// list returns the answer for all, a slice of [index.list]. It must not be changed.
+// list returns the answer for all, a slice of [index.list]. elsewhere has the mountpoints
+// that count more than those of all. The answer must not be changed.
 func (a *answer) list(all []Info, elsewhere map[string]string) rpc.Raw {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// The index makes a new slice at each change.
-	same := len(a.all) == len(all) && (len(all) == 0 || &a.all[0] == &all[0])
-	if a.encoded == nil || !same || !maps.Equal(a.elsewhere, elsewhere) {
-		a.all, a.elsewhere, a.encoded = all, elsewhere, encodeList(all, elsewhere)
+	unchanged := len(a.all) == len(all) && (len(all) == 0 || &a.all[0] == &all[0]) && maps.Equal(a.elsewhere, elsewhere)
+	if a.encoded == nil || !unchanged {
+		a.encoded, a.starts = a.encode(all, elsewhere)
+		a.all, a.elsewhere = all, elsewhere
 	}
 	return a.encoded
+}
+
+// encode makes the answer anew, and copies what has stayed from the one before. Names
+// and mountpoints that are the same string are not looked into, which is what would take
+// long: they lie all over the memory.
+func (a *answer) encode(all []Info, elsewhere map[string]string) (rpc.Raw, []int) {
+	const frame, begin, end = len(`{"Name":"","Mountpoint":""},`), `{"Volumes":[`, "],\"Err\":\"\"}\n"
+	size := len(begin) + len(end)
+	for _, info := range all {
+		size += frame + len(info.Name) + len(info.Mountpoint)
+	}
+	b, starts := append(make([]byte, 0, size), begin...), make([]int, 0, len(all)+1)
+	moved := len(elsewhere)+len(a.elsewhere) > 0
+	old := 0
+	for _, info := range all {
+		starts = append(starts, len(b))
+		for old < len(a.all) && a.all[old].Name != info.Name && a.all[old].Name < info.Name {
+			old++
+		}
+		if old < len(a.all) && a.all[old].Name == info.Name && a.all[old].Mountpoint == info.Mountpoint &&
+			(!moved || a.elsewhere[info.Name] == elsewhere[info.Name]) {
+			b = append(append(b, a.encoded[a.starts[old]:a.starts[old+1]-1]...), ',')
+			continue
+		}
+		if p := elsewhere[info.Name]; p != "" {
+			info.Mountpoint = p
+		}
+		b = appendVolume(b, info)
+	}
+	starts = append(starts, len(b))
+	return append(bytes.TrimSuffix(b, []byte{','}), end...), starts
 }
 
 // elsewhere returns where mounted volumes lie that the driver did not say of itself.
@@ -41,32 +77,13 @@ func (h *Handler) elsewhere() map[string]string {
 	return points
 }
 
-// encodeList encodes what an engine reads of a listing, name and mountpoint, as a
-// wire.VolumeListResponse would be. elsewhere has the mountpoints that count more than
-// those of all. It is written out because encoding/json, and the copies that it works
-// on, take several times as long and as much memory for a hundred thousand volumes.
-func encodeList(all []Info, elsewhere map[string]string) rpc.Raw {
-	const frame = len(`{"Name":"","Mountpoint":""},`)
-	size := len(`{"Volumes":[],"Err":""}`) + 1
-	for _, info := range all {
-		size += frame + len(info.Name) + max(len(info.Mountpoint), len(elsewhere[info.Name]))
+// appendVolume appends a volume and a comma.
+func appendVolume(b []byte, info Info) []byte {
+	b = appendString(append(b, `{"Name":`...), info.Name)
+	if info.Mountpoint != "" {
+		b = appendString(append(b, `,"Mountpoint":`...), info.Mountpoint)
 	}
-	b := append(make([]byte, 0, size), `{"Volumes":[`...)
-	for i, info := range all {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(append(b, `{"Name":`...), info.Name)
-		mountpoint := info.Mountpoint
-		if p := elsewhere[info.Name]; p != "" {
-			mountpoint = p
-		}
-		if mountpoint != "" {
-			b = appendString(append(b, `,"Mountpoint":`...), mountpoint)
-		}
-		b = append(b, '}')
-	}
-	return append(b, "],\"Err\":\"\"}\n"...)
+	return append(b, "},"...)
 }
 
 // appendString appends a JSON string as encoding/json writes it.

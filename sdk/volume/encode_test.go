@@ -3,6 +3,9 @@ package volume
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,25 +31,66 @@ var listCases = []struct {
 	}},
 }
 
+// wireList is the answer to List as encoding/json makes it.
+func wireList(t *testing.T, all []Info, elsewhere map[string]string) string {
+	t.Helper()
+	want := wire.VolumeListResponse{Volumes: []wire.VolumeInfo{}}
+	for _, info := range all {
+		v := wire.VolumeInfo{Name: info.Name, Mountpoint: info.Mountpoint}
+		if p := elsewhere[info.Name]; p != "" {
+			v.Mountpoint = p
+		}
+		want.Volumes = append(want.Volumes, v)
+	}
+	b, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b) + "\n"
+}
+
 func TestListIsEncodedAsTheWireHasIt(t *testing.T) {
 	for _, tt := range listCases {
 		t.Run(tt.name, func(t *testing.T) {
-			want := wire.VolumeListResponse{Volumes: []wire.VolumeInfo{}}
-			for _, info := range tt.all {
-				v := wire.VolumeInfo{Name: info.Name, Mountpoint: info.Mountpoint}
-				if p := tt.mounted[info.Name]; p != "" {
-					v.Mountpoint = p
-				}
-				want.Volumes = append(want.Volumes, v)
-			}
-			b, err := json.Marshal(want)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(b)+"\n", string(encodeList(tt.all, tt.mounted))); diff != "" {
-				t.Errorf("answer (-encoding/json +encodeList):\n%s", diff)
+			if diff := cmp.Diff(wireList(t, tt.all, tt.mounted), string(new(answer).list(tt.all, tt.mounted))); diff != "" {
+				t.Errorf("answer (-encoding/json +ours):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What is mended from one answer to the next must be what would be made anew.
+func TestListIsMendedRight(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		x, a := newIndex(), new(answer)
+		x.merge(0, nil, nil)
+		name := func() string { return string(rune('a' + r.IntN(12))) }
+		for step := range 40 {
+			for range r.IntN(4) {
+				switch r.IntN(6) {
+				case 0, 1, 2:
+					x.put(Info{Name: name(), Mountpoint: []string{"", "/srv/a", `/srv/"b"`}[r.IntN(3)]})
+				case 3, 4:
+					x.drop(name())
+				case 5:
+					x.merge(x.begin(), []Info{{Name: name()}, {Name: "m", Mountpoint: "/m"}}, func(string) bool { return r.IntN(2) == 0 })
+					x.end()
+				}
+			}
+			elsewhere := map[string]string{}
+			for range r.IntN(3) {
+				elsewhere[name()] = []string{"/run/a", "/run/b"}[r.IntN(2)]
+			}
+			var want []Info
+			for _, n := range slices.Sorted(maps.Keys(x.volumes)) {
+				want = append(want, x.volumes[n].Info)
+			}
+			all, _ := x.list()
+			if diff := cmp.Diff(wireList(t, want, elsewhere), string(a.list(all, elsewhere))); diff != "" {
+				t.Fatalf("seed %d, step %d: answer (-encoding/json +ours):\n%s", seed, step, diff)
+			}
+		}
 	}
 }
 
@@ -99,12 +143,29 @@ func TestListIsAnsweredAnewAfterEachChange(t *testing.T) {
 }
 
 func BenchmarkList(b *testing.B) {
-	all := make([]Info, 100_000)
-	for i := range all {
-		all[i] = Info{Name: fmt.Sprintf("project_data-%06d", i), Mountpoint: fmt.Sprintf("/var/lib/remora/volumes/remora/project_data-%06d/data", i)}
+	x := newIndex()
+	var listing []Info
+	for i := range 100_000 {
+		n := fmt.Sprintf("project_data-%06d", i)
+		listing = append(listing, Info{Name: n, Mountpoint: "/var/lib/remora/volumes/remora/" + n + "/data"})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		encodeList(all, nil)
+	x.merge(0, listing, nil)
+	for _, bb := range []struct {
+		name   string
+		change func(a *answer)
+	}{
+		{"kept", func(*answer) {}},
+		{"mended", func(*answer) { x.put(Info{Name: "project_data-050000x"}); x.drop("project_data-050000x") }},
+		{"anew", func(a *answer) { a.all, a.encoded = nil, nil }},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			a := new(answer)
+			b.ReportAllocs()
+			for b.Loop() {
+				bb.change(a)
+				all, _ := x.list()
+				a.list(all, nil)
+			}
+		})
 	}
 }
