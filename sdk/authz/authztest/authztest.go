@@ -11,19 +11,16 @@
 //		})
 //	}
 //
-// The suite runs on the authorizer itself, and then through its Handler over a unix
-// socket. There each example is sent in every spelling in which an engine takes it for
+// The suite runs on the authorizer itself ("direct"), and then through its Handler over a
+// unix socket ("wire"). There each example is sent in every spelling in which an engine takes it for
 // the same request; each way in which an authorization plugin was got round before is a
-// case by name.
+// case by name. A goroutine, a file descriptor or a mount that is left behind fails a case.
 package authztest
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -31,9 +28,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/authz"
 	"github.com/remora-plugins/remora/sdk/client"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 )
 
 // Config says what is tested.
@@ -67,7 +64,8 @@ func (e Example) String() string { return e.Method + " " + e.Target }
 // slow bounds one decision about an example, and one about a request nobody waits for.
 const slow = 5 * time.Second
 
-// Run runs the suite.
+// Run runs every case as a subtest of t. It must not run beside other tests of the same
+// process, which could be taken for leaks.
 func Run(t *testing.T, c Config) {
 	t.Helper()
 	if c.New == nil || len(c.Allowed) == 0 || len(c.Denied) == 0 {
@@ -76,75 +74,41 @@ func Run(t *testing.T, c Config) {
 	if c.Options.Logger == nil {
 		c.Options.Logger = logger(t)
 	}
-	direct := map[string]func(*testing.T, *suite){
+	direct := map[string]func(*testing.T, *subject){
 		"Examples": examples, "Again": again, "UnknownRoute": unknownRoute, "UnknownMethod": unknownMethod, "EmptyRequest": emptyRequest,
 		"Concurrent": concurrent, "Canceled": canceled, "RequestUnchanged": unchanged, "Message": message, "EmptyResponse": emptyResponse,
 	}
-	overWire := map[string]func(*testing.T, *suite){
+	overWire := map[string]func(*testing.T, *subject){
 		"Activate": activate, "Allowed": wireAllowed, "Denied": wireDenied, "PathSpellings": pathSpellings, "KeySpellings": keySpellings,
 		"DuplicateKeys": duplicateKeys, "MissingBody": missingBody, "BodyAboveLimit": bodyAboveLimit, "ChunkedBody": chunkedBody,
 		"ContentType": contentType, "FormBody": formBody, "TrailingJSON": trailingJSON, "FourMiB": fourMiB,
 		"EmptyCall": emptyCall, "WireConcurrent": wireConcurrent,
 	}
-	for _, part := range []struct {
-		name  string
-		cases map[string]func(*testing.T, *suite)
-	}{{"Direct", direct}, {"Wire", overWire}} {
-		t.Run(part.name, func(t *testing.T) {
-			for _, name := range slices.Sorted(maps.Keys(part.cases)) {
-				t.Run(name, func(t *testing.T) {
-					if reason, ok := c.Deviates[name]; ok {
-						t.Skipf("deviates: %s", reason)
-					}
-					s := &suite{Config: c, authorizer: c.New(t)}
-					if part.name == "Wire" {
-						s.serve(t)
-					}
-					part.cases[name](t, s)
-				})
-			}
-		})
+	cases := suitetest.Suite[Config]{Name: "authztest", Direct: []suitetest.Cases[Config]{{}}, Wire: []suitetest.Cases[Config]{{}}}
+	for name, run := range direct {
+		cases.Direct[0][name] = func(t *testing.T, c Config) { run(t, &subject{Config: c, authorizer: c.New(t)}) }
 	}
+	for name, run := range overWire {
+		cases.Wire[0][name] = func(t *testing.T, c Config) {
+			s := &subject{Config: c, authorizer: c.New(t)}
+			var stop func()
+			s.client, stop = suitetest.Serve(t, suitetest.Socket(t), authz.NewHandler(s.authorizer, c.Options), c.Options.Logger, 30*time.Second)
+			t.Cleanup(stop)
+			run(t, s)
+		}
+	}
+	cases.Run(t, c, c.Deviates)
 }
 
-// suite is one case at work.
-type suite struct {
+// subject is what one case is about.
+type subject struct {
 	Config
 	authorizer authz.Authorizer
 	client     *client.Client // in the cases over the wire
 }
 
-// serve puts the authorizer behind its Handler on a socket.
-func (s *suite) serve(t *testing.T) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "authz") // a short path, for the sake of sun_path
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s.sock")
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- sdk.Serve(ctx, l, authz.NewHandler(s.authorizer, s.Options)) }()
-	s.client, err = client.New(client.Endpoint{Name: "authztest", Addr: "unix://" + socket}, client.Options{Timeout: 30 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = s.client.Close()
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("the server did not stop: %v", err)
-		}
-	})
-}
-
 // ask asks the authorizer itself about an example.
-func (s *suite) ask(t *testing.T, e Example) authz.Decision {
+func (s *subject) ask(t *testing.T, e Example) authz.Decision {
 	t.Helper()
 	r, err := authz.NewRequest(e.Method, e.Target, []byte(e.Body))
 	if err != nil {
@@ -165,7 +129,7 @@ func (s *suite) ask(t *testing.T, e Example) authz.Decision {
 }
 
 // check asks about every example.
-func (s *suite) check(t *testing.T) {
+func (s *subject) check(t *testing.T) {
 	t.Helper()
 	for _, e := range s.Allowed {
 		if d := s.ask(t, e); !d.Allowed() {
@@ -179,17 +143,17 @@ func (s *suite) check(t *testing.T) {
 	}
 }
 
-func examples(t *testing.T, s *suite) { s.check(t) }
+func examples(t *testing.T, s *subject) { s.check(t) }
 
 // again: nothing is decided by how often it was asked. An engine asks twice about a call
 // whose answer was lost.
-func again(t *testing.T, s *suite) {
+func again(t *testing.T, s *subject) {
 	s.check(t)
 	s.check(t)
 }
 
 // unknownRoute: an engine of tomorrow has routes that no rule of today knows.
-func unknownRoute(t *testing.T, s *suite) {
+func unknownRoute(t *testing.T, s *subject) {
 	for _, e := range []Example{
 		{Method: "POST", Target: "/remora-unknown", Body: "{}"},
 		{Method: "GET", Target: "/remora-unknown"},
@@ -202,7 +166,7 @@ func unknownRoute(t *testing.T, s *suite) {
 	}
 }
 
-func unknownMethod(t *testing.T, s *suite) {
+func unknownMethod(t *testing.T, s *subject) {
 	for _, e := range s.Denied {
 		e.Method = "REMORA"
 		if s.ask(t, e).Allowed() {
@@ -211,14 +175,14 @@ func unknownMethod(t *testing.T, s *suite) {
 	}
 }
 
-func emptyRequest(t *testing.T, s *suite) {
+func emptyRequest(t *testing.T, s *subject) {
 	if d, err := s.authorizer.Authorize(t.Context(), &authz.Request{Query: url.Values{}, Headers: http.Header{}}); err == nil && d.Allowed() {
 		t.Error("allowed")
 	}
 }
 
 // concurrent is for the race detector, too.
-func concurrent(t *testing.T, s *suite) {
+func concurrent(t *testing.T, s *subject) {
 	var wg sync.WaitGroup
 	for range 32 {
 		wg.Go(func() { s.check(t) })
@@ -227,7 +191,7 @@ func concurrent(t *testing.T, s *suite) {
 }
 
 // canceled: when nobody waits any more the authorizer stops soon.
-func canceled(t *testing.T, s *suite) {
+func canceled(t *testing.T, s *subject) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r, err := authz.NewRequest(s.Denied[0].Method, s.Denied[0].Target, []byte(s.Denied[0].Body))
@@ -250,7 +214,7 @@ func canceled(t *testing.T, s *suite) {
 }
 
 // unchanged: the Handler shows the same request again beside the answer, and logs it.
-func unchanged(t *testing.T, s *suite) {
+func unchanged(t *testing.T, s *subject) {
 	for _, e := range slices.Concat(s.Allowed, s.Denied) {
 		var r [2]*authz.Request
 		for i := range r {
@@ -268,7 +232,7 @@ func unchanged(t *testing.T, s *suite) {
 }
 
 // message: whoever is denied should read why.
-func message(t *testing.T, s *suite) {
+func message(t *testing.T, s *subject) {
 	for _, e := range s.Denied {
 		msg := s.ask(t, e).Message()
 		if msg == "" || msg == (authz.Decision{}).Message() {
@@ -281,7 +245,7 @@ func message(t *testing.T, s *suite) {
 }
 
 // emptyResponse is what is shown of an answer that is streaming already.
-func emptyResponse(t *testing.T, s *suite) {
+func emptyResponse(t *testing.T, s *subject) {
 	a, ok := s.authorizer.(authz.ResponseAuthorizer)
 	if !ok {
 		return

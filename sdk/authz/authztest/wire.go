@@ -39,7 +39,7 @@ func (e Example) call() wire.AuthZRequest {
 }
 
 // send returns what the engine makes of the answer: nil lets the request pass.
-func (s *suite) send(t *testing.T, r any) error {
+func (s *subject) send(t *testing.T, r any) error {
 	t.Helper()
 	var a wire.AuthZResponse
 	if err := s.client.Call(t.Context(), wire.AuthZReq, r, &a); err != nil {
@@ -55,7 +55,7 @@ func (s *suite) send(t *testing.T, r any) error {
 }
 
 // denied wants a call denied by a decision: an answer that is no yes, and no failure.
-func (s *suite) denied(t *testing.T, what string, r wire.AuthZRequest) {
+func (s *subject) denied(t *testing.T, what string, r wire.AuthZRequest) {
 	t.Helper()
 	err := s.send(t, r)
 	if err == nil {
@@ -67,14 +67,14 @@ func (s *suite) denied(t *testing.T, what string, r wire.AuthZRequest) {
 	}
 }
 
-func activate(t *testing.T, s *suite) {
+func activate(t *testing.T, s *subject) {
 	kinds, err := s.client.Activate(t.Context())
 	if err != nil || !slices.Contains(kinds, wire.AuthZ) {
 		t.Errorf("implements %q, %v", kinds, err)
 	}
 }
 
-func wireAllowed(t *testing.T, s *suite) {
+func wireAllowed(t *testing.T, s *subject) {
 	for _, e := range s.Allowed {
 		if err := s.send(t, e.call()); err != nil {
 			t.Errorf("%s: %v", e, err)
@@ -82,7 +82,7 @@ func wireAllowed(t *testing.T, s *suite) {
 	}
 }
 
-func wireDenied(t *testing.T, s *suite) {
+func wireDenied(t *testing.T, s *subject) {
 	for _, e := range s.Denied {
 		s.denied(t, e.String(), e.call())
 	}
@@ -90,7 +90,7 @@ func wireDenied(t *testing.T, s *suite) {
 
 // pathSpellings sends each example by every way to write its path. What was allowed is
 // to stay so, and what was denied, too.
-func pathSpellings(t *testing.T, s *suite) {
+func pathSpellings(t *testing.T, s *subject) {
 	spell := func(target string) []string {
 		p, query, _ := strings.Cut(target, "?")
 		if query != "" {
@@ -130,7 +130,7 @@ func pathSpellings(t *testing.T, s *suite) {
 }
 
 // bodies calls f with each denied example that has an object for a body.
-func (s *suite) bodies(t *testing.T, f func(e Example, body map[string]json.RawMessage)) {
+func (s *subject) bodies(t *testing.T, f func(e Example, body map[string]json.RawMessage)) {
 	t.Helper()
 	n := 0
 	for _, e := range s.Denied {
@@ -162,7 +162,7 @@ func respell(body map[string]json.RawMessage, change func(string) string) string
 
 // keySpellings: an engine does not look at the case of keys (docs.docker.com, access
 // authorization plugins).
-func keySpellings(t *testing.T, s *suite) {
+func keySpellings(t *testing.T, s *subject) {
 	s.bodies(t, func(e Example, body map[string]json.RawMessage) {
 		for how, change := range map[string]func(string) string{
 			"upper case": strings.ToUpper, "lower case": strings.ToLower,
@@ -181,7 +181,7 @@ func keySpellings(t *testing.T, s *suite) {
 
 // duplicateKeys: of two keys one reader takes the first, another the last, and an engine
 // merges objects.
-func duplicateKeys(t *testing.T, s *suite) {
+func duplicateKeys(t *testing.T, s *subject) {
 	s.bodies(t, func(e Example, body map[string]json.RawMessage) {
 		whole := strings.TrimSpace(e.Body)
 		for key, value := range body {
@@ -205,7 +205,7 @@ func without(e Example, headers map[string]string) wire.AuthZRequest {
 	return r
 }
 
-func (s *suite) withoutBody(t *testing.T, headers map[string]string) {
+func (s *subject) withoutBody(t *testing.T, headers map[string]string) {
 	t.Helper()
 	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
 		s.denied(t, fmt.Sprintf("%s with %v", e, headers), without(e, headers))
@@ -213,29 +213,29 @@ func (s *suite) withoutBody(t *testing.T, headers map[string]string) {
 }
 
 // missingBody is CVE-2024-41110 with a length of 0.
-func missingBody(t *testing.T, s *suite) {
+func missingBody(t *testing.T, s *subject) {
 	s.withoutBody(t, map[string]string{"Content-Type": "application/json", "Content-Length": "0"})
 	s.withoutBody(t, nil)
 }
 
 // bodyAboveLimit is CVE-2026-34040.
-func bodyAboveLimit(t *testing.T, s *suite) {
+func bodyAboveLimit(t *testing.T, s *subject) {
 	s.withoutBody(t, map[string]string{"Content-Type": "application/json", "Content-Length": "1048579"})
 }
 
 // chunkedBody is CVE-2024-41110 with a chunked body, of which no header tells.
-func chunkedBody(t *testing.T, s *suite) {
+func chunkedBody(t *testing.T, s *subject) {
 	s.withoutBody(t, map[string]string{"Content-Type": "application/json"})
 }
 
-func contentType(t *testing.T, s *suite) {
+func contentType(t *testing.T, s *subject) {
 	for _, kind := range []string{"text/plain", "application/x-tar", "text/json", "application/json, text/plain", ";"} {
 		s.withoutBody(t, map[string]string{"Content-Type": kind})
 	}
 }
 
 // formBody: an engine takes parameters from a form before those of the URL.
-func formBody(t *testing.T, s *suite) {
+func formBody(t *testing.T, s *subject) {
 	for _, e := range slices.Concat(s.Allowed, s.Denied) {
 		if e.Method == http.MethodPost || e.Method == http.MethodPut {
 			s.denied(t, e.String(), without(e, map[string]string{"Content-Type": "application/x-www-form-urlencoded"}))
@@ -243,7 +243,7 @@ func formBody(t *testing.T, s *suite) {
 	}
 }
 
-func trailingJSON(t *testing.T, s *suite) {
+func trailingJSON(t *testing.T, s *subject) {
 	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
 		first, last := e, e
 		first.Body, last.Body = "{}"+e.Body, e.Body+"{}"
@@ -253,7 +253,7 @@ func trailingJSON(t *testing.T, s *suite) {
 }
 
 // fourMiB is the longest body that an engine passes on.
-func fourMiB(t *testing.T, s *suite) {
+func fourMiB(t *testing.T, s *subject) {
 	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
 		whole := strings.TrimSpace(e.Body)
 		head := whole[:len(whole)-1] + `,"RemoraUnknown":"`
@@ -263,7 +263,7 @@ func fourMiB(t *testing.T, s *suite) {
 }
 
 // emptyCall is how an engine repeats a call after a broken connection.
-func emptyCall(t *testing.T, s *suite) {
+func emptyCall(t *testing.T, s *subject) {
 	for _, body := range []any{nil, json.RawMessage("null"), json.RawMessage("{}")} {
 		if s.send(t, body) == nil {
 			t.Errorf("a call with %v was allowed", body)
@@ -271,7 +271,7 @@ func emptyCall(t *testing.T, s *suite) {
 	}
 }
 
-func wireConcurrent(t *testing.T, s *suite) {
+func wireConcurrent(t *testing.T, s *subject) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() { wireAllowed(t, s) })

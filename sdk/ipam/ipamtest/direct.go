@@ -10,29 +10,29 @@ import (
 	"github.com/remora-plugins/remora/sdk/ipam"
 )
 
-func poolDirect() []testCase {
-	return []testCase{
-		{"AddressSpaces", addressSpaces},
-		{"NamedPool", namedPool},
-		{"AnyPool", anyPool},
-		{"OverlappingPool", overlappingPool},
-		{"ReleasePoolTwice", releasePoolTwice},
-		{"PoolsAtOnce", poolsAtOnce},
+func poolDirect() cases {
+	return cases{
+		"AddressSpaces":    addressSpaces,
+		"NamedPool":        namedPool,
+		"AnyPool":          anyPool,
+		"OverlappingPool":  overlappingPool,
+		"ReleasePoolTwice": releasePoolTwice,
+		"PoolsAtOnce":      poolsAtOnce,
 	}
 }
 
-func addressDirect() []testCase {
-	return []testCase{
-		{"AnyAddress", anyAddress},
-		{"NamedAddress", namedAddress},
-		{"AddressInUse", addressInUse},
-		{"AddressOutsidePool", addressOutsidePool},
-		{"Gateway", gateway},
-		{"SubPool", subPool},
-		{"ReleaseAddressTwice", releaseAddressTwice},
-		{"AddressOfUnknownPool", addressOfUnknownPool},
-		{"AddressesAtOnce", addressesAtOnce},
-		{"ReplayInPlace", replayInPlace},
+func addressDirect() cases {
+	return cases{
+		"AnyAddress":           anyAddress,
+		"NamedAddress":         namedAddress,
+		"AddressInUse":         addressInUse,
+		"AddressOutsidePool":   addressOutsidePool,
+		"Gateway":              gateway,
+		"SubPool":              subPool,
+		"ReleaseAddressTwice":  releaseAddressTwice,
+		"AddressOfUnknownPool": addressOfUnknownPool,
+		"AddressesAtOnce":      addressesAtOnce,
+		"ReplayInPlace":        replayInPlace,
 	}
 }
 

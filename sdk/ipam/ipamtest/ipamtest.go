@@ -8,17 +8,15 @@
 //
 // Each case runs against a driver of its own. There are two passes: "direct" holds the
 // driver to the contract of [ipam.Driver], and "wire" calls it as an engine does, through
-// Handler, Server, a unix socket and a client. A goroutine that is left behind fails the
-// case.
+// Handler, Server, a unix socket and a client. A goroutine, a file descriptor or a mount
+// that is left behind fails the case.
 package ipamtest
 
 import (
 	"net/netip"
-	"slices"
-	"strings"
 	"testing"
 
-	"github.com/remora-plugins/remora/sdk/internal/leaktest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/ipam"
 )
 
@@ -39,11 +37,7 @@ type Config struct {
 	Deviates map[string]string
 }
 
-// testCase is one case. Its name is unique over both passes.
-type testCase struct {
-	name string
-	run  func(t *testing.T, c Config)
-}
+type cases = suitetest.Cases[Config]
 
 // Run runs every case as a subtest of t. It must not run beside other tests of the same
 // process, which could be taken for leaks.
@@ -54,40 +48,11 @@ func Run(t *testing.T, c Config) {
 	if !c.Pool.IsValid() {
 		c.Pool = netip.MustParsePrefix("10.98.0.0/24")
 	}
-	passes := []struct {
-		name  string
-		cases []testCase
-	}{
-		{"direct", slices.Concat(poolDirect(), addressDirect())},
-		{"wire", slices.Concat(lifeWire(), restartWire())},
-	}
-	known := map[string]bool{}
-	for _, p := range passes {
-		for _, k := range p.cases {
-			if known[k.name] {
-				t.Fatalf("ipamtest: two cases are called %q", k.name)
-			}
-			known[k.name] = true
-		}
-	}
-	for name, reason := range c.Deviates {
-		if !known[name] || strings.TrimSpace(reason) == "" {
-			t.Fatalf("ipamtest: Deviates[%q] = %q: want the name of a case, and a reason", name, reason)
-		}
-	}
-	for _, p := range passes {
-		t.Run(p.name, func(t *testing.T) {
-			for _, k := range p.cases {
-				t.Run(k.name, func(t *testing.T) {
-					if reason, ok := c.Deviates[k.name]; ok {
-						t.Skip("deviates: " + reason)
-					}
-					leaktest.Check(t)
-					k.run(t, c)
-				})
-			}
-		})
-	}
+	suitetest.Suite[Config]{
+		Name:   "ipamtest",
+		Direct: []cases{poolDirect(), addressDirect()},
+		Wire:   []cases{lifeWire(), restartWire()},
+	}.Run(t, c, c.Deviates)
 }
 
 // host returns the address with the number i in p.

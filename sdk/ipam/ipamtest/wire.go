@@ -1,35 +1,32 @@
 package ipamtest
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 	"github.com/remora-plugins/remora/sdk/ipam"
 )
 
-func lifeWire() []testCase {
-	return []testCase{
-		{"Activate", activate},
-		{"NetworkAndContainer", networkAndContainer},
-		{"EmptyBodyDoesNothing", emptyBodyDoesNothing},
-		{"WrongRequests", wrongRequests},
+func lifeWire() cases {
+	return cases{
+		"Activate":             activate,
+		"NetworkAndContainer":  networkAndContainer,
+		"EmptyBodyDoesNothing": emptyBodyDoesNothing,
+		"WrongRequests":        wrongRequests,
 	}
 }
 
-func restartWire() []testCase {
-	return []testCase{
-		{"RestartOrReplay", restartOrReplay},
+func restartWire() cases {
+	return cases{
+		"RestartOrReplay": restartOrReplay,
 	}
 }
 
@@ -47,15 +44,7 @@ type plugin struct {
 
 func startPlugin(t *testing.T, c Config) *plugin {
 	t.Helper()
-	// The path of a socket is short, and that of a test's own directory is not.
-	dir, err := os.MkdirTemp("", "ipamtest-")
-	must(t, "MkdirTemp", err)
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &plugin{t: t, config: c, socket: filepath.Join(dir, "p.sock"), driver: c.New(t)}
+	p := &plugin{t: t, config: c, socket: suitetest.Socket(t), driver: c.New(t)}
 	t.Cleanup(p.kill)
 	p.start()
 	return p
@@ -65,20 +54,7 @@ func (p *plugin) start() {
 	p.t.Helper()
 	log := slog.New(slog.NewTextHandler(p.t.Output(), nil))
 	h := ipam.NewHandler(p.driver, ipam.Options{Logger: log})
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: p.socket})
-	must(p.t, "ListenUnix", err)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(p.t.Context()))
-	served := make(chan error, 1)
-	go func() { served <- sdk.New(sdk.Options{Logger: log}, h).Serve(ctx, l) }()
-	p.client, err = client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{Timeout: time.Minute})
-	must(p.t, "client", err)
-	p.stop = func() {
-		_ = p.client.Close() // returns nil
-		cancel()
-		if err := <-served; err != nil {
-			p.t.Errorf("Serve: %v", err)
-		}
-	}
+	p.client, p.stop = suitetest.Serve(p.t, p.socket, h, log, time.Minute)
 	p.space = space(p.t, p.driver)
 }
 

@@ -14,35 +14,35 @@ import (
 	"github.com/remora-plugins/remora/sdk/network"
 )
 
-func networkDirect() []testCase {
-	return []testCase{
-		{"NetworkTwice", networkTwice},
-		{"DeleteUnknownNetwork", deleteUnknownNetwork},
-		{"UnknownOption", unknownOption},
-		{"ManyNetworks", manyNetworks},
-		{"ReopenWithNetwork", reopenWithNetwork},
+func networkDirect() cases {
+	return cases{
+		"NetworkTwice":         networkTwice,
+		"DeleteUnknownNetwork": deleteUnknownNetwork,
+		"UnknownOption":        unknownOption,
+		"ManyNetworks":         manyNetworks,
+		"ReopenWithNetwork":    reopenWithNetwork,
 	}
 }
 
-func endpointDirect() []testCase {
-	return []testCase{
-		{"EndpointTwice", endpointTwice},
-		{"SettledStaysSettled", settledStaysSettled},
-		{"UnknownEndpoint", unknownEndpoint},
-		{"JoinTwice", joinTwice},
-		{"InterfaceIsThere", interfaceIsThere},
-		{"ManyEndpoints", manyEndpoints},
-		{"ReopenWhileJoined", reopenWhileJoined},
+func endpointDirect() cases {
+	return cases{
+		"EndpointTwice":       endpointTwice,
+		"SettledStaysSettled": settledStaysSettled,
+		"UnknownEndpoint":     unknownEndpoint,
+		"JoinTwice":           joinTwice,
+		"InterfaceIsThere":    interfaceIsThere,
+		"ManyEndpoints":       manyEndpoints,
+		"ReopenWhileJoined":   reopenWhileJoined,
 	}
 }
 
-func optionalDirect() []testCase {
-	return []testCase{
-		{"ExternalTwice", externalTwice},
-		{"InfoIsJSON", infoIsJSON},
-		{"ScopeIsKnown", scopeIsKnown},
-		{"AllocateTwice", allocateTwice},
-		{"NodesTwice", nodesTwice},
+func optionalDirect() cases {
+	return cases{
+		"ExternalTwice": externalTwice,
+		"InfoIsJSON":    infoIsJSON,
+		"ScopeIsKnown":  scopeIsKnown,
+		"AllocateTwice": allocateTwice,
+		"NodesTwice":    nodesTwice,
 	}
 }
 

@@ -10,7 +10,7 @@
 // Each case runs against a driver of its own. There are two passes: "direct" holds the
 // driver to the contract of [network.Driver], and "wire" calls it as an engine does,
 // through Handler, Server, a unix socket and a client. In both every verb is called twice,
-// and a goroutine that is left behind fails the case.
+// and a goroutine, a file descriptor or a mount that is left behind fails the case.
 //
 // What a driver can do beyond the six methods is found by type assertion, never by its
 // name.
@@ -21,11 +21,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"testing"
 
-	"github.com/remora-plugins/remora/sdk/internal/leaktest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/network"
 )
 
@@ -51,11 +49,7 @@ type Config struct {
 	Deviates map[string]string
 }
 
-// testCase is one case. Its name is unique over both passes.
-type testCase struct {
-	name string
-	run  func(t *testing.T, c Config)
-}
+type cases = suitetest.Cases[Config]
 
 // Run runs every case as a subtest of t. It must not run beside other tests of the same
 // process, which could be taken for leaks.
@@ -66,40 +60,11 @@ func Run(t *testing.T, c Config) {
 	if !c.IPv4.IsValid() {
 		c.IPv4 = netip.MustParsePrefix("10.99.0.0/24")
 	}
-	passes := []struct {
-		name  string
-		cases []testCase
-	}{
-		{"direct", slices.Concat(networkDirect(), endpointDirect(), optionalDirect())},
-		{"wire", slices.Concat(lifeWire(), answerWire(), restartWire())},
-	}
-	known := map[string]bool{}
-	for _, p := range passes {
-		for _, k := range p.cases {
-			if known[k.name] {
-				t.Fatalf("networktest: two cases are called %q", k.name)
-			}
-			known[k.name] = true
-		}
-	}
-	for name, reason := range c.Deviates {
-		if !known[name] || strings.TrimSpace(reason) == "" {
-			t.Fatalf("networktest: Deviates[%q] = %q: want the name of a case, and a reason", name, reason)
-		}
-	}
-	for _, p := range passes {
-		t.Run(p.name, func(t *testing.T) {
-			for _, k := range p.cases {
-				t.Run(k.name, func(t *testing.T) {
-					if reason, ok := c.Deviates[k.name]; ok {
-						t.Skip("deviates: " + reason)
-					}
-					leaktest.Check(t)
-					k.run(t, c)
-				})
-			}
-		})
-	}
+	suitetest.Suite[Config]{
+		Name:   "networktest",
+		Direct: []cases{networkDirect(), endpointDirect(), optionalDirect()},
+		Wire:   []cases{lifeWire(), answerWire(), restartWire()},
+	}.Run(t, c, c.Deviates)
 }
 
 // network returns a network with the number i.

@@ -1,7 +1,6 @@
 package networktest
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -11,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 	"github.com/remora-plugins/remora/sdk/network"
 )
@@ -33,15 +32,8 @@ type plugin struct {
 
 func startPlugin(t *testing.T, c Config) *plugin {
 	t.Helper()
-	// The path of a socket is short, and that of a test's own directory is not.
-	dir, err := os.MkdirTemp("", "networktest-")
-	must(t, "MkdirTemp", err)
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &plugin{t: t, config: c, socket: filepath.Join(dir, "p.sock"), state: filepath.Join(dir, "state"), driver: c.New(t)}
+	socket := suitetest.Socket(t)
+	p := &plugin{t: t, config: c, socket: socket, state: filepath.Join(filepath.Dir(socket), "state"), driver: c.New(t)}
 	t.Cleanup(p.kill)
 	p.start()
 	return p
@@ -52,21 +44,8 @@ func (p *plugin) start() {
 	log := slog.New(slog.NewTextHandler(p.t.Output(), nil))
 	h, err := network.NewHandler(p.t.Context(), p.driver, network.Options{Logger: log, State: network.Dir(p.state)})
 	must(p.t, "NewHandler", err)
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: p.socket})
-	must(p.t, "ListenUnix", err)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(p.t.Context()))
-	served := make(chan error, 1)
-	go func() { served <- sdk.New(sdk.Options{Logger: log}, h).Serve(ctx, l) }()
 	p.handler = h
-	p.client, err = client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{Timeout: time.Minute})
-	must(p.t, "client", err)
-	p.stop = func() {
-		_ = p.client.Close() // returns nil
-		cancel()
-		if err := <-served; err != nil {
-			p.t.Errorf("Serve: %v", err)
-		}
-	}
+	p.client, p.stop = suitetest.Serve(p.t, p.socket, h, log, time.Minute)
 }
 
 // kill ends the plugin and leaves everything as it is.

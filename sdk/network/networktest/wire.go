@@ -15,36 +15,36 @@ import (
 	"github.com/remora-plugins/remora/sdk/network"
 )
 
-func lifeWire() []testCase {
-	return []testCase{
-		{"Activate", activate},
-		{"StartAndStop", startAndStop},
-		{"EachCallTwice", eachCallTwice},
-		{"GatewayMoves", gatewayMoves},
-		{"InternalNetwork", internalNetwork},
-		{"ContainersAtOnce", containersAtOnce},
-		{"DeleteEndpointWhileJoined", deleteEndpointWhileJoined},
-		{"DeleteNetworkWithEndpoints", deleteNetworkWithEndpoints},
+func lifeWire() cases {
+	return cases{
+		"Activate":                   activate,
+		"StartAndStop":               startAndStop,
+		"EachCallTwice":              eachCallTwice,
+		"GatewayMoves":               gatewayMoves,
+		"InternalNetwork":            internalNetwork,
+		"ContainersAtOnce":           containersAtOnce,
+		"DeleteEndpointWhileJoined":  deleteEndpointWhileJoined,
+		"DeleteNetworkWithEndpoints": deleteNetworkWithEndpoints,
 	}
 }
 
-func answerWire() []testCase {
-	return []testCase{
-		{"SettledIsNotAnswered", settledIsNotAnswered},
-		{"JoinIsAdmissible", joinIsAdmissible},
-		{"UnknownObjects", unknownObjects},
-		{"OtherEndpointOfThatID", otherEndpointOfThatID},
-		{"EmptyBodyDoesNothing", emptyBodyDoesNothing},
-		{"CallerHangsUp", callerHangsUp},
-		{"GatewayCheck", gatewayCheck},
+func answerWire() cases {
+	return cases{
+		"SettledIsNotAnswered":  settledIsNotAnswered,
+		"JoinIsAdmissible":      joinIsAdmissible,
+		"UnknownObjects":        unknownObjects,
+		"OtherEndpointOfThatID": otherEndpointOfThatID,
+		"EmptyBodyDoesNothing":  emptyBodyDoesNothing,
+		"CallerHangsUp":         callerHangsUp,
+		"GatewayCheck":          gatewayCheck,
 	}
 }
 
-func restartWire() []testCase {
-	return []testCase{
-		{"RestartWithNetwork", restartWithNetwork},
-		{"RestartWhileJoined", restartWhileJoined},
-		{"EngineKilled", engineKilled},
+func restartWire() cases {
+	return cases{
+		"RestartWithNetwork": restartWithNetwork,
+		"RestartWhileJoined": restartWhileJoined,
+		"EngineKilled":       engineKilled,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/leaktest"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -151,7 +152,7 @@ func mustRead(t *testing.T, dir, name, want string) {
 
 // unmountBelow takes away the mounts that a failed case left below dir, the deepest first.
 func unmountBelow(t *testing.T, dir string) {
-	points := mountsBelow(t, dir)
+	points := leaktest.MountsBelow(t, dir)
 	slices.Sort(points)
 	for _, p := range slices.Backward(points) {
 		t.Errorf("left mounted: %s", p)

@@ -13,9 +13,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-func concurrencyDirect() []testCase {
-	return []testCase{
-		{"DifferentNamesAtOnce", func(t *testing.T, c Config) {
+func concurrencyDirect() cases {
+	return cases{
+		"DifferentNamesAtOnce": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			var all sync.WaitGroup
 			for i := range 8 {
@@ -40,7 +40,7 @@ func concurrencyDirect() []testCase {
 			})
 			all.Wait()
 			b.mustHave()
-		}},
+		},
 	}
 }
 
@@ -60,9 +60,9 @@ func life(t *testing.T, d volume.Driver, name, target string, opts map[string]st
 	return d.Remove(ctx, name)
 }
 
-func concurrencyWire() []testCase {
-	return []testCase{
-		{"ParallelCreate", func(t *testing.T, c Config) {
+func concurrencyWire() cases {
+	return cases{
+		"ParallelCreate": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			atOnce(16, func(int) {
 				if err := p.volumes.Create(t.Context(), "one", clone(c.Options)); err != nil {
@@ -72,8 +72,8 @@ func concurrencyWire() []testCase {
 			if got := p.list(); len(got) != 1 {
 				t.Errorf("List: %q", got)
 			}
-		}},
-		{"ParallelMount", func(t *testing.T, c Config) {
+		},
+		"ParallelMount": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			got := make([]string, 16)
@@ -98,8 +98,8 @@ func concurrencyWire() []testCase {
 				}
 			})
 			p.mustBeMounted("one", 0)
-		}},
-		{"ParallelMountAndUnmount", func(t *testing.T, c Config) {
+		},
+		"ParallelMountAndUnmount": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			atOnce(8, func(i int) {
@@ -122,8 +122,8 @@ func concurrencyWire() []testCase {
 				mustRead(t, m, fmt.Sprintf("f%d", i), "x")
 			}
 			p.unmount("one", mountID(0))
-		}},
-		{"RandomMountsAreCounted", func(t *testing.T, c Config) {
+		},
+		"RandomMountsAreCounted": func(t *testing.T, c Config) {
 			change, held := holding()
 			held.Store(true) // so that what a restart finds is believed
 			p := startPlugin(t, c, change)
@@ -157,8 +157,8 @@ func concurrencyWire() []testCase {
 				}
 			}
 			p.mustBeMounted("one", 0)
-		}},
-		{"SlowVolumeHoldsUpNobody", func(t *testing.T, c Config) {
+		},
+		"SlowVolumeHoldsUpNobody": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("slow")
 			p.create("fast")
@@ -186,8 +186,8 @@ func concurrencyWire() []testCase {
 			release.open()
 			stuck.Wait()
 			p.unmount("slow", mountID(1))
-		}},
-		{"SlowVolumeIsAnsweredInTime", func(t *testing.T, c Config) {
+		},
+		"SlowVolumeIsAnsweredInTime": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, func(o *volume.Options) { o.LongTimeout, o.ShortTimeout = 50*time.Millisecond, 50*time.Millisecond })
 			p.create("slow")
 			release := p.hang("slow")
@@ -199,8 +199,8 @@ func concurrencyWire() []testCase {
 			// The mount that nobody waited for is taken back.
 			eventually(t, "the call has ended", func() bool { return p.volumes.Unmount(t.Context(), "slow", mountID(9)) == nil })
 			p.mustBeMounted("slow", 0)
-		}},
-		{"CallerHangsUpInMidMount", func(t *testing.T, c Config) {
+		},
+		"CallerHangsUpInMidMount": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			release := p.hang("one")
@@ -224,8 +224,8 @@ func concurrencyWire() []testCase {
 			write(t, m, "f", "x")
 			p.unmount("one", mountID(1))
 			p.mustBeMounted("one", 0)
-		}},
-		{"PanicIsAnError", func(t *testing.T, c Config) {
+		},
+		"PanicIsAnError": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			for range 2 {
@@ -239,7 +239,7 @@ func concurrencyWire() []testCase {
 				p.unmount("one", mountID(1))
 			}
 			p.mustBeMounted("one", 0)
-		}},
+		},
 	}
 }
 

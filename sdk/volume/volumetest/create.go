@@ -13,29 +13,29 @@ import (
 // noSuchOption is a key that no driver has.
 const noSuchOption = "volumetest-no-such-option"
 
-func createDirect() []testCase {
-	return []testCase{
-		{"CreateMakesVolume", func(t *testing.T, c Config) {
+func createDirect() cases {
+	return cases{
+		"CreateMakesVolume": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.mustHave()
 			b.create("one")
 			b.create("two")
 			b.mustHave("one", "two")
-		}},
-		{"CreateTwice", func(t *testing.T, c Config) {
+		},
+		"CreateTwice": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.create("one")
 			b.mustHave("one")
-		}},
-		{"CreateWithoutOptions", func(t *testing.T, c Config) {
+		},
+		"CreateWithoutOptions": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			if err := b.Create(t.Context(), "one", map[string]string{}); err != nil {
 				t.Fatalf("Create without options: %v", err)
 			}
 			b.mustHave("one")
-		}},
-		{"CreateAdoptsData", func(t *testing.T, c Config) {
+		},
+		"CreateAdoptsData": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
@@ -50,8 +50,8 @@ func createDirect() []testCase {
 			p = b.mount("one")
 			mustRead(t, p, "f", "kept")
 			b.unmount("one", p)
-		}},
-		{"CreateRefusesUnknownOption", func(t *testing.T, c Config) {
+		},
+		"CreateRefusesUnknownOption": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			opts := b.options()
 			opts[noSuchOption] = "x"
@@ -65,8 +65,8 @@ func createDirect() []testCase {
 				}
 			}
 			b.mustHave()
-		}},
-		{"CreateRefusesBadOptions", func(t *testing.T, c Config) {
+		},
+		"CreateRefusesBadOptions": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			for key, value := range c.BadOptions {
 				opts := b.options()
@@ -74,8 +74,8 @@ func createDirect() []testCase {
 				mustBeClass(t, "Create with "+key+"="+value, b.Create(t.Context(), "one", opts), errdefs.ErrInvalid)
 				b.mustHave()
 			}
-		}},
-		{"CreateLeavesOptionsAlone", func(t *testing.T, c Config) {
+		},
+		"CreateLeavesOptionsAlone": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			opts := b.options()
 			if err := b.Create(t.Context(), "one", opts); err != nil {
@@ -84,8 +84,8 @@ func createDirect() []testCase {
 			if !maps.Equal(opts, b.options()) {
 				t.Errorf("Create changed the caller's options to %q", opts)
 			}
-		}},
-		{"NamesAreTakenAsTheyAre", func(t *testing.T, c Config) {
+		},
+		"NamesAreTakenAsTheyAre": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			names := []string{"a", "0", "A.b_c-d", "data", "Data", "data.json", "data.lock", "data.tmp", "data..", "x--", "tmp", "mnt", "con"}
 			for _, name := range names {
@@ -101,8 +101,8 @@ func createDirect() []testCase {
 			b.unmount("Data", q)
 			b.remove("data")
 			b.mustHave(slices.DeleteFunc(names, func(s string) bool { return s == "data" })...)
-		}},
-		{"NameOf255Bytes", func(t *testing.T, c Config) {
+		},
+		"NameOf255Bytes": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			name := strings.Repeat("n", volume.MaxName)
 			b.create(name)
@@ -113,13 +113,13 @@ func createDirect() []testCase {
 			b.unmount(name, p)
 			b.remove(name)
 			b.mustHave()
-		}},
+		},
 	}
 }
 
-func createWire() []testCase {
-	return []testCase{
-		{"CreateTwiceByEngine", func(t *testing.T, c Config) {
+func createWire() cases {
+	return cases{
+		"CreateTwiceByEngine": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.mustBeGone("one")
 			p.create("one")
@@ -131,8 +131,8 @@ func createWire() []testCase {
 			if got := p.list(); !slices.Equal(got, []string{"one"}) {
 				t.Errorf("List: %q", got)
 			}
-		}},
-		{"CreateNeverOverwrites", func(t *testing.T, c Config) {
+		},
+		"CreateNeverOverwrites": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -144,8 +144,8 @@ func createWire() []testCase {
 			p.create("one")
 			mustRead(t, p.mount("one", mountID(2)), "f", "kept")
 			p.unmount("one", mountID(2))
-		}},
-		{"UnknownOptionIsNamed", func(t *testing.T, c Config) {
+		},
+		"UnknownOptionIsNamed": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			err := p.volumes.Create(t.Context(), "one", map[string]string{noSuchOption: "x"})
 			mustBeClass(t, "Create with an unknown option", err, errdefs.ErrInvalid)
@@ -155,8 +155,8 @@ func createWire() []testCase {
 				}
 			}
 			p.mustBeGone("one")
-		}},
-		{"OddNamesAreRefused", func(t *testing.T, c Config) {
+		},
+		"OddNamesAreRefused": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, name := range []string{
 				"", ".", "..", "../x", "a/b", "/", "/etc", ".hidden", "-rf", "_x", "a b", "a\nb", "a\x00b", `a\b`, "ä", "名", "a\u202eb", "a\xffb",
@@ -178,6 +178,6 @@ func createWire() []testCase {
 			if got := p.list(); len(got) != 0 {
 				t.Errorf("List: %q", got)
 			}
-		}},
+		},
 	}
 }

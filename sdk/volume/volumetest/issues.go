@@ -11,26 +11,27 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/leaktest"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // issues are bugs that users of other plugins lived with for years, one case each, with
 // the thread in which they told of it.
-func issues() []testCase {
-	return []testCase{
+func issues() cases {
+	return cases{
 		// juicedata/docker-volume-juicefs#60: each container of a volume mounted once more
 		// on top of the last.
-		{"MountsAreNotStacked", func(t *testing.T, c Config) {
+		"MountsAreNotStacked": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
-			before := len(mountsBelow(t, p.options.MountRoot))
+			before := len(leaktest.MountsBelow(t, p.options.MountRoot))
 			for _, n := range []int{1, 1, 2, 3} {
 				if got := p.mount("one", mountID(n)); got != m {
 					t.Errorf("mounted at %q, and again at %q", m, got)
 				}
 			}
-			if after := len(mountsBelow(t, p.options.MountRoot)); after != before {
+			if after := len(leaktest.MountsBelow(t, p.options.MountRoot)); after != before {
 				t.Errorf("%d mounts, and after four more calls %d", before, after)
 			}
 			p.mustBeMounted("one", 5)
@@ -38,10 +39,10 @@ func issues() []testCase {
 				p.unmount("one", mountID(n))
 			}
 			p.mustBeMounted("one", 0)
-		}},
+		},
 		// "docker cp" out of a running container mounts and unmounts with the ID of the
 		// container, which must not lose its volume by that.
-		{"DockerCp", func(t *testing.T, c Config) {
+		"DockerCp": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -56,10 +57,10 @@ func issues() []testCase {
 			}
 			p.unmount("one", mountID(1))
 			p.mustBeMounted("one", 0)
-		}},
+		},
 		// rclone/rclone#9853: after a restart the plugin had forgotten what its volumes are,
 		// and mounted something else in their place.
-		{"StateSurvivesRestart", func(t *testing.T, c Config) {
+		"StateSurvivesRestart": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			write(t, p.mount("one", mountID(1)), "f", "x")
@@ -72,10 +73,10 @@ func issues() []testCase {
 			}
 			mustRead(t, p.mount("one", mountID(2)), "f", "x")
 			p.unmount("one", mountID(2))
-		}},
+		},
 		// rclone/rclone#7466: mounts that nobody holds any more kept the plugin from
 		// starting, or the volume from being mounted.
-		{"StaleEntryDoesNotBlockStart", func(t *testing.T, c Config) {
+		"StaleEntryDoesNotBlockStart": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -93,10 +94,10 @@ func issues() []testCase {
 			p.unmount("one", mountID(2))
 			p.mustBeMounted("one", 0)
 			p.remove("one")
-		}},
+		},
 		// The same, where the volume's data went as well: the entry may be left, and nothing
 		// else fails by it.
-		{"StaleEntryOfALostVolume", func(t *testing.T, c Config) {
+		"StaleEntryOfALostVolume": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.create("two")
@@ -113,15 +114,15 @@ func issues() []testCase {
 			p.create("one")
 			p.mount("one", mountID(3))
 			p.unmount("one", mountID(3))
-		}},
+		},
 		// juicedata/docker-volume-juicefs#64: the mount had gone, and containers wrote to
 		// the host's disk below the mountpoint.
-		{"VanishedMountIsNoticed", func(t *testing.T, c Config) {
+		"VanishedMountIsNoticed": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
 			write(t, m, "f", "x")
-			if len(mountsBelow(t, p.options.MountRoot)) == 0 {
+			if len(leaktest.MountsBelow(t, p.options.MountRoot)) == 0 {
 				t.Skip("deviates: the driver mounts nothing, so nothing can vanish")
 			}
 			if err := p.driver.Unmount(t.Context(), "one", m); err != nil {
@@ -136,10 +137,10 @@ func issues() []testCase {
 			mustRead(t, m, "f", "x")
 			p.unmount("one", mountID(2))
 			p.mustBeMounted("one", 0)
-		}},
+		},
 		// juicedata/docker-volume-juicefs pull request 63: a volume that was never mounted
 		// could not be removed.
-		{"RemoveNeverMounted", func(t *testing.T, c Config) {
+		"RemoveNeverMounted": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.remove("one")
@@ -148,10 +149,10 @@ func issues() []testCase {
 			p.restart()
 			p.remove("two")
 			p.mustBeGone("two")
-		}},
+		},
 		// An engine takes each error of Get for the end of the volume, forgets it, and loses
 		// its labels. So there is none while the storage is out of reach.
-		{"GetNeverSaysGoneForUnreachable", func(t *testing.T, c Config) {
+		"GetNeverSaysGoneForUnreachable": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			for _, cause := range []error{
@@ -178,9 +179,9 @@ func issues() []testCase {
 				p.mustGet("one")
 				p.mustBeGone("unknown")
 			}
-		}},
+		},
 		// The same, when the storage is out of reach as the plugin starts.
-		{"StartWithoutStorage", func(t *testing.T, c Config) {
+		"StartWithoutStorage": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			away := &faults{Driver: p.driver}
@@ -202,10 +203,10 @@ func issues() []testCase {
 			}
 			p.mustGet("one")
 			p.driver = driver
-		}},
+		},
 		// A password that came as an option stood in the error that "docker volume create"
 		// printed, and in the log.
-		{"PasswordIsNotInErrors", func(t *testing.T, c Config) {
+		"PasswordIsNotInErrors": func(t *testing.T, c Config) {
 			var log strings.Builder
 			p := startPlugin(t, c, func(o *volume.Options) { o.Logger = logTo(&log) })
 			const secret = `s3cr3t "w\ord`
@@ -232,10 +233,10 @@ func issues() []testCase {
 			if err == nil || strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("an unknown option's secret: %v", err)
 			}
-		}},
+		},
 		// A failed Unmount is only logged by an engine, which keeps the ID and starts the
 		// container with it again.
-		{"FailedUnmountIsNoEnd", func(t *testing.T, c Config) {
+		"FailedUnmountIsNoEnd": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			write(t, p.mount("one", mountID(1)), "f", "x")
@@ -252,9 +253,9 @@ func issues() []testCase {
 			mustRead(t, p.mount("one", mountID(1)), "f", "x")
 			p.unmount("one", mountID(1))
 			p.mustBeMounted("one", 0)
-		}},
+		},
 		// And a failed Mount has no Unmount.
-		{"FailedMountLeavesNothing", func(t *testing.T, c Config) {
+		"FailedMountLeavesNothing": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.faults.inject(func(_ context.Context, verb, _ string) error {
@@ -273,10 +274,10 @@ func issues() []testCase {
 			}
 			p.faults.inject(nil)
 			p.remove("one")
-		}},
+		},
 		// A "docker run" with a volume that the image has files for mounts, unmounts and
 		// mounts: with Linger the storage is asked once.
-		{"LingeringMountIsTakenUp", func(t *testing.T, c Config) {
+		"LingeringMountIsTakenUp": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, func(o *volume.Options) { o.Linger = time.Hour })
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -297,6 +298,6 @@ func issues() []testCase {
 			p.restart()
 			p.handler.Reconcile(t.Context())
 			p.mustBeMounted("one", 0)
-		}},
+		},
 	}
 }

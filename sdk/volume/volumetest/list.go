@@ -14,9 +14,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-func listDirect() []testCase {
-	return []testCase{
-		{"VolumesMayBeLeftEarly", func(t *testing.T, c Config) {
+func listDirect() cases {
+	return cases{
+		"VolumesMayBeLeftEarly": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.create("two")
@@ -29,8 +29,8 @@ func listDirect() []testCase {
 				}
 			}
 			b.mustHave("one", "two")
-		}},
-		{"VolumesHeedsItsContext", func(t *testing.T, c Config) {
+		},
+		"VolumesHeedsItsContext": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			ctx, cancel := context.WithCancel(t.Context())
@@ -44,8 +44,8 @@ func listDirect() []testCase {
 			if n != 1 && !failed {
 				t.Errorf("a cancelled Volumes yielded %d of 1 volumes and no error", n)
 			}
-		}},
-		{"InfoIsFitToShow", func(t *testing.T, c Config) {
+		},
+		"InfoIsFitToShow": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			before := time.Now().Add(-time.Minute)
 			b.create("one")
@@ -64,8 +64,8 @@ func listDirect() []testCase {
 				p := b.mount("one")
 				b.unmount("one", p)
 			}
-		}},
-		{"InspectAgreesWithVolumes", func(t *testing.T, c Config) {
+		},
+		"InspectAgreesWithVolumes": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			i, ok := b.Driver.(volume.Inspector)
 			if !ok {
@@ -85,13 +85,13 @@ func listDirect() []testCase {
 				_, err = i.Inspect(t.Context(), "absent")
 				mustBeClass(t, "Inspect of a volume that does not exist", err, errdefs.ErrNotFound)
 			}
-		}},
-		{"ScopeIsOneOfTwo", func(t *testing.T, c Config) {
+		},
+		"ScopeIsOneOfTwo": func(t *testing.T, c Config) {
 			if s, ok := newBare(t, c).Driver.(volume.Scoper); ok && s.Scope() != "local" && s.Scope() != "global" {
 				t.Errorf("scope %q", s.Scope())
 			}
-		}},
-		{"PingAnswers", func(t *testing.T, c Config) {
+		},
+		"PingAnswers": func(t *testing.T, c Config) {
 			if p, ok := newBare(t, c).Driver.(volume.Pinger); ok {
 				for range 2 {
 					if err := p.Ping(t.Context()); err != nil {
@@ -99,13 +99,13 @@ func listDirect() []testCase {
 					}
 				}
 			}
-		}},
+		},
 	}
 }
 
-func listWire() []testCase {
-	return []testCase{
-		{"ListAndGet", func(t *testing.T, c Config) {
+func listWire() cases {
+	return cases{
+		"ListAndGet": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			if got := p.list(); len(got) != 0 {
 				t.Errorf("List before anything: %q", got)
@@ -128,8 +128,8 @@ func listWire() []testCase {
 			if got := p.list(); !slices.Equal(got, want) {
 				t.Errorf("List after a refresh: %q, want %q", got, want)
 			}
-		}},
-		{"PathOfWhatIsNotMounted", func(t *testing.T, c Config) {
+		},
+		"PathOfWhatIsNotMounted": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for range 2 {
 				_, err := p.volumes.Path(t.Context(), "absent")
@@ -143,8 +143,8 @@ func listWire() []testCase {
 			if path != "" {
 				mustBeDirectory(t, path)
 			}
-		}},
-		{"VolumesMadeElsewhereAreSeen", func(t *testing.T, c Config) {
+		},
+		"VolumesMadeElsewhereAreSeen": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			if err := p.driver.Create(t.Context(), "one", clone(c.Options)); err != nil {
 				t.Fatal(err)
@@ -157,8 +157,8 @@ func listWire() []testCase {
 				t.Fatal(err)
 			}
 			p.mustBeGone("one")
-		}},
-		{"ScopeIsTold", func(t *testing.T, c Config) {
+		},
+		"ScopeIsTold": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			want := "local"
 			if s, ok := p.driver.(volume.Scoper); ok {
@@ -169,8 +169,8 @@ func listWire() []testCase {
 					t.Errorf("scope %q, %v, want %q", got, err, want)
 				}
 			}
-		}},
-		{"Podman", func(t *testing.T, c Config) {
+		},
+		"Podman": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			podman, err := client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{Engine: client.Podman})
 			if err != nil {
@@ -210,8 +210,8 @@ func listWire() []testCase {
 			if err := v.Remove(t.Context(), "one"); err != nil {
 				t.Errorf("Remove: %v", err)
 			}
-		}},
-		{"ErrorsAreStatus500", func(t *testing.T, c Config) {
+		},
+		"ErrorsAreStatus500": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for method, body := range map[string]string{
 				"Get": `{"Name":"absent"}`, "Path": `{"Name":"absent"}`, "Mount": `{"Name":"absent","ID":"x"}`, "Create": `{"Name":"../x"}`,
@@ -223,6 +223,6 @@ func listWire() []testCase {
 					t.Errorf("%s: %d %q, %v, want 500 and one line in Err", method, a.status, a.body, err)
 				}
 			}
-		}},
+		},
 	}
 }

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/leaktest"
 )
 
-func mountDirect() []testCase {
-	return []testCase{
-		{"MountKeepsData", func(t *testing.T, c Config) {
+func mountDirect() cases {
+	return cases{
+		"MountKeepsData": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			for i, text := range []string{"first", "second"} {
@@ -26,26 +27,26 @@ func mountDirect() []testCase {
 			p := b.mount("one")
 			mustRead(t, p, "f", "second")
 			b.unmount("one", p)
-		}},
-		{"MountTwice", func(t *testing.T, c Config) {
+		},
+		"MountTwice": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
 			write(t, p, "f", "x")
-			before := len(mountsBelow(t, b.root))
+			before := len(leaktest.MountsBelow(t, b.root))
 			if q := b.mount("one"); q != p {
 				t.Errorf("mounted at %q, and again at %q", p, q)
 			}
-			if after := len(mountsBelow(t, b.root)); after != before {
+			if after := len(leaktest.MountsBelow(t, b.root)); after != before {
 				t.Errorf("%d mounts, and after a second Mount %d: they are stacked", before, after)
 			}
 			mustRead(t, p, "f", "x")
 			b.unmount("one", p)
-			if left := mountsBelow(t, b.root); len(left) > 0 {
+			if left := leaktest.MountsBelow(t, b.root); len(left) > 0 {
 				t.Errorf("one Unmount left %q", left)
 			}
-		}},
-		{"UnmountTwice", func(t *testing.T, c Config) {
+		},
+		"UnmountTwice": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
@@ -58,8 +59,8 @@ func mountDirect() []testCase {
 				}
 				b.unmount("one", p)
 			}
-		}},
-		{"UnmountKeepsData", func(t *testing.T, c Config) {
+		},
+		"UnmountKeepsData": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
@@ -70,8 +71,8 @@ func mountDirect() []testCase {
 			mustRead(t, p, "f", "x")
 			b.unmount("one", p)
 			b.mustHave("one")
-		}},
-		{"MountAbsent", func(t *testing.T, c Config) {
+		},
+		"MountAbsent": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			for range 2 {
 				_, err := b.Mount(t.Context(), "absent", b.target("absent"))
@@ -81,8 +82,8 @@ func mountDirect() []testCase {
 				}
 			}
 			b.mustHave()
-		}},
-		{"MountLeavesTargetAlone", func(t *testing.T, c Config) {
+		},
+		"MountLeavesTargetAlone": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
@@ -91,8 +92,8 @@ func mountDirect() []testCase {
 			if entries, err := os.ReadDir(b.target("one")); err != nil || len(entries) > 0 {
 				t.Errorf("target has %v in it after Unmount: %v", entries, err)
 			}
-		}},
-		{"OwnerAndModeAreKept", func(t *testing.T, c Config) {
+		},
+		"OwnerAndModeAreKept": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
@@ -125,8 +126,8 @@ func mountDirect() []testCase {
 				}
 			}
 			b.unmount("one", p)
-		}},
-		{"VolumesAreApart", func(t *testing.T, c Config) {
+		},
+		"VolumesAreApart": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.create("two")
@@ -141,13 +142,13 @@ func mountDirect() []testCase {
 			p = b.mount("one")
 			mustRead(t, p, "f", "one")
 			b.unmount("one", p)
-		}},
+		},
 	}
 }
 
-func mountWire() []testCase {
-	return []testCase{
-		{"MountByEngine", func(t *testing.T, c Config) {
+func mountWire() cases {
+	return cases{
+		"MountByEngine": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -163,8 +164,8 @@ func mountWire() []testCase {
 			mustRead(t, m, "f", "x")
 			p.unmount("one", mountID(2))
 			p.mustBeMounted("one", 0)
-		}},
-		{"UnmountCountsIDs", func(t *testing.T, c Config) {
+		},
+		"UnmountCountsIDs": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -181,8 +182,8 @@ func mountWire() []testCase {
 			if n := p.faults.count("unmount"); n != 1 {
 				t.Errorf("the driver unmounted %d times, want once", n)
 			}
-		}},
-		{"UnmountOfNothing", func(t *testing.T, c Config) {
+		},
+		"UnmountOfNothing": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.unmount("absent", mountID(1))
 			p.create("one")
@@ -191,8 +192,8 @@ func mountWire() []testCase {
 			if n := p.faults.count("unmount"); n != 0 {
 				t.Errorf("the driver unmounted %d times what was not mounted", n)
 			}
-		}},
-		{"MountOfNothing", func(t *testing.T, c Config) {
+		},
+		"MountOfNothing": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for range 2 {
 				_, err := p.volumes.Mount(t.Context(), "absent", mountID(1))
@@ -204,6 +205,6 @@ func mountWire() []testCase {
 			if left, err := os.ReadDir(p.options.MountRoot); err != nil || len(left) > 0 {
 				t.Errorf("a failed Mount left %v: %v", left, err)
 			}
-		}},
+		},
 	}
 }

@@ -2,22 +2,21 @@ package volumetest
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/leaktest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -44,17 +43,7 @@ func startPlugin(t *testing.T, c Config, change func(*volume.Options)) *plugin {
 	t.Helper()
 	root := t.TempDir()
 	t.Cleanup(func() { unmountBelow(t, root) })
-	// The path of a socket is short, and that of a test's own directory is not.
-	dir, err := os.MkdirTemp("", "volumetest-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &plugin{t: t, config: c, socket: filepath.Join(dir, "p.sock"), options: volume.Options{
+	p := &plugin{t: t, config: c, socket: suitetest.Socket(t), options: volume.Options{
 		Logger:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 		MountRoot:  filepath.Join(root, "mounts"),
 		Ledger:     filepath.Join(root, "ledger"),
@@ -78,24 +67,10 @@ func (p *plugin) start() {
 	if err != nil {
 		p.t.Fatalf("NewHandler: %v", err)
 	}
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: p.socket})
-	if err != nil {
-		p.t.Fatalf("ListenUnix: %v", errors.Join(err, h.Close(p.t.Context())))
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- sdk.New(sdk.Options{Logger: p.options.Logger}, h).Serve(ctx, l) }()
-	p.handler = h
-	if p.client, err = client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{}); err != nil {
-		p.t.Fatal(err)
-	}
-	p.volumes = p.client.Volume()
+	c, stop := suitetest.Serve(p.t, p.socket, h, p.options.Logger, 0)
+	p.handler, p.client, p.volumes = h, c, c.Volume()
 	p.stop = func() {
-		_ = p.client.Close() // returns nil
-		cancel()
-		if err := <-served; err != nil {
-			p.t.Errorf("Serve: %v", err)
-		}
+		stop()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := h.Close(ctx); err != nil {
@@ -188,8 +163,8 @@ func (p *plugin) mustBeMounted(name string, n int) {
 		p.t.Errorf("volume %q is mounted %d times, want %d", name, total, n)
 	}
 	// The driver was asked once more to mount than to unmount, or as often.
-	if n == 0 && len(mountsBelow(p.t, filepath.Join(p.options.MountRoot))) > 0 {
-		p.t.Errorf("nobody has volume %q mounted, and there is a mount: %q", name, mountsBelow(p.t, p.options.MountRoot))
+	if n == 0 && len(leaktest.MountsBelow(p.t, filepath.Join(p.options.MountRoot))) > 0 {
+		p.t.Errorf("nobody has volume %q mounted, and there is a mount: %q", name, leaktest.MountsBelow(p.t, p.options.MountRoot))
 	}
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-func removeDirect() []testCase {
-	return []testCase{
-		{"RemoveDestroysData", func(t *testing.T, c Config) {
+func removeDirect() cases {
+	return cases{
+		"RemoveDestroysData": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.create("two")
@@ -25,19 +25,19 @@ func removeDirect() []testCase {
 				t.Error("a new volume has the data of a removed one")
 			}
 			b.unmount("one", p)
-		}},
-		{"RemoveTwice", func(t *testing.T, c Config) {
+		},
+		"RemoveTwice": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.remove("one")
 			mustBeClass(t, "Remove of what was removed", b.Remove(t.Context(), "one"), errdefs.ErrNotFound)
 			b.mustHave()
-		}},
-		{"RemoveAbsent", func(t *testing.T, c Config) {
+		},
+		"RemoveAbsent": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			mustBeClass(t, "Remove of what never was", b.Remove(t.Context(), "absent"), errdefs.ErrNotFound)
-		}},
-		{"RemoveLeavesWhatLinksLeadTo", func(t *testing.T, c Config) {
+		},
+		"RemoveLeavesWhatLinksLeadTo": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			outside := filepath.Join(b.root, "outside")
 			if err := os.Mkdir(outside, 0o700); err != nil {
@@ -52,8 +52,8 @@ func removeDirect() []testCase {
 			b.unmount("one", p)
 			b.remove("one")
 			mustRead(t, outside, "f", "x")
-		}},
-		{"RemoveAndCreateByTurns", func(t *testing.T, c Config) {
+		},
+		"RemoveAndCreateByTurns": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			for range 5 {
 				b.create("one")
@@ -64,13 +64,13 @@ func removeDirect() []testCase {
 				b.remove("one")
 				b.mustHave()
 			}
-		}},
+		},
 	}
 }
 
-func removeWire() []testCase {
-	return []testCase{
-		{"RemoveTwiceByEngine", func(t *testing.T, c Config) {
+func removeWire() cases {
+	return cases{
+		"RemoveTwiceByEngine": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.remove("one")
@@ -79,8 +79,8 @@ func removeWire() []testCase {
 			if got := p.list(); len(got) != 0 {
 				t.Errorf("List: %q", got)
 			}
-		}},
-		{"RemoveWhileMounted", func(t *testing.T, c Config) {
+		},
+		"RemoveWhileMounted": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			m := p.mount("one", mountID(1))
@@ -96,6 +96,6 @@ func removeWire() []testCase {
 			if n := p.faults.count("remove"); n != 1 {
 				t.Errorf("the driver removed %d times, want once", n)
 			}
-		}},
+		},
 	}
 }

@@ -8,10 +8,10 @@ import (
 
 // requestWire are requests that are not what an engine's own client would make of them.
 // They are the Handler's to answer, and a driver never hears of what is refused.
-func requestWire() []testCase {
+func requestWire() cases {
 	methods := []string{"Create", "Remove", "Mount", "Unmount", "Path", "Get"}
-	return []testCase{
-		{"EmptyBodyIsRefused", func(t *testing.T, c Config) {
+	return cases{
+		"EmptyBodyIsRefused": func(t *testing.T, c Config) {
 			// It is how dockerd repeats a call after the connection broke.
 			p := startPlugin(t, c, nil)
 			p.create("one")
@@ -38,8 +38,8 @@ func requestWire() []testCase {
 					t.Errorf("the driver was called %d times for %s, want %d", got, verb, want)
 				}
 			}
-		}},
-		{"MethodsWithoutArgumentTakeAnyBody", func(t *testing.T, c Config) {
+		},
+		"MethodsWithoutArgumentTakeAnyBody": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, method := range []string{"List", "Capabilities"} {
 				for _, body := range []string{"", "{}", "null", "{}\n"} {
@@ -48,8 +48,8 @@ func requestWire() []testCase {
 					}
 				}
 			}
-		}},
-		{"NullIsNoName", func(t *testing.T, c Config) {
+		},
+		"NullIsNoName": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, method := range methods {
 				for _, body := range []string{"null", "{}", `{"Name":null}`, `{"Name":""}`} {
@@ -61,8 +61,8 @@ func requestWire() []testCase {
 			if got := p.list(); len(got) != 0 {
 				t.Errorf("List: %q", got)
 			}
-		}},
-		{"OddButRightRequests", func(t *testing.T, c Config) {
+		},
+		"OddButRightRequests": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, r := range []struct {
 				method, body string
@@ -83,8 +83,8 @@ func requestWire() []testCase {
 				}
 			}
 			p.mustBeGone("one")
-		}},
-		{"GarbageIsRefused", func(t *testing.T, c Config) {
+		},
+		"GarbageIsRefused": func(t *testing.T, c Config) {
 			const badFields = `{"Name":"one","Opts":[],"ID":1}`
 			p := startPlugin(t, c, nil)
 			p.create("one")
@@ -104,8 +104,8 @@ func requestWire() []testCase {
 			}
 			p.mustGet("one")
 			p.mustBeMounted("one", 0)
-		}},
-		{"HugeBodyIsRefused", func(t *testing.T, c Config) {
+		},
+		"HugeBodyIsRefused": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			huge := `{"Name":"one","Opts":{"a":"` + strings.Repeat("x", 8<<20) + `"}}`
 			for _, method := range []string{"Create", "Get", "List"} {
@@ -116,8 +116,8 @@ func requestWire() []testCase {
 			}
 			p.create("two")
 			p.mustBeGone("one")
-		}},
-		{"OtherVerbsAreRefused", func(t *testing.T, c Config) {
+		},
+		"OtherVerbsAreRefused": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			for _, verb := range []string{http.MethodGet, http.MethodPut, http.MethodDelete, http.MethodPatch} {
@@ -128,14 +128,14 @@ func requestWire() []testCase {
 				}
 			}
 			p.mustGet("one")
-		}},
-		{"UnknownMethodIs404", func(t *testing.T, c Config) {
+		},
+		"UnknownMethodIs404": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, method := range []string{"Snapshot", "create", "", "Create/", "Create.x"} {
 				if a, err := p.send(http.MethodPost, method, `{"Name":"one"}`, nil); err != nil || a.status != http.StatusNotFound {
 					t.Errorf("%q: %d %q, %v", method, a.status, a.body, err)
 				}
 			}
-		}},
+		},
 	}
 }

@@ -6,12 +6,13 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/remora-plugins/remora/sdk/internal/leaktest"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-func restartDirect() []testCase {
-	return []testCase{
-		{"ReopenKeepsVolumes", func(t *testing.T, c Config) {
+func restartDirect() cases {
+	return cases{
+		"ReopenKeepsVolumes": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			b.create("two")
@@ -30,31 +31,31 @@ func restartDirect() []testCase {
 			p = b.mount("one")
 			mustRead(t, p, "f", "x")
 			b.unmount("one", p)
-		}},
-		{"ReopenWhileMounted", func(t *testing.T, c Config) {
+		},
+		"ReopenWhileMounted": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			b.create("one")
 			p := b.mount("one")
 			write(t, p, "f", "x")
 			b.reopen()
 			mustRead(t, p, "f", "x")
-			before := len(mountsBelow(t, b.root))
+			before := len(leaktest.MountsBelow(t, b.root))
 			if q := b.mount("one"); q != p {
 				t.Errorf("mounted at %q, and after a restart at %q", p, q)
 			}
-			if after := len(mountsBelow(t, b.root)); after != before {
+			if after := len(leaktest.MountsBelow(t, b.root)); after != before {
 				t.Errorf("%d mounts, and after a restart and a Mount %d", before, after)
 			}
 			b.reopen()
 			b.unmount("one", p)
-			if left := mountsBelow(t, b.root); len(left) > 0 {
+			if left := leaktest.MountsBelow(t, b.root); len(left) > 0 {
 				t.Errorf("a mount from before a restart was not unmounted: %q", left)
 			}
 			b.reopen()
 			p = b.mount("one")
 			mustRead(t, p, "f", "x")
 			b.unmount("one", p)
-		}},
+		},
 	}
 }
 
@@ -66,9 +67,9 @@ func holding() (change func(*volume.Options), held *atomic.Bool) {
 	}, held
 }
 
-func restartWire() []testCase {
-	return []testCase{
-		{"PluginRestartKeepsVolumes", func(t *testing.T, c Config) {
+func restartWire() cases {
+	return cases{
+		"PluginRestartKeepsVolumes": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.create("two")
@@ -79,8 +80,8 @@ func restartWire() []testCase {
 				}
 				p.mustGet("one")
 			}
-		}},
-		{"PluginRestartUnderLiveMount", func(t *testing.T, c Config) {
+		},
+		"PluginRestartUnderLiveMount": func(t *testing.T, c Config) {
 			change, held := holding()
 			p := startPlugin(t, c, change)
 			p.create("one")
@@ -103,8 +104,8 @@ func restartWire() []testCase {
 			p.mustBeMounted("one", 0)
 			mustRead(t, p.mount("one", mountID(3)), "f", "x")
 			p.unmount("one", mountID(3))
-		}},
-		{"PodmanMountOutlivesRestart", func(t *testing.T, c Config) {
+		},
+		"PodmanMountOutlivesRestart": func(t *testing.T, c Config) {
 			// Podman counts for itself and comes back with the one ID that it has: no look
 			// at containers decides about it.
 			p := startPlugin(t, c, nil)
@@ -117,8 +118,8 @@ func restartWire() []testCase {
 			p.mustBeMounted("one", 1)
 			p.unmount("one", id)
 			p.mustBeMounted("one", 0)
-		}},
-		{"EngineRestartedUnderLivePlugin", func(t *testing.T, c Config) {
+		},
+		"EngineRestartedUnderLivePlugin": func(t *testing.T, c Config) {
 			// The containers lived on, as with live-restore: their one Unmount still comes.
 			change, held := holding()
 			p := startPlugin(t, c, change)
@@ -136,8 +137,8 @@ func restartWire() []testCase {
 			mustRead(t, m, "f", "x")
 			p.unmount("one", mountID(2))
 			p.mustBeMounted("one", 0)
-		}},
-		{"EngineKilled", func(t *testing.T, c Config) {
+		},
+		"EngineKilled": func(t *testing.T, c Config) {
 			// Nobody sends the Unmount of a container that died with its engine, and the
 			// container is started again with the same mount ID.
 			p := startPlugin(t, c, nil)
@@ -152,14 +153,14 @@ func restartWire() []testCase {
 			p.handler.Reconcile(t.Context())
 			p.mustBeMounted("one", 0)
 			p.remove("one")
-		}},
-		{"MountsOfADeadEngineDoNotHinderRemove", func(t *testing.T, c Config) {
+		},
+		"MountsOfADeadEngineDoNotHinderRemove": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")
 			p.mount("one", mountID(1))
 			p.activate()
 			p.remove("one")
 			p.mustBeGone("one")
-		}},
+		},
 	}
 }

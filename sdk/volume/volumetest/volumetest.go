@@ -20,10 +20,9 @@
 package volumetest
 
 import (
-	"slices"
-	"strings"
 	"testing"
 
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -46,11 +45,7 @@ type Config struct {
 	Deviates map[string]string
 }
 
-// testCase is one case. Its name is unique over both passes.
-type testCase struct {
-	name string
-	run  func(t *testing.T, c Config)
-}
+type cases = suitetest.Cases[Config]
 
 // Run runs every case as a subtest of t. It must not run beside other tests of the same
 // process, which could be taken for leaks.
@@ -58,38 +53,9 @@ func Run(t *testing.T, c Config) {
 	if c.New == nil {
 		t.Fatal("volumetest: Config.New is not set")
 	}
-	passes := []struct {
-		name  string
-		cases []testCase
-	}{
-		{"direct", slices.Concat(createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect())},
-		{"wire", slices.Concat(createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues())},
-	}
-	known := map[string]bool{}
-	for _, p := range passes {
-		for _, k := range p.cases {
-			if known[k.name] {
-				t.Fatalf("volumetest: two cases are called %q", k.name)
-			}
-			known[k.name] = true
-		}
-	}
-	for name, reason := range c.Deviates {
-		if !known[name] || strings.TrimSpace(reason) == "" {
-			t.Fatalf("volumetest: Deviates[%q] = %q: want the name of a case, and a reason", name, reason)
-		}
-	}
-	for _, p := range passes {
-		t.Run(p.name, func(t *testing.T) {
-			for _, k := range p.cases {
-				t.Run(k.name, func(t *testing.T) {
-					if reason, ok := c.Deviates[k.name]; ok {
-						t.Skip("deviates: " + reason)
-					}
-					checkLeaks(t)
-					k.run(t, c)
-				})
-			}
-		})
-	}
+	suitetest.Suite[Config]{
+		Name:   "volumetest",
+		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect()},
+		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues()},
+	}.Run(t, c, c.Deviates)
 }
