@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,13 +16,7 @@ import (
 )
 
 // TestMain lets the test run as the plugin.
-func TestMain(m *testing.M) {
-	if os.Getenv("AUTHZ_EXAMPLE") != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { enginetest.Main(m, main) }
 
 func TestConformance(t *testing.T) {
 	defer goleak.VerifyNone(t)
@@ -64,12 +57,8 @@ func TestOperators(t *testing.T) {
 func TestEngine(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Dockerd, testenv.DockerCLI)
 	h := enginetest.NewHost(t)
-	plugin := h.Command(t.Context(), os.Args[0], "start", "-operators=alice")
-	plugin.Env = append(os.Environ(), "AUTHZ_EXAMPLE=1")
-	plugin.Stderr = t.Output()
-	if err := plugin.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := h.RunPlugin(t, "start", "-operators=alice")
+	p.Says(t, "listening")
 	e := h.Start(t, "--authorization-plugin=readonly")
 	for _, args := range [][]string{{"ps"}, {"info"}, {"volume", "ls"}, {"network", "ls"}, {"image", "ls"}, {"version"}} {
 		if out, err := e.Docker(t.Context(), args...); err != nil {
@@ -88,18 +77,8 @@ func TestEngine(t *testing.T) {
 	if _, err := os.Stat(socket); err != nil {
 		t.Error(err)
 	}
-	if err := plugin.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- plugin.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("ended: %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("does not stop")
+	if err := p.Stop(t, syscall.SIGTERM); err != nil {
+		t.Errorf("ended: %v", err)
 	}
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
 		t.Errorf("socket is left behind: %v", err)

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk"
@@ -25,13 +22,7 @@ import (
 )
 
 // TestMain lets the test run as the plugin.
-func TestMain(m *testing.M) {
-	if os.Getenv("ETHERS_EXAMPLE") != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { enginetest.Main(m, main) }
 
 const file = "# MAC address\n\n02:42:0a:14:00:63 10.20.0.99\n02:42:0A:14:00:64\t10.20.0.100 a printer\n02:42:0a:14:00:65 nonsense\n"
 
@@ -137,37 +128,8 @@ func TestEngine(t *testing.T) {
 	}
 	h := enginetest.NewHost(t)
 	l := open(t, t.TempDir())
-	cmd := h.Command(context.WithoutCancel(t.Context()), os.Args[0], "start", "-file", l.file, "-state", t.TempDir())
-	cmd.Env = append(os.Environ(), "ETHERS_EXAMPLE=1")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	listens, read := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(read)
-		for s := bufio.NewScanner(stderr); s.Scan(); {
-			fmt.Fprintln(t.Output(), s.Text())
-			if strings.Contains(s.Text(), "listening") {
-				close(listens)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		<-read
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("ethers ended: %v", err)
-		}
-	})
-	select {
-	case <-listens:
-	case <-time.After(20 * time.Second):
-		t.Fatal("ethers does not listen")
-	}
+	p := h.RunPlugin(t, "start", "-file", l.file, "-state", t.TempDir())
+	p.Says(t, "listening")
 	serveStill(t, h)
 	e := h.Start(t)
 	e.ImportBusybox(t, busybox)
@@ -206,4 +168,7 @@ func TestEngine(t *testing.T) {
 	}
 	docker("rm", "-f", "printer", "guest")
 	docker("network", "rm", "lan")
+	if err := p.Stop(t, syscall.SIGTERM); err != nil {
+		t.Errorf("ended: %v", err)
+	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,64 +21,7 @@ import (
 )
 
 // TestMain lets the test run as the plugin.
-func TestMain(m *testing.M) {
-	if os.Getenv("MOBYFS_EXAMPLE") != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// plugin is mobyfs at work.
-type plugin struct {
-	cmd   *exec.Cmd
-	lines chan string
-}
-
-// run runs cmd as mobyfs until the test ends, and waits until it listens.
-func run(t *testing.T, cmd *exec.Cmd) *plugin {
-	t.Helper()
-	p := &plugin{cmd, make(chan string, 1000)}
-	cmd.Env = append(os.Environ(), "MOBYFS_EXAMPLE=1")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for s := bufio.NewScanner(stderr); s.Scan(); {
-			fmt.Fprintln(t.Output(), s.Text())
-			p.lines <- s.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		<-read
-		_ = cmd.Wait() // the test that cares waits itself
-	})
-	p.says(t, "listening")
-	return p
-}
-
-// says waits for a line of the log.
-func (p *plugin) says(t *testing.T, part string) {
-	t.Helper()
-	late := time.After(20 * time.Second)
-	for {
-		select {
-		case line := <-p.lines:
-			if strings.Contains(line, part) {
-				return
-			}
-		case <-late:
-			t.Fatalf("no line with %q", part)
-		}
-	}
-}
+func TestMain(m *testing.M) { enginetest.Main(m, main) }
 
 // curl is what the tutorials do by hand: curl -XPOST -d BODY -H "Content-Type:
 // application/json" --unix-socket … http://localhost/METHOD.
@@ -120,7 +62,8 @@ func TestByHand(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "mobyfs.sock")
-	p := run(t, exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], "start", "-root", root, "-socket", socket))
+	p := enginetest.RunPlugin(t, "start", "-root", root, "-socket", socket)
+	p.Says(t, "listening")
 	path := `"` + filepath.Join(root, "data") + `"`
 	for _, tt := range []struct{ method, body, want string }{
 		{"Plugin.Activate", "", `200 {"Implements":["VolumeDriver"]}`},
@@ -149,17 +92,12 @@ func TestByHand(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "found"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	p.says(t, "refreshed")
+	p.Signal(t, syscall.SIGHUP)
+	p.Says(t, "refreshed")
 	if got := curl(t, "unix", socket, "VolumeDriver.List", "{}"); !strings.Contains(got, `"Name":"found"`) {
 		t.Errorf("after a reload: %s", got)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Wait(); err != nil {
+	if err := p.Stop(t, syscall.SIGTERM); err != nil {
 		t.Errorf("ended: %v", err)
 	}
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
@@ -169,11 +107,7 @@ func TestByHand(t *testing.T) {
 
 func TestWrongArguments(t *testing.T) {
 	for _, args := range [][]string{{"stop"}, {"start", "-root", "/nonexistent"}, {"start", "-x"}, {"start", "-root", t.TempDir(), "-p", "x"}} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-		cmd.Env = append(os.Environ(), "MOBYFS_EXAMPLE=1")
-		if out, err := cmd.CombinedOutput(); err == nil || len(out) == 0 {
-			t.Errorf("%q: %v, %s", args, err, out)
-		}
+		enginetest.RefusesArguments(t, args...)
 	}
 }
 
@@ -204,7 +138,11 @@ func TestEngine(t *testing.T) {
 			h := enginetest.NewHost(t)
 			announced := filepath.Join(filepath.Dir(h.Run), tt.announced)
 			args := append([]string{"start", "-root", root}, tt.args...)
-			start := func() *plugin { return run(t, h.Command(context.WithoutCancel(t.Context()), os.Args[0], args...)) }
+			start := func() *enginetest.Plugin {
+				p := h.RunPlugin(t, args...)
+				p.Says(t, "listening")
+				return p
+			}
 			p := start()
 			if _, err := os.Stat(announced); err != nil {
 				t.Fatal(err)
@@ -222,17 +160,12 @@ func TestEngine(t *testing.T) {
 			docker("", append(in, "echo bye >/data/file")...)
 			docker("mobyfs    volumename", "volume", "ls")
 			docker("bye", append(in, "cat /data/file")...)
-			if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-				t.Fatal(err)
-			}
-			p.says(t, "refreshed")
+			p.Signal(t, syscall.SIGHUP)
+			p.Says(t, "refreshed")
 			docker(filepath.Join(root, "volumename"), "volume", "inspect", "volumename")
 
 			// The plugin is restarted below an engine that goes on.
-			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			if err := p.cmd.Wait(); err != nil {
+			if err := p.Stop(t, syscall.SIGTERM); err != nil {
 				t.Errorf("ended: %v", err)
 			}
 			if _, err := os.Stat(announced); !os.IsNotExist(err) {

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,49 +13,16 @@ import (
 )
 
 // TestMain lets the test run as the plugin.
-func TestMain(m *testing.M) {
-	if os.Getenv("NULLNET_EXAMPLE") != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { enginetest.Main(m, main) }
 
-// start runs nullnet on a host until the test ends, waits for its socket, and returns what
-// stops it by a signal.
-func start(t *testing.T, h *enginetest.Host, state string) (stop func(os.Signal)) {
+// start runs nullnet on a host until the test ends, and waits for its socket.
+func start(t *testing.T, h *enginetest.Host, state string) *enginetest.Plugin {
 	t.Helper()
-	cmd := h.Command(context.WithoutCancel(t.Context()), os.Args[0], "-state", state)
-	cmd.Env = append(os.Environ(), "NULLNET_EXAMPLE=1")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for s := bufio.NewScanner(stderr); s.Scan(); {
-			fmt.Fprintln(t.Output(), s.Text())
-		}
-	}()
-	stopped := false
-	stop = func(sig os.Signal) {
-		if stopped {
-			return
-		}
-		stopped = true
-		_ = cmd.Process.Signal(sig) // it may have ended
-		<-read
-		_ = cmd.Wait() // killed, or ended as it should
-	}
-	t.Cleanup(func() { stop(syscall.SIGTERM) })
+	p := h.RunPlugin(t, "-state", state)
 	socket := filepath.Join(h.Run, "docker/plugins/nullnet.sock")
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) { // another process has no clock of ours
 		if fi, err := os.Stat(socket); err == nil && fi.Mode().Type() == os.ModeSocket {
-			return stop
+			return p
 		}
 		if time.Since(begin) > 20*time.Second {
 			t.Fatal("nullnet does not listen")
@@ -77,7 +40,7 @@ func TestEngine(t *testing.T) {
 	}
 	h := enginetest.NewHost(t)
 	state := t.TempDir()
-	stop := start(t, h, state)
+	p := start(t, h, state)
 	e := h.Start(t)
 	e.ImportBusybox(t, busybox)
 	docker := func(args ...string) string {
@@ -129,8 +92,8 @@ func TestEngine(t *testing.T) {
 	docker("network", "disconnect", "named", "one")
 
 	// The plugin is killed below containers that run, and knows everything afterwards.
-	stop(syscall.SIGKILL)
-	stop = start(t, h, state)
+	_ = p.Stop(t, syscall.SIGKILL) // killed
+	p = start(t, h, state)
 	docker("network", "connect", "named", "one")
 	says("10.77.0.128", "inspect", "-f", address, "one")
 	docker("restart", "-t", "0", "two")
@@ -146,7 +109,9 @@ func TestEngine(t *testing.T) {
 	for _, n := range []string{"quiet", "named", "both"} {
 		docker("network", "rm", n)
 	}
-	stop(syscall.SIGTERM)
+	if err := p.Stop(t, syscall.SIGTERM); err != nil {
+		t.Errorf("ended: %v", err)
+	}
 	for _, dir := range []string{"networks", "pools"} {
 		left, err := filepath.Glob(filepath.Join(state, dir, "*"))
 		if err != nil || len(left) > 0 {
@@ -157,10 +122,6 @@ func TestEngine(t *testing.T) {
 
 func TestWrongArguments(t *testing.T) {
 	for _, args := range [][]string{{"-x"}, {"-socket", "here.sock", "-state", t.TempDir()}, {"-state", "relative"}} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-		cmd.Env = append(os.Environ(), "NULLNET_EXAMPLE=1")
-		if out, err := cmd.CombinedOutput(); err == nil || len(out) == 0 {
-			t.Errorf("%q: %v, %s", args, err, out)
-		}
+		enginetest.RefusesArguments(t, args...)
 	}
 }
