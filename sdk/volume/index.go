@@ -42,7 +42,7 @@ func (x *index) put(info Info) {
 	defer x.mu.Unlock()
 	x.clock++
 	x.volumes[info.Name] = stamped{info, x.clock}
-	x.changed[info.Name] = true
+	x.change(info.Name)
 }
 
 // found is put for a volume that was looked for since a time that begin returned. What
@@ -55,7 +55,7 @@ func (x *index) found(since uint64, info Info) {
 	}
 	x.clock++
 	x.volumes[info.Name] = stamped{info, x.clock}
-	x.changed[info.Name] = true
+	x.change(info.Name)
 }
 
 func (x *index) drop(name string) {
@@ -67,6 +67,13 @@ func (x *index) drop(name string) {
 	}
 	if _, ok := x.volumes[name]; ok {
 		delete(x.volumes, name)
+		x.change(name)
+	}
+}
+
+// change notes that sorted is not right any more for a volume.
+func (x *index) change(name string) {
+	if x.sorted != nil {
 		x.changed[name] = true
 	}
 }
@@ -110,7 +117,7 @@ func (x *index) sort() {
 		}
 	}
 	x.sorted = append(all, rest...)
-	clear(x.changed)
+	x.changed = map[string]bool{} // not cleared: a map keeps the memory of what was in it
 }
 
 // begin is called before a look at the driver; it returns the point in time to hand to
@@ -146,7 +153,7 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 		if old, ok := x.volumes[info.Name]; ok && same(old.Info, info) {
 			info = old.Info
 		} else {
-			x.changed[info.Name] = true
+			x.change(info.Name)
 		}
 		fresh[info.Name] = stamped{info, since}
 	}
@@ -158,7 +165,7 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 				fresh[name] = s
 			} else {
 				lost = append(lost, name)
-				x.changed[name] = true
+				x.change(name)
 			}
 		}
 	}
