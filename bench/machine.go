@@ -73,13 +73,23 @@ func lookAtMachine(scratch, run string) (Machine, error) {
 
 func fileSystemOf(dir string) (string, error) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
+	var st unix.Stat_t
+	if err := errors.Join(unix.Statfs(dir, &fs), unix.Stat(dir, &st)); err != nil {
 		return "", err
 	}
-	if name := fileSystems[int64(fs.Type)]; name != "" {
-		return name, nil
+	name := fileSystems[int64(fs.Type)]
+	switch name {
+	case "":
+		return fmt.Sprintf("%#x", fs.Type), nil
+	case "ext4":
+		// One that has a journal has a thread for it, which shows itself here.
+		device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+		journals, gerr := filepath.Glob("/proc/fs/jbd2/" + filepath.Base(device) + "-*")
+		if err == nil && gerr == nil && len(journals) == 0 {
+			name = "ext4 without a journal"
+		}
 	}
-	return fmt.Sprintf("%#x", fs.Type), nil
+	return name, nil
 }
 
 // said returns what a command prints, empty where it fails.

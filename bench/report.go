@@ -132,7 +132,7 @@ func (r *Results) machine() string {
 		{"Processor", fmt.Sprintf("%s, %d cores", m.CPU, m.Cores)},
 		{"Memory", fmt.Sprintf("%d GiB", m.MemoryGiB)},
 		{"Kernel", "Linux " + m.Kernel},
-		{"File system", fmt.Sprintf("%s; a small file and its directory made and flushed in %s", m.FileSystem, span(m.FlushMicros))},
+		{"File system", fmt.Sprintf("%s; a small file in a new directory, both flushed: %s", m.FileSystem, span(m.FlushMicros))},
 		{"In the place of `/run`", m.Run},
 		{"Go", strings.TrimPrefix(m.Go, "go")},
 		{"Remora", m.Commit + ", " + m.Date},
