@@ -45,7 +45,7 @@ func run(quick, render bool, only int, out, daemon, scratch string) error {
 	}
 	p := plan{
 		volumes: []int{100, 10_000, 100_000}, clients: []int{1, 16}, rounds: 25,
-		batch: 100 * time.Millisecond, starts: 7, settle: 5 * time.Second, runs: 25,
+		batch: 100 * time.Millisecond, starts: 7, settle: 5 * time.Second, runs: 150,
 	}
 	if quick {
 		p = plan{

@@ -86,7 +86,7 @@ func (s *svg) panel(f frame, title, sub string, all []series, format func(float6
 	for e := lo; e <= hi; e++ {
 		y := py(math.Pow(10, e))
 		s.line(f.x, y, f.x+f.w, y, "g")
-		s.text(f.x-8, y+4, "s", "end", "", format(math.Pow(10, e)))
+		s.text(f.x-8, y+4, "s", "end", "", strings.NewReplacer(".00 ", " ", ".0 ", " ").Replace(format(math.Pow(10, e))))
 	}
 	s.line(f.x, f.y+f.h, f.x+f.w, f.y+f.h, "a")
 	for _, x := range xs {
