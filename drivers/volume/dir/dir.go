@@ -123,7 +123,11 @@ func (d *driver) mountUsual(name string) (mountpoint string, ok bool) {
 	if known == (identity{}) || checkName(name) != nil || unix.Stat(d.path, &st) != nil || identityOf(&st) != known {
 		return "", false
 	}
-	dir := d.path + "/" + name + "/"
+	top := d.path + "/" + name
+	if unix.Lstat(top, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return "", false // a symbolic link is no volume
+	}
+	dir := top + "/"
 	fd, err := unix.Open(dir+factsName, factsFlags, 0)
 	if err != nil {
 		return "", false
