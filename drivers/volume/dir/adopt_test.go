@@ -271,3 +271,24 @@ func TestFailedCreateTakesItsMountpointAway(t *testing.T) {
 		t.Errorf("left behind: %v", got)
 	}
 }
+
+// TestMountFollowsNoLink: a symbolic link to a volume is not a volume, on the quick way
+// of Mount either.
+func TestMountFollowsNoLink(t *testing.T) {
+	pool := t.TempDir()
+	d := openPool(t, pool)
+	if err := d.Create(t.Context(), "real", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(pool, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Mount(t.Context(), "real", ""); err != nil {
+		t.Fatal(err)
+	}
+	p, err := d.Mount(t.Context(), "link", "")
+	wantErr(t, err, errdefs.ErrNotFound, "no such volume")
+	if p != "" {
+		t.Errorf("mounted at %s", p)
+	}
+}
