@@ -57,6 +57,7 @@ part_docs() {
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
 	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short ${CI:+-count=1} $(go list ./... | grep -v '/test/e2e')
+	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 }
 
 part_e2e() {

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -218,6 +219,7 @@ func FuzzDecodeUsual(f *testing.F) {
 	}
 	f.Add(raw)
 	f.Add([]byte(`{"version":1,"name":"a","id":"00000000-0000-0000-0000-000000000000","created":"2026-11-21T08:00:00Z","options":{}}`))
+	f.Add(bytes.Replace(raw, []byte("-"), []byte("\xf7"), 1)) // not UTF-8, which JSON decodes to U+FFFD
 	f.Fuzz(func(t *testing.T, raw []byte) { checkUsual(t, raw) })
 }
 

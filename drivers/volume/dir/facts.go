@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -118,7 +119,7 @@ func decodeUsual(data []byte, f *facts) bool {
 	const idLen, timeLen = 36, len("2006-01-02T15:04:05Z")
 	rest, ok := bytes.CutPrefix(data, []byte(`{"version":1,"name":"`))
 	name, rest, ok2 := bytes.Cut(rest, []byte(`","id":"`))
-	if !ok || !ok2 || bytes.ContainsAny(name, "\\\"") || len(rest) < idLen || !json.Valid(data) {
+	if !ok || !ok2 || bytes.ContainsAny(name, "\\\"") || len(rest) < idLen || !json.Valid(data) || !utf8.Valid(data) {
 		return false
 	}
 	id, rest := rest[:idLen], rest[idLen:]
