@@ -3,6 +3,7 @@
 package bounded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Verb[T any] struct {
 	Name string
 	// Limit is in the place of the Runner's; 0 keeps that.
 	Limit time.Duration
+	// Explain, if not nil, puts what the verb is about in front of an error.
+	Explain func(error) error
 	// Do does it. Its context ends with the limit, not when the caller hangs up.
 	Do func(context.Context) (T, error)
 	// Undo, if not nil, takes back a Do that succeeded when nobody was waiting any more.
@@ -101,22 +104,19 @@ func (r *Runner) Wait(ctx context.Context) error {
 	}
 }
 
-// start runs f beside the caller and counts it as running.
-func (r *Runner) start(f func()) {
+func (r *Runner) enter() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.running++
-	r.mu.Unlock()
-	go func() {
-		defer func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if r.running--; r.running == 0 && r.idle != nil {
-				close(r.idle)
-				r.idle = nil
-			}
-		}()
-		f()
-	}()
+}
+
+func (r *Runner) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running--; r.running == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
 }
 
 type result[T any] struct {
@@ -126,61 +126,142 @@ type result[T any] struct {
 
 // Run runs v when it has the key; an empty key is nobody's and need not be waited for.
 // Where the limit passes, or the caller hangs up, it returns while v goes on, and keeps
-// the key until it ends.
+// the key until it ends. A caller that is answered by [WithLate] is answered at the limit
+// as well, but Run returns when v ends, with an error that says so.
 func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, error) {
 	var zero T
-	var err error
-	start, limit := time.Now(), v.Limit
-	if limit == 0 {
-		limit = r.Limit
-	}
+	start, limit := time.Now(), cmp.Or(v.Limit, r.Limit)
 	unlock := func() {}
 	if key != "" {
+		var err error
 		if unlock, err = r.lock(caller, key, limit); err != nil {
-			return zero, fmt.Errorf("%s: %w", v.Name, err)
+			return zero, v.explain(fmt.Errorf("%s: %w", v.Name, err))
 		}
 	}
-	remaining := limit - time.Since(start)
-	work, cancel := within(context.WithoutCancel(caller), remaining, limit)
-	done := make(chan result[T], 1)
-	var left parting
-	r.start(func() {
+	left := limit - time.Since(start)
+	late := lateOf(caller)
+	work, cancel := within(WithLate(context.WithoutCancel(caller), nil), left, limit)
+	j := &job[T]{verb: v, runner: r, caller: caller, work: work}
+	if late != nil {
 		defer unlock()
 		defer cancel()
-		value, err := guard(work, r, v.Name, v.Do)
-		if left.deliver(func() { done <- result[T]{value, err} }) || err != nil || v.Undo == nil {
-			return
-		}
-		_, _ = guard(context.WithoutCancel(caller), r, "undo "+v.Name, func(ctx context.Context) (struct{}, error) {
-			v.Undo(ctx, value)
-			return struct{}{}, nil
-		})
+		return j.here(left+Settle, late)
+	}
+	return j.beside(left+Settle, func() { cancel(); unlock() })
+}
+
+// explain puts what v is about in front of err.
+func (v Verb[T]) explain(err error) error {
+	if err == nil || v.Explain == nil {
+		return err
+	}
+	return v.Explain(err)
+}
+
+// job is a verb that has its key and runs.
+type job[T any] struct {
+	verb         Verb[T]
+	runner       *Runner
+	caller, work context.Context
+	parting      parting
+}
+
+// here runs the job in its caller's goroutine, which takes a tenth of the time of waking
+// another.
+func (j *job[T]) here(patience time.Duration, late func(error)) (T, error) {
+	j.runner.enter()
+	defer j.runner.leave()
+	watch := time.AfterFunc(patience, func() {
+		j.parting.abandon(func() { late(j.timeout()) })
 	})
-	late := time.NewTimer(remaining + Settle)
+	defer watch.Stop()
+	value, err := guard(j.work, j.runner, j.verb.Name, j.verb.Do)
+	inTime, hungUp := j.parting.deliver(func() {}), j.caller.Err() != nil
+	if err != nil || inTime && !hungUp {
+		return value, j.verb.explain(readable(j.work, err))
+	}
+	j.undo(value)
+	var zero T
+	if hungUp {
+		return zero, j.hungUp()
+	}
+	return zero, j.timeout()
+}
+
+// beside runs the job in a goroutine of its own, and release when it has ended.
+func (j *job[T]) beside(patience time.Duration, release func()) (T, error) {
+	done := make(chan result[T], 1)
+	j.runner.enter()
+	go func() {
+		defer j.runner.leave()
+		defer release()
+		value, err := guard(j.work, j.runner, j.verb.Name, j.verb.Do)
+		if !j.parting.deliver(func() { done <- result[T]{value, err} }) && err == nil {
+			j.undo(value)
+		}
+	}()
+	late := time.NewTimer(patience)
 	defer late.Stop()
+	var err error
 	select {
 	case res := <-done:
-		return res.value, readable(work, res.err)
-	case <-caller.Done():
-		err = errdefs.Errorf(context.Canceled, "%s: the caller hung up: %w", v.Name, context.Cause(caller))
+		return res.value, j.verb.explain(readable(j.work, res.err))
+	case <-j.caller.Done():
+		err = j.hungUp()
 	case <-late.C:
-		err = fmt.Errorf("%s: %w", v.Name, context.Cause(work))
+		err = j.timeout()
 	}
-	if left.abandon() {
+	if j.parting.abandon(func() {}) {
+		var zero T
 		return zero, err
 	}
 	res := <-done
-	return res.value, readable(work, res.err)
+	return res.value, j.verb.explain(readable(j.work, res.err))
+}
+
+func (j *job[T]) hungUp() error {
+	return j.verb.explain(errdefs.Errorf(context.Canceled, "%s: the caller hung up: %w", j.verb.Name, context.Cause(j.caller)))
+}
+
+func (j *job[T]) timeout() error {
+	return j.verb.explain(fmt.Errorf("%s: %w", j.verb.Name, context.Cause(j.work)))
+}
+
+// undo takes back what was done for a caller who is not there any more.
+func (j *job[T]) undo(value T) {
+	if j.verb.Undo == nil {
+		return
+	}
+	_, _ = guard(context.WithoutCancel(j.caller), j.runner, "undo "+j.verb.Name, func(ctx context.Context) (struct{}, error) {
+		j.verb.Undo(ctx, value)
+		return struct{}{}, nil
+	})
+}
+
+type lateKey struct{}
+
+// WithLate returns a context for a caller that can be answered from another goroutine
+// while its own is in the driver: answer is called once, and only when the limit has
+// passed and the driver has not come back.
+func WithLate(ctx context.Context, answer func(error)) context.Context {
+	return context.WithValue(ctx, lateKey{}, answer)
+}
+
+func lateOf(ctx context.Context) func(error) {
+	late, _ := ctx.Value(lateKey{}).(func(error))
+	return late
 }
 
 // Look runs an f that has no key, may run beside any other, and may ignore its context;
 // it returns when that ends.
 func Look[T any](ctx context.Context, r *Runner, f func(context.Context) (T, error)) (T, error) {
 	done := make(chan result[T], 1)
-	r.start(func() {
+	r.enter()
+	go func() {
+		defer r.leave()
 		value, err := guard(ctx, r, "look", f)
 		done <- result[T]{value, err}
-	})
+	}()
 	select {
 	case res := <-done:
 		return res.value, readable(ctx, res.err)
@@ -208,12 +289,16 @@ func (p *parting) deliver(f func()) bool {
 	return true
 }
 
-// abandon tells whether the caller may go; not when the result is there already.
-func (p *parting) abandon() bool {
+// abandon runs f, and tells that it did, unless the result is there already.
+func (p *parting) abandon(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.abandoned = !p.delivered
-	return p.abandoned
+	if p.delivered {
+		return false
+	}
+	p.abandoned = true
+	f()
+	return true
 }
 
 // readable puts the cause that a user can read in the place of a bare "context deadline

@@ -117,3 +117,69 @@ func TestPanicIsAnError(t *testing.T) {
 		t.Errorf("the object is still held after a panic: %v", err)
 	}
 }
+
+// TestLateAnswer: a caller that can be answered from elsewhere is, at the limit and once,
+// while its own goroutine is in the driver; what the driver then did is taken back.
+func TestLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		start := time.Now()
+		var answers []error
+		ctx := WithLate(t.Context(), func(err error) {
+			answers = append(answers, err)
+			if took := time.Since(start); took != 46*time.Second {
+				t.Errorf("answered after %v, want the limit and a moment", took)
+			}
+		})
+		undone := 0
+		_, err := Run(ctx, r, "a", Verb[int]{
+			Name:    "join",
+			Explain: func(err error) error { return errors.Join(errors.New("net"), err) },
+			Do: func(work context.Context) (int, error) {
+				if lateOf(work) != nil {
+					t.Error("a verb within the verb would answer the caller of both")
+				}
+				time.Sleep(time.Hour)
+				return 1, nil
+			},
+			Undo: func(context.Context, int) { undone++ },
+		})
+		if took := time.Since(start); took != time.Hour {
+			t.Errorf("returned after %v: the verb ran in another goroutine", took)
+		}
+		if len(answers) != 1 || !errors.Is(answers[0], context.DeadlineExceeded) || !strings.HasPrefix(answers[0].Error(), "net\njoin: gave up after 45s") {
+			t.Errorf("answered %q", answers)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || undone != 1 {
+			t.Errorf("Run = %v, undone %d times", err, undone)
+		}
+	})
+}
+
+func TestNoLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		ctx, cancel := context.WithCancel(t.Context())
+		ctx = WithLate(ctx, func(err error) { t.Errorf("answered %v", err) })
+		undone := 0
+		verb := Verb[int]{
+			Name: "join",
+			Do:   func(context.Context) (int, error) { time.Sleep(40 * time.Second); return 1, nil },
+			Undo: func(context.Context, int) { undone++ },
+		}
+		if n, err := Run(ctx, r, "a", verb); n != 1 || err != nil || undone != 0 {
+			t.Errorf("in time: %d, %v, undone %d times", n, err, undone)
+		}
+		time.AfterFunc(time.Second, cancel)
+		if _, err := Run(ctx, r, "a", verb); !errors.Is(err, context.Canceled) || undone != 1 {
+			t.Errorf("the caller hung up: %v, undone %d times", err, undone)
+		}
+		verb.Do = func(context.Context) (int, error) { panic("boom") }
+		if _, err := Run(WithLate(t.Context(), nil), r, "a", verb); err == nil || !strings.Contains(err.Error(), "panicked") {
+			t.Errorf("a panic: %v", err)
+		}
+		if err := r.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 )
 
@@ -77,12 +78,23 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 		status, err := read(w, r, m, req)
 		var name string
 		var resp Resp
+		answered := false
 		if err == nil {
 			if object != nil {
 				name = object(req)
 			}
 			status = http.StatusInternalServerError
-			resp, err = guard(r.Context(), h.Logger, m.Name, req, call)
+			ctx := bounded.WithLate(r.Context(), func(err error) {
+				answered = true
+				h.finish(r.Context(), m.Name, name, start, err)
+				w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
+				Fail(w, status, err, m.ErrorBody(OneLine(err.Error())))
+				_ = http.NewResponseController(w).Flush()
+			})
+			resp, err = guard(ctx, h.Logger, m.Name, req, call)
+		}
+		if answered {
+			return
 		}
 		if errors.Is(err, ErrNoAnswer) {
 			h.finish(r.Context(), m.Name, name, start, err)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 	"github.com/remora-plugins/remora/sdk/internal/rpc"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 )
@@ -318,4 +319,42 @@ func FuzzHandle(f *testing.F) {
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 	})
+}
+
+// TestLateAnswer: a caller is answered while its call is still in a driver that hangs, and
+// told not to use the connection again.
+func TestLateAnswer(t *testing.T) {
+	release, ended := make(chan struct{}), make(chan error, 1)
+	runner := &bounded.Runner{Limit: time.Nanosecond, Log: slog.New(slog.DiscardHandler)}
+	var calls []sdk.Call
+	hooks := rpc.Hooks{Observe: func(_ context.Context, c sdk.Call) { calls = append(calls, c) }}
+	h := rpc.Handle(hooks, rpc.Method{Name: "Some.Method"}, nil, func(ctx context.Context, _ *request) (answer, error) {
+		_, err := bounded.Run(ctx, runner, "", bounded.Verb[answer]{Name: "hang", Do: func(context.Context) (answer, error) {
+			<-release
+			return answer{"late"}, nil
+		}})
+		ended <- err
+		return answer{}, err
+	})
+	s := httptest.NewServer(h)
+	resp, err := http.Post(s.URL, "", strings.NewReader(`{"Name":"v"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if want := `{"Err":"hang: gave up after 1ns: the driver does not answer"}` + "\n"; err != nil || resp.StatusCode != 500 || string(body) != want {
+		t.Errorf("status %d, %v (-want +got):\n%s", resp.StatusCode, err, cmp.Diff(want, string(body)))
+	}
+	if !resp.Close || resp.Header.Get(wire.ClassHeader) != "timeout" {
+		t.Errorf("close %t, class %q", resp.Close, resp.Header.Get(wire.ClassHeader))
+	}
+	close(release)
+	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the call ended with %v", err)
+	}
+	s.Close()
+	if len(calls) != 1 || !errors.Is(calls[0].Err, context.DeadlineExceeded) {
+		t.Errorf("observed %+v", calls)
+	}
 }
