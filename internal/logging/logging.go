@@ -76,13 +76,18 @@ func redact(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindGroup {
 		return a // its members come here one by one
 	}
-	for _, name := range append(slices.Clip(groups), a.Key) {
-		name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
-		for _, word := range secretWords {
-			if strings.Contains(name, word) {
-				return slog.String(a.Key, "REDACTED")
-			}
-		}
+	if isSecret(a.Key) || slices.ContainsFunc(groups, isSecret) {
+		return slog.String(a.Key, "REDACTED")
 	}
 	return a
+}
+
+func isSecret(name string) bool {
+	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
+	for _, word := range secretWords {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
 }

@@ -70,8 +70,10 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 		}
 		return "", err
 	}
-	h.log.LogAttrs(ctx, slog.LevelInfo, "volume mounted", slog.String("volume", name), slog.String("mount_id", id),
-		slog.String("path", mountpoint))
+	bounded.After(ctx, func() {
+		h.log.LogAttrs(ctx, slog.LevelInfo, "volume mounted", slog.String("volume", name), slog.String("mount_id", id),
+			slog.String("path", mountpoint))
+	})
 	return mountpoint, nil
 }
 
@@ -166,7 +168,9 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 	if err := h.mounts.set(&mounted{record: record{Volume: name}}); err != nil {
 		return err
 	}
-	h.log.LogAttrs(ctx, slog.LevelInfo, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))
+	bounded.After(ctx, func() {
+		h.log.LogAttrs(ctx, slog.LevelInfo, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))
+	})
 	return nil
 }
 

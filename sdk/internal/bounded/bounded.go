@@ -57,8 +57,7 @@ func (r *Runner) Context(ctx context.Context) (context.Context, context.CancelFu
 
 // within bounds ctx by what is left of limit.
 func within(ctx context.Context, left, limit time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, left,
-		errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the driver does not answer", limit))
+	return context.WithTimeoutCause(ctx, left, gaveUp(limit))
 }
 
 // Lock waits for key within the limit.
@@ -119,6 +118,17 @@ func (r *Runner) leave() {
 	}
 }
 
+// gaveUp is the cause of the end of a verb's time: the limit that has passed. Few verbs come
+// to it, so its text is made only then.
+type gaveUp time.Duration
+
+func (g gaveUp) Error() string {
+	return fmt.Sprintf("gave up after %s: the driver does not answer", time.Duration(g))
+}
+
+// Unwrap gives it its class.
+func (gaveUp) Unwrap() error { return context.DeadlineExceeded }
+
 type result[T any] struct {
 	value T
 	err   error
@@ -126,8 +136,8 @@ type result[T any] struct {
 
 // Run runs v when it has the key; an empty key is nobody's and need not be waited for.
 // Where the limit passes, or the caller hangs up, it returns while v goes on, and keeps
-// the key until it ends. A caller that is answered by [WithLate] is answered at the limit
-// as well, but Run returns when v ends, with an error that says so.
+// the key until it ends. A [Caller] is answered at the limit as well, but Run returns when
+// v ends, with an error that says so.
 func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, error) {
 	var zero T
 	start, limit := time.Now(), cmp.Or(v.Limit, r.Limit)
@@ -139,13 +149,12 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 		}
 	}
 	left := limit - time.Since(start)
-	late := lateOf(caller)
-	work, cancel := within(WithLate(context.WithoutCancel(caller), nil), left, limit)
+	work, cancel := within(context.WithoutCancel(caller), left, limit)
 	j := &job[T]{verb: v, runner: r, caller: caller, work: work}
-	if late != nil {
+	if c := callerOf(caller); c != nil && c.Late != nil {
 		defer unlock()
 		defer cancel()
-		return j.here(left+Settle, late)
+		return j.here(left+Settle, c)
 	}
 	return j.beside(left+Settle, func() { cancel(); unlock() })
 }
@@ -168,9 +177,12 @@ type job[T any] struct {
 
 // here runs the job in its caller's goroutine, which takes a tenth of the time of waking
 // another.
-func (j *job[T]) here(patience time.Duration, late func(error)) (T, error) {
+func (j *job[T]) here(patience time.Duration, c *Caller) (T, error) {
 	j.runner.enter()
 	defer j.runner.leave()
+	late := c.Late
+	c.Late = nil // a verb within this one is not the caller's
+	defer func() { c.Late = late }()
 	watch := time.AfterFunc(patience, func() {
 		j.parting.abandon(func() { late(j.timeout()) })
 	})
@@ -238,18 +250,42 @@ func (j *job[T]) undo(value T) {
 	})
 }
 
-type lateKey struct{}
-
-// WithLate returns a context for a caller that can be answered from another goroutine
-// while its own is in the driver: answer is called once, and only when the limit has
-// passed and the driver has not come back.
-func WithLate(ctx context.Context, answer func(error)) context.Context {
-	return context.WithValue(ctx, lateKey{}, answer)
+// Caller is one who can be answered from another goroutine while its own is in the driver,
+// and for whom what is not part of the answer can be done after it.
+type Caller struct {
+	// Late answers with an error. It is called once, and only when the limit has passed and
+	// the driver has not come back.
+	Late  func(error)
+	after []func()
 }
 
-func lateOf(ctx context.Context) func(error) {
-	late, _ := ctx.Value(lateKey{}).(func(error))
-	return late
+type callerKey struct{}
+
+// With returns a context for verbs of c.
+func (c *Caller) With(ctx context.Context) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// Answered runs what was left for now.
+func (c *Caller) Answered() {
+	for _, f := range c.after {
+		f()
+	}
+}
+
+func callerOf(ctx context.Context) *Caller {
+	c, _ := ctx.Value(callerKey{}).(*Caller)
+	return c
+}
+
+// After runs f when the caller of the verb to which ctx belongs has its answer; at once
+// where nobody would know when that is. f must not be needed by anybody.
+func After(ctx context.Context, f func()) {
+	if c := callerOf(ctx); c != nil {
+		c.after = append(c.after, f)
+		return
+	}
+	f()
 }
 
 // Look runs an f that has no key, may run beside any other, and may ignore its context;

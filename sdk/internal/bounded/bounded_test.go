@@ -125,21 +125,26 @@ func TestLateAnswer(t *testing.T) {
 		r := newRunner()
 		start := time.Now()
 		var answers []error
-		ctx := WithLate(t.Context(), func(err error) {
+		caller := &Caller{Late: func(err error) {
 			answers = append(answers, err)
 			if took := time.Since(start); took != 46*time.Second {
 				t.Errorf("answered after %v, want the limit and a moment", took)
 			}
-		})
+		}}
+		ctx := caller.With(t.Context())
 		undone := 0
 		_, err := Run(ctx, r, "a", Verb[int]{
 			Name:    "join",
 			Explain: func(err error) error { return errors.Join(errors.New("net"), err) },
 			Do: func(work context.Context) (int, error) {
-				if lateOf(work) != nil {
-					t.Error("a verb within the verb would answer the caller of both")
+				// A verb within the verb does not answer the caller of both.
+				if _, err := Run(work, r, "b", Verb[int]{Name: "slow", Do: func(context.Context) (int, error) {
+					time.Sleep(time.Hour)
+					return 1, nil
+				}}); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("the verb within: %v", err)
 				}
-				time.Sleep(time.Hour)
+				time.Sleep(start.Add(time.Hour).Sub(time.Now()))
 				return 1, nil
 			},
 			Undo: func(context.Context, int) { undone++ },
@@ -160,7 +165,7 @@ func TestNoLateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRunner()
 		ctx, cancel := context.WithCancel(t.Context())
-		ctx = WithLate(ctx, func(err error) { t.Errorf("answered %v", err) })
+		ctx = (&Caller{Late: func(err error) { t.Errorf("answered %v", err) }}).With(ctx)
 		undone := 0
 		verb := Verb[int]{
 			Name: "join",
@@ -175,11 +180,33 @@ func TestNoLateAnswer(t *testing.T) {
 			t.Errorf("the caller hung up: %v, undone %d times", err, undone)
 		}
 		verb.Do = func(context.Context) (int, error) { panic("boom") }
-		if _, err := Run(WithLate(t.Context(), nil), r, "a", verb); err == nil || !strings.Contains(err.Error(), "panicked") {
+		if _, err := Run((&Caller{Late: func(error) {}}).With(t.Context()), r, "a", verb); err == nil || !strings.Contains(err.Error(), "panicked") {
 			t.Errorf("a panic: %v", err)
 		}
 		if err := r.Wait(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+func TestAfter(t *testing.T) {
+	r := newRunner()
+	var order []string
+	verb := Verb[int]{Do: func(ctx context.Context) (int, error) {
+		After(ctx, func() { order = append(order, "after") })
+		order = append(order, "verb")
+		return 1, nil
+	}}
+	c := &Caller{Late: func(error) {}}
+	if _, err := Run(c.With(t.Context()), r, "a", verb); err != nil {
+		t.Fatal(err)
+	}
+	order = append(order, "answer")
+	c.Answered()
+	if _, err := Run(t.Context(), r, "a", verb); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(order, " "), "verb answer after after verb"; got != want {
+		t.Errorf("%s; want %s", got, want)
+	}
 }

@@ -79,19 +79,19 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 		var name string
 		var resp Resp
 		answered := false
+		caller := bounded.Caller{Late: func(err error) {
+			answered = true
+			h.finish(r.Context(), m.Name, name, start, err)
+			w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
+			Fail(w, status, err, m.ErrorBody(OneLine(err.Error())))
+		}}
+		defer caller.Answered()
 		if err == nil {
 			if object != nil {
 				name = object(req)
 			}
 			status = http.StatusInternalServerError
-			ctx := bounded.WithLate(r.Context(), func(err error) {
-				answered = true
-				h.finish(r.Context(), m.Name, name, start, err)
-				w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
-				Fail(w, status, err, m.ErrorBody(OneLine(err.Error())))
-				_ = http.NewResponseController(w).Flush()
-			})
-			resp, err = guard(ctx, h.Logger, m.Name, req, call)
+			resp, err = guard(caller.With(r.Context()), h.Logger, m.Name, req, call)
 		}
 		if answered {
 			return
@@ -236,8 +236,14 @@ func send(w http.ResponseWriter, status int, body []byte) error {
 	h.Set("Content-Type", wire.MediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, err := w.Write(body)
-	return err
+	if _, err := w.Write(body); err != nil {
+		return err
+	}
+	// What is left to do here is not the caller's to wait for.
+	if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // OneLine folds a text onto one line, as engines print it behind a prefix of theirs.
