@@ -84,6 +84,45 @@ func TestLeftoversOfACrash(t *testing.T) {
 	}
 }
 
+// TestHalfMadeByAPowerCut: a name with empty facts and no data is none that anybody was
+// told of; with data it is a volume that somebody has to mend.
+func TestHalfMadeByAPowerCut(t *testing.T) {
+	pool := t.TempDir()
+	d := openPool(t, pool)
+	for _, name := range []string{"empty", "none", "full"} {
+		create(t, d, name, "mode=0700")
+		write(t, pool+"/"+name+"/volume.json", "")
+	}
+	write(t, pool+"/full/data/file", "bye")
+	if err := os.Remove(pool + "/none/data"); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, d); !slices.Equal(got, []string{"full"}) {
+		t.Errorf("volumes are %v", got)
+	}
+	srv := t.TempDir()
+	for name, option := range map[string]string{"empty": "mode=0711", "none": "mountpoint=" + srv} {
+		_, err := d.Mount(t.Context(), name, "")
+		wantErr(t, err, errdefs.ErrNotFound, "no such volume")
+		wantErr(t, d.Remove(t.Context(), name), errdefs.ErrNotFound, "no such volume")
+		create(t, d, name, option)
+	}
+	if fi, err := os.Stat(data(t, d, "empty")); err != nil || fi.Mode().Perm() != 0o711 {
+		t.Errorf("made anew with %v, %v", fi, err)
+	}
+	if got := data(t, d, "none"); got != srv {
+		t.Errorf("made anew at %s", got)
+	}
+	if _, err := d.Mount(t.Context(), "full", ""); err == nil || len(errdefs.Hints(err)) == 0 {
+		t.Errorf("with data: %v, hints %q", err, errdefs.Hints(err))
+	}
+	list(t, d)
+	d.sweeps.Wait()
+	if left, err := filepath.Glob(pool + "/.remora-gone-*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 func TestSweepLeavesWhatIsBeingBuilt(t *testing.T) {
 	pool := t.TempDir()
 	d := openPool(t, pool)

@@ -19,9 +19,7 @@ import (
 const defaultMode = 0o755
 
 // Create makes the volume aside, under a hidden name, and renames it to its own; or it
-// adopts what has the name. On return the facts are on the disk: one flush for their
-// bytes and one for the name, which the journal of ext4, xfs and btrfs orders after
-// everything that was done before.
+// adopts what has the name. On return the facts and the name are on the disk.
 func (d *driver) Create(ctx context.Context, name string, opts map[string]string) error {
 	o, err := d.decode(opts)
 	if err != nil {
@@ -35,17 +33,13 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 		return err
 	}
 	defer p.close()
-	root, err := p.root()
-	if err != nil {
-		return d.fail("", err)
-	}
 	f := facts{Name: name, ID: newID(), Created: time.Now().UTC().Truncate(time.Second), Mountpoint: o.Mountpoint, Options: opts}
-	if there, err := d.adopt(p, root, f); there || err != nil {
+	if there, err := d.adopt(p, f); there || err != nil {
 		return err
 	}
-	err = d.build(ctx, p, root, f, o)
+	err = d.build(ctx, p, f, o)
 	if errors.Is(err, errTaken) { // another host was faster
-		if there, aerr := d.adopt(p, root, f); there || aerr != nil {
+		if there, aerr := d.adopt(p, f); there || aerr != nil {
 			return aerr
 		}
 	}
@@ -57,7 +51,7 @@ var errTaken = errdefs.Errorf(errdefs.ErrInUse, "its name was taken and freed ag
 
 // adopt looks what has the name of f. A volume is taken as it is; a directory with data
 // and without facts gets those of f; anything else is in the way.
-func (d *driver) adopt(p *pool, root *os.Root, f facts) (there bool, err error) {
+func (d *driver) adopt(p *pool, f facts) (there bool, err error) {
 	is, err := p.facts(f.Name)
 	if err == nil {
 		if f.Mountpoint != "" && f.Mountpoint != is.Mountpoint {
@@ -68,10 +62,19 @@ func (d *driver) adopt(p *pool, root *os.Root, f facts) (there bool, err error) 
 	if !errors.Is(err, errdefs.ErrNotFound) {
 		return true, err
 	}
-	top, err := root.Lstat(f.Name)
-	if errors.Is(err, fs.ErrNotExist) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, f.Name, &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
+	if p.halfMade(f.Name) {
+		gone := d.hidden(goneKind) // deleted by the next sweep
+		return false, d.fail(f.Name, unix.Renameat(p.fd, f.Name, p.fd, gone))
+	}
+	root, err := p.root()
+	if err != nil {
+		return false, d.fail("", err)
+	}
+	top, err := root.Lstat(f.Name)
 	if err != nil {
 		return false, d.fail(f.Name, err)
 	}
@@ -86,12 +89,12 @@ func (d *driver) adopt(p *pool, root *os.Root, f facts) (there bool, err error) 
 
 // build makes the volume, or returns [errTaken]. Whatever the error, nothing of it is
 // left.
-func (d *driver) build(ctx context.Context, p *pool, root *os.Root, f facts, o options) (err error) {
-	aside, lock, err := d.newAside(p)
+func (d *driver) build(ctx context.Context, p *pool, f facts, o options) (err error) {
+	aside, dir, err := d.newAside(p)
 	if err != nil {
 		return d.fail("", err)
 	}
-	defer unix.Close(lock)
+	defer unix.Close(dir)
 	undo := func() {}
 	defer func() {
 		if err != nil {
@@ -104,41 +107,81 @@ func (d *driver) build(ctx context.Context, p *pool, root *os.Root, f facts, o o
 	if o.Mountpoint != "" {
 		undo, err = makeExternal(o)
 	} else {
-		err = d.makeData(ctx, p, root, aside, o)
+		err = makeData(ctx, p, dir, o)
 	}
 	if err != nil {
 		return d.classify(err)
 	}
-	if err := state.Create(root, aside+"/"+factsName, factsVersion, f); err != nil {
-		return d.fail("", err)
+	file, err := writeFacts(dir, f)
+	if err != nil {
+		return d.fail(f.Name+"/"+factsName, err)
 	}
+	defer unix.Close(file)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = unix.Renameat2(p.fd, aside, p.fd, f.Name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS; a plain rename replaces an empty directory, no other
-		err = unix.Renameat(p.fd, aside, p.fd, f.Name)
-	}
-	switch {
-	case err == nil:
-		undo = func() {} // the volume is there, whatever becomes of its flush
-		return d.fail("", p.dir.Sync())
-	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY):
+	err = p.publish(aside, f.Name, file)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 		return errTaken
 	}
 	return d.fail(f.Name, err)
 }
 
-// newAside makes the hidden directory in which a volume is built. lock is the directory,
-// opened and locked (flock(2)) as long as the builder lives: who can lock it too knows
+// publish renames what was built to the name of the volume and brings both to the disk, the
+// facts in file and the name. When it fails, aside has its old name again.
+//
+// A file system with a journal writes all that was done so far at the first flush, and has
+// nothing left to do at the second; to flush the facts before the rename would be to wait
+// twice. What a power cut then can leave is a name that nobody was told of, with empty facts:
+// see halfMade.
+func (p *pool) publish(aside, name string, file int) error {
+	err := unix.Renameat2(p.fd, aside, p.fd, name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS; a plain rename replaces an empty directory, no other
+		err = unix.Renameat(p.fd, aside, p.fd, name)
+	}
+	if err != nil {
+		return err
+	}
+	if err = unix.Fsync(file); err == nil {
+		err = unix.Fsync(p.fd)
+	}
+	if err != nil {
+		_ = unix.Renameat2(p.fd, name, p.fd, aside, unix.RENAME_NOREPLACE)
+	}
+	return err
+}
+
+// writeFacts writes the facts of a volume that is built in dir, and returns the file.
+func writeFacts(dir int, f facts) (file int, err error) {
+	data, err := state.Encode(factsVersion, f)
+	if err != nil {
+		return -1, err
+	}
+	file, err = unix.Openat(dir, factsName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, factsMode)
+	if err != nil {
+		return -1, err
+	}
+	for len(data) > 0 {
+		n, err := unix.Write(file, data)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			_ = unix.Close(file)
+			return -1, err
+		}
+		data = data[max(n, 0):]
+	}
+	return file, nil
+}
+
+// newAside makes the hidden directory in which a volume is built. dir is open, and
+// locked (flock(2)) as long as the builder lives: who can lock it too knows
 // that it was left behind.
-func (d *driver) newAside(p *pool) (aside string, lock int, err error) {
+func (d *driver) newAside(p *pool) (aside string, dir int, err error) {
 	for {
 		aside = d.hidden(newKind)
 		if err := unix.Mkdirat(p.fd, aside, passMode); err != nil {
 			return "", -1, err
 		}
-		lock, err := unix.Openat(p.fd, aside, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		dir, err := unix.Openat(p.fd, aside, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT {
 			continue // swept before it was locked
 		}
@@ -146,37 +189,41 @@ func (d *driver) newAside(p *pool) (aside string, lock int, err error) {
 			_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
 			return "", -1, err
 		}
-		_ = unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB) // some servers cannot; the age decides there
+		_ = unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) // some servers cannot; the age decides there
 		var st unix.Stat_t
-		if err := unix.Fstat(lock, &st); err == nil && st.Nlink == 0 {
-			_ = unix.Close(lock)
+		if err := unix.Fstat(dir, &st); err == nil && st.Nlink == 0 {
+			_ = unix.Close(dir)
 			continue
 		}
-		if err := unix.Fchmod(lock, passMode); err != nil {
-			_ = unix.Close(lock)
+		if err := unix.Fchmod(dir, passMode); err != nil {
+			_ = unix.Close(dir)
 			_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
 			return "", -1, err
 		}
-		return aside, lock, nil
+		return aside, dir, nil
 	}
 }
 
 // makeData makes the data directory in the one that is built, and fills it.
-func (d *driver) makeData(ctx context.Context, p *pool, root *os.Root, aside string, o options) error {
-	if err := root.Mkdir(aside+"/"+dataName, 0o700); err != nil {
+func makeData(ctx context.Context, p *pool, dir int, o options) error {
+	if err := unix.Mkdirat(dir, dataName, 0o700); err != nil {
 		return err
 	}
-	data, err := root.Open(aside + "/" + dataName)
+	if o.From == "" && o.Mode == nil {
+		if err := unix.Fchmodat(dir, dataName, defaultMode, 0); err != nil || o.UID == nil && o.GID == nil {
+			return err
+		}
+	}
+	fd, err := unix.Openat(dir, dataName, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
+	data := os.NewFile(uintptr(fd), dataName)
 	defer data.Close()
 	if o.From != "" {
 		if err := copyTree(ctx, o.From, data, p.fd); err != nil {
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
-	} else if o.Mode == nil {
-		o.Mode = new(fs.FileMode(defaultMode))
 	}
 	return o.apply(data)
 }

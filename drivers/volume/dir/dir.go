@@ -47,6 +47,9 @@ type driver struct {
 	mu    sync.Mutex
 	known identity // of the pool's directory; zero before it was seen
 	id    string   // in the pool's marker; empty before it was seen
+	// unusual has the volumes whose facts were seen to put the data elsewhere, or to make
+	// no sense.
+	unusual map[string]bool
 
 	sweeping sync.Mutex // held by the one who sweeps
 	sweeps   sync.WaitGroup
@@ -92,7 +95,7 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 	}
 	defer p.close()
 	f, err := p.facts(name)
-	if err != nil {
+	if _, ok := d.info(name, f, err); !ok || err != nil {
 		return "", err
 	}
 	mountpoint := d.mountpoint(name, f)
@@ -113,34 +116,42 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 }
 
 // mountUsual is Mount where all is as it mostly is: the pool is the one known, and the
-// volume has facts of the usual form and its data beside them. Whatever is different, it
-// leaves to Mount, which takes four times as long.
+// volume has facts and beside them its data, all on the pool's file system. Whatever is
+// different it leaves to Mount, which opens and decodes and takes four times as long. The
+// facts are not read again: that they say something unusual would have been seen.
 func (d *driver) mountUsual(name string) (mountpoint string, ok bool) {
 	d.mu.Lock()
-	known := d.known
+	known, unusual := d.known, d.unusual[name]
 	d.mu.Unlock()
+	if known == (identity{}) || unusual || checkName(name) != nil {
+		return "", false
+	}
 	var st unix.Stat_t
-	if known == (identity{}) || checkName(name) != nil || unix.Stat(d.path, &st) != nil || identityOf(&st) != known {
+	if unix.Stat(d.path, &st) != nil || identityOf(&st) != known {
 		return "", false
 	}
 	top := d.path + "/" + name
-	if unix.Lstat(top, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return "", false // a symbolic link is no volume
+	is := func(path string, kind uint32) bool {
+		return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == kind && st.Dev == known.dev
 	}
-	dir := top + "/"
-	fd, err := unix.Open(dir+factsName, factsFlags, 0)
-	if err != nil {
-		return "", false
+	mountpoint = top + "/" + dataName
+	ok = is(top, unix.S_IFDIR) && is(top+"/"+factsName, unix.S_IFREG) && st.Size > 0 && is(mountpoint, unix.S_IFDIR)
+	return mountpoint, ok
+}
+
+// see remembers whether a volume is one that mountUsual must not judge.
+func (d *driver) see(name string, f facts, err error) {
+	unusual := err != nil || f.Mountpoint != ""
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !unusual {
+		delete(d.unusual, name)
+		return
 	}
-	var buf factsBuffer
-	n, err := unix.Read(fd, buf[:])
-	_ = unix.Close(fd) // it was only read
-	var f facts
-	if err != nil || !decodeUsual(buf[:n], &f) {
-		return "", false
+	if d.unusual == nil {
+		d.unusual = map[string]bool{}
 	}
-	mountpoint = dir + dataName
-	return mountpoint, unix.Lstat(mountpoint, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+	d.unusual[name] = true
 }
 
 // Unmount has nothing to undo.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,7 +24,10 @@ const (
 	dataName  = "data"
 )
 
-const factsVersion = 1
+const (
+	factsVersion = 1
+	factsMode    = 0o600
+)
 
 // factsFlags open a file of facts and nothing else that may have its name.
 const factsFlags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
@@ -106,10 +111,30 @@ func (p *pool) readFacts(name string, buf *factsBuffer) (facts, error) {
 	if decodeUsual(data, &f) {
 		return f, nil
 	}
+	if len(data) == 0 && p.halfMade(name) {
+		return f, errNoVolume
+	}
 	if err := state.Decode(data, factsVersion, &f); err != nil {
 		return facts{}, factsError(name, err)
 	}
 	return f, nil
+}
+
+// halfMade tells whether a directory is what a power cut leaves of a volume whose making
+// nobody was told of: its facts empty, and no data.
+func (p *pool) halfMade(name string) bool {
+	var st unix.Stat_t
+	if unix.Fstatat(p.fd, name+"/"+factsName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 0 {
+		return false
+	}
+	fd, err := unix.Openat(p.fd, name+"/"+dataName, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err == unix.ENOENT
+	}
+	data := os.NewFile(uintptr(fd), dataName)
+	defer data.Close()
+	_, err = data.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 // decodeUsual decodes the facts of a volume as Create writes them for one that has
@@ -148,6 +173,7 @@ func (d *driver) info(name string, f facts, err error) (info volume.Info, ok boo
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return info, false
 	}
+	d.see(name, f, err)
 	if err != nil {
 		return volume.Info{Name: name, Status: map[string]any{"error": err.Error()}}, true
 	}
