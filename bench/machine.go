@@ -34,6 +34,11 @@ type Machine struct {
 	Helpers     string  `json:"helpers"`
 }
 
+// loopMajor is the major number of loop devices (Linux, Documentation/admin-guide/devices.txt).
+const loopMajor = 7
+
+const withoutJournal = "ext4 without a journal"
+
 // fileSystems names those that a pool is likely to lie on (statfs(2)).
 var fileSystems = map[int64]string{
 	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
@@ -86,7 +91,9 @@ func fileSystemOf(dir string) (string, error) {
 		device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
 		journals, gerr := filepath.Glob("/proc/fs/jbd2/" + filepath.Base(device) + "-*")
 		if err == nil && gerr == nil && len(journals) == 0 {
-			name = "ext4 without a journal"
+			name = withoutJournal
+		} else if unix.Major(st.Dev) == loopMajor {
+			name = "ext4 in a loop device"
 		}
 	}
 	return name, nil

@@ -24,7 +24,7 @@ func main() {
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
 	only := flag.Int("volumes", 0, "measure with this `number` of volumes alone")
-	scratch := flag.String("scratch", "", "`directory` for volumes, on the file system to measure (default a temporary one)")
+	scratch := flag.String("scratch", "", "`directory` for volumes, on the file system to measure (default: a temporary one, on an ext4 with a journal where the temporary directory has none)")
 	flag.Parse()
 	if *out == "" && !*quick {
 		*out = "../docs"
@@ -81,12 +81,11 @@ func publish(r *Results, out string) error {
 
 // measure runs the plan in a directory of its own, which it removes.
 func measure(p plan, daemon, scratch string) (r *Results, err error) {
-	// The path is kept short: that of a socket has 107 bytes (unix(7)).
-	dir, err := os.MkdirTemp(scratch, "rb")
+	dir, done, err := newScratch(scratch)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, done()) }()
 	bin, err := build(dir, daemon)
 	if err != nil {
 		return nil, err
