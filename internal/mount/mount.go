@@ -51,6 +51,22 @@ func List(dir string) ([]Info, error) {
 	return list, nil
 }
 
+// Of returns the mountpoint of the mount in which path lies, "/" at the least. path need not
+// exist.
+func Of(path string) (string, error) {
+	found, err := mountinfo.GetMounts(mountinfo.ParentsFilter(path))
+	if err != nil {
+		return "", fmt.Errorf("list mounts: %w", err)
+	}
+	of := "/"
+	for _, m := range found {
+		if len(m.Mountpoint) > len(of) {
+			of = m.Mountpoint
+		}
+	}
+	return of, nil
+}
+
 // Mount mounts a file system on the directory target. flags are the MS_ constants and
 // data the file system's own options (mount(2)). An error has the class of
 // [state.Classify].

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -258,6 +260,54 @@ func TestExternalMountpoint(t *testing.T) {
 	wantErr(t, err, errdefs.ErrUnavailable, srv+"/a/b: no such file or directory")
 	if err := d.Remove(t.Context(), "new"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExternalMountpointWithoutItsDisk: the empty directory below a disk that is not mounted
+// is not the volume.
+func TestExternalMountpointWithoutItsDisk(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	srv := t.TempDir()
+	mount := func() {
+		t.Helper()
+		if err := unix.Mount("disk", srv, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount()
+	d := openPool(t, t.TempDir())
+	if err := os.Symlink(srv, d.path+"-link"); err != nil {
+		t.Fatal(err)
+	}
+	create(t, d, "disk", "mountpoint="+srv)
+	create(t, d, "link", "mountpoint="+d.path+"-link/sub")
+	if err := unix.Unmount(srv, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"disk", "link"} {
+		_, err := d.Mount(t.Context(), name, "")
+		wantErr(t, err, errdefs.ErrUnavailable, "nothing is mounted at "+srv)
+	}
+	mount()
+	if got := data(t, d, "disk"); got != srv {
+		t.Errorf("back at %s", got)
+	}
+	if err := unix.Unmount(srv, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMountpointBehindALink: the pool and a directory elsewhere do not lie in one another,
+// by whatever way one comes there.
+func TestMountpointBehindALink(t *testing.T) {
+	pool := t.TempDir()
+	d := openPool(t, pool)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Dir(pool), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, mountpoint := range []string{link, link + "/" + filepath.Base(pool) + "/a/b"} {
+		wantErr(t, d.Create(t.Context(), "bad", opts("mountpoint="+mountpoint)), errdefs.ErrInvalid, "lie in one another")
 	}
 }
 

@@ -45,13 +45,13 @@ func (d *driver) decode(opts map[string]string) (options, error) {
 		return invalid("from", o.From, `cannot be copied to a "mountpoint" that exists elsewhere`)
 	case m == "/":
 		return invalid("mountpoint", m, "is the root of the host")
-	case below(m, d.path), below(d.path, m):
+	case below(resolve(m), resolve(d.path)), below(resolve(d.path), resolve(m)):
 		return invalid("mountpoint", m, "and the pool at "+d.path+" lie in one another")
 	}
 	return o, nil
 }
 
-// below tells whether path is dir or lies below it, by their text.
+// below tells whether path is dir or lies below it. Both are free of symbolic links.
 func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -106,6 +105,9 @@ func (d *driver) build(ctx context.Context, p *pool, f facts, o options) (err er
 	}()
 	if o.Mountpoint != "" {
 		undo, err = makeExternal(o)
+		if err == nil {
+			f.MountedAt, err = mount.Of(resolve(f.Mountpoint))
+		}
 	} else {
 		err = makeData(ctx, p, dir, o)
 	}
@@ -226,44 +228,6 @@ func makeData(ctx context.Context, p *pool, dir int, o options) error {
 		}
 	}
 	return o.apply(data)
-}
-
-// makeExternal makes sure of the directory elsewhere. undo removes it again if it was
-// made here, and is still empty.
-func makeExternal(o options) (undo func(), err error) {
-	undo = func() {}
-	made, err := mkdirAll(o.Mountpoint)
-	if err != nil {
-		return undo, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
-	}
-	undo = func() {
-		for _, dir := range made {
-			_ = unix.Rmdir(dir)
-		}
-	}
-	data, err := os.OpenFile(o.Mountpoint, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return undo, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
-	}
-	defer data.Close()
-	return undo, o.apply(data)
-}
-
-// mkdirAll makes path and the directories above it, and returns those that it made,
-// the deepest first.
-func mkdirAll(path string) (made []string, err error) {
-	var missing []string
-	for dir := path; ; dir = filepath.Dir(dir) {
-		fi, err := os.Stat(dir)
-		if err == nil && !fi.IsDir() || errors.Is(err, unix.ENOTDIR) {
-			return nil, errdefs.As(errdefs.ErrInvalid, unix.ENOTDIR)
-		}
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		missing = append(missing, dir)
-	}
-	return missing, os.MkdirAll(path, defaultMode)
 }
 
 // apply sets owner and mode of the data directory as far as they were given.

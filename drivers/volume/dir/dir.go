@@ -103,7 +103,9 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 	if f.Mountpoint == "" {
 		err = unix.Fstatat(p.fd, name+"/"+dataName, &st, unix.AT_SYMLINK_NOFOLLOW)
 	} else {
-		err = unix.Stat(mountpoint, &st)
+		if err = f.checkMount(); err == nil {
+			err = unix.Stat(mountpoint, &st)
+		}
 	}
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		err = unix.ENOTDIR

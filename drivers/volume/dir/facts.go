@@ -40,8 +40,11 @@ type facts struct {
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	// Mountpoint is where the data lies if it does not lie beside the facts.
-	Mountpoint string            `json:"mountpoint,omitzero"`
-	Options    map[string]string `json:"options,omitempty"`
+	Mountpoint string `json:"mountpoint,omitzero"`
+	// MountedAt is where the file system was mounted on which Mountpoint lay when the volume
+	// was made.
+	MountedAt string            `json:"mounted_at,omitzero"`
+	Options   map[string]string `json:"options,omitempty"`
 }
 
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
