@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/remora-plugins/remora/internal/testenv"
 )
 
 // stuck is a driver that waits at its end.
@@ -50,9 +52,7 @@ func TestCloseOfADriverThatHangs(t *testing.T) {
 // bindOrphans mounts something where a crash might have left it.
 func bindOrphans(t *testing.T, root string, names ...string) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount")
-	}
+	testenv.Require(t, testenv.Root)
 	for _, name := range names {
 		p := filepath.Join(root, name)
 		if err := os.MkdirAll(p, 0o700); err != nil {
