@@ -14,7 +14,9 @@ func TestOptionsAreShown(t *testing.T) {
 	h := startHost(t, "[pool.a]\ndriver = \"mem\"\n")
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "data", map[string]string{"size": "64k"}))
-	t.Cleanup(func() { _ = h.control.Volumes().Remove(context.WithoutCancel(ctx), control.VolumeRequest{Name: "data"}) })
+	t.Cleanup(func() {
+		_ = h.control.Volumes().Remove(context.WithoutCancel(ctx), control.VolumeRequest{Name: "data"})
+	})
 	v, err := h.control.Volumes().Inspect(ctx, control.VolumeRequest{Name: "data"})
 	h.must(err)
 	if v.Options["size"] != "64k" {
