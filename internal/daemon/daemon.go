@@ -22,8 +22,6 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
-	"github.com/remora-plugins/remora/internal/control"
-	"github.com/remora-plugins/remora/sdk"
 )
 
 // lookEvery is how often the storage of each pool is looked at for the metrics and for
@@ -103,6 +101,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	pages, err := d.serveMetrics(ctx)
+	if err != nil {
+		return join(err, api.close())
+	}
 	if err = d.startAll(ctx); err == nil {
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
@@ -112,7 +114,7 @@ func Run(ctx context.Context, o Options) error {
 		d.log.InfoContext(ctx, "stopped before it was ready", slog.Any("error", err))
 		err = nil
 	}
-	return join(err, d.stopAll(context.WithoutCancel(ctx)), api.close())
+	return join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
 }
 
 // loop waits for signals and looks at the pools until ctx ends. A reload runs beside it:
@@ -235,39 +237,4 @@ func (d *Daemon) find(name string) *pool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.pools[name]
-}
-
-// api is the control server at work.
-type api struct {
-	stop context.CancelFunc
-	done chan struct{} // closed when it has ended, with err
-	err  error
-}
-
-// serveControl serves the control socket, before the pools, so that it can tell of a
-// start that takes long.
-func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.boot.ControlSocket(), Group: d.boot.Control.Group, Mode: 0o660})
-	if err != nil {
-		return nil, err
-	}
-	s := control.NewServer(control.ServerOptions{
-		Volumes: volumes{d},
-		Daemon:  d,
-		Logger:  d.log,
-		Pages:   d.pages(),
-	})
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a := &api{stop: stop, done: make(chan struct{})}
-	go func() {
-		defer close(a.done)
-		a.err = s.Serve(ctx, l)
-	}()
-	return a, nil
-}
-
-func (a *api) close() error {
-	a.stop()
-	<-a.done
-	return a.err
 }
