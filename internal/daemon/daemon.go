@@ -209,7 +209,8 @@ func (d *Daemon) stopAll(ctx context.Context) error {
 		return fmt.Errorf("stop: a reload has not ended: %w", context.Cause(ctx))
 	}
 	err := each(d.all(), func(p *pool) error { return d.remove(ctx, p) })
-	return join(err, each(d.kept, func(at *door) error { return at.close(ctx) }))
+	spare := slices.DeleteFunc(slices.Clone(d.kept), func(at *door) bool { return at.ending.Load() })
+	return join(err, each(spare, func(at *door) error { return at.close(ctx) }))
 }
 
 // closeTime is how long a pool may take to end, beside the calls in flight.

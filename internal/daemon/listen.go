@@ -61,7 +61,7 @@ const pageGrace = time.Second
 // network, if there is to be one.
 func (d *Daemon) serveMetrics(ctx context.Context) (*api, error) {
 	if d.boot.Metrics.Listen == "" {
-		return nil, nil //nolint:nilnil // there is none, and that is no error
+		return nil, nil
 	}
 	l, err := sdk.ListenTCP(d.boot.Metrics.Socket())
 	if err != nil {

@@ -39,7 +39,11 @@ func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(errStopping) })()
 	notify("RELOADING=1\n" + monotonic())
-	defer notify("READY=1")
+	defer func() {
+		if d.life.Err() == nil { // else systemd has been told of the stop
+			notify("READY=1")
+		}
+	}()
 	r, err := d.reload(ctx)
 	for _, w := range r.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
