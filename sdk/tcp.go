@@ -43,7 +43,7 @@ type ServerTLS struct {
 // address but loopback with ErrDenied, unless t.Insecure. Closing the listener also
 // takes back the announcement.
 func ListenTCP(t TCPSocket) (net.Listener, error) {
-	if t.TLS == nil && !t.Insecure && !loopback(t.Addr) {
+	if t.TLS == nil && !t.Insecure && !Loopback(t.Addr) {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "listen %q: TCP without TLS is for loopback alone", t.Addr),
 			"give a CA, a certificate and a key, listen on 127.0.0.1, or use a unix socket")
 	}
@@ -81,8 +81,9 @@ func ListenTCP(t TCPSocket) (net.Listener, error) {
 	return &announced{Listener: l, remove: remove}, nil
 }
 
-// loopback tells whether addr can be reached from this host alone.
-func loopback(addr string) bool {
+// Loopback tells whether addr, "host:port", can be reached from this host alone. A
+// listener anywhere else wants TLS.
+func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false

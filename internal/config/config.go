@@ -34,6 +34,7 @@ type Config struct {
 	Log             Log
 	Socket          Socket
 	Control         Control
+	Metrics         Metrics
 	Volume          Volume
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool

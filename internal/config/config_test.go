@@ -129,14 +129,19 @@ size = 10
 
 // Every key must be settable by the environment alone, as a managed plugin has nothing else.
 func TestEveryKeyHasAVariable(t *testing.T) {
-	samples := map[string]string{"path": "/srv/other", "duration": "77s", "mode": "0640", "text": "operators"}
+	samples := map[string]string{"path": "/srv/other", "duration": "77s", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464"}
+	together := []string{"REMORA_METRICS_LISTEN=:1", "REMORA_METRICS_TLS_CA=/a", "REMORA_METRICS_TLS_CERT=/c", "REMORA_METRICS_TLS_KEY=/k"}
 	for _, k := range config.Keys() {
 		value, ok := samples[k.Type]
 		if !ok {
 			words := strings.Split(k.Type, "|")
 			value = words[len(words)-1]
 		}
-		c := mustLoad(t, "", k.Env+"="+value)
+		env := []string{k.Env + "=" + value}
+		if strings.HasPrefix(k.Name, "metrics.tls_") {
+			env = append(together, env...) // none of them can be alone
+		}
+		c := mustLoad(t, "", env...)
 		i := slices.IndexFunc(c.Values(), func(v config.Value) bool { return v.Key == k.Name })
 		if i < 0 || c.Values()[i] != (config.Value{Key: k.Name, Value: value, Source: k.Env}) {
 			t.Errorf("%s=%s gives %v", k.Env, value, c.Values())

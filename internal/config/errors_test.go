@@ -24,7 +24,7 @@ func TestErrors(t *testing.T) {
 		{"version is text", "version = \"1\"", "", nil, "FILE:1:1: version: is 1, and this program reads version 1"},
 		{
 			"unknown key", "\nplugindir = \"/x\"\n", "", nil,
-			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: control.group, log.format, log.level, plugin_dir, pool.NAME, run_dir, `,
+			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: control.group, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, plugin_dir, pool.NAME, run_dir, `,
 		},
 		{"unknown key in a table", "[log]\nformat = \"json\"\n  lvl = \"debug\"\n", "", nil, `FILE:3:3: unknown key "log.lvl", did you mean "log.level"?`},
 		{"unknown key in an inline table", "log = { lvl = 1 }\n", "", nil, `FILE:1:9: unknown key "log.lvl"`},
@@ -41,6 +41,25 @@ func TestErrors(t *testing.T) {
 		{"duration without a unit", "[volume]\nlinger = 5\n", "", nil, `FILE:2:1: volume.linger: "5" is not a duration such as 90s or 5m`},
 		{"negative duration", "[volume]\nlinger = \"-5s\"\n", "", nil, `FILE:2:1: volume.linger: "-5s" is not a duration`},
 		{"no grace at all", "[volume]\nmount_grace = \"0s\"\n", "", nil, `FILE:2:1: volume.mount_grace: "0s": want more than nothing`},
+
+		{"address without a port", "metrics.listen = \"127.0.0.1\"\n", "", nil, `FILE:1:1: metrics.listen: "127.0.0.1" is not an address such as 127.0.0.1:9464`},
+		{"port alone", "metrics.listen = 9464\n", "", nil, `FILE:1:1: metrics.listen: "9464" is not an address`},
+		{"port by name", "", "REMORA_METRICS_LISTEN=127.0.0.1:http", nil, `REMORA_METRICS_LISTEN: metrics.listen: "127.0.0.1:http" is not an address`},
+		{"large port", "", "REMORA_METRICS_LISTEN=127.0.0.1:65536", nil, `REMORA_METRICS_LISTEN: metrics.listen: "127.0.0.1:65536" is not an address`},
+		{
+			"all the world", "[metrics]\nlisten = \":9464\"\n", "", nil,
+			`FILE:2:1: metrics.listen: ":9464" can be reached from other machines: want metrics.tls_ca, metrics.tls_cert and metrics.tls_key, or an address such as 127.0.0.1:9464`,
+		},
+		{"another machine", "", "REMORA_METRICS_LISTEN=192.0.2.1:9464", nil, `REMORA_METRICS_LISTEN: metrics.listen: "192.0.2.1:9464" can be reached from other machines`},
+		{
+			"half of TLS", "[metrics]\nlisten = \":9464\"\ntls_cert = \"/c\"\n", "REMORA_METRICS_TLS_KEY=/k", nil,
+			`REMORA_METRICS_TLS_KEY: metrics.tls_key: "metrics.tls_ca" is missing: the three files of TLS are all needed`,
+		},
+		{
+			"TLS of nothing", "[metrics]\ntls_ca = \"/a\"\ntls_cert = \"/c\"\ntls_key = \"/k\"\n", "", nil,
+			`FILE:4:1: metrics.tls_key: "metrics.listen" is missing: there is nothing to encrypt`,
+		},
+		{"relative certificate", "metrics.tls_ca = \"ca.pem\"\n", "", nil, `FILE:1:1: metrics.tls_ca: "ca.pem" is not an absolute path`},
 
 		{"pool is no table", "pool = 3\n", "", nil, "FILE:1:1: pool: want tables such as [pool.fast]"},
 		{"pools are a list", "[[pool]]\nname = \"fast\"\n", "", nil, "FILE:1:3: pool: want tables such as [pool.fast]"},

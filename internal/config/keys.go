@@ -18,7 +18,7 @@ type Key struct {
 	Name string
 	// Env is the variable that stands for it.
 	Env string
-	// Type is "path", "duration", "mode", "text", or the allowed words with a bar between
+	// Type is "path", "duration", "mode", "address", "text", or the allowed words with a bar between
 	// them.
 	Type string
 	// Default is its value where nothing is given.
@@ -35,6 +35,7 @@ const (
 	typePath     = "path"
 	typeDuration = "duration"
 	typeMode     = "mode"
+	typeAddress  = "address"
 	typeText     = "text"
 )
 
@@ -85,6 +86,26 @@ func Keys() []Key {
 			Name: "control.group", Type: typeText, Restart: true,
 			Help: "group that may use the command line besides root",
 			set:  text(func(c *Config) *string { return &c.Control.Group }),
+		},
+		{
+			Name: "metrics.listen", Type: typeAddress, Restart: true,
+			Help: "where `/metrics`, `/healthz` and `/readyz` are served beside the control socket; empty is nowhere, and any but loopback wants TLS",
+			set:  address(func(c *Config) *string { return &c.Metrics.Listen }),
+		},
+		{
+			Name: "metrics.tls_ca", Type: typePath, Restart: true,
+			Help: "certificates, in PEM, of those who sign the certificates of readers; with it TLS is spoken, and a reader needs one",
+			set:  optionalPath(func(c *Config) *string { return &c.Metrics.TLSCA }),
+		},
+		{
+			Name: "metrics.tls_cert", Type: typePath, Restart: true,
+			Help: "the daemon's own certificate there, in PEM",
+			set:  optionalPath(func(c *Config) *string { return &c.Metrics.TLSCert }),
+		},
+		{
+			Name: "metrics.tls_key", Type: typePath, Restart: true,
+			Help: "the key of that certificate, in PEM",
+			set:  optionalPath(func(c *Config) *string { return &c.Metrics.TLSKey }),
 		},
 	}
 	for _, k := range poolKeys() {
@@ -153,6 +174,17 @@ func path(at func(*Config) *string) func(*Config, string) error {
 		}
 		*at(c) = filepath.Clean(s)
 		return nil
+	}
+}
+
+// optionalPath is path for a key that may be empty.
+func optionalPath(at func(*Config) *string) func(*Config, string) error {
+	set := path(at)
+	return func(c *Config, s string) error {
+		if s == "" {
+			return nil
+		}
+		return set(c, s)
 	}
 }
 

@@ -60,6 +60,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.keys(flatten(table)); err != nil {
 		return nil, err
 	}
+	if err := b.metrics(); err != nil {
+		return nil, err
+	}
 	if err := b.pools(table["pool"]); err != nil {
 		return nil, err
 	}

@@ -110,7 +110,8 @@ type Volume struct {
 	Mounts []Mount `json:"Mounts,omitempty"`
 	// Status is what the driver tells; answered to Inspect and Create alone.
 	Status map[string]any `json:"Status,omitempty"`
-	// Options are those the volume was made with, where the driver remembers them.
+	// Options are those the volume was made with, where the driver remembers them, without
+	// secrets; answered to Inspect and Create alone.
 	Options map[string]string `json:"Options,omitempty"`
 }
 

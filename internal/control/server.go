@@ -187,7 +187,7 @@ func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, f
 }
 
 func toError(err error) Error {
-	return Error{Error: err.Error(), Class: errdefs.Name(err), Hints: errdefs.Hints(err)}
+	return Error{Error: errdefs.OneLine(err.Error()), Class: errdefs.Name(err), Hints: errdefs.Hints(err)}
 }
 
 // fail answers with the status of the error's class.

@@ -9,6 +9,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -21,8 +22,6 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
-	"github.com/remora-plugins/remora/internal/control"
-	"github.com/remora-plugins/remora/sdk"
 )
 
 // lookEvery is how often the storage of each pool is looked at for the metrics and for
@@ -55,10 +54,13 @@ type Daemon struct {
 	confErr atomic.Pointer[error]
 	state   atomic.Int32
 
-	// reloading is held while pools come and go.
-	reloading sync.Mutex
-	// inherited are the sockets that systemd keeps and that no pool has taken yet.
-	inherited []sdk.ActivatedListener
+	// life ends when the daemon stops.
+	life context.Context //nolint:containedctx // that of the daemon itself, which end ends
+	end  context.CancelCauseFunc
+	// reloading is full while pools come and go.
+	reloading chan struct{}
+	// kept are the doors that systemd keeps; there are never more of them.
+	kept []*door
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -81,32 +83,61 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	d := &Daemon{options: o, log: o.Logger(conf), started: time.Now(), boot: conf, pools: map[string]*pool{}}
+	d := &Daemon{
+		options: o, log: o.Logger(conf), started: time.Now(), boot: conf,
+		reloading: make(chan struct{}, 1), pools: map[string]*pool{},
+	}
+	d.life, d.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer d.end(errStopping)
 	d.conf.Store(conf)
 	d.metrics = newMetrics(d)
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
-	if d.inherited, err = sdk.SystemdListeners(); err != nil {
+	if err := d.inherit(); err != nil {
 		return err
 	}
 	api, err := d.serveControl(ctx)
 	if err != nil {
 		return err
 	}
+	pages, err := d.serveMetrics(ctx)
+	if err != nil {
+		return join(err, api.close())
+	}
 	if err = d.startAll(ctx); err == nil {
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
 		d.loop(ctx, hup, api.done)
 		notify("STOPPING=1")
+	} else if ctx.Err() != nil {
+		d.log.InfoContext(ctx, "stopped before it was ready", slog.Any("error", err))
+		err = nil
 	}
-	return join(err, d.stopAll(context.WithoutCancel(ctx)), api.close())
+	return join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
 }
 
-// loop waits for signals and looks at the pools until ctx ends.
+// loop waits for signals and looks at the pools until ctx ends. A reload runs beside it:
+// nothing that a driver does may keep a stop from being heard.
 func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, controlGone <-chan struct{}) {
+	go d.reloadAt(ctx, hup)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			d.lookAll(ctx)
+		case <-controlGone:
+			d.log.ErrorContext(ctx, "control socket has gone; engines are served on")
+			controlGone = nil
+		}
+	}
+}
+
+// reloadAt reloads at each signal until ctx ends.
+func (d *Daemon) reloadAt(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -115,11 +146,6 @@ func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, controlGone <-c
 			if _, err := d.Reload(ctx); err != nil {
 				d.log.ErrorContext(ctx, "configuration not taken over, the old one stays", slog.Any("error", err))
 			}
-		case <-tick.C:
-			d.lookAll(ctx)
-		case <-controlGone:
-			d.log.ErrorContext(ctx, "control socket has gone; engines are served on")
-			controlGone = nil
 		}
 	}
 }
@@ -133,43 +159,67 @@ func (d *Daemon) lookAll(ctx context.Context) {
 	wg.Wait()
 }
 
-// startAll opens and serves every pool. A pool that cannot start stops the start: a host
-// that comes up without its volumes would start databases on empty directories.
+// startAll opens and serves every pool, all at the same time: what one waits for must not
+// keep an engine from another. A pool that cannot start stops the start: a host that comes
+// up without its volumes would start databases on empty directories.
 func (d *Daemon) startAll(ctx context.Context) error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	for _, conf := range d.boot.Pools {
+	d.reloading <- struct{}{}
+	defer func() { <-d.reloading }()
+	d.openSpare(ctx, d.boot.Pools)
+	err := each(d.boot.Pools, func(conf config.Pool) error {
 		driver, err := d.openDriver(ctx, conf)
-		if err == nil {
-			err = d.add(ctx, conf, driver)
-		}
 		if err != nil {
 			return err
 		}
+		return d.add(ctx, conf, driver)
+	})
+	if err != nil {
+		return err
 	}
-	for _, l := range d.inherited {
-		d.log.WarnContext(ctx, "systemd passed a socket for which there is no pool", slog.String("name", l.Name),
-			slog.String("socket", l.Addr().String()))
-	}
+	d.openSpare(ctx, nil) // where two were meant for the same pool
 	d.state.Store(running)
 	return nil
 }
 
-// stopAll stops every pool at the same time.
-func (d *Daemon) stopAll(ctx context.Context) error {
-	d.state.Store(stopping)
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	pools := d.all()
-	errs := make([]error, len(pools))
+// each does something with all of list at the same time.
+func each[T any](list []T, do func(T) error) error {
+	errs := make([]error, len(list))
 	var wg sync.WaitGroup
-	for i, p := range pools {
-		wg.Go(func() {
-			errs[i] = d.remove(ctx, p)
-		})
+	for i, x := range list {
+		wg.Go(func() { errs[i] = do(x) })
 	}
 	wg.Wait()
 	return join(errs...)
+}
+
+// stopAll stops every pool at the same time. A reload under way ends early, and the time
+// that it takes is part of the time for the stop.
+func (d *Daemon) stopAll(ctx context.Context) error {
+	d.state.Store(stopping)
+	d.end(errStopping)
+	ctx, cancel := d.closing(ctx)
+	defer cancel()
+	for _, p := range d.all() {
+		p.door.end()
+	}
+	select {
+	case d.reloading <- struct{}{}:
+		defer func() { <-d.reloading }()
+	case <-ctx.Done():
+		return fmt.Errorf("stop: a reload has not ended: %w", context.Cause(ctx))
+	}
+	err := each(d.all(), func(p *pool) error { return d.remove(ctx, p) })
+	spare := slices.DeleteFunc(slices.Clone(d.kept), func(at *door) bool { return at.ending.Load() })
+	return join(err, each(spare, func(at *door) error { return at.close(ctx) }))
+}
+
+// closeTime is how long a pool may take to end, beside the calls in flight.
+const closeTime = 2 * time.Second
+
+// closing bounds the end of a pool.
+func (d *Daemon) closing(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := d.boot.ShutdownTimeout + closeTime
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("gave up after %s", limit))
 }
 
 // all returns the pools by name.
@@ -188,39 +238,4 @@ func (d *Daemon) find(name string) *pool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.pools[name]
-}
-
-// api is the control server at work.
-type api struct {
-	stop context.CancelFunc
-	done chan struct{} // closed when it has ended, with err
-	err  error
-}
-
-// serveControl serves the control socket, before the pools, so that it can tell of a
-// start that takes long.
-func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
-	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.boot.ControlSocket(), Group: d.boot.Control.Group, Mode: 0o660})
-	if err != nil {
-		return nil, err
-	}
-	s := control.NewServer(control.ServerOptions{
-		Volumes: volumes{d},
-		Daemon:  d,
-		Logger:  d.log,
-		Pages:   d.pages(),
-	})
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a := &api{stop: stop, done: make(chan struct{})}
-	go func() {
-		defer close(a.done)
-		a.err = s.Serve(ctx, l)
-	}()
-	return a, nil
-}
-
-func (a *api) close() error {
-	a.stop()
-	<-a.done
-	return a.err
 }

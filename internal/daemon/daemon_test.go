@@ -30,7 +30,7 @@ const childEnv = "DAEMON_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		err := Run(ctx, options(dir, slog.New(slog.NewTextHandler(os.Stderr, nil)), all.Volumes()))
+		err := Run(ctx, options(dir, slog.New(slog.NewTextHandler(os.Stderr, nil)), append(all.Volumes(), stuckDriver(nil, nil))))
 		stop()
 		if err != nil {
 			panic(err)

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -9,35 +11,108 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/sdk"
 )
 
 // door is the socket of a pool and the server at it. It stays open while one pool takes
 // the place of another behind it: an engine that calls meanwhile waits, and sees no error.
+//
+// A door that systemd keeps outlives its pools: engines get in for as long as systemd has
+// the socket, and would wait for ever where nobody answered them.
 type door struct {
-	addr   string
-	behind atomic.Pointer[pool] // nil once there is none any more
-	stop   context.CancelFunc
-	served chan struct{} // closed when the server has ended, with err
-	err    error
+	listener net.Listener
+	addr     string
+	name     string               // what systemd calls a door that it keeps
+	kept     bool                 // by systemd
+	taken    bool                 // by a pool, for one that is kept; under Daemon.mu
+	behind   atomic.Pointer[pool] // nil while there is none
+	ending   atomic.Bool          // the daemon stops
+	stop     context.CancelFunc   // nil before it is opened
+	served   chan struct{}        // closed when the server has ended, with err
+	err      error
 }
 
-// openDoor opens the socket of a pool, and serves the pool there.
-func (d *Daemon) openDoor(ctx context.Context, p *pool) error {
-	listener, err := d.listen(p.conf.Name)
+// inherit takes over the sockets that systemd keeps. Nobody is let in yet.
+func (d *Daemon) inherit() error {
+	all, err := sdk.SystemdListeners()
 	if err != nil {
 		return err
 	}
-	at := &door{addr: listener.Addr().String(), served: make(chan struct{})}
+	for _, l := range all {
+		d.kept = append(d.kept, &door{
+			listener: l.Listener, addr: l.Addr().String(), name: l.Name, kept: true, served: make(chan struct{}),
+		})
+	}
+	return nil
+}
+
+// fits tells whether a door that systemd keeps is meant for a pool.
+func (d *Daemon) fits(at *door, pool string) bool {
+	return at.name == pool || at.addr == d.socketPath(pool)
+}
+
+func (d *Daemon) socketPath(pool string) string { return filepath.Join(d.boot.PluginDir, pool+".sock") }
+
+// openSpare opens the doors that systemd keeps and that are meant for none of pools.
+func (d *Daemon) openSpare(ctx context.Context, pools []config.Pool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, at := range d.kept {
+		if at.stop != nil || at.taken || slices.ContainsFunc(pools, func(p config.Pool) bool { return d.fits(at, p.Name) }) {
+			continue
+		}
+		d.log.WarnContext(ctx, "systemd passed a socket for which there is no pool", slog.String("name", at.name),
+			slog.String("socket", at.addr))
+		d.open(ctx, at)
+	}
+}
+
+// openDoor puts a pool behind the door that systemd keeps for it, or else behind a new one.
+func (d *Daemon) openDoor(ctx context.Context, p *pool) error {
+	at := d.take(p.conf.Name)
+	if at == nil {
+		l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.socketPath(p.conf.Name), Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
+		if err != nil {
+			return err
+		}
+		at = &door{listener: l, addr: l.Addr().String(), served: make(chan struct{})}
+	}
 	at.put(p)
+	if at.stop == nil {
+		d.open(ctx, at)
+	}
+	return nil
+}
+
+// take returns the door that systemd keeps for a pool, nil if there is none.
+func (d *Daemon) take(pool string) *door {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, at := range d.kept {
+		if !at.taken && d.fits(at, pool) {
+			at.taken = true
+			return at
+		}
+	}
+	return nil
+}
+
+// giveBack makes a door that systemd keeps free for the next pool.
+func (d *Daemon) giveBack(at *door) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at.taken = false
+}
+
+// open serves a door.
+func (d *Daemon) open(ctx context.Context, at *door) {
 	ctx, at.stop = context.WithCancel(context.WithoutCancel(ctx))
-	log := d.log.With(slog.String("pool", p.conf.Name))
-	server := sdk.New(sdk.Options{Logger: log, Grace: orNone(d.boot.ShutdownTimeout)}, at)
+	options := sdk.Options{Logger: d.log.With(slog.String("socket", at.addr)), Grace: orNone(d.boot.ShutdownTimeout)}
 	go func() {
 		defer close(at.served)
-		at.err = server.Serve(ctx, listener)
+		at.err = sdk.ServeHandler(ctx, options, at, at.listener)
 	}()
-	return nil
 }
 
 // put puts a pool behind the door.
@@ -46,40 +121,47 @@ func (d *door) put(p *pool) {
 	d.behind.Store(p)
 }
 
+// end lets nobody in any more.
+func (d *door) end() {
+	d.ending.Store(true)
+	if d.stop != nil {
+		d.stop()
+	}
+}
+
 // close takes no more calls, waits for those in flight, and removes the socket, unless it
 // is systemd's.
-func (d *door) close() error {
-	d.stop()
-	<-d.served // the server has a limit of its own
-	return d.err
-}
-
-// Implements implements [sdk.Plugin].
-func (d *door) Implements() string { return d.behind.Load().handler.Implements() }
-
-// Methods implements [sdk.Plugin] by the methods of the pool that is behind the door at
-// the time of the call.
-func (d *door) Methods() map[string]http.Handler {
-	methods := map[string]http.Handler{}
-	for name := range d.behind.Load().methods {
-		methods[name] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			p := d.enter(r.Context())
-			if p == nil {
-				panic(http.ErrAbortHandler) // no answer is one that an engine does not take for "gone"
-			}
-			defer p.leave()
-			p.methods[name].ServeHTTP(w, r)
-		})
+func (d *door) close(ctx context.Context) error {
+	d.end()
+	if d.stop == nil {
+		return d.listener.Close()
 	}
-	return methods
+	select {
+	case <-d.served: // the server has a limit of its own
+		return d.err
+	case <-ctx.Done():
+		return fmt.Errorf("socket %q: calls still running: %w", d.addr, context.Cause(ctx))
+	}
 }
 
-// Activated implements [sdk.Activator].
-func (d *door) Activated(ctx context.Context) {
-	if p := d.enter(ctx); p != nil {
+// ServeHTTP has the pool answer that is behind the door at the time of the call.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := d.enter(r.Context()); p != nil {
 		defer p.leave()
-		p.handler.Activated(ctx)
+		p.server.ServeHTTP(w, r)
+		return
 	}
+	// To an engine an error from Get means that the volume is gone, and it forgets what it
+	// knew of it. Where nothing is answered it asks again later.
+	if !d.kept || d.ending.Load() || r.Context().Err() != nil || r.URL.Path == "/VolumeDriver.Get" {
+		panic(http.ErrAbortHandler)
+	}
+	// An activation is refused as well: an engine asks again when the plugin is wanted,
+	// whereas an answer, even one of no kind of plugin, it keeps for its life.
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusInternalServerError)
+	text := fmt.Sprintf("socket %q: the daemon's configuration has no pool for it", d.addr)
+	_ = json.NewEncoder(w).Encode(map[string]string{"Err": text}) // the caller is gone: nobody is left to tell
 }
 
 // enter returns the pool behind the door, and keeps it from being closed until its leave
@@ -96,18 +178,4 @@ func (d *door) enter(ctx context.Context) *pool {
 			return nil
 		}
 	}
-}
-
-// listen returns the socket that systemd keeps for a pool, or else makes one.
-func (d *Daemon) listen(name string) (net.Listener, error) {
-	path := filepath.Join(d.boot.PluginDir, name+".sock")
-	i := slices.IndexFunc(d.inherited, func(l sdk.ActivatedListener) bool {
-		return l.Name == name || l.Addr().String() == path
-	})
-	if i < 0 {
-		return sdk.ListenUnix(sdk.UnixSocket{Path: path, Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
-	}
-	l := d.inherited[i].Listener
-	d.inherited = slices.Delete(d.inherited, i, i+1)
-	return l, nil
 }

@@ -25,6 +25,7 @@ type memory struct {
 	gate   *gate
 	closed func()
 	ping   func(context.Context) error
+	list   func()
 }
 
 func (d memory) Create(ctx context.Context, name string, _ map[string]string) error {
@@ -53,6 +54,9 @@ func (d memory) Unmount(context.Context, string, string) error         { return 
 
 func (d memory) Volumes(context.Context) iter.Seq2[volume.Info, error] {
 	return func(yield func(volume.Info, error) bool) {
+		if d.list != nil {
+			d.list()
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for name := range d.names {
@@ -87,6 +91,36 @@ func slowDriver() (catalog.Volume, *gate) {
 	return catalog.NewVolume("slow", "waits", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) {
 		return d, nil
 	}), d.gate
+}
+
+// stuckConfig is something to change.
+type stuckConfig struct {
+	Hang bool   `opt:"hang" help:"wait before it is there"`
+	Text string `opt:"text" help:"something to change"`
+}
+
+// stuckDriver is a driver that does all but end: its Close waits for the gate, nil being
+// one that never opens. So does its beginning where that is asked for; opening tells of it.
+func stuckDriver(gate, opening chan struct{}) catalog.Volume {
+	return catalog.NewVolume("stuck", "never ends", func(_ context.Context, c stuckConfig, _ catalog.Env) (volume.Driver, error) {
+		if c.Hang {
+			close(opening)
+			<-gate
+		}
+		d := newMemory()
+		d.closed = func() { <-gate }
+		return d, nil
+	})
+}
+
+// deadDriver is a driver whose storage does not answer until the gate opens.
+func deadDriver(gate chan struct{}) catalog.Volume {
+	return catalog.NewVolume("dead", "does not answer", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) {
+		d := newMemory()
+		d.ping = func(context.Context) error { <-gate; return nil }
+		d.list = func() { <-gate }
+		return d, nil
+	})
 }
 
 // fickleConfig breaks what the pool needs to start, behind the driver's back.

@@ -3,16 +3,16 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -20,17 +20,17 @@ import (
 // pool is one configured driver at work: a driver, and the Handler in front of it. Engines
 // come to it through its door, under the pool's name.
 type pool struct {
-	conf     config.Pool
-	door     *door
-	handler  *volume.Handler
-	methods  map[string]http.Handler
-	ctx      context.Context //nolint:containedctx // that of the pool's own life, which stop ends
-	stop     context.CancelFunc
-	patience time.Duration // with calls in flight, at the end
+	conf    config.Pool
+	door    *door
+	handler *volume.Handler
+	server  *sdk.Server
+	ctx     context.Context //nolint:containedctx // that of the pool's own life, which stop ends
+	stop    context.CancelFunc
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
 	replaced chan struct{}
+	release  func() // closes replaced, once
 	mu       sync.Mutex
 	closed   bool
 	calls    sync.WaitGroup // in flight
@@ -40,28 +40,51 @@ type pool struct {
 	reach atomic.Pointer[error]
 }
 
+// openTime bounds how long a driver may take to open. It has only to look at its options;
+// storage is looked at later.
+const openTime = 10 * time.Second
+
 // openDriver finds the driver of a pool in the catalog and opens it. It changes nothing
 // that a pool at work depends on.
 func (d *Daemon) openDriver(ctx context.Context, conf config.Pool) (volume.Driver, error) {
-	for _, v := range d.options.Drivers {
-		if v.Name() == conf.Driver {
-			return v.Open(ctx, conf.Options, catalog.Env{
-				PoolName: conf.Name,
-				StateDir: d.boot.StateDir,
-				RunDir:   d.boot.RunDir,
-				Logger:   d.log.With(slog.String("pool", conf.Name), slog.String("driver", conf.Driver)),
-			})
-		}
+	i := slices.IndexFunc(d.options.Drivers, func(v catalog.Volume) bool { return v.Name() == conf.Driver })
+	if i < 0 {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "pool %q: no driver %q", conf.Name, conf.Driver)
 	}
-	return nil, errdefs.Errorf(errdefs.ErrInvalid, "pool %q: no driver %q", conf.Name, conf.Driver)
+	ctx, cancel := context.WithTimeoutCause(ctx, openTime, errdefs.Errorf(errdefs.ErrUnavailable, "gave up after %s", openTime))
+	defer cancel()
+	type opened struct {
+		driver volume.Driver
+		err    error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		driver, err := d.options.Drivers[i].Open(ctx, conf.Options, catalog.Env{
+			PoolName: conf.Name,
+			StateDir: d.boot.StateDir,
+			RunDir:   d.boot.RunDir,
+			Logger:   d.log.With(slog.String("pool", conf.Name), slog.String("driver", conf.Driver)),
+		})
+		done <- opened{driver, err}
+	}()
+	select {
+	case o := <-done:
+		return o.driver, o.err
+	case <-ctx.Done():
+	}
+	go func() {
+		if o := <-done; o.err == nil {
+			_ = closeDriver(ctx, o.driver) // nobody waits for it any more
+		}
+	}()
+	return nil, fmt.Errorf("pool %q: driver %q does not open: %w", conf.Name, conf.Driver, context.Cause(ctx))
 }
 
 // closeDriver closes a driver that has no Handler which would.
-func closeDriver(driver volume.Driver) error {
-	if c, ok := driver.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
+func closeDriver(ctx context.Context, driver volume.Driver) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeTime, fmt.Errorf("gave up after %s", closeTime))
+	defer cancel()
+	return volume.CloseDriver(ctx, driver)
 }
 
 // newPool puts a Handler in front of driver. Where it fails, the driver is closed.
@@ -76,11 +99,11 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		Refresh:    orNone(conf.Refresh),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(driver)))
+		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))
 	}
-	p := &pool{conf: conf, handler: h, methods: h.Methods(), replaced: make(chan struct{}), patience: d.boot.ShutdownTimeout}
+	p := &pool{conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{})}
+	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
-	p.look(ctx)
 	return p, nil
 }
 
@@ -92,15 +115,9 @@ func orNone(d time.Duration) time.Duration {
 	return d
 }
 
-// closeTime is how long the Handler of a pool may take to end, beside the calls in flight.
-const closeTime = 2 * time.Second
-
 // close lets no more calls in, waits for those in flight, and lets go of the driver. Mounts
-// stay, for the containers that run on. To close it again does nothing.
+// stay, for the containers that run on. To close it again does nothing. ctx bounds it.
 func (p *pool) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.patience+closeTime,
-		fmt.Errorf("gave up after %s", p.patience+closeTime))
-	defer cancel()
 	p.mu.Lock()
 	again := p.closed
 	p.closed = true
@@ -119,9 +136,16 @@ func (p *pool) close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	if err := p.handler.Close(ctx); err != nil {
-		return fmt.Errorf("pool %q: %w", p.conf.Name, err)
+		return fmt.Errorf("pool %q: %w", p.conf.Name, joined{err})
 	}
 	return nil
+}
+
+// ended tells whether close has been called.
+func (p *pool) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
 }
 
 // enter keeps the pool from being closed until leave is called. It tells whether the pool

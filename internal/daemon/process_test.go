@@ -160,7 +160,8 @@ func TestSocketActivation(t *testing.T) {
 			t.Errorf("after reload %d: %v", i, err)
 		}
 	}
-	// The one for which there was no pool waits for it.
+	// The one for which there is no pool answers, and waits for its pool.
+	h.refused("spare")
 	_, err := h.reload("[pool.a]\n[pool.b]\n[pool.spare]\n")
 	h.must(err)
 	h.must(h.plugin("spare").Create(ctx, "data", nil))

@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
-	"strings"
+	"sync"
 
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -20,14 +23,27 @@ func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	if d.state.Load() == stopping { // which holds the lock for as long as calls are in flight
 		return control.Reload{}, errStopping
 	}
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
+	select {
+	case d.reloading <- struct{}{}:
+		defer func() { <-d.reloading }()
+	case <-d.life.Done():
+		return control.Reload{}, errStopping
+	case <-ctx.Done():
+		return control.Reload{}, context.Cause(ctx)
+	}
 	if d.state.Load() == stopping {
 		return control.Reload{}, errStopping
 	}
-	ctx = context.WithoutCancel(ctx) // half a reload helps nobody
+	// Half a reload helps nobody who hangs up. A stop ends the waiting in it.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(d.life, func() { cancel(errStopping) })()
 	notify("RELOADING=1\n" + monotonic())
-	defer notify("READY=1")
+	defer func() {
+		if d.life.Err() == nil { // else systemd has been told of the stop
+			notify("READY=1")
+		}
+	}()
 	r, err := d.reload(ctx)
 	for _, w := range r.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
@@ -61,28 +77,25 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 		return r, err
 	}
 	d.conf.Store(next)
-	var errs []error
-	for _, p := range pools {
-		if !slices.Contains(r.Removed, p.conf.Name) {
-			continue
-		}
-		if err := d.remove(ctx, p); err != nil {
-			d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
-		}
+	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
+	err = each(gone, func(p *pool) error {
+		ctx, cancel := d.closing(ctx)
+		defer cancel()
+		return d.remove(ctx, p)
+	})
+	if err != nil {
+		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 	}
-	for _, conf := range next.Pools {
-		driver, ok := drivers[conf.Name]
-		if !ok {
-			continue
-		}
+	if d.life.Err() != nil {
+		return r, join(errStopping, closeDrivers(ctx, drivers))
+	}
+	fresh := slices.DeleteFunc(slices.Clone(next.Pools), func(p config.Pool) bool { return drivers[p.Name] == nil })
+	return r, each(fresh, func(conf config.Pool) error {
 		if old := d.find(conf.Name); old != nil {
-			err = d.replace(ctx, old, conf, driver)
-		} else {
-			err = d.add(ctx, conf, driver)
+			return d.replace(ctx, old, conf, drivers[conf.Name])
 		}
-		errs = append(errs, err)
-	}
-	return r, join(errs...)
+		return d.add(ctx, conf, drivers[conf.Name])
+	})
 }
 
 // add starts a pool that is new.
@@ -92,9 +105,12 @@ func (d *Daemon) add(ctx context.Context, conf config.Pool, driver volume.Driver
 		return err
 	}
 	if err := d.openDoor(ctx, p); err != nil {
+		ctx, cancel := d.closing(ctx)
+		defer cancel()
 		return join(fmt.Errorf("pool %q: %w", conf.Name, err), p.close(ctx))
 	}
 	d.put(ctx, p)
+	p.look(ctx)
 	return nil
 }
 
@@ -107,25 +123,40 @@ func (d *Daemon) put(ctx context.Context, p *pool) {
 		slog.String("socket", p.door.addr))
 }
 
-// remove ends a pool with all that is under way in it, and forgets it.
+// remove ends a pool with all that is under way in it, and forgets it. ctx bounds it.
 func (d *Daemon) remove(ctx context.Context, p *pool) error {
-	err := p.door.close()
-	if err != nil {
-		err = fmt.Errorf("pool %q: %w", p.conf.Name, err)
+	if p.ended() {
+		d.forget(p) // who waits for another in its place would keep the door from being closed
+	}
+	var err error
+	if !p.door.kept || d.state.Load() == stopping {
+		if err = p.door.close(ctx); err != nil {
+			err = fmt.Errorf("pool %q: %w", p.conf.Name, joined{err})
+		}
 	}
 	err = join(err, p.close(ctx))
-	p.door.behind.Store(nil)
-	d.mu.Lock()
-	delete(d.pools, p.conf.Name)
-	d.mu.Unlock()
-	close(p.replaced)
+	d.forget(p)
+	d.giveBack(p.door)
 	return err
+}
+
+// forget makes a pool unknown, and lets those go on who wait for another in its place.
+func (d *Daemon) forget(p *pool) {
+	p.door.behind.CompareAndSwap(p, nil)
+	d.mu.Lock()
+	if d.pools[p.conf.Name] == p {
+		delete(d.pools, p.conf.Name)
+	}
+	d.mu.Unlock()
+	p.release()
 }
 
 // replace closes a pool and starts another behind its door. Where that fails the old one
 // is started again.
 func (d *Daemon) replace(ctx context.Context, old *pool, conf config.Pool, driver volume.Driver) error {
-	if err := old.close(ctx); err != nil {
+	closing, cancel := d.closing(ctx)
+	defer cancel()
+	if err := old.close(closing); err != nil {
 		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 	}
 	p, err := d.newPool(ctx, conf, driver)
@@ -135,34 +166,47 @@ func (d *Daemon) replace(ctx context.Context, old *pool, conf config.Pool, drive
 			p, openErr = d.newPool(ctx, old.conf, again)
 		}
 		if openErr != nil {
-			return join(err, openErr, d.remove(ctx, old))
+			closing, cancel := d.closing(ctx)
+			defer cancel()
+			return join(err, openErr, d.remove(closing, old))
 		}
 	}
 	old.door.put(p)
 	d.put(ctx, p)
-	close(old.replaced)
+	old.release()
+	p.look(ctx)
 	return err
 }
 
 // openAll opens the drivers of the pools called names, all or none.
 func (d *Daemon) openAll(ctx context.Context, pools []config.Pool, names []string) (map[string]volume.Driver, error) {
+	pools = slices.DeleteFunc(slices.Clone(pools), func(p config.Pool) bool { return !slices.Contains(names, p.Name) })
+	var mu sync.Mutex
 	drivers := map[string]volume.Driver{}
-	for _, conf := range pools {
-		if !slices.Contains(names, conf.Name) {
-			continue
-		}
+	err := each(pools, func(conf config.Pool) error {
 		driver, err := d.openDriver(ctx, conf)
 		if err != nil {
-			for name, driver := range drivers {
-				if cerr := closeDriver(driver); cerr != nil {
-					err = join(err, fmt.Errorf("pool %q: %w", name, cerr))
-				}
-			}
-			return nil, err
+			return err
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		drivers[conf.Name] = driver
+		return nil
+	})
+	if err != nil {
+		return nil, join(err, closeDrivers(ctx, drivers))
 	}
 	return drivers, nil
+}
+
+// closeDrivers closes drivers that came to no pool.
+func closeDrivers(ctx context.Context, drivers map[string]volume.Driver) error {
+	return each(slices.Sorted(maps.Keys(drivers)), func(pool string) error {
+		if err := closeDriver(ctx, drivers[pool]); err != nil {
+			return fmt.Errorf("pool %q: %w", pool, err)
+		}
+		return nil
+	})
 }
 
 // compare returns the names of the pools that are new, different and gone, sorted.
@@ -209,16 +253,10 @@ func needRestart(boot, next *config.Config) []string {
 	return keys
 }
 
-// joined is several errors on one line.
+// joined is errors on one line.
 type joined []error
 
-func (j joined) Error() string {
-	texts := make([]string, 0, len(j))
-	for _, err := range j {
-		texts = append(texts, err.Error())
-	}
-	return strings.Join(texts, "; ")
-}
+func (j joined) Error() string { return errdefs.OneLine(errors.Join(j...).Error()) }
 
 func (j joined) Unwrap() []error { return j }
 

@@ -81,7 +81,7 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 				return nil, fmt.Errorf("pool %q: %w", p.conf.Name, err)
 			}
 			c := p.toControl(vol)
-			c.Status = nil
+			c.Status, c.Options = nil, nil
 			all = append(all, c)
 		}
 	}
@@ -169,6 +169,7 @@ func (p *pool) toControl(v volume.Volume) control.Volume {
 		Mountpoint: v.Mountpoint,
 		Mounted:    len(v.Mounts) > 0,
 		Status:     v.Status,
+		Options:    v.Options,
 	}
 	for _, m := range v.Mounts {
 		c.Mounts = append(c.Mounts, control.Mount{ID: m.ID, Count: m.Count, Since: m.Since})

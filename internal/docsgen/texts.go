@@ -83,6 +83,9 @@ The daemon tells them in the format of Prometheus on its control socket:
 curl --unix-socket /run/remora/control.sock http://remora/metrics
 ` + "```" + `
 
+Where [` + "`metrics.listen`" + `](config.md#keys) names an address, they are served there too, with the two pages below
+and nothing else: plain on loopback, and with TLS and certificates of its readers anywhere else.
+
 Names and labels are a promise. Beside these there are those of the Go runtime (` + "`go_…`" + `) and of the process
 (` + "`process_…`" + `), as everywhere. ` + "`/healthz`" + ` answers 200 while the process does, ` + "`/readyz`" + ` while every pool's storage is in
 reach, and otherwise 503 with the pools of which it is not.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -59,11 +58,7 @@ func NewHandler(driver Driver, o Options) *Handler {
 // Close waits for calls that still run in the driver, and closes the driver if it is an
 // [io.Closer]. ctx bounds the waiting.
 func (h *Handler) Close(ctx context.Context) error {
-	err := h.run.Wait(ctx)
-	if c, ok := h.driver.(io.Closer); ok {
-		err = errors.Join(err, c.Close())
-	}
-	return err
+	return errors.Join(h.run.Wait(ctx), bounded.Close(ctx, h.options.Logger, h.driver))
 }
 
 // Implements returns "IpamDriver".

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -101,11 +100,7 @@ func (h *Handler) Networks() []Restored {
 // [io.Closer]. Networks stay as they are: their containers run on. ctx bounds the
 // waiting.
 func (h *Handler) Close(ctx context.Context) error {
-	err := h.run.Wait(ctx)
-	if c, ok := h.driver.(io.Closer); ok {
-		err = errors.Join(err, c.Close())
-	}
-	return err
+	return errors.Join(h.run.Wait(ctx), bounded.Close(ctx, h.log, h.driver))
 }
 
 // sweep deletes what a Handler before this one had not finished.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
 	"sync"
@@ -52,7 +51,8 @@ type MountRef struct {
 
 // NewHandler puts a Handler in front of driver. It reads the ledger, lists the volumes,
 // and takes back what a crash left mounted. Storage that is out of reach does not fail
-// it: the Handler asks again until it answers. It fails when the ledger is kept by
+// it, nor keep it for more than 10 seconds: the Handler goes on in the background until it
+// answers. It fails when the ledger is kept by
 // another process (ErrInUse) or the mount root cannot be used.
 //
 // ctx bounds the start alone. Close the Handler when its server has stopped.
@@ -75,14 +75,14 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		return nil, err
 	}
 	h.mounts = newMounts(l)
-	if err := h.firstListing(ctx); err != nil {
-		h.log.WarnContext(ctx, "volumes cannot be listed yet", slog.Any("error", err))
-	}
-	if err := h.adoptMounts(ctx); err != nil {
-		return nil, errors.Join(err, l.close())
-	}
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	h.stop = stop
+	orphans, err := h.dropOrphans(background)
+	if err != nil {
+		stop(errStopped)
+		return nil, errors.Join(err, l.close())
+	}
+	h.start(ctx, orphans)
 	if o.Refresh > 0 {
 		h.background.Go(func() { h.refreshLoop(background) })
 	}
@@ -93,19 +93,27 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 // that finds no plugin gives up after 15 seconds.
 const startTime = 10 * time.Second
 
-// firstListing is RefreshNow, cut short where it will be made again anyway.
-func (h *Handler) firstListing(ctx context.Context) error {
+// start lists the volumes and waits until there are no orphans any more, and is cut short
+// where the listing will be made again anyway.
+func (h *Handler) start(ctx context.Context, orphans <-chan struct{}) {
 	if h.options.Refresh > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = h.limit(ctx, startTime)
 		defer cancel()
 	}
-	return h.RefreshNow(ctx)
+	if err := h.RefreshNow(ctx); err != nil {
+		h.log.WarnContext(ctx, "volumes cannot be listed yet", slog.Any("error", err))
+	}
+	select {
+	case <-orphans:
+	case <-ctx.Done():
+		h.log.WarnContext(ctx, "rest of a crash is not unmounted yet", slog.Any("error", context.Cause(ctx)))
+	}
 }
 
 // Close waits for calls that still run in the driver, gives up lingering, and closes
 // the ledger and the driver, if it is an [io.Closer]. Volumes that are mounted stay
-// mounted: their containers run on. ctx bounds the waiting.
+// mounted: their containers run on. ctx bounds the waiting, for calls and for the driver.
 func (h *Handler) Close(ctx context.Context) error {
 	h.stop(errStopped)
 	h.mounts.stopLingering()
@@ -114,11 +122,12 @@ func (h *Handler) Close(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("close: %w", err)
 	}
-	err = errors.Join(err, h.mounts.ledger.close())
-	if c, ok := h.driver.(io.Closer); ok {
-		err = errors.Join(err, c.Close())
-	}
-	return err
+	return errors.Join(err, h.mounts.ledger.close(), bounded.Close(ctx, h.log, h.driver))
+}
+
+// CloseDriver closes a driver that came to no Handler, as [Handler.Close] would have.
+func CloseDriver(ctx context.Context, driver Driver) error {
+	return bounded.Close(ctx, slog.New(slog.DiscardHandler), driver)
 }
 
 // Scope returns "local" or "global".

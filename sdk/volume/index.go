@@ -175,5 +175,6 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 
 // same tells whether two answers about a volume say the same, as far as that can be told.
 func same(a, b Info) bool {
-	return a.Name == b.Name && a.Mountpoint == b.Mountpoint && a.CreatedAt.Equal(b.CreatedAt) && a.Status == nil && b.Status == nil
+	return a.Name == b.Name && a.Mountpoint == b.Mountpoint && a.CreatedAt.Equal(b.CreatedAt) &&
+		maps.Equal(a.Options, b.Options) && a.Status == nil && b.Status == nil
 }

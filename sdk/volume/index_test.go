@@ -70,6 +70,27 @@ func TestIndexMerge(t *testing.T) {
 }
 
 // A look that saw a volume just before it was removed does not bring it back.
+// What a listing says again is not held twice, and what it says anew counts.
+func TestIndexKeepsWhatIsTheSame(t *testing.T) {
+	x := newIndex()
+	merge := func(opts map[string]string) map[string]string {
+		x.merge(x.begin(), []Info{{Name: "a", Options: opts}}, func(string) bool { return false })
+		x.end()
+		got, _ := x.get("a")
+		return got.Options
+	}
+	first := merge(map[string]string{"size": "1g"})
+	merge(map[string]string{"size": "1g"})["seen"] = "yes"
+	if first["seen"] != "yes" {
+		t.Error("options that are the same are held twice")
+	}
+	for _, opts := range []map[string]string{{"size": "2g"}, nil, {"mode": "0700"}} {
+		if got := merge(opts); !maps.Equal(got, opts) {
+			t.Errorf("options are %v, want %v", got, opts)
+		}
+	}
+}
+
 func TestIndexFoundTooLate(t *testing.T) {
 	x := newIndex()
 	since := x.begin()

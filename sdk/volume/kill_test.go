@@ -142,6 +142,7 @@ func killChild() int {
 					sign = "-"
 				}
 				fmt.Println("begin", sign, name, id)
+				var err error // each goroutine's own
 				if sign == "+" {
 					_, err = h.Mount(ctx, name, id)
 				} else {

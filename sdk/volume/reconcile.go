@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/internal/bounded"
@@ -85,34 +86,43 @@ func (h *Handler) RefreshNow(ctx context.Context) error {
 	return nil
 }
 
-// adoptMounts takes up at start what the process before this one had mounted, and
-// unmounts what lies below the mount root without a word in the ledger: a crash came
-// between the mount and the word.
-func (h *Handler) adoptMounts(ctx context.Context) error {
+// dropOrphans unmounts what lies below the mount root without a word in the ledger: a crash
+// came between the mount and the word. It returns a channel that is closed when all have
+// been dealt with, which for storage that hangs takes until the limit of an unmount.
+func (h *Handler) dropOrphans(ctx context.Context) (done <-chan struct{}, err error) {
 	found, err := h.mountpoints.found()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var all sync.WaitGroup
 	for _, name := range found {
-		p := h.mountpoints.path(name)
-		if h.mounts.get(name).Mountpoint == p {
-			continue
-		}
-		ctx, cancel := h.limit(ctx, h.options.ShortTimeout)
-		_, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (struct{}, error) {
-			if mounted, err := isMount(p); err != nil || !mounted {
-				return struct{}{}, errors.Join(err, h.mountpoints.remove(p))
-			}
-			return struct{}{}, h.detach(ctx, name, p)
-		})
-		cancel()
-		if err != nil {
-			h.log.WarnContext(ctx, "rest of a crash cannot be unmounted", slog.String("path", p), slog.Any("error", err))
-		} else {
-			h.log.InfoContext(ctx, "rest of a crash unmounted", slog.String("path", p))
+		if p := h.mountpoints.path(name); h.mounts.get(name).Mountpoint != p {
+			all.Go(func() { h.dropOrphan(ctx, name, p) })
 		}
 	}
-	return nil
+	dealt := make(chan struct{})
+	h.background.Go(func() { all.Wait(); close(dealt) })
+	return dealt, nil
+}
+
+// dropOrphan unmounts what lies at a volume's mountpoint p, unless the volume is mounted by
+// then: it has the volume's lock, as every other call for it.
+func (h *Handler) dropOrphan(ctx context.Context, name, p string) {
+	dropped, err := run(ctx, h, name, bounded.Verb[bool]{Name: "unmount", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (bool, error) {
+		if h.mounts.get(name).Mountpoint == p {
+			return false, nil
+		}
+		if mounted, err := isMount(p); err != nil || !mounted {
+			return true, errors.Join(err, h.mountpoints.remove(p))
+		}
+		return true, h.detach(ctx, name, p)
+	}})
+	switch {
+	case err != nil:
+		h.log.WarnContext(ctx, "rest of a crash cannot be unmounted", slog.String("path", p), slog.Any("error", err))
+	case dropped:
+		h.log.InfoContext(ctx, "rest of a crash unmounted", slog.String("path", p))
+	}
 }
 
 // Reconcile looks at every mounted volume, forgets mounts from before a restart that no

@@ -76,6 +76,10 @@ type Info struct {
 	// Mountpoint is the directory in which the data lies at all times, for a driver
 	// that mounts nothing; empty where there is one only while mounted.
 	Mountpoint string
+	// Options are those that the volume was made with, as far as the driver remembers
+	// them; nil where there are none. They are shown to whoever may ask for the volume: an
+	// option that is a secret is left out.
+	Options map[string]string
 	// Status is shown by "docker volume inspect". Its values must be fit for JSON,
 	// and no secret may be among them.
 	Status map[string]any

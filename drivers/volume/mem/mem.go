@@ -203,13 +203,31 @@ func (d *driver) ours(m mount.Info) bool {
 }
 
 func info(m mount.Info) volume.Info {
-	i := volume.Info{Name: filepath.Base(m.Mountpoint), Mountpoint: m.Mountpoint, Status: map[string]any{"options": m.Options}}
+	i := volume.Info{
+		Name: filepath.Base(m.Mountpoint), Mountpoint: m.Mountpoint,
+		Options: madeWith(m.Options), Status: map[string]any{"options": m.Options},
+	}
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, m.Mountpoint, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
 	if err == nil && st.Mask&unix.STATX_BTIME != 0 { // tmpfs has a time of birth since Linux 5.19
 		i.CreatedAt = time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).UTC().Truncate(time.Second)
 	}
 	return i
+}
+
+// madeWith makes the options of a volume of those of its tmpfs, as the kernel writes them:
+// what is the default of tmpfs is not among them.
+func madeWith(data string) map[string]string {
+	opts := map[string]string{}
+	for option := range strings.SplitSeq(data, ",") {
+		switch key, value, _ := strings.Cut(option, "="); key {
+		case "size", "mode", "uid", "gid":
+			opts[key] = value
+		case "nr_inodes":
+			opts["inodes"] = value
+		}
+	}
+	return opts
 }
 
 // mountData makes the options of tmpfs of those of the volume.

@@ -105,6 +105,12 @@ func TestLife(t *testing.T) {
 	if err != nil || info.Mountpoint != dir || !strings.Contains(fmt.Sprint(info.Status["options"]), "size=64k") {
 		t.Errorf("inspected as %+v, %v", info, err)
 	}
+	if info.Options["size"] != "64k" {
+		t.Errorf("made with %v", info.Options)
+	}
+	if _, err := catalog.DecodeOptions[options](info.Options); err != nil {
+		t.Errorf("another cannot be made with %v: %v", info.Options, err)
+	}
 	if age := time.Since(info.CreatedAt); !info.CreatedAt.IsZero() && (age < 0 || age > time.Minute) {
 		t.Errorf("created at %v", info.CreatedAt)
 	}
