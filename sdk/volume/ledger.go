@@ -49,6 +49,9 @@ type record struct {
 	Volume     string         `json:"volume"`
 	Mountpoint string         `json:"mountpoint,omitempty"`
 	Refs       map[string]ref `json:"refs,omitempty"`
+	// Place is what was at Mountpoint when it was mounted, to notice when it is not there
+	// any more.
+	Place place `json:"place,omitzero"`
 }
 
 // ref counts the mounts of one volume by one mount ID.

@@ -35,37 +35,32 @@ func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string
 
 func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 	rec := h.mounts.get(name)
-	mountpoint := rec.Mountpoint
-	if mountpoint != "" {
-		gone, err := h.mountpoints.check(ctx, mountpoint)
-		if err != nil && !gone {
-			return "", err
-		}
-		if gone {
-			h.log.WarnContext(ctx, "mount has gone, mounting again", slog.String("volume", name), slog.Any("error", err))
-			mountpoint = ""
-		}
+	mountpoint, err := h.standing(ctx, name, rec)
+	if err != nil {
+		return "", err
 	}
 	fresh := mountpoint == ""
 	if fresh {
-		var err error
 		if mountpoint, err = h.attach(ctx, name); err != nil {
 			return "", err
 		}
 	}
 	next := rec.with(name, mountpoint, id, rec.Refs[id].Count+1, time.Now())
+	if fresh {
+		next.Place = placeAt(mountpoint)
+	}
 	if rec.stale[id] {
 		// The engine came back and uses this ID again. Where no container lived on in the
 		// meantime, the old mount is forgotten. Where one did, this mount is besides it, and
 		// the ID stays under suspicion: an engine that restored a container and then copied
 		// from it sends no unmount when it stops (moby volume/mounts: MountPoint.Cleanup).
-		if held, known := h.options.Held(ctx, mountpoint); known && !held {
+		if held, known := h.held(ctx, next); known && !held {
 			next.Refs[id] = ref{1, next.Refs[id].Since}
 			delete(next.stale, id)
 		}
 	}
 	if err := h.mounts.set(next); err != nil {
-		if fresh {
+		if rec.Mountpoint == "" { // else others have it mounted
 			err = errors.Join(err, h.detach(ctx, name, mountpoint))
 		}
 		return "", err
@@ -100,7 +95,7 @@ func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 	// A directory of the driver's own it has just looked at; a mount is looked at here.
 	err = h.mountpoints.absolute(mountpoint)
 	if err == nil && h.mountpoints.ours(mountpoint) {
-		_, err = h.mountpoints.check(ctx, mountpoint)
+		_, err = h.mountpoints.check(ctx, mountpoint, place{})
 	}
 	if err != nil {
 		return "", errors.Join(err, h.detach(ctx, name, mountpoint))
@@ -186,7 +181,7 @@ func (h *Handler) Path(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	if rec := h.mounts.get(name); rec.Mountpoint != "" {
-		if _, err := h.mountpoints.check(ctx, rec.Mountpoint); err != nil {
+		if _, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place); err != nil {
 			return "", named(name, err)
 		}
 	}

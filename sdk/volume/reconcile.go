@@ -174,7 +174,7 @@ func (h *Handler) dropStale(ctx context.Context, name string, grace time.Duratio
 	if len(next.Refs) == len(rec.Refs) {
 		return nil
 	}
-	if held, known := h.options.Held(ctx, rec.Mountpoint); held || !known {
+	if held, known := h.held(ctx, rec); held || !known {
 		return nil
 	}
 	h.log.InfoContext(ctx, "mounts that no container holds are forgotten", slog.String("volume", name),
