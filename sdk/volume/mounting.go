@@ -114,7 +114,7 @@ func (h *Handler) clear(target string) error {
 // detach has the driver unmount, and removes the mountpoint.
 func (h *Handler) detach(ctx context.Context, name, mountpoint string) error {
 	if err := h.driver.Unmount(ctx, name, mountpoint); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return err
+		return redact(err, nil)
 	}
 	return h.mountpoints.remove(mountpoint)
 }

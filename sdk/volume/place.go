@@ -42,7 +42,7 @@ func (h *Handler) standing(ctx context.Context, name string, rec *mounted) (moun
 	gone, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place)
 	switch {
 	case gone:
-		h.log.WarnContext(ctx, "mount has gone, mounting again", slog.String("volume", name), slog.Any("error", redact(err, nil)))
+		h.log.WarnContext(ctx, "mount has gone, mounting again", slog.String("volume", name), slog.Any("error", err))
 		return "", nil
 	case err != nil:
 		return "", err

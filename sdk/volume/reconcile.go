@@ -77,7 +77,7 @@ func (h *Handler) RefreshNow(ctx context.Context) error {
 		return all, nil
 	})
 	if err != nil {
-		return fmt.Errorf("volumes: %w", err)
+		return fmt.Errorf("volumes: %w", redact(err, nil))
 	}
 	for _, name := range h.index.merge(since, all, func(name string) bool { return h.mounts.get(name).Mountpoint != "" }) {
 		h.log.InfoContext(ctx, "volume has gone", slog.String("volume", name))
