@@ -138,19 +138,20 @@ func (h *Handler) release(ctx context.Context, name, id string) error {
 	}
 	rec = rec.without(id)
 	if len(rec.Refs) > 0 {
-		return h.mounts.set(rec)
+		return h.mounts.settle(rec)
 	}
 	if h.options.Linger > 0 {
 		after := context.WithoutCancel(ctx)
 		rec.linger = time.AfterFunc(h.options.Linger, func() { h.lingered(after, name) })
-		return h.mounts.set(rec)
+		return h.mounts.settle(rec)
 	}
 	// The count is written only when the unmount is done: it is what a restart would have
 	// to take up again.
-	if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
-		return errors.Join(err, h.mounts.set(rec))
+	err := h.unmount(ctx, name, rec.Mountpoint)
+	if h.mounts.get(name).Mountpoint != "" { // it is still mounted, and nobody uses it
+		err = errors.Join(err, h.mounts.settle(rec))
 	}
-	return nil
+	return err
 }
 
 // unmount unmounts a volume that nobody uses any more.
@@ -158,7 +159,7 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 	if err := h.detach(ctx, name, mountpoint); err != nil {
 		return err
 	}
-	if err := h.mounts.set(&mounted{record: record{Volume: name}}); err != nil {
+	if err := h.mounts.settle(&mounted{record: record{Volume: name}}); err != nil {
 		return err
 	}
 	h.log.LogAttrs(ctx, slog.LevelInfo, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))

@@ -27,6 +27,8 @@ type mounted struct {
 	stale map[string]bool
 	// linger is the pending unmount of a volume that nobody uses.
 	linger *time.Timer
+	// unwritten tells that the ledger has not heard of this record yet.
+	unwritten bool
 }
 
 func newMounts(l *ledger) *mounts {
@@ -55,6 +57,22 @@ func (m *mounts) set(r *mounted) error {
 	if err := m.ledger.set(r.record); err != nil {
 		return err
 	}
+	m.put(r)
+	return nil
+}
+
+// settle is set for what has happened already, be the ledger written or not: an engine
+// does not repeat an Unmount that failed, and the mount that it took back would count for
+// ever. What could not be written, Reconcile writes later; a process that dies before that
+// leaves a count too many, as a killed engine does.
+func (m *mounts) settle(r *mounted) error {
+	err := m.ledger.set(r.record)
+	r.unwritten = err != nil
+	m.put(r)
+	return err
+}
+
+func (m *mounts) put(r *mounted) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old, ok := m.table[r.Volume]; ok {
@@ -72,15 +90,14 @@ func (m *mounts) set(r *mounted) error {
 			}
 		}
 	}
-	if r.Mountpoint == "" && len(r.Refs) == 0 {
+	if r.Mountpoint == "" && len(r.Refs) == 0 && !r.unwritten {
 		delete(m.table, r.Volume)
 	} else {
 		m.table[r.Volume] = r
 	}
-	return nil
 }
 
-// names returns the volumes that are mounted.
+// names returns the volumes that are mounted, and those of which the ledger still says so.
 func (m *mounts) names() []string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -109,7 +126,9 @@ func (m *mounts) expire() {
 				stale[id] = true
 			}
 		}
-		m.table[name] = &mounted{r.record, stale, r.linger}
+		c := *r
+		c.stale = stale
+		m.table[name] = &c
 	}
 }
 
@@ -121,7 +140,9 @@ func (m *mounts) lingered(name string) bool {
 	if !ok || m.closed {
 		return false
 	}
-	m.table[name] = &mounted{r.record, r.stale, nil}
+	c := *r
+	c.linger = nil
+	m.table[name] = &c
 	return true
 }
 

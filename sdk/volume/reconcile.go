@@ -121,7 +121,8 @@ func (h *Handler) adoptMounts(ctx context.Context) error {
 func (h *Handler) Reconcile(ctx context.Context) (changes []string) {
 	for _, name := range h.mounts.names() {
 		before := h.mounts.get(name)
-		if len(before.stale) == 0 && (len(before.Refs) > 0 || before.linger != nil) || ctx.Err() != nil {
+		settled := len(before.Refs) > 0 && len(before.stale) == 0 && !before.unwritten
+		if settled || before.linger != nil || ctx.Err() != nil {
 			continue
 		}
 		if err := h.tidy(ctx, name); err != nil {
@@ -147,6 +148,9 @@ func (h *Handler) tidy(ctx context.Context, name string) error {
 		}
 		rec := h.mounts.get(name)
 		if len(rec.Refs) > 0 || rec.Mountpoint == "" {
+			if rec.unwritten {
+				return struct{}{}, h.mounts.settle(rec.clone())
+			}
 			return struct{}{}, nil
 		}
 		return struct{}{}, h.unmount(ctx, name, rec.Mountpoint)
