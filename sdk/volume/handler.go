@@ -192,13 +192,12 @@ func (h *Handler) Remove(ctx context.Context, name string) error {
 }
 
 func (h *Handler) remove(ctx context.Context, name string) error {
-	if err := h.dropStale(ctx, name, 0); err != nil {
+	if err := h.dropStale(ctx, name, min(removeGrace, h.options.MountGrace)); err != nil {
 		return err
 	}
 	rec := h.mounts.get(name)
-	if n := rec.total(); n > 0 {
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n),
-			"stop the containers that use it first")
+	if err := rec.inUse(); err != nil {
+		return err
 	}
 	if rec.Mountpoint != "" {
 		if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {

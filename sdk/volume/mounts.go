@@ -1,11 +1,14 @@
 package volume
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // mounts is who has mounted what: the ledger's living records, and what is known of
@@ -110,7 +113,10 @@ const podmanID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918e
 
 // perContainer tells whether id is one that an engine makes for each start of a
 // container, and may leave behind. Any other was thought out by somebody who will come
-// back with it.
+// back with it. Podman's is among these: where its own count says that the volume is
+// mounted it does not ask for it again, so to forget the mount would give its next
+// container a directory on which nothing is mounted. A mount whose answer Podman did not
+// live to hear is left until somebody takes it back.
 func perContainer(id string) bool {
 	return len(id) == 64 && id != podmanID && strings.Trim(id, "0123456789abcdef") == ""
 }
@@ -164,6 +170,25 @@ func (r *mounted) total() int {
 		n += ref.Count
 	}
 	return n
+}
+
+// inUse says that somebody has the volume mounted, and what can be done about it; nil
+// where nobody has.
+func (r *mounted) inUse() error {
+	n := r.total()
+	if n == 0 {
+		return nil
+	}
+	err := errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n)
+	if len(r.stale) == len(r.Refs) {
+		err = errdefs.Hint(err, "what a restart left mounted is forgotten when no container shows it for some seconds; try again")
+	}
+	for _, ref := range r.list() {
+		if !perContainer(ref.ID) {
+			err = errdefs.Hint(err, fmt.Sprintf("where no container has it, take back the mount by an Unmount with the ID %q", ref.ID))
+		}
+	}
+	return errdefs.Hint(err, "stop the containers that use it first")
 }
 
 // list returns the mount IDs in their order.

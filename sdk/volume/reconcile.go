@@ -161,6 +161,12 @@ func (h *Handler) tidy(ctx context.Context, name string) error {
 	return err
 }
 
+// removeGrace is MountGrace for a Remove, whose caller waits and knows of no container: as
+// long as an engine takes at most from the answer to Mount to a container that shows the
+// volume. Another engine's activation, which Podman makes with each command, makes that
+// mount stale in the meantime.
+const removeGrace = 10 * time.Second
+
 // dropStale forgets the stale mounts of a volume that are older than grace, if it is
 // certain that nobody holds the volume. The caller has the volume's lock.
 func (h *Handler) dropStale(ctx context.Context, name string, grace time.Duration) error {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // stage is a Handler that can be restarted, with a switch for what containers hold.
@@ -134,6 +136,16 @@ func TestRemoveForgetsStaleMounts(t *testing.T) {
 		s := newStage(t)
 		mustMount(t, s.Handler, "a", id(1))
 		s.Activated(t.Context())
+		// As if by Podman, while a container of dockerd is about to have what it mounted.
+		err := s.Remove(t.Context(), "a")
+		mustBe(t, "Remove of what was just mounted", err, errdefs.ErrInUse)
+		if got := s.driver.calls("remove"); len(got) != 0 || !s.driver.has("a") {
+			t.Errorf("driver: %q", got)
+		}
+		if hints := errdefs.Hints(err); len(hints) == 0 {
+			t.Error("nobody is told what to do")
+		}
+		time.Sleep(10 * time.Second)
 		if err := s.Remove(t.Context(), "a"); err != nil {
 			t.Errorf("Remove of what a dead engine had mounted: %v", err)
 		}
