@@ -214,6 +214,13 @@ func (l *ledger) set(r record) error {
 	return nil
 }
 
+// isClosed tells that the ledger may be another's by now.
+func (l *ledger) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
 // all returns the living records.
 func (l *ledger) all() []record {
 	l.mu.Lock()

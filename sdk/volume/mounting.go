@@ -13,7 +13,9 @@ import (
 // Mount mounts the volume for the mount ID id and returns where its data lies. The
 // driver is called for the first mount of a volume; every other one is counted, and
 // answered with the same directory after a look at whether it still is what it was.
-// A mount whose caller was not there any more to hear of it is taken back.
+// A mount whose caller has hung up by the time it is made is taken back. One whose answer
+// is lost after that counts, as an engine may have read it; where none has, the count is
+// forgotten like any other that nobody takes back.
 func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string, err error) {
 	if err := h.options.CheckName(name); err != nil {
 		return "", err
@@ -60,7 +62,7 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 		}
 	}
 	if err := h.mounts.set(next); err != nil {
-		if rec.Mountpoint == "" { // else others have it mounted
+		if rec.Mountpoint == "" && !errors.Is(err, errStopped) { // else others have it mounted, or may have
 			err = errors.Join(err, h.detach(ctx, name, mountpoint))
 		}
 		return "", err
@@ -105,14 +107,18 @@ func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 
 // clear removes a target on which nothing was mounted after all.
 func (h *Handler) clear(target string) error {
-	if target == "" {
+	if target == "" || h.mounts.ledger.isClosed() {
 		return nil
 	}
 	return h.mountpoints.remove(target)
 }
 
-// detach has the driver unmount, and removes the mountpoint.
+// detach has the driver unmount, and removes the mountpoint. A Handler that is closed
+// leaves both to the one that has followed, which may have them in use.
 func (h *Handler) detach(ctx context.Context, name, mountpoint string) error {
+	if h.mounts.ledger.isClosed() {
+		return errStopped
+	}
 	if err := h.driver.Unmount(ctx, name, mountpoint); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return redact(err, nil)
 	}
@@ -148,7 +154,7 @@ func (h *Handler) release(ctx context.Context, name, id string) error {
 	// The count is written only when the unmount is done: it is what a restart would have
 	// to take up again.
 	err := h.unmount(ctx, name, rec.Mountpoint)
-	if h.mounts.get(name).Mountpoint != "" { // it is still mounted, and nobody uses it
+	if h.mounts.get(name).Mountpoint != "" && !errors.Is(err, errStopped) { // it is still mounted, and nobody uses it
 		err = errors.Join(err, h.mounts.settle(rec))
 	}
 	return err
