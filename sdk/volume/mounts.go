@@ -181,7 +181,8 @@ func (r *mounted) inUse() error {
 	}
 	err := errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n)
 	if len(r.stale) == len(r.Refs) {
-		err = errdefs.Hint(err, "what a restart left mounted is forgotten when no container shows it for some seconds; try again")
+		err = errdefs.Hint(err, "what a restart left mounted is forgotten when no container has it for some seconds; "+
+			"where that cannot be seen, take it back by an Unmount with its ID")
 	}
 	for _, ref := range r.list() {
 		if !perContainer(ref.ID) {

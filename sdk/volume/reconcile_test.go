@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,4 +169,28 @@ func TestReconcileTellsWhatItChanged(t *testing.T) {
 			t.Error("a mount was forgotten, and nobody told")
 		}
 	})
+}
+
+// Who is told that a volume is in use, is told what to do about it.
+func TestInUseHints(t *testing.T) {
+	s := newStage(t)
+	s.known = false
+	want := func(texts ...string) {
+		t.Helper()
+		hints := errdefs.Hints(s.Remove(t.Context(), "a"))
+		if len(hints) != len(texts) {
+			t.Fatalf("hints %q, want %d", hints, len(texts))
+		}
+		for i, text := range texts {
+			if !strings.Contains(hints[i], text) {
+				t.Errorf("hint %q does not say %q", hints[i], text)
+			}
+		}
+	}
+	mustMount(t, s.Handler, "a", id(1))
+	want("stop the containers")
+	s.Activated(t.Context())
+	want("stop the containers", "what a restart left")
+	mustMount(t, s.Handler, "a", podmanID)
+	want("stop the containers", podmanID)
 }
