@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"maps"
@@ -202,6 +203,11 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "lock":
 		os.Exit(lockChild())
+	case "container":
+		if err := containerChild(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	default:
 		os.Exit(killChild())
 	}

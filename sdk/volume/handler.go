@@ -145,7 +145,7 @@ func (h *Handler) Ping(ctx context.Context) error {
 	defer cancel()
 	if p, ok := h.driver.(Pinger); ok {
 		_, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.Ping(ctx) })
-		return err
+		return redact(err, nil)
 	}
 	if _, loaded := h.index.list(); !loaded {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "volumes have not been listed yet")
@@ -201,13 +201,12 @@ func (h *Handler) Remove(ctx context.Context, name string) error {
 }
 
 func (h *Handler) remove(ctx context.Context, name string) error {
-	if err := h.dropStale(ctx, name, 0); err != nil {
+	if err := h.dropStale(ctx, name, min(removeGrace, h.options.MountGrace)); err != nil {
 		return err
 	}
 	rec := h.mounts.get(name)
-	if n := rec.total(); n > 0 {
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n),
-			"stop the containers that use it first")
+	if err := rec.inUse(); err != nil {
+		return err
 	}
 	if rec.Mountpoint != "" {
 		if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
@@ -301,10 +300,10 @@ func (h *Handler) limit(ctx context.Context, d time.Duration) (context.Context, 
 	return context.WithTimeoutCause(ctx, d, errdefs.Errorf(context.DeadlineExceeded, "gave up after %s: the storage does not answer", d))
 }
 
-// named puts the volume's name in front of err.
+// named puts the volume's name in front of err, and hides what secrets it shows.
 func named(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("volume %q: %w", name, err)
+	return fmt.Errorf("volume %q: %w", name, redact(err, nil))
 }

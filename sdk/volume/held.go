@@ -18,27 +18,29 @@ import (
 const initialPIDNamespace = "pid:[4026531836]"
 
 // heldByProcess looks for a mount of what lies at mountpoint in the mount table of every
-// process: a container has one for each of its volumes. A mount at the very same place
-// is a copy that the kernel propagated to another namespace and holds nothing.
+// process: a container has one for each of its volumes. Where a process has our root
+// or that of the host, a mount at the very same place is a copy that its namespace got
+// when it was made, and holds nothing; a container has a root of its own, and whatever it
+// has was given to it.
 func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initialPIDNamespace {
 		return false, false
 	}
 	mountpoint, err := filepath.EvalSymlinks(mountpoint)
 	if err != nil {
-		return false, errors.Is(err, fs.ErrNotExist)
+		return false, false // a disk that is away may be mounted in a container still
 	}
 	own, err := readMountinfo("self")
 	if err != nil {
 		return false, false
 	}
+	host, _ := readMountinfo("1") // none where it may not be read; then our own has to do
 	device, root, ok := locate(own, mountpoint)
 	if !ok {
 		return false, false
 	}
-	holds := func(e mountEntry) bool {
-		return e.device == device && within(e.root, root) && e.point != mountpoint && !within(e.point, mountpoint)
-	}
+	shows := func(e mountEntry) bool { return e.device == device && within(e.root, root) }
+	elsewhere := func(e mountEntry) bool { return shows(e) && !within(e.point, mountpoint) }
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
 		return false, false
@@ -51,7 +53,7 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		if _, err := strconv.Atoi(p.Name()); err != nil {
 			continue
 		}
-		ns, err := os.Readlink("/proc/" + p.Name() + "/ns/mnt")
+		ns, err := tableOf(p.Name())
 		if vanished(err) || seen[ns] {
 			continue
 		}
@@ -72,11 +74,34 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		if !strings.Contains(string(table), " "+device+" ") {
 			continue
 		}
-		if slices.ContainsFunc(parseMountinfo(table), holds) {
+		entries := parseMountinfo(table)
+		holds := shows
+		if sameRoot(entries, own) || sameRoot(entries, host) {
+			holds = elsewhere
+		}
+		if slices.ContainsFunc(entries, holds) {
 			return true, true
 		}
 	}
 	return false, true
+}
+
+// tableOf names the mount table that a process has, which is its namespace's, as seen from
+// its root.
+func tableOf(process string) (string, error) {
+	ns, err := os.Readlink("/proc/" + process + "/ns/mnt")
+	if err != nil {
+		return "", err
+	}
+	root, err := os.Readlink("/proc/" + process + "/root")
+	return ns + " " + root, err
+}
+
+// sameRoot tells whether two mount tables begin with the same directory.
+func sameRoot(a, b []mountEntry) bool {
+	deviceA, rootA, okA := locate(a, "/")
+	deviceB, rootB, okB := locate(b, "/")
+	return okA && okB && deviceA == deviceB && rootA == rootB
 }
 
 // vanished tells that err means a process which ended while it was looked at. A zombie

@@ -49,6 +49,9 @@ type record struct {
 	Volume     string         `json:"volume"`
 	Mountpoint string         `json:"mountpoint,omitempty"`
 	Refs       map[string]ref `json:"refs,omitempty"`
+	// Place is what was at Mountpoint when it was mounted, to notice when it is not there
+	// any more.
+	Place place `json:"place,omitzero"`
 }
 
 // ref counts the mounts of one volume by one mount ID.
@@ -209,6 +212,13 @@ func (l *ledger) set(r record) error {
 		_ = l.rewrite(l.header)
 	}
 	return nil
+}
+
+// isClosed tells that the ledger may be another's by now.
+func (l *ledger) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // all returns the living records.

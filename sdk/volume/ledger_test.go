@@ -34,7 +34,7 @@ func mustOpen(t *testing.T, path string) *ledger {
 
 // counted is a record in which one ID counts n.
 func counted(volume string, n int) record {
-	return record{volume, "/m/" + volume, map[string]ref{"id": {n, time.Unix(1e9, 0).UTC()}}}
+	return record{Volume: volume, Mountpoint: "/m/" + volume, Refs: map[string]ref{"id": {n, time.Unix(1e9, 0).UTC()}}}
 }
 
 // mustHold fails unless the ledger says how often each volume is mounted.

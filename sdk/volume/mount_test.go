@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"os/exec"
@@ -290,7 +291,40 @@ func TestMountRoot(t *testing.T) {
 func holder(t *testing.T, source, target string) (end func()) {
 	t.Helper()
 	testenv.Require(t, testenv.Root, testenv.Netns)
-	c := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", `mount --bind "$1" "$2" && echo ready && read x`, "sh", source, target)
+	return hold(t, exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", `mount --bind "$1" "$2" && echo ready && read x`, "sh", source, target))
+}
+
+// container is a holder that has a root of its own as well.
+func container(t *testing.T, source, target string) (end func()) {
+	t.Helper()
+	c := child(t, "container", t.TempDir(), source, target)
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	return hold(t, c)
+}
+
+// containerChild makes of its own mount namespace what a container has, and stays until
+// its input ends.
+func containerChild(root, source, target string) error {
+	if err := errors.Join(
+		syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""),
+		syscall.Mount("none", root, "tmpfs", 0, ""),
+		os.MkdirAll(root+target, 0o700),
+		syscall.Mount(source, root+target, "", syscall.MS_BIND, ""),
+		os.Mkdir(root+"/old", 0o700),
+		syscall.PivotRoot(root, root+"/old"),
+		os.Chdir("/"),
+		syscall.Unmount("/old", syscall.MNT_DETACH),
+	); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// hold starts a holder.
+func hold(t *testing.T, c *exec.Cmd) (end func()) {
+	t.Helper()
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -349,8 +383,26 @@ func TestHeldByProcess(t *testing.T) {
 	// Of another place nothing is held.
 	end = holder(t, t.TempDir(), elsewhere)
 	wantHeld(t, plain, false)
-	wantHeld(t, filepath.Join(plain, "not", "there"), false)
 	end()
+	if held, known := heldByProcess(t.Context(), filepath.Join(plain, "not", "there")); held || known {
+		t.Errorf("what is not there is held: %t, known %t", held, known)
+	}
+	// A container has a root of its own. There a mount at the same place is no copy, and
+	// one below it neither.
+	for _, target := range []string{plain, filepath.Join(plain, "sub")} {
+		end = container(t, plain, target)
+		wantHeld(t, plain, true)
+		wantHeld(t, p, false)
+		end()
+		wantHeld(t, plain, false)
+		end = container(t, p, target)
+		wantHeld(t, p, true)
+		end()
+	}
+	end = container(t, p, p)
+	wantHeld(t, p, true)
+	end()
+	wantHeld(t, p, false)
 }
 
 // A container that is alive holds its volume through the death of engine and plugin; when

@@ -13,7 +13,9 @@ import (
 // Mount mounts the volume for the mount ID id and returns where its data lies. The
 // driver is called for the first mount of a volume; every other one is counted, and
 // answered with the same directory after a look at whether it still is what it was.
-// A mount whose caller was not there any more to hear of it is taken back.
+// A mount whose caller has hung up by the time it is made is taken back. One whose answer
+// is lost after that counts, as an engine may have read it; where none has, the count is
+// forgotten like any other that nobody takes back.
 func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string, err error) {
 	if err := h.options.CheckName(name); err != nil {
 		return "", err
@@ -35,37 +37,32 @@ func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string
 
 func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 	rec := h.mounts.get(name)
-	mountpoint := rec.Mountpoint
-	if mountpoint != "" {
-		gone, err := h.mountpoints.check(ctx, mountpoint)
-		if err != nil && !gone {
-			return "", err
-		}
-		if gone {
-			h.log.WarnContext(ctx, "mount has gone, mounting again", slog.String("volume", name), slog.Any("error", err))
-			mountpoint = ""
-		}
+	mountpoint, err := h.standing(ctx, name, rec)
+	if err != nil {
+		return "", err
 	}
 	fresh := mountpoint == ""
 	if fresh {
-		var err error
 		if mountpoint, err = h.attach(ctx, name); err != nil {
 			return "", err
 		}
 	}
 	next := rec.with(name, mountpoint, id, rec.Refs[id].Count+1, time.Now())
+	if fresh {
+		next.Place = placeAt(mountpoint)
+	}
 	if rec.stale[id] {
 		// The engine came back and uses this ID again. Where no container lived on in the
 		// meantime, the old mount is forgotten. Where one did, this mount is besides it, and
 		// the ID stays under suspicion: an engine that restored a container and then copied
 		// from it sends no unmount when it stops (moby volume/mounts: MountPoint.Cleanup).
-		if held, known := h.options.Held(ctx, mountpoint); known && !held {
+		if held, known := h.held(ctx, next); known && !held {
 			next.Refs[id] = ref{1, next.Refs[id].Since}
 			delete(next.stale, id)
 		}
 	}
 	if err := h.mounts.set(next); err != nil {
-		if fresh {
+		if rec.Mountpoint == "" && !errors.Is(err, errStopped) { // else others have it mounted, or may have
 			err = errors.Join(err, h.detach(ctx, name, mountpoint))
 		}
 		return "", err
@@ -102,7 +99,7 @@ func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 	// A directory of the driver's own it has just looked at; a mount is looked at here.
 	err = h.mountpoints.absolute(mountpoint)
 	if err == nil && h.mountpoints.ours(mountpoint) {
-		_, err = h.mountpoints.check(ctx, mountpoint)
+		_, err = h.mountpoints.check(ctx, mountpoint, place{})
 	}
 	if err != nil {
 		return "", errors.Join(err, h.detach(ctx, name, mountpoint))
@@ -112,16 +109,20 @@ func (h *Handler) attach(ctx context.Context, name string) (string, error) {
 
 // clear removes a target on which nothing was mounted after all.
 func (h *Handler) clear(target string) error {
-	if target == "" {
+	if target == "" || h.mounts.ledger.isClosed() {
 		return nil
 	}
 	return h.mountpoints.remove(target)
 }
 
-// detach has the driver unmount, and removes the mountpoint.
+// detach has the driver unmount, and removes the mountpoint. A Handler that is closed
+// leaves both to the one that has followed, which may have them in use.
 func (h *Handler) detach(ctx context.Context, name, mountpoint string) error {
+	if h.mounts.ledger.isClosed() {
+		return errStopped
+	}
 	if err := h.driver.Unmount(ctx, name, mountpoint); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return err
+		return redact(err, nil)
 	}
 	return h.mountpoints.remove(mountpoint)
 }
@@ -145,19 +146,20 @@ func (h *Handler) release(ctx context.Context, name, id string) error {
 	}
 	rec = rec.without(id)
 	if len(rec.Refs) > 0 {
-		return h.mounts.set(rec)
+		return h.mounts.settle(rec)
 	}
 	if h.options.Linger > 0 {
 		after := context.WithoutCancel(ctx)
 		rec.linger = time.AfterFunc(h.options.Linger, func() { h.lingered(after, name) })
-		return h.mounts.set(rec)
+		return h.mounts.settle(rec)
 	}
 	// The count is written only when the unmount is done: it is what a restart would have
 	// to take up again.
-	if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
-		return errors.Join(err, h.mounts.set(rec))
+	err := h.unmount(ctx, name, rec.Mountpoint)
+	if h.mounts.get(name).Mountpoint != "" && !errors.Is(err, errStopped) { // it is still mounted, and nobody uses it
+		err = errors.Join(err, h.mounts.settle(rec))
 	}
-	return nil
+	return err
 }
 
 // unmount unmounts a volume that nobody uses any more.
@@ -165,7 +167,7 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 	if err := h.detach(ctx, name, mountpoint); err != nil {
 		return err
 	}
-	if err := h.mounts.set(&mounted{record: record{Volume: name}}); err != nil {
+	if err := h.mounts.settle(&mounted{record: record{Volume: name}}); err != nil {
 		return err
 	}
 	bounded.After(ctx, func() {
@@ -190,7 +192,7 @@ func (h *Handler) Path(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	if rec := h.mounts.get(name); rec.Mountpoint != "" {
-		if _, err := h.mountpoints.check(ctx, rec.Mountpoint); err != nil {
+		if _, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place); err != nil {
 			return "", named(name, err)
 		}
 	}

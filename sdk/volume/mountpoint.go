@@ -121,8 +121,10 @@ func (mountpoints) absolute(mountpoint string) error {
 }
 
 // check says what is wrong with a mountpoint that is in use: nothing mounted there any
-// more, or a file system that does not answer. gone tells that it is the former.
-func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, err error) {
+// more, or a file system that does not answer. gone tells that it is the former. Of a
+// mountpoint of ours the mount table says whether it is a mount; of a driver's own it
+// need not be one, and has to be the directory that it was, as far as that is known.
+func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (gone bool, err error) {
 	if err := m.absolute(mountpoint); err != nil {
 		return false, err
 	}
@@ -147,6 +149,9 @@ func (m mountpoints) check(ctx context.Context, mountpoint string) (gone bool, e
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist), errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
 	}
+	if !m.ours(mountpoint) && was != (place{}) && l.place != was {
+		return true, errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: another directory is there than was mounted", mountpoint)
+	}
 	return false, nil
 }
 
@@ -157,10 +162,11 @@ type looks struct {
 	pending map[string]*look
 }
 
-// look is one of them. err is set when done is closed.
+// look is one of them. The rest is set when done is closed.
 type look struct {
-	done chan struct{}
-	err  error
+	done  chan struct{}
+	place place
+	err   error
 }
 
 // at looks at a mountpoint, or takes part in a look that has begun.
@@ -176,6 +182,9 @@ func (x *looks) at(mountpoint string) *look {
 		fi, err := os.Stat(mountpoint)
 		if err == nil && !fi.IsDir() {
 			err = errors.New("not a directory")
+		}
+		if err == nil {
+			l.place = placeOf(fi)
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()

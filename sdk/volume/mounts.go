@@ -1,11 +1,14 @@
 package volume
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // mounts is who has mounted what: the ledger's living records, and what is known of
@@ -27,6 +30,8 @@ type mounted struct {
 	stale map[string]bool
 	// linger is the pending unmount of a volume that nobody uses.
 	linger *time.Timer
+	// unwritten tells that the ledger has not heard of this record yet.
+	unwritten bool
 }
 
 func newMounts(l *ledger) *mounts {
@@ -55,6 +60,22 @@ func (m *mounts) set(r *mounted) error {
 	if err := m.ledger.set(r.record); err != nil {
 		return err
 	}
+	m.put(r)
+	return nil
+}
+
+// settle is set for what has happened already, be the ledger written or not: an engine
+// does not repeat an Unmount that failed, and the mount that it took back would count for
+// ever. What could not be written, Reconcile writes later; a process that dies before that
+// leaves a count too many, as a killed engine does.
+func (m *mounts) settle(r *mounted) error {
+	err := m.ledger.set(r.record)
+	r.unwritten = err != nil
+	m.put(r)
+	return err
+}
+
+func (m *mounts) put(r *mounted) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old, ok := m.table[r.Volume]; ok {
@@ -72,15 +93,14 @@ func (m *mounts) set(r *mounted) error {
 			}
 		}
 	}
-	if r.Mountpoint == "" && len(r.Refs) == 0 {
+	if r.Mountpoint == "" && len(r.Refs) == 0 && !r.unwritten {
 		delete(m.table, r.Volume)
 	} else {
 		m.table[r.Volume] = r
 	}
-	return nil
 }
 
-// names returns the volumes that are mounted.
+// names returns the volumes that are mounted, and those of which the ledger still says so.
 func (m *mounts) names() []string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -93,7 +113,10 @@ const podmanID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918e
 
 // perContainer tells whether id is one that an engine makes for each start of a
 // container, and may leave behind. Any other was thought out by somebody who will come
-// back with it.
+// back with it. Podman's is among these: where its own count says that the volume is
+// mounted it does not ask for it again, so to forget the mount would give its next
+// container a directory on which nothing is mounted. A mount whose answer Podman did not
+// live to hear is left until somebody takes it back.
 func perContainer(id string) bool {
 	return len(id) == 64 && id != podmanID && strings.Trim(id, "0123456789abcdef") == ""
 }
@@ -109,7 +132,9 @@ func (m *mounts) expire() {
 				stale[id] = true
 			}
 		}
-		m.table[name] = &mounted{r.record, stale, r.linger}
+		c := *r
+		c.stale = stale
+		m.table[name] = &c
 	}
 }
 
@@ -121,7 +146,9 @@ func (m *mounts) lingered(name string) bool {
 	if !ok || m.closed {
 		return false
 	}
-	m.table[name] = &mounted{r.record, r.stale, nil}
+	c := *r
+	c.linger = nil
+	m.table[name] = &c
 	return true
 }
 
@@ -143,6 +170,26 @@ func (r *mounted) total() int {
 		n += ref.Count
 	}
 	return n
+}
+
+// inUse says that somebody has the volume mounted, and what can be done about it; nil
+// where nobody has.
+func (r *mounted) inUse() error {
+	n := r.total()
+	if n == 0 {
+		return nil
+	}
+	err := errdefs.Errorf(errdefs.ErrInUse, "mounted %d times", n)
+	if len(r.stale) == len(r.Refs) {
+		err = errdefs.Hint(err, "what a restart left mounted is forgotten when no container has it for some seconds; "+
+			"where that cannot be seen, take it back by an Unmount with its ID")
+	}
+	for _, ref := range r.list() {
+		if !perContainer(ref.ID) {
+			err = errdefs.Hint(err, fmt.Sprintf("where no container has it, take back the mount by an Unmount with the ID %q", ref.ID))
+		}
+	}
+	return errdefs.Hint(err, "stop the containers that use it first")
 }
 
 // list returns the mount IDs in their order.

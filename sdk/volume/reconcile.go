@@ -78,7 +78,7 @@ func (h *Handler) RefreshNow(ctx context.Context) error {
 		return all, nil
 	})
 	if err != nil {
-		return fmt.Errorf("volumes: %w", err)
+		return fmt.Errorf("volumes: %w", redact(err, nil))
 	}
 	for _, name := range h.index.merge(since, all, func(name string) bool { return h.mounts.get(name).Mountpoint != "" }) {
 		h.log.InfoContext(ctx, "volume has gone", slog.String("volume", name))
@@ -131,7 +131,8 @@ func (h *Handler) dropOrphan(ctx context.Context, name, p string) {
 func (h *Handler) Reconcile(ctx context.Context) (changes []string) {
 	for _, name := range h.mounts.names() {
 		before := h.mounts.get(name)
-		if len(before.stale) == 0 && (len(before.Refs) > 0 || before.linger != nil) || ctx.Err() != nil {
+		settled := len(before.Refs) > 0 && len(before.stale) == 0 && !before.unwritten
+		if settled || before.linger != nil || ctx.Err() != nil {
 			continue
 		}
 		if err := h.tidy(ctx, name); err != nil {
@@ -157,6 +158,9 @@ func (h *Handler) tidy(ctx context.Context, name string) error {
 		}
 		rec := h.mounts.get(name)
 		if len(rec.Refs) > 0 || rec.Mountpoint == "" {
+			if rec.unwritten {
+				return struct{}{}, h.mounts.settle(rec.clone())
+			}
 			return struct{}{}, nil
 		}
 		return struct{}{}, h.unmount(ctx, name, rec.Mountpoint)
@@ -166,6 +170,12 @@ func (h *Handler) tidy(ctx context.Context, name string) error {
 	}
 	return err
 }
+
+// removeGrace is MountGrace for a Remove, whose caller waits and knows of no container: as
+// long as an engine takes at most from the answer to Mount to a container that shows the
+// volume. Another engine's activation, which Podman makes with each command, makes that
+// mount stale in the meantime.
+const removeGrace = 10 * time.Second
 
 // dropStale forgets the stale mounts of a volume that are older than grace, if it is
 // certain that nobody holds the volume. The caller has the volume's lock.
@@ -184,7 +194,7 @@ func (h *Handler) dropStale(ctx context.Context, name string, grace time.Duratio
 	if len(next.Refs) == len(rec.Refs) {
 		return nil
 	}
-	if held, known := h.options.Held(ctx, rec.Mountpoint); held || !known {
+	if held, known := h.held(ctx, rec); held || !known {
 		return nil
 	}
 	h.log.InfoContext(ctx, "mounts that no container holds are forgotten", slog.String("volume", name),

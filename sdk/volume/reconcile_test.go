@@ -5,9 +5,12 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // stage is a Handler that can be restarted, with a switch for what containers hold.
@@ -134,6 +137,16 @@ func TestRemoveForgetsStaleMounts(t *testing.T) {
 		s := newStage(t)
 		mustMount(t, s.Handler, "a", id(1))
 		s.Activated(t.Context())
+		// As if by Podman, while a container of dockerd is about to have what it mounted.
+		err := s.Remove(t.Context(), "a")
+		mustBe(t, "Remove of what was just mounted", err, errdefs.ErrInUse)
+		if got := s.driver.calls("remove"); len(got) != 0 || !s.driver.has("a") {
+			t.Errorf("driver: %q", got)
+		}
+		if hints := errdefs.Hints(err); len(hints) == 0 {
+			t.Error("nobody is told what to do")
+		}
+		time.Sleep(10 * time.Second)
 		if err := s.Remove(t.Context(), "a"); err != nil {
 			t.Errorf("Remove of what a dead engine had mounted: %v", err)
 		}
@@ -156,4 +169,28 @@ func TestReconcileTellsWhatItChanged(t *testing.T) {
 			t.Error("a mount was forgotten, and nobody told")
 		}
 	})
+}
+
+// Who is told that a volume is in use, is told what to do about it.
+func TestInUseHints(t *testing.T) {
+	s := newStage(t)
+	s.known = false
+	want := func(texts ...string) {
+		t.Helper()
+		hints := errdefs.Hints(s.Remove(t.Context(), "a"))
+		if len(hints) != len(texts) {
+			t.Fatalf("hints %q, want %d", hints, len(texts))
+		}
+		for i, text := range texts {
+			if !strings.Contains(hints[i], text) {
+				t.Errorf("hint %q does not say %q", hints[i], text)
+			}
+		}
+	}
+	mustMount(t, s.Handler, "a", id(1))
+	want("stop the containers")
+	s.Activated(t.Context())
+	want("stop the containers", "what a restart left")
+	mustMount(t, s.Handler, "a", podmanID)
+	want("stop the containers", podmanID)
 }

@@ -150,6 +150,25 @@ func mustRead(t *testing.T, dir, name, want string) {
 	}
 }
 
+// isMount tells whether something is mounted at p.
+func isMount(t *testing.T, p string) bool {
+	t.Helper()
+	return slices.Contains(leaktest.MountsBelow(t, filepath.Dir(p)), p)
+}
+
+// vanish takes away what is mounted at p without a word to anybody. It tells whether there
+// was something.
+func vanish(t *testing.T, p string) bool {
+	t.Helper()
+	there := isMount(t, p)
+	for isMount(t, p) {
+		if err := syscall.Unmount(p, syscall.MNT_DETACH); err != nil {
+			t.Fatalf("unmount %s: %v", p, err)
+		}
+	}
+	return there
+}
+
 // unmountBelow takes away the mounts that a failed case left below dir, the deepest first.
 func unmountBelow(t *testing.T, dir string) {
 	points := leaktest.MountsBelow(t, dir)

@@ -265,10 +265,15 @@ type hung struct {
 
 // hang has every call of the driver for name hang from now on.
 func (p *plugin) hang(name string) *hung {
+	return hang(p.t, p.faults, func(_, object string) bool { return object == name })
+}
+
+// hang has every call hang from now on that is one of those.
+func hang(t *testing.T, f *faults, those func(verb, object string) bool) *hung {
 	h := &hung{arrived: make(chan struct{}), gate: make(chan struct{})}
-	p.t.Cleanup(h.open)
-	p.faults.inject(func(_ context.Context, _, object string) error {
-		if object == name {
+	t.Cleanup(h.open)
+	f.inject(func(_ context.Context, verb, object string) error {
+		if those(verb, object) {
 			h.once.Do(func() { close(h.arrived) })
 			<-h.gate
 		}

@@ -20,14 +20,31 @@ type faults struct {
 
 // wrap returns f as a driver that has the optional methods of the one behind it.
 func (f *faults) wrap() volume.Driver {
-	if _, ok := f.Driver.(volume.Inspector); ok {
-		return inspecting{f}
+	i, inspects := f.Driver.(volume.Inspector)
+	p, pings := f.Driver.(volume.Pinger)
+	switch {
+	case inspects && pings:
+		return struct {
+			*faults
+			inspecting
+			pinging
+		}{f, inspecting{f, i}, pinging{f, p}}
+	case inspects:
+		return struct {
+			*faults
+			inspecting
+		}{f, inspecting{f, i}}
+	case pings:
+		return struct {
+			*faults
+			pinging
+		}{f, pinging{f, p}}
 	}
 	return f
 }
 
 // inject has every call run before first, with the verb in lower case ("volumes" and
-// "inspect" too); an error of it is answered in the driver's place. nil ends that.
+// "inspect" and "ping" too); an error of it is answered in the driver's place. nil ends that.
 func (f *faults) inject(before func(ctx context.Context, verb, name string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,12 +118,36 @@ func (f *faults) Scope() string {
 	return "local"
 }
 
-// inspecting is faults before a driver that is an Inspector.
-type inspecting struct{ *faults }
+// inspecting is faults before what an Inspector has more than a driver.
+type inspecting struct {
+	f *faults
+	i volume.Inspector
+}
 
-func (f inspecting) Inspect(ctx context.Context, name string) (volume.Info, error) {
-	if err := f.pass(ctx, "inspect", name); err != nil {
+func (x inspecting) Inspect(ctx context.Context, name string) (volume.Info, error) {
+	if err := x.f.pass(ctx, "inspect", name); err != nil {
 		return volume.Info{}, err
 	}
-	return f.Driver.(volume.Inspector).Inspect(ctx, name) //nolint:forcetypeassert // wrap has looked
+	return x.i.Inspect(ctx, name)
 }
+
+// pinging is faults before what a Pinger has more than a driver.
+type pinging struct {
+	f *faults
+	p volume.Pinger
+}
+
+func (x pinging) Ping(ctx context.Context) error {
+	if err := x.f.pass(ctx, "ping", ""); err != nil {
+		return err
+	}
+	return x.p.Ping(ctx)
+}
+
+// scoped is a driver with a scope of the suite's choice.
+type scoped struct {
+	volume.Driver
+	scope string
+}
+
+func (s scoped) Scope() string { return s.scope }

@@ -170,6 +170,47 @@ func listWire() cases {
 				}
 			}
 		},
+		"GlobalScopeIsTold": func(t *testing.T, c Config) {
+			// What an engine reads is one of two words, whatever a driver says.
+			driver := c.New
+			for says, want := range map[string]string{"global": "global", "local": "local", "": "local", "Global": "local", "swarm": "local"} {
+				c.New = func(t *testing.T) volume.Driver { return scoped{driver(t), says} }
+				p := startPlugin(t, c, nil)
+				for range 2 {
+					if got, err := p.volumes.Scope(t.Context()); err != nil || got != want {
+						t.Errorf("scope of a driver that says %q: %q, %v, want %q", says, got, err, want)
+					}
+				}
+				a, err := p.send(http.MethodPost, "Capabilities", "", nil)
+				if err != nil || a.body != `{"Capabilities":{"Scope":"`+want+`"},"Err":""}`+"\n" {
+					t.Errorf("capabilities of a driver that says %q: %q, %v", says, a.body, err)
+				}
+				p.kill()
+			}
+		},
+		"PingTellsOfTheStorage": func(t *testing.T, c Config) {
+			p := startPlugin(t, c, func(o *volume.Options) { o.ShortTimeout = 50 * time.Millisecond })
+			ping := func() error { return p.handler.Ping(t.Context()) }
+			if err := ping(); err != nil {
+				t.Errorf("Ping of storage that is there: %v", err)
+			}
+			if _, ok := p.driver.(volume.Pinger); !ok {
+				return // what was listed is taken to be there
+			}
+			p.faults.inject(func(context.Context, string, string) error {
+				return errdefs.Errorf(errdefs.ErrUnavailable, "out of reach")
+			})
+			mustBeClass(t, "Ping of storage that is out of reach", ping(), errdefs.ErrUnavailable)
+			p.faults.inject(func(context.Context, string, string) error { panic("in the driver") })
+			if ping() == nil {
+				t.Error("Ping in which the driver panics succeeds")
+			}
+			release := hang(t, p.faults, func(verb, _ string) bool { return verb == "ping" })
+			mustBeClass(t, "Ping of storage that hangs", ping(), context.DeadlineExceeded)
+			release.open()
+			p.faults.inject(nil)
+			eventually(t, "the storage is there again", func() bool { return ping() == nil })
+		},
 		"Podman": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			podman, err := client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{Engine: client.Podman})

@@ -1,7 +1,9 @@
 package volumetest
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -162,5 +164,26 @@ func restartWire() cases {
 			p.remove("one")
 			p.mustBeGone("one")
 		},
+	}
+}
+
+// rebooted makes the ledger one that was written before the last boot.
+func rebooted(t *testing.T, ledger string) {
+	t.Helper()
+	b, err := os.ReadFile(ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := bytes.TrimSpace(boot)
+	before := bytes.Replace(b, now, []byte("00000000-0000-0000-0000-000000000000"), 1)
+	if bytes.Equal(b, before) {
+		t.Fatalf("the ledger does not say in which boot it was written: %.100q", b)
+	}
+	if err := os.WriteFile(ledger, before, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

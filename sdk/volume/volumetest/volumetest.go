@@ -56,6 +56,6 @@ func Run(t *testing.T, c Config) {
 	suitetest.Suite[Config]{
 		Name:   "volumetest",
 		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect()},
-		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues()},
+		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues(), outage()},
 	}.Run(t, c, c.Deviates)
 }

@@ -1,0 +1,120 @@
+package volume
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// A driver that mounts in a place of its own loses the mount behind the Handler's back.
+// The bare directory is given to nobody, before a restart and after it.
+func TestDriversOwnMountVanishes(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	for _, restarted := range []bool{false, true} {
+		s := newStage(t)
+		dir := s.driver.dir
+		mount := func() {
+			if err := syscall.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mount()
+		t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // perhaps it is no mount
+		mustMount(t, s.Handler, "a", id(1))
+		if restarted {
+			s.restart()
+		}
+		mustMount(t, s.Handler, "a", id(2))
+		before := len(s.driver.calls("mount"))
+		mustMount(t, s.Handler, "a", id(3))
+		if n := len(s.driver.calls("mount")); n != before || n != 1 {
+			t.Errorf("the driver mounted %d times what is still there", n)
+		}
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Path(t.Context(), "a")
+		mustBe(t, "Path", err, errdefs.ErrUnavailable)
+		s.driver.setBefore(func(_ context.Context, verb, _ string) error {
+			if verb == "mount" {
+				return errdefs.Errorf(errdefs.ErrUnavailable, "disk is away")
+			}
+			return nil
+		})
+		_, err = s.Mount(t.Context(), "a", id(4))
+		mustBe(t, "Mount", err, errdefs.ErrUnavailable)
+		wantCount(t, s.Handler, "a", id(4), 0)
+		wantCount(t, s.Handler, "a", id(1), 1)
+		mount()
+		s.driver.setBefore(nil)
+		mustMount(t, s.Handler, "a", id(4))
+		if _, err := s.Path(t.Context(), "a"); err != nil {
+			t.Errorf("Path of what is mounted again: %v", err)
+		}
+		for n := range 4 {
+			mustUnmount(t, s.Handler, "a", id(n+1))
+		}
+	}
+}
+
+// A ledger by an older version does not say what was mounted: the driver is asked once.
+func TestUnknownPlaceIsAskedFor(t *testing.T) {
+	s := newStage(t)
+	mustMount(t, s.Handler, "a", id(1))
+	rec := s.mounts.get("a").clone()
+	rec.Place = place{}
+	if err := s.mounts.set(rec); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	for n := range 3 {
+		mustMount(t, s.Handler, "a", id(n+2))
+	}
+	if n := len(s.driver.calls("mount")); n != 2 {
+		t.Errorf("the driver mounted %d times, want twice", n)
+	}
+	if n := len(s.driver.calls("unmount")); n != 0 {
+		t.Errorf("the driver unmounted %d times under others", n)
+	}
+}
+
+// What was mounted has gone from its place. Whether a container still has it, nobody
+// can tell, unless the mountpoint is one that is removed after the unmount alone.
+func TestNobodyKnowsWhoHoldsWhatIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.driver.dir = filepath.Join(t.TempDir(), "volume")
+		if err := os.Mkdir(s.driver.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		mustMount(t, s.Handler, "a", id(1))
+		s.restart()
+		time.Sleep(time.Hour)
+		if err := os.Rename(s.driver.dir, s.driver.dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		s.Reconcile(t.Context())
+		wantCount(t, s.Handler, "a", id(1), 1)
+		if err := os.Mkdir(s.driver.dir, 0o700); err != nil { // as below a disk that is away
+			t.Fatal(err)
+		}
+		s.Reconcile(t.Context())
+		wantCount(t, s.Handler, "a", id(1), 1)
+		mustBe(t, "Remove", s.Remove(t.Context(), "a"), errdefs.ErrInUse)
+		if err := os.Remove(s.driver.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(s.driver.dir+".away", s.driver.dir); err != nil {
+			t.Fatal(err)
+		}
+		s.Reconcile(t.Context())
+		wantCount(t, s.Handler, "a", id(1), 0)
+	})
+}
