@@ -156,6 +156,9 @@ func TestLife(t *testing.T) {
 		t.Errorf("data is %q", got)
 	}
 	again := openPool(t, pool) // a restart
+	if info, err := again.Inspect(t.Context(), "data"); err != nil || !maps.Equal(info.Options, opts("mode=2770", "uid=1234", "gid=4321")) {
+		t.Errorf("inspected as %+v, %v", info, err)
+	}
 	if got := list(t, again); !slices.Equal(got, []string{"data"}) {
 		t.Errorf("volumes are %v", got)
 	}

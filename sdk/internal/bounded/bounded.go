@@ -151,10 +151,10 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 	left := limit - time.Since(start)
 	work, cancel := within(context.WithoutCancel(caller), left, limit)
 	j := &job[T]{verb: v, runner: r, caller: caller, work: work}
-	if c := callerOf(caller); c != nil && c.Late != nil {
+	if late := callerOf(caller).take(); late != nil {
 		defer unlock()
 		defer cancel()
-		return j.here(left+Settle, c)
+		return j.here(left+Settle, late)
 	}
 	return j.beside(left+Settle, func() { cancel(); unlock() })
 }
@@ -177,12 +177,9 @@ type job[T any] struct {
 
 // here runs the job in its caller's goroutine, which takes a tenth of the time of waking
 // another.
-func (j *job[T]) here(patience time.Duration, c *Caller) (T, error) {
+func (j *job[T]) here(patience time.Duration, late func(error)) (T, error) {
 	j.runner.enter()
 	defer j.runner.leave()
-	late := c.Late
-	c.Late = nil // a verb within this one is not the caller's
-	defer func() { c.Late = late }()
 	watch := time.AfterFunc(patience, func() {
 		j.parting.abandon(func() { late(j.timeout()) })
 	})
@@ -194,10 +191,10 @@ func (j *job[T]) here(patience time.Duration, c *Caller) (T, error) {
 	}
 	j.undo(value)
 	var zero T
-	if hungUp {
-		return zero, j.hungUp()
+	if !inTime {
+		return zero, j.timeout()
 	}
-	return zero, j.timeout()
+	return zero, j.hungUp()
 }
 
 // beside runs the job in a goroutine of its own, and release when it has ended.
@@ -248,44 +245,6 @@ func (j *job[T]) undo(value T) {
 		j.verb.Undo(ctx, value)
 		return struct{}{}, nil
 	})
-}
-
-// Caller is one who can be answered from another goroutine while its own is in the driver,
-// and for whom what is not part of the answer can be done after it.
-type Caller struct {
-	// Late answers with an error. It is called once, and only when the limit has passed and
-	// the driver has not come back.
-	Late  func(error)
-	after []func()
-}
-
-type callerKey struct{}
-
-// With returns a context for verbs of c.
-func (c *Caller) With(ctx context.Context) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
-}
-
-// Answered runs what was left for now.
-func (c *Caller) Answered() {
-	for _, f := range c.after {
-		f()
-	}
-}
-
-func callerOf(ctx context.Context) *Caller {
-	c, _ := ctx.Value(callerKey{}).(*Caller)
-	return c
-}
-
-// After runs f when the caller of the verb to which ctx belongs has its answer; at once
-// where nobody would know when that is. f must not be needed by anybody.
-func After(ctx context.Context, f func()) {
-	if c := callerOf(ctx); c != nil {
-		c.after = append(c.after, f)
-		return
-	}
-	f()
 }
 
 // Look runs an f that has no key, may run beside any other, and may ignore its context;

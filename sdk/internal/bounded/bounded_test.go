@@ -125,12 +125,12 @@ func TestLateAnswer(t *testing.T) {
 		r := newRunner()
 		start := time.Now()
 		var answers []error
-		caller := &Caller{Late: func(err error) {
+		caller := NewCaller(func(err error) {
 			answers = append(answers, err)
 			if took := time.Since(start); took != 46*time.Second {
 				t.Errorf("answered after %v, want the limit and a moment", took)
 			}
-		}}
+		})
 		ctx := caller.With(t.Context())
 		undone := 0
 		_, err := Run(ctx, r, "a", Verb[int]{
@@ -165,22 +165,24 @@ func TestNoLateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRunner()
 		ctx, cancel := context.WithCancel(t.Context())
-		ctx = (&Caller{Late: func(err error) { t.Errorf("answered %v", err) }}).With(ctx)
+		ofCaller := func() context.Context {
+			return NewCaller(func(err error) { t.Errorf("answered %v", err) }).With(ctx)
+		}
 		undone := 0
 		verb := Verb[int]{
 			Name: "join",
 			Do:   func(context.Context) (int, error) { time.Sleep(40 * time.Second); return 1, nil },
 			Undo: func(context.Context, int) { undone++ },
 		}
-		if n, err := Run(ctx, r, "a", verb); n != 1 || err != nil || undone != 0 {
+		if n, err := Run(ofCaller(), r, "a", verb); n != 1 || err != nil || undone != 0 {
 			t.Errorf("in time: %d, %v, undone %d times", n, err, undone)
 		}
 		time.AfterFunc(time.Second, cancel)
-		if _, err := Run(ctx, r, "a", verb); !errors.Is(err, context.Canceled) || undone != 1 {
+		if _, err := Run(ofCaller(), r, "a", verb); !errors.Is(err, context.Canceled) || undone != 1 {
 			t.Errorf("the caller hung up: %v, undone %d times", err, undone)
 		}
 		verb.Do = func(context.Context) (int, error) { panic("boom") }
-		if _, err := Run((&Caller{Late: func(error) {}}).With(t.Context()), r, "a", verb); err == nil || !strings.Contains(err.Error(), "panicked") {
+		if _, err := Run(NewCaller(func(error) {}).With(t.Context()), r, "a", verb); err == nil || !strings.Contains(err.Error(), "panicked") {
 			t.Errorf("a panic: %v", err)
 		}
 		if err := r.Wait(t.Context()); err != nil {
@@ -197,16 +199,20 @@ func TestAfter(t *testing.T) {
 		order = append(order, "verb")
 		return 1, nil
 	}}
-	c := &Caller{Late: func(error) {}}
-	if _, err := Run(c.With(t.Context()), r, "a", verb); err != nil {
-		t.Fatal(err)
+	run := func(ctx context.Context) {
+		t.Helper()
+		if _, err := Run(ctx, r, "a", verb); err != nil {
+			t.Fatal(err)
+		}
 	}
-	order = append(order, "answer")
-	c.Answered()
-	if _, err := Run(t.Context(), r, "a", verb); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := strings.Join(order, " "), "verb answer after after verb"; got != want {
+	c := NewCaller(func(err error) { t.Errorf("answered %v", err) })
+	ctx := c.With(t.Context())
+	run(ctx)
+	c.Answered(func() { order = append(order, "answer") })
+	run(ctx) // by something that outlived the call
+	run(t.Context())
+	if got, want := strings.Join(order, " "), "verb answer after after verb after verb"; got != want {
 		t.Errorf("%s; want %s", got, want)
 	}
+	NewCaller(nil).Answered(func() { t.Error("sent before its time: nothing is to be done after it") })
 }

@@ -16,7 +16,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk"
@@ -79,13 +78,14 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 		var name string
 		var resp Resp
 		answered := false
-		caller := bounded.Caller{Late: func(err error) {
+		caller := bounded.NewCaller(func(err error) {
 			answered = true
 			h.finish(r.Context(), m.Name, name, start, err)
 			w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
-			Fail(w, status, err, m.ErrorBody(OneLine(err.Error())))
-		}}
-		defer caller.Answered()
+			Fail(w, status, err, m.ErrorBody(errdefs.OneLine(err.Error())))
+			flush(w)
+		})
+		defer caller.Answered(func() { flush(w) })
 		if err == nil {
 			if object != nil {
 				name = object(req)
@@ -101,7 +101,7 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 			panic(http.ErrAbortHandler)
 		}
 		if err != nil {
-			Fail(w, status, err, m.ErrorBody(OneLine(err.Error())))
+			Fail(w, status, err, m.ErrorBody(errdefs.OneLine(err.Error())))
 		} else if err = write(w, resp); err != nil {
 			err = fmt.Errorf("write answer: %w", err)
 		}
@@ -114,7 +114,7 @@ func (h Hooks) finish(ctx context.Context, method, object string, start time.Tim
 	took := time.Since(start)
 	if err != nil {
 		h.Logger.LogAttrs(ctx, level(err), "call failed", slog.String("method", method), slog.String("object", object),
-			slog.Duration("took", took), slog.String("class", errdefs.Name(err)), slog.String("error", OneLine(err.Error())),
+			slog.Duration("took", took), slog.String("class", errdefs.Name(err)), slog.String("error", errdefs.OneLine(err.Error())),
 			slog.Any("hints", errdefs.Hints(err)))
 	}
 	if err == nil && h.Logger.Enabled(ctx, slog.LevelDebug) {
@@ -236,24 +236,9 @@ func send(w http.ResponseWriter, status int, body []byte) error {
 	h.Set("Content-Type", wire.MediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
-		return err
-	}
-	// What is left to do here is not the caller's to wait for.
-	if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return nil
+	_, err := w.Write(body)
+	return err
 }
 
-// OneLine folds a text onto one line, as engines print it behind a prefix of theirs.
-func OneLine(text string) string {
-	if !strings.ContainsAny(text, "\r\n") {
-		return text
-	}
-	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
-	}
-	return strings.Join(lines, "; ")
-}
+// flush sends what was written of an answer. Where it cannot, the server does so later.
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }

@@ -269,9 +269,9 @@ func issues() cases {
 				p.faults.inject(nil)
 				p.mount("one", mountID(1))
 			}
+			p.faults.inject(nil)
 			p.unmount("one", mountID(1))
 			// And what the driver itself has to say about options it does not like.
-			p.faults.inject(nil)
 			err := p.volumes.Create(t.Context(), "one", map[string]string{noSuchOption + "-password": "s3cr3t"})
 			if err == nil || strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("an unknown option's secret: %v", err)
