@@ -43,7 +43,9 @@ type ClientTLS struct {
 }
 
 // Announce writes the file in which engines find the plugin, whole or not at all, and
-// returns what removes it again. A file that is there already is replaced.
+// returns what removes it again. It takes the place of what announced a plugin of that name
+// in Dir before, in either form: of the two, engines look for the .spec first, and one that
+// a killed plugin left would send them, without TLS, to where it was.
 func Announce(a Announcement) (remove func() error, err error) {
 	if err := checkName(a.Name); err != nil {
 		return nil, err
@@ -55,9 +57,9 @@ func Announce(a Announcement) (remove func() error, err error) {
 	if dir == "" {
 		dir = SpecDir
 	}
-	name, content := a.Name+".spec", []byte(a.Addr+"\n")
+	name, other, content := a.Name+".spec", a.Name+".json", []byte(a.Addr+"\n")
 	if a.TLS != nil {
-		name = a.Name + ".json"
+		name, other = other, name
 		content, err = json.MarshalIndent(struct {
 			Name, Addr string
 			TLSConfig  *ClientTLS
@@ -67,11 +69,26 @@ func Announce(a Announcement) (remove func() error, err error) {
 		}
 		content = append(content, '\n')
 	}
-	path := filepath.Join(dir, name)
-	if err := replaceFile(path, content); err != nil {
+	path, stale := filepath.Join(dir, name), filepath.Join(dir, other)
+	if err := replaceBoth(path, content, stale); err != nil {
 		return nil, fmt.Errorf("announce %q: %w", a.Name, err)
 	}
 	return func() error { return removeOwn(path, content) }, nil
+}
+
+// replaceBoth writes content to path and then removes stale. What is no file of ours is
+// found before anything is written, and left.
+func replaceBoth(path string, content []byte, stale string) error {
+	if fi, err := os.Lstat(stale); err == nil && fi.IsDir() {
+		return errdefs.Errorf(errdefs.ErrExists, "%q is a directory, and an engine would find it first or next", stale)
+	}
+	if err := replaceFile(path, content); err != nil {
+		return err
+	}
+	if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, removeOwn(path, content))
+	}
+	return nil
 }
 
 // checkName refuses names that would leave the directory they are joined to.

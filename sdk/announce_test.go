@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -91,6 +93,71 @@ func TestAnnouncementOfAnotherIsKept(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("what somebody changed has gone: %v", err)
 	}
+}
+
+// A plugin that was killed, and comes back with the other form of announcement, is found
+// where it is now: engines look for the .spec first.
+func TestAnnouncementInTheOtherForm(t *testing.T) {
+	plain := Announcement{Name: "p", Addr: "tcp://127.0.0.1:1"}
+	secret := Announcement{Name: "p", Addr: "https://127.0.0.1:2", TLS: &ClientTLS{CAFile: "/ca"}}
+	for _, tt := range []struct {
+		name          string
+		before, after Announcement
+		file          string
+	}{
+		{"spec, then json", plain, secret, "p.json"},
+		{"json, then spec", secret, plain, "p.spec"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			tt.before.Dir, tt.after.Dir = dir, dir
+			// Of other plugins, and in another directory, nothing is touched.
+			others := []string{"p", "pp.json", "pp.spec", "q.json", "q.spec"}
+			for _, name := range others[1:] {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte("tcp://h:1\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Mkdir(filepath.Join(dir, "p"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "p", "p.spec"), []byte("tcp://h:1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			first, err := Announce(tt.before) // killed, so it is not taken back
+			if err != nil {
+				t.Fatal(err)
+			}
+			second, err := Announce(tt.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			onlyHas(t, dir, slices.Sorted(slices.Values(append([]string{tt.file}, others...)))...)
+			onlyHas(t, filepath.Join(dir, "p"), "p.spec")
+			// One that had only been slow to stop takes nothing away.
+			if err := first(); err != nil {
+				t.Error(err)
+			}
+			onlyHas(t, dir, slices.Sorted(slices.Values(append([]string{tt.file}, others...)))...)
+			if err := second(); err != nil {
+				t.Error(err)
+			}
+			onlyHas(t, dir, others...)
+		})
+	}
+}
+
+// What cannot be taken away would be found in place of the new one, so that is not made.
+func TestAnnouncementThatCannotTakeTheOtherAway(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "p.spec"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Announce(Announcement{Name: "p", Addr: "https://h:1", TLS: &ClientTLS{}, Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "p.spec") {
+		t.Errorf("announced beside a p.spec that is a directory: %v", err)
+	}
+	onlyHas(t, dir, "p.spec")
 }
 
 func TestAnnouncementsThatAreRefused(t *testing.T) {

@@ -27,6 +27,7 @@ type TCPSocket struct {
 	// name for as long as it listens; Announce says where and with which files.
 	Name string
 	// Announce completes the announcement: Dir, Addr and TLS are used, the rest is known.
+	// Without Addr it is where the plugin listens, which must then be one address.
 	// With TLS, Announce.TLS is required: it is what lets an engine in.
 	Announce Announcement
 }
@@ -72,6 +73,9 @@ func ListenTCP(t TCPSocket) (net.Listener, error) {
 	a := t.Announce
 	a.Name = t.Name
 	if a.Addr == "" {
+		if tcp, ok := l.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+			return nil, errors.Join(everywhere(t), l.Close())
+		}
 		a.Addr = scheme + "://" + l.Addr().String()
 	}
 	remove, err := Announce(a)
@@ -79,6 +83,13 @@ func ListenTCP(t TCPSocket) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return &announced{Listener: l, remove: remove}, nil
+}
+
+// everywhere is the error for an address that says where to listen and not where to call:
+// of such a name no certificate can speak, and RFC 4291 section 2.5.2 has nobody send to it.
+func everywhere(t TCPSocket) error {
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "announce %q: listening on %q, which is every address, and an engine calls one", t.Name, t.Addr),
+		"listen on one address, or set Announce.Addr to the one that engines are to call")
 }
 
 // Loopback tells whether addr, "host:port", can be reached from this host alone. A

@@ -237,6 +237,42 @@ func TestAnnouncedListener(t *testing.T) {
 	onlyHas(t, dir)
 }
 
+// An address that stands for every address is one to listen on, not one to call.
+func TestUnspecifiedAddressIsNotAnnounced(t *testing.T) {
+	dir := t.TempDir()
+	a := newAuthority(t)
+	server, show := a.server(t), &ClientTLS{CAFile: a.file("ca.pem")}
+	for _, addr := range []string{":0", "0.0.0.0:0", "[::]:0", "[::ffff:0.0.0.0]:0"} {
+		for _, s := range []TCPSocket{
+			{Addr: addr, Name: "p", TLS: server, Announce: Announcement{TLS: show, Dir: dir}},
+			{Addr: addr, Name: "p", Insecure: true, Announce: Announcement{Dir: dir}},
+		} {
+			l, err := ListenTCP(s)
+			if err == nil {
+				_ = l.Close()
+			}
+			if !errors.Is(err, errdefs.ErrInvalid) || len(errdefs.Hints(err)) == 0 || !strings.Contains(err.Error(), addr) {
+				t.Errorf("%s: %v, hints %q", addr, err, errdefs.Hints(err))
+			}
+		}
+	}
+	onlyHas(t, dir)
+	// It may be listened on unannounced, or announced by another address.
+	for _, s := range []TCPSocket{
+		{Addr: ":0", TLS: server},
+		{Addr: ":0", Name: "p", TLS: server, Announce: Announcement{Addr: "https://plugin.example:8443", TLS: show, Dir: dir}},
+	} {
+		l, err := ListenTCP(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	onlyHas(t, dir)
+}
+
 // An engine over TCP hangs up like any other.
 func TestAnnouncementGoesWithTheServer(t *testing.T) {
 	dir := t.TempDir()

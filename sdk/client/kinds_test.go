@@ -164,7 +164,7 @@ func TestAnswersOfNetworks(t *testing.T) {
 		"/NetworkDriver.GetCapabilities": `{"Scope":"local","GwAllocChecker":true}`,
 		"/NetworkDriver.GwAllocCheck":    `{"SkipIPv6":true}`,
 		"/NetworkDriver.CreateEndpoint":  `{"Interface":{"Address":"","AddressIPv6":"fd00::2/64","MacAddress":"02:42:00:00:00:01"}}`,
-		"/NetworkDriver.Join": `{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth","DstName":"ignored"},"Gateway":"10.0.0.1","GatewayIPv6":"fe80::1",
+		"/NetworkDriver.Join": `{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth","DstName":"lan0"},"Gateway":"10.0.0.1","GatewayIPv6":"fe80::1",
 			"StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.2"},{"Destination":"10.2.0.0/16","RouteType":1}],"DisableGatewayService":true}`,
 		"/NetworkDriver.AllocateNetwork":             `{"Options":{"vni":"7"}}`,
 		"/NetworkDriver.EndpointOperInfo":            `{"Value":{"a":1}}`,
@@ -206,7 +206,7 @@ func TestAnswersOfNetworks(t *testing.T) {
 	same("endpoint", assigned, network.Assigned{IPv6: prefix("fd00::2/64"), MAC: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}}, err)
 	joined, err := n.Join(ctx, "n", "e", network.Sandbox{})
 	same("join", joined, network.Attachment{
-		Interface: "veth1", Prefix: "eth", Gateway: addr("10.0.0.1"), GatewayIPv6: addr("fe80::1"), NoGatewayBridge: true,
+		Interface: "veth1", Prefix: "eth", Name: "lan0", Gateway: addr("10.0.0.1"), GatewayIPv6: addr("fe80::1"), NoGatewayBridge: true,
 		Routes: []network.Route{{Destination: prefix("10.1.0.0/16"), NextHop: addr("10.0.0.2")}, {Destination: prefix("10.2.0.0/16")}},
 	}, err)
 	allocated, err := n.Allocate(ctx, network.Network{})

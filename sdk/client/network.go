@@ -147,7 +147,7 @@ func (n Network) Join(ctx context.Context, networkID, endpointID string, s netwo
 	}
 	a := network.Attachment{NoGatewayBridge: resp.DisableGatewayService}
 	if resp.InterfaceName != nil {
-		a.Interface, a.Prefix = resp.InterfaceName.SrcName, resp.InterfaceName.DstPrefix
+		a.Interface, a.Prefix, a.Name = resp.InterfaceName.SrcName, resp.InterfaceName.DstPrefix, resp.InterfaceName.DstName
 	}
 	if a.Gateway, err = toAddr(resp.Gateway); err == nil {
 		a.GatewayIPv6, err = toAddr(resp.GatewayIPv6)

@@ -179,7 +179,7 @@ func assignedToWire(a Assigned) *wire.EndpointInterface {
 func attachmentToWire(a Attachment) *wire.JoinResponse {
 	w := &wire.JoinResponse{DisableGatewayService: a.NoGatewayBridge}
 	if a.Interface != "" {
-		w.InterfaceName = &wire.InterfaceName{SrcName: a.Interface, DstPrefix: a.Prefix}
+		w.InterfaceName = &wire.InterfaceName{SrcName: a.Interface, DstPrefix: a.Prefix, DstName: a.Name}
 	}
 	if a.Gateway.IsValid() {
 		w.Gateway = a.Gateway.String()

@@ -268,6 +268,8 @@ func TestAttachment(t *testing.T) {
 		{"routes alone", Attachment{Routes: []Route{{Destination: net1.IPv4[0].Prefix}}}, "routes, but no interface"},
 		{"long name", Attachment{Interface: "sixteen-bytes-xx"}, `interface name "sixteen-bytes-xx"`},
 		{"space", Attachment{Interface: "veth1", Prefix: "e h"}, `interface name "e h"`},
+		{"space in the whole name", Attachment{Interface: "veth1", Name: "e h"}, `interface name "e h"`},
+		{"name alone", Attachment{Name: "lan0"}, "a name, but no interface"},
 		{"far gateway", Attachment{Interface: "veth1", Gateway: netip.MustParseAddr("192.168.0.1")}, "lies in no pool"},
 		{"own address", Attachment{Interface: "veth1", Gateway: ep1.IPv4.Addr()}, "own address"},
 		{"wrong family", Attachment{Interface: "veth1", GatewayIPv6: gw}, "10.0.0.1 is no IPv6 gateway"},
@@ -441,7 +443,7 @@ func post(t *testing.T, h *Handler, method, body string) (int, string) {
 
 func TestAnswersOnTheWire(t *testing.T) {
 	s := &script{attachment: Attachment{
-		Interface: "veth1", Gateway: netip.MustParseAddr("10.0.0.1"),
+		Interface: "veth1", Name: "lan0", Gateway: netip.MustParseAddr("10.0.0.1"),
 		Routes: []Route{{Destination: netip.MustParsePrefix("10.1.0.0/16"), NextHop: netip.MustParseAddr("10.0.0.9")}, {Destination: netip.MustParsePrefix("10.2.0.0/16")}},
 	}}
 	h := open(t, s, Options{})
@@ -470,7 +472,7 @@ func TestAnswersOnTheWire(t *testing.T) {
 		{h, wire.NetworkCreateEndpoint, `{"NetworkID":"n1","EndpointID":"e2","Interface":{"Address":"10.0.0.2/24","MacAddress":"02:42:11:22:33:44"}}`, 200, `{"Interface":null}`},
 		{
 			h, wire.NetworkJoin, `{"NetworkID":"n1","EndpointID":"e1","SandboxKey":"/x"}`, 200,
-			`{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth"},"Gateway":"10.0.0.1","StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"10.2.0.0/16","RouteType":1}]}`,
+			`{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth","DstName":"lan0"},"Gateway":"10.0.0.1","StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"10.2.0.0/16","RouteType":1}]}`,
 		},
 		{h, wire.NetworkJoin, `{"NetworkID":"n9","EndpointID":"e1","SandboxKey":"/x"}`, 500, `{"Err":"network n9: endpoint e1: this plugin does not know the network"}`},
 	} {

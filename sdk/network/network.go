@@ -175,6 +175,10 @@ type Attachment struct {
 	// Prefix is the beginning of its name in the sandbox, to which the engine appends a
 	// number; empty is "eth".
 	Prefix string
+	// Name is its whole name in the sandbox, for engines of another make: dockerd up to 29
+	// takes the field and goes by Prefix alone. There it is the user who gives a name, since
+	// 28, which is [EndpointOptions].InterfaceName.
+	Name string
 	// Gateway and GatewayIPv6 are where the default routes lead, zero for none. They
 	// must lie in a pool of the network; an IPv6 one may be link-local.
 	Gateway, GatewayIPv6 netip.Addr

@@ -92,13 +92,15 @@ func checkAttachment(n Network, ep Endpoint, a Attachment) (Attachment, error) {
 			return a, mistake("a gateway, but no interface to reach it")
 		case len(a.Routes) > 0:
 			return a, mistake("routes, but no interface to reach them")
+		case a.Name != "":
+			return a, mistake("a name, but no interface that could have it")
 		}
 		return a, nil
 	}
 	if a.Prefix == "" {
 		a.Prefix = "eth"
 	}
-	for _, name := range []string{a.Interface, a.Prefix} {
+	for _, name := range []string{a.Interface, a.Prefix, a.Name} {
 		if len(name) > maxInterfaceName || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\r\n\x00") {
 			return a, mistake("interface name %q: at most %d bytes without slash, colon and space", name, maxInterfaceName)
 		}

@@ -19,6 +19,7 @@ package authztest
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -77,11 +78,12 @@ func Run(t *testing.T, c Config) {
 	direct := map[string]func(*testing.T, *subject){
 		"Examples": examples, "Again": again, "UnknownRoute": unknownRoute, "UnknownMethod": unknownMethod, "EmptyRequest": emptyRequest,
 		"Concurrent": concurrent, "Canceled": canceled, "RequestUnchanged": unchanged, "Message": message, "EmptyResponse": emptyResponse,
+		"LongBody": longBody,
 	}
 	overWire := map[string]func(*testing.T, *subject){
 		"Activate": activate, "Allowed": wireAllowed, "Denied": wireDenied, "PathSpellings": pathSpellings, "KeySpellings": keySpellings,
 		"DuplicateKeys": duplicateKeys, "MissingBody": missingBody, "BodyAboveLimit": bodyAboveLimit, "ChunkedBody": chunkedBody,
-		"ContentType": contentType, "FormBody": formBody, "TrailingJSON": trailingJSON, "FourMiB": fourMiB,
+		"ContentType": contentType, "FormBody": formBody, "TrailingJSON": trailingJSON, "FourMiB": fourMiB, "FourMiBAndOne": fourMiBAndOne,
 		"EmptyCall": emptyCall, "WireConcurrent": wireConcurrent,
 	}
 	cases := suitetest.Suite[Config]{Name: "authztest", Direct: []suitetest.Cases[Config]{{}}, Wire: []suitetest.Cases[Config]{{}}}
@@ -141,6 +143,22 @@ func (s *subject) check(t *testing.T) {
 			t.Errorf("%s: allowed", e)
 		}
 	}
+}
+
+// longBody: what a body asks for is not past its end, wherever an authorizer stops reading.
+func longBody(t *testing.T, s *subject) {
+	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
+		for _, n := range []int{4 << 20, 4<<20 + 1} {
+			behind, inFront := padded(e.Body, n)
+			for where, body := range map[string]string{"behind it": behind, "in front of it": inFront} {
+				long := e
+				long.Body = body
+				if s.ask(t, long).Allowed() {
+					t.Errorf("%s, with padding to %d bytes %s: allowed", e, n, where)
+				}
+			}
+		}
+	})
 }
 
 func examples(t *testing.T, s *subject) { s.check(t) }

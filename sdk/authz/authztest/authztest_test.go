@@ -57,7 +57,7 @@ var broken = map[string]struct {
 }{
 	"AllowsAll": {
 		func(context.Context, *authz.Request) (authz.Decision, error) { return authz.Allow(), nil },
-		[]string{"direct/Examples", "direct/UnknownRoute", "direct/EmptyRequest", "wire/Denied", "wire/PathSpellings", "wire/KeySpellings", "wire/FourMiB"},
+		[]string{"direct/Examples", "direct/UnknownRoute", "direct/EmptyRequest", "wire/Denied", "wire/PathSpellings", "wire/KeySpellings", "wire/FourMiB", "direct/LongBody", "wire/FourMiBAndOne"},
 	},
 	"LooksAtText": {
 		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {
@@ -67,6 +67,15 @@ var broken = map[string]struct {
 			return noPrivilege(ctx, r)
 		},
 		[]string{"wire/KeySpellings"},
+	},
+	"StopsReading": {
+		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {
+			if r.Match("POST /containers/create") && len(r.Body) > 4<<20 {
+				return authz.Allow(), nil
+			}
+			return noPrivilege(ctx, r)
+		},
+		[]string{"direct/LongBody", "wire/FourMiBAndOne"},
 	},
 	"LooksAtURI": {
 		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {

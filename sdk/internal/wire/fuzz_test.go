@@ -17,7 +17,7 @@ func FuzzNetwork(f *testing.F) {
 	fuzz(f, "NetworkDriver.",
 		`{"NetworkID":"n","EndpointID":"e","Options":{"a":{"<":1 , "b":[]},"c":null},"IPv4Data":[{}],"Interface":null}`,
 		`{"Options":{"a":"b"},"SkipIPv4":true}`, `{"DiscoveryType":1,"DiscoveryData":{"Address":"a","Self":true}}`,
-		`{"InterfaceName":{},"StaticRoutes":[{"NextHop":"x"}],"Value":{"a":{"b":1}}}`)
+		`{"InterfaceName":{"DstName":"lan0"},"StaticRoutes":[{"NextHop":"x"}],"Value":{"a":{"b":1}}}`)
 }
 
 func FuzzIpam(f *testing.F) {

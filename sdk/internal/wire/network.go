@@ -150,11 +150,13 @@ type JoinRequest struct {
 }
 
 // InterfaceName says which interface the engine moves into the sandbox, and the name
-// there, to which it appends a number. The engine's type has a DstName as well, which
-// nothing reads.
+// there, to which it appends a number (moby libnetwork/drivers/remote/api/api.go,
+// InterfaceName). DstName is the whole name; dockerd up to 29 decodes it and looks at it
+// no further (libnetwork/drivers/remote/driver.go, Join).
 type InterfaceName struct {
 	SrcName   string
 	DstPrefix string
+	DstName   string `json:",omitempty"`
 }
 
 // The values of [StaticRoute.RouteType] (moby libnetwork/types).

@@ -62,8 +62,8 @@ func Run(t *testing.T, c Config) {
 	}
 	suitetest.Suite[Config]{
 		Name:   "networktest",
-		Direct: []cases{networkDirect(), endpointDirect(), optionalDirect()},
-		Wire:   []cases{lifeWire(), answerWire(), restartWire()},
+		Direct: []cases{networkDirect(), endpointDirect(), optionalDirect(), edgeDirect()},
+		Wire:   []cases{lifeWire(), answerWire(), restartWire(), edgeWire()},
 	}.Run(t, c, c.Deviates)
 }
 

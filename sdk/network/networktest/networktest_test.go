@@ -42,6 +42,9 @@ func TestStill(t *testing.T) {
 type busy struct{ still }
 
 func (busy) CreateEndpoint(_ context.Context, _ network.Network, ep network.Endpoint) (network.Assigned, error) {
+	if !ep.IPv4.IsValid() {
+		return network.Assigned{MAC: []byte{2, 0x42, 0, 0, 0, 1}}, nil
+	}
 	a := ep.IPv4.Addr().As4()
 	return network.Assigned{IPv4: ep.IPv4, MAC: append([]byte{2, 0x42}, a[:]...)}, nil
 }

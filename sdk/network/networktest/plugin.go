@@ -102,7 +102,7 @@ func createRequest(n network.Network) wire.CreateNetworkRequest {
 func pools(all []network.Pool) []wire.IPAMData {
 	data := []wire.IPAMData{}
 	for _, p := range all {
-		data = append(data, wire.IPAMData{AddressSpace: p.AddressSpace, Gateway: p.Gateway.String(), Pool: p.Prefix.String()})
+		data = append(data, wire.IPAMData{AddressSpace: p.AddressSpace, Gateway: text(p.Gateway), Pool: p.Prefix.String()})
 	}
 	return data
 }

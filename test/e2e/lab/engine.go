@@ -137,13 +137,20 @@ func (h *Host) Wait(p *Process, d time.Duration, what string, ok func() error) {
 
 // Mounts returns the mountpoints in the host's mount table that begin with prefix.
 func (h *Host) Mounts(prefix string) []string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.pid))
+	h.t.Helper()
+	points, err := h.LookMounts(prefix)
 	must(h.t, err)
+	return points
+}
+
+// LookMounts is Mounts for a goroutine that may not end the test.
+func (h *Host) LookMounts(prefix string) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.pid))
 	var points []string
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], prefix) {
 			points = append(points, f[4])
 		}
 	}
-	return points
+	return points, err
 }

@@ -1,5 +1,6 @@
 // Command plugin is a volume plugin on a TCP address or a unix socket of the test's
-// choice, for the tests of discovery: what an engine sees of each way to announce it.
+// choice: for the tests of discovery, what an engine sees of each way to announce it, and
+// for the tests that kill, a plugin by somebody else whose driver mounts.
 package main
 
 import (
@@ -8,11 +9,13 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -69,15 +72,36 @@ func run() error {
 	server := flag.String("tls", "", "ca,cert,key of the server")
 	caller := flag.String("client-tls", "", "ca,cert,key for the engine")
 	root := flag.String("root", "", "directory of the volumes")
+	mounts := flag.String("mounts", "", "directory in which volumes are mounted and counted; they are not mounted without")
+	slow := flag.Duration("slow", 0, "the longest that mounting may take before and after the mount itself")
+	status := flag.String("status", "", "path of a unix socket that tells of the volumes as JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := os.MkdirAll(*root, 0o755); err != nil { //nolint:gosec // for containers
 		return err
 	}
-	h, err := volume.NewHandler(ctx, directories(*root), volume.Options{})
+	var d volume.Driver = directories(*root)
+	var o volume.Options
+	if *mounts != "" {
+		d = bound{directories(*root), *slow}
+		o = volume.Options{
+			Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			MountRoot: filepath.Join(*mounts, "mounts"), Ledger: filepath.Join(*mounts, "ledger"),
+			MountGrace: 2 * time.Second, Refresh: time.Second,
+		}
+	}
+	h, err := volume.NewHandler(ctx, d, o)
 	if err != nil {
 		return err
+	}
+	if err := nothingLeft(ctx, h, o.MountRoot); err != nil {
+		return err
+	}
+	if *status != "" {
+		if err := tell(ctx, *status, h); err != nil {
+			return err
+		}
 	}
 	if *unix != "" {
 		l, err := sdk.ListenUnix(sdk.UnixSocket{Path: *unix})
