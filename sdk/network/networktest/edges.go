@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -54,7 +55,7 @@ func unaddressed(n network.Network) network.Network {
 // drivers, and since engine 28 by what [network.GatewaySkipper] says.
 func gatewayless(n network.Network) network.Network {
 	for _, pools := range []*[]network.Pool{&n.IPv4, &n.IPv6} {
-		*pools = append([]network.Pool(nil), *pools...)
+		*pools = slices.Clone(*pools)
 		for i := range *pools {
 			(*pools)[i].Gateway = netip.Prefix{}
 		}
@@ -70,7 +71,7 @@ func usable(t *testing.T, n network.Network, ep network.Endpoint, a network.Atta
 	}
 	for _, gw := range []netip.Addr{a.Gateway, a.GatewayIPv6} {
 		inside := false
-		for _, p := range append(append([]network.Pool(nil), n.IPv4...), n.IPv6...) {
+		for _, p := range slices.Concat(n.IPv4, n.IPv6) {
 			inside = inside || p.Prefix.Contains(gw)
 		}
 		if gw.IsValid() && (gw.IsUnspecified() || gw == ep.IPv4.Addr() || gw == ep.IPv6.Addr() || !inside && !gw.IsLinkLocalUnicast()) {
