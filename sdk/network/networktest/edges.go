@@ -122,7 +122,7 @@ func networkWithoutGateway(t *testing.T, c Config) {
 }
 
 // gatewayRemoved: an endpoint that is its container's way out no longer is still on its
-// network, and other endpoints are what they were (moby issue 51534).
+// network, and other endpoints are what they were.
 func gatewayRemoved(t *testing.T, c Config) {
 	d, n, a := connected(t, c)
 	made, err := d.CreateEndpoint(t.Context(), n, c.endpoint(2))
@@ -214,8 +214,8 @@ func wireNetworkWithoutGateway(t *testing.T, c Config) {
 	p.empty()
 }
 
-// wireGatewayRemoved: the way out of one container goes, in every order that an engine of
-// 29.0 may be left in (moby issue 51534), and that of another stays.
+// wireGatewayRemoved: the way out of one container goes, in the orders that an engine leaves
+// behind when it dies half way, as those of 29.0 did; that of another container stays.
 func wireGatewayRemoved(t *testing.T, c Config) {
 	p, n, a, b := startPlugin(t, c), c.network(1), c.endpoint(1), c.endpoint(2)
 	p.create(n)
