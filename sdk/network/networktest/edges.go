@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -54,7 +55,7 @@ func unaddressed(n network.Network) network.Network {
 // drivers, and since engine 28 by what [network.GatewaySkipper] says.
 func gatewayless(n network.Network) network.Network {
 	for _, pools := range []*[]network.Pool{&n.IPv4, &n.IPv6} {
-		*pools = append([]network.Pool(nil), *pools...)
+		*pools = slices.Clone(*pools)
 		for i := range *pools {
 			(*pools)[i].Gateway = netip.Prefix{}
 		}
@@ -70,7 +71,7 @@ func usable(t *testing.T, n network.Network, ep network.Endpoint, a network.Atta
 	}
 	for _, gw := range []netip.Addr{a.Gateway, a.GatewayIPv6} {
 		inside := false
-		for _, p := range append(append([]network.Pool(nil), n.IPv4...), n.IPv6...) {
+		for _, p := range slices.Concat(n.IPv4, n.IPv6) {
 			inside = inside || p.Prefix.Contains(gw)
 		}
 		if gw.IsValid() && (gw.IsUnspecified() || gw == ep.IPv4.Addr() || gw == ep.IPv6.Addr() || !inside && !gw.IsLinkLocalUnicast()) {
@@ -121,7 +122,7 @@ func networkWithoutGateway(t *testing.T, c Config) {
 }
 
 // gatewayRemoved: an endpoint that is its container's way out no longer is still on its
-// network, and other endpoints are what they were (moby issue 51534).
+// network, and other endpoints are what they were.
 func gatewayRemoved(t *testing.T, c Config) {
 	d, n, a := connected(t, c)
 	made, err := d.CreateEndpoint(t.Context(), n, c.endpoint(2))
@@ -213,8 +214,8 @@ func wireNetworkWithoutGateway(t *testing.T, c Config) {
 	p.empty()
 }
 
-// wireGatewayRemoved: the way out of one container goes, in every order that an engine of
-// 29.0 may be left in (moby issue 51534), and that of another stays.
+// wireGatewayRemoved: the way out of one container goes, in the orders that an engine leaves
+// behind when it dies half way, as those of 29.0 did; that of another container stays.
 func wireGatewayRemoved(t *testing.T, c Config) {
 	p, n, a, b := startPlugin(t, c), c.network(1), c.endpoint(1), c.endpoint(2)
 	p.create(n)
