@@ -67,10 +67,8 @@ func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
 		}
 		return "", err
 	}
-	bounded.After(ctx, func() {
-		h.log.LogAttrs(ctx, slog.LevelInfo, "volume mounted", slog.String("volume", name), slog.String("mount_id", id),
-			slog.String("path", mountpoint))
-	})
+	h.log.LogAttrs(ctx, slog.LevelDebug, "volume mounted", slog.String("volume", name), slog.String("mount_id", id),
+		slog.String("path", mountpoint))
 	return mountpoint, nil
 }
 
@@ -170,9 +168,7 @@ func (h *Handler) unmount(ctx context.Context, name, mountpoint string) error {
 	if err := h.mounts.settle(&mounted{record: record{Volume: name}}); err != nil {
 		return err
 	}
-	bounded.After(ctx, func() {
-		h.log.LogAttrs(ctx, slog.LevelInfo, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))
-	})
+	h.log.LogAttrs(ctx, slog.LevelDebug, "volume unmounted", slog.String("volume", name), slog.String("path", mountpoint))
 	return nil
 }
 

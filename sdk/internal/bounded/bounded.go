@@ -151,7 +151,7 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 	left := limit - time.Since(start)
 	work, cancel := within(context.WithoutCancel(caller), left, limit)
 	j := &job[T]{verb: v, runner: r, caller: caller, work: work}
-	if late := callerOf(caller).take(); late != nil {
+	if late := lateOf(caller); late != nil {
 		defer unlock()
 		defer cancel()
 		return j.here(left+Settle, late)

@@ -191,28 +191,23 @@ func TestNoLateAnswer(t *testing.T) {
 	})
 }
 
-func TestAfter(t *testing.T) {
-	r := newRunner()
-	var order []string
-	verb := Verb[int]{Do: func(ctx context.Context) (int, error) {
-		After(ctx, func() { order = append(order, "after") })
-		order = append(order, "verb")
-		return 1, nil
-	}}
-	run := func(ctx context.Context) {
-		t.Helper()
-		if _, err := Run(ctx, r, "a", verb); err != nil {
-			t.Fatal(err)
+// TestAfterTheAnswer: something that outlived a call, such as a timer that has its context,
+// does not run in its goroutine and does not answer it.
+func TestAfterTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		c := NewCaller(func(err error) { t.Errorf("answered %v", err) })
+		c.Answered()
+		start := time.Now()
+		_, err := Run(c.With(t.Context()), r, "a", Verb[int]{Name: "join", Do: func(context.Context) (int, error) {
+			time.Sleep(time.Hour)
+			return 1, nil
+		}})
+		if took := time.Since(start); took != 46*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Run = %v after %v", err, took)
 		}
-	}
-	c := NewCaller(func(err error) { t.Errorf("answered %v", err) })
-	ctx := c.With(t.Context())
-	run(ctx)
-	c.Answered(func() { order = append(order, "answer") })
-	run(ctx) // by something that outlived the call
-	run(t.Context())
-	if got, want := strings.Join(order, " "), "verb answer after after verb after verb"; got != want {
-		t.Errorf("%s; want %s", got, want)
-	}
-	NewCaller(nil).Answered(func() { t.Error("sent before its time: nothing is to be done after it") })
+		if err := r.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -83,9 +83,9 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 			h.finish(r.Context(), m.Name, name, start, err)
 			w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
 			Fail(w, status, err, m.ErrorBody(errdefs.OneLine(err.Error())))
-			flush(w)
+			_ = http.NewResponseController(w).Flush() // where that cannot be, the server does it later
 		})
-		defer caller.Answered(func() { flush(w) })
+		defer caller.Answered()
 		if err == nil {
 			if object != nil {
 				name = object(req)
@@ -239,6 +239,3 @@ func send(w http.ResponseWriter, status int, body []byte) error {
 	_, err := w.Write(body)
 	return err
 }
-
-// flush sends what was written of an answer. Where it cannot, the server does so later.
-func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
