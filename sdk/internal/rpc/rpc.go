@@ -180,8 +180,12 @@ func read(w http.ResponseWriter, r *http.Request, m Method, req any) (int, error
 	return 0, nil
 }
 
+// usualBody is the size in bytes up to which there is room for a body before it has come. More
+// is made as it comes: a caller may announce much and send nothing.
+const usualBody = 64 << 10
+
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if r.ContentLength > 0 {
+	if 0 < r.ContentLength && r.ContentLength <= usualBody {
 		body := make([]byte, r.ContentLength)
 		_, err := io.ReadFull(r.Body, body)
 		return body, err
