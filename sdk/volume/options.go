@@ -38,6 +38,10 @@ type Options struct {
 	// the counts in memory, which is for tests.
 	Ledger string
 
+	// Trash has Remove bring a volume into the trash of a driver that is a [Trasher]. Nothing
+	// leaves the trash but by Restore and Purge.
+	Trash bool
+
 	// Linger is how long a volume stays mounted after its last unmount, in case it is
 	// mounted again: "docker run" mounts twice. 0 unmounts at once.
 	Linger time.Duration
