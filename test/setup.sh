@@ -30,6 +30,8 @@ if [ "${1:-}" != docker ]; then
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
+	need btrfs-progs mkfs.btrfs btrfs
+	need sqlite3 sqlite3
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

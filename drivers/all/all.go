@@ -3,6 +3,7 @@
 package all
 
 import (
+	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -11,6 +12,7 @@ import (
 // Volumes returns the drivers of volumes, by name.
 func Volumes() []catalog.Volume {
 	return []catalog.Volume{
+		btrfs.Driver(),
 		dir.Driver(),
 		mem.Driver(),
 	}

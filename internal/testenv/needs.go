@@ -29,6 +29,11 @@ var (
 	Netns = Need{"netns", sync.OnceValue(netns)}
 	// Systemd is a machine that systemd started.
 	Systemd = Need{"systemd", systemd}
+	// Btrfs is a kernel that can mount a btrfs from an image, and the program that makes
+	// one.
+	Btrfs = Need{"btrfs", sync.OnceValue(btrfs)}
+	// SQLite is the command sqlite3.
+	SQLite = Need{"sqlite", programs("sqlite3", "sqlite3")}
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
@@ -36,7 +41,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox}
 }
 
 func root() error {
@@ -59,6 +64,24 @@ func systemd() error {
 		return errors.New("systemd did not start this machine")
 	}
 	return programs("systemd", "systemctl")()
+}
+
+func btrfs() error {
+	if err := root(); err != nil {
+		return err
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	// A kernel that has it as a module knows it when it is first used.
+	if !strings.Contains(string(known), "btrfs\n") && probe("modprobe", "btrfs") != nil {
+		return errors.New("this kernel has no btrfs")
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		return errors.New("this machine has no loop devices")
+	}
+	return programs("btrfs-progs", "mkfs.btrfs", "btrfs")()
 }
 
 // BusyboxPath returns the path of a static busybox, or says what to install.
