@@ -121,9 +121,11 @@ func (mountpoints) absolute(mountpoint string) error {
 }
 
 // check says what is wrong with a mountpoint that is in use: nothing mounted there any
-// more, or a file system that does not answer. gone tells that it is the former. Of a
-// mountpoint of ours the mount table says whether it is a mount; of a driver's own it
-// need not be one, and has to be the directory that it was, as far as that is known.
+// more, or a file system that does not answer. gone tells that it is the former, or that
+// the program that served it has ended (fuse(4), ENOTCONN), so that the driver has to be
+// asked again: no waiting brings it back. Of a mountpoint of ours the mount table says
+// whether it is a mount; of a driver's own it need not be one, and has to be the directory
+// that it was, as far as that is known.
 func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (gone bool, err error) {
 	if err := m.absolute(mountpoint); err != nil {
 		return false, err
@@ -147,7 +149,8 @@ func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (g
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return errors.Is(err, fs.ErrNotExist), errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
+		gone = errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTCONN)
+		return gone, errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
 	}
 	if !m.ours(mountpoint) && was != (place{}) && l.place != was {
 		return true, errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: another directory is there than was mounted", mountpoint)
