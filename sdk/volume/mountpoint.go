@@ -158,7 +158,24 @@ func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (g
 	return false, nil
 }
 
-// looks are the calls of stat(2) that are under way, one for each mountpoint: on a file
+// answers asks a file system for its size. Unlike stat(2), which kernel and FUSE programs
+// answer out of their memory for a while, that has to be asked of whoever has the data.
+func answers(mountpoint string) error {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(mountpoint, &st)
+	for errors.Is(err, syscall.EINTR) {
+		err = syscall.Statfs(mountpoint, &st)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, fs.ErrPermission):
+		return nil // that, too, is an answer
+	case err != nil:
+		return &fs.PathError{Op: "statfs", Path: mountpoint, Err: err}
+	}
+	return nil
+}
+
+// looks are the calls of stat(2) and statfs(2) that are under way, one for each mountpoint: on a file
 // system that answers no more each holds a thread for ever.
 type looks struct {
 	mu      sync.Mutex
@@ -188,6 +205,7 @@ func (x *looks) at(mountpoint string) *look {
 		}
 		if err == nil {
 			l.place = placeOf(fi)
+			err = answers(mountpoint)
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()
