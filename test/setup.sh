@@ -30,6 +30,9 @@ if [ "${1:-}" != docker ]; then
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
+	need sshfs sshfs
+	need openssh-client ssh ssh-keygen
+	need openssh-server sshd
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

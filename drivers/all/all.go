@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
 
@@ -13,5 +14,6 @@ func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		dir.Driver(),
 		mem.Driver(),
+		sshfs.Driver(),
 	}
 }
