@@ -32,9 +32,9 @@ type Health struct {
 }
 
 // NewMonitor starts a Monitor, which find tells what is mounted where, by volume; it is
-// asked before each round. Close it.
-func NewMonitor(looks *Looks, every time.Duration, log *slog.Logger, find func() (map[string]string, error)) *Monitor {
-	ctx, stop := context.WithCancel(context.Background())
+// asked before each round. The Monitor outlives ctx. Close it.
+func NewMonitor(ctx context.Context, looks *Looks, every time.Duration, log *slog.Logger, find func() (map[string]string, error)) *Monitor {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m := &Monitor{looks: looks, find: find, log: log, stop: stop, ended: make(chan struct{})}
 	go func() {
 		defer close(m.ended)

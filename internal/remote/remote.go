@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -92,18 +93,19 @@ func (c Command) Run(ctx context.Context) (told string, err error) {
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("%s: %w", c.Name, err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	ended := make(chan struct{})
+	var waited error
+	go func() { waited = cmd.Wait(); close(ended) }()
 	select {
-	case err = <-done:
+	case <-ended:
+		err = waited
 	case <-ctx.Done():
 		select {
-		case <-done:
+		case <-ended:
 		case <-time.After(2 * killTime):
 		}
-		err = context.Cause(ctx)
 	}
-	if err != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	text, _ := io.ReadAll(io.NewSectionReader(stderr, 0, maxTold))
@@ -126,8 +128,8 @@ func environment() []string {
 // that has nothing better.
 func LastLine(told string) string {
 	lines := strings.FieldsFunc(told, func(r rune) bool { return r == '\n' || r == '\r' })
-	for i := len(lines) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(lines[i]); line != "" {
+	for _, line := range slices.Backward(lines) {
+		if line = strings.TrimSpace(line); line != "" {
 			return line
 		}
 	}

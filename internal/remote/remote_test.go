@@ -238,7 +238,7 @@ func TestMonitor(t *testing.T) {
 	var log strings.Builder
 	var mu sync.Mutex
 	mounts := map[string]string{"good": good, "bad": bad}
-	m := remote.NewMonitor(new(remote.Looks), time.Hour, slog.New(slog.NewTextHandler(&log, nil)), func() (map[string]string, error) {
+	m := remote.NewMonitor(t.Context(), new(remote.Looks), time.Hour, slog.New(slog.NewTextHandler(&log, nil)), func() (map[string]string, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		return mounts, nil

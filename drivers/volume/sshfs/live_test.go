@@ -53,7 +53,7 @@ func startLive(t *testing.T) *live {
 	}
 	l.handler = h
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()
 		if err := h.Close(ctx); err != nil {
 			t.Error(err)
@@ -86,7 +86,7 @@ type container struct {
 
 func enter(t *testing.T, mountpoint string) *container {
 	t.Helper()
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh") //nolint:noctx // ended by its input
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -141,7 +142,7 @@ func (d *driver) command(f facts) (remote.Command, error) {
 	}
 	// No file of options of some user's has a say; -v is for the errors of ssh, which sshfs
 	// hides otherwise.
-	cmd := remote.Command{Name: "sshfs", Args: []string{"-v", "-F", "none", "-p", fmt.Sprint(f.Port)}, Stdin: password, Limit: mountLimit}
+	cmd := remote.Command{Name: "sshfs", Args: []string{"-v", "-F", "none", "-p", strconv.FormatInt(f.Port, 10)}, Stdin: password, Limit: mountLimit}
 	for _, key := range slices.Sorted(maps.Keys(opts)) {
 		if k := known[key]; k == flag && opts[key] == "false" {
 			continue

@@ -2,7 +2,6 @@ package sshfs
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,7 +69,7 @@ func (s *server) start() {
 	s.t.Helper()
 	script := `mount --bind passwd /etc/passwd && mount --bind shadow /etc/shadow && mount -t tmpfs none /run &&
 		mkdir /run/sshd && exec /usr/sbin/sshd -D -E log -f config`
-	s.cmd = exec.Command("unshare", "--mount", "sh", "-c", script) //nolint:noctx // lives as long as the test wants
+	s.cmd = exec.Command("unshare", "--mount", "sh", "-c", script)
 	s.cmd.Dir = s.dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	var out bytes.Buffer
@@ -80,7 +79,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	waitFor(s.t, "sshd listens", func() bool {
-		c, err := net.Dial("tcp", s.address()) //nolint:noctx // loopback
+		c, err := net.Dial("tcp", s.address())
 		if err != nil {
 			return false
 		}
@@ -101,8 +100,16 @@ func (s *server) kill() {
 	s.cmd = nil
 }
 
-// signal sends a signal to the server and all its sessions.
+// signal sends a signal to the server and all its sessions. The server itself is stopped
+// first, or it would begin sessions that are not on the list.
 func (s *server) signal(sig syscall.Signal) {
+	if sig != syscall.SIGCONT {
+		_ = syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP)
+		waitFor(s.t, "sshd stands still", func() bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+			return err != nil || strings.Contains(string(b), ") T ")
+		})
+	}
 	for _, pid := range descendants(s.cmd.Process.Pid) {
 		_ = syscall.Kill(pid, sig)
 	}
@@ -248,7 +255,7 @@ func serving(t testing.TB, target string) int {
 
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ type driver struct {
 	log        *slog.Logger
 }
 
-func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
+func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
 	d := &driver{
 		dir: filepath.Join(env.StateDir, "sshfs", env.PoolName), run: filepath.Join(env.RunDir, "sshfs", env.PoolName),
 		config: c, log: env.Log(),
@@ -75,7 +75,7 @@ func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
 	}
 	d.root = root
 	d.sweep()
-	d.monitor = remote.NewMonitor(&d.looks, lookEvery, d.log, d.mounted)
+	d.monitor = remote.NewMonitor(ctx, &d.looks, lookEvery, d.log, d.mounted)
 	return d, nil
 }
 

@@ -295,7 +295,6 @@ func TestCrashes(t *testing.T) {
 // TestMountTellsTheTruth: each way in which a server can refuse is one line with a class,
 // within seconds, and leaves nothing behind.
 func TestMountTellsTheTruth(t *testing.T) {
-	t.Parallel()
 	s := startServer(t)
 	d := s.pool(t, t.TempDir(), nil)
 	other := strings.Join(strings.Fields(s.read(s.file("other.pub")))[:2], " ")
