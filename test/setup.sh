@@ -32,6 +32,9 @@ if [ "${1:-}" != docker ]; then
 	need util-linux unshare nsenter
 	need btrfs-progs mkfs.btrfs btrfs
 	need sqlite3 sqlite3
+	need sshfs sshfs
+	need openssh-client ssh ssh-keygen
+	need openssh-server sshd
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

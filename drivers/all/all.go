@@ -6,6 +6,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
 
@@ -15,5 +16,6 @@ func Volumes() []catalog.Volume {
 		btrfs.Driver(),
 		dir.Driver(),
 		mem.Driver(),
+		sshfs.Driver(),
 	}
 }

@@ -37,11 +37,14 @@ var (
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
+	// Sshfs is the command sshfs with what it stands on, and a server to try it on, which
+	// a test starts for itself.
+	Sshfs = Need{"sshfs", sync.OnceValue(sshfs)}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs}
 }
 
 func root() error {
@@ -56,6 +59,22 @@ func netns() error {
 		return err
 	}
 	return probe("unshare", "--net", "--mount", "ip", "link", "set", "lo", "up")
+}
+
+// sshfs looks in /usr/sbin for the server, whatever is in PATH: it must be started by an
+// absolute path.
+func sshfs() error {
+	if err := programs("sshfs and openssh-client", "sshfs", "ssh", "ssh-keygen")(); err != nil {
+		return err
+	}
+	if err := programs("openssh-server", "/usr/sbin/sshd")(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // systemd looks where sd_booted(3) does.
