@@ -18,23 +18,35 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/remora-plugins/remora/drivers/all"
+	"github.com/remora-plugins/remora/internal/cli"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/daemon"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(){"remora": main, "answer": answer}
+	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer}
 	if _, err := exec.LookPath("curl"); err != nil || filepath.Base(os.Args[0]) == "curl" {
 		programs["curl"] = curl
 	}
 	testscript.Main(m, programs)
 }
 
+// ableMain is the program with one driver more.
+func ableMain() {
+	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
+		Drivers: append(all.Volumes(), ableDriver()), RunDaemon: daemon.Run,
+	}))
+}
+
 // TestScripts runs testdata/*.txtar. Each script has a configuration, a run directory
 // and so on of its own, which the environment names. Beside the commands of testscript
 // there are:
 //
+//	remora-able ARG...       the program with the driver "able" too
 //	ready [SOCKET]           waits until the daemon answers
 //	status N COMMAND...      wants COMMAND to exit with N
 //	normal FILE              writes to FILE what was printed, times and the like made equal
@@ -138,6 +150,11 @@ var equal = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\d+ seconds ago`), "N seconds ago"},
 	{regexp.MustCompile(`"PID": \d+`), `"PID": 1`},
+	{regexp.MustCompile(`(\s)(\?|\d[\d.]*[kmgtp]? \(N seconds ago\))(\s)`), "${1}USED$3"}, // counted already, or not yet
+	{regexp.MustCompile(`"Unknown": \[\s*"Used"\s*\]`), `"Used": 0,` + "\n    " + `"UsedAt": "TIME"`},
+	{regexp.MustCompile(`"Used": \d+`), `"Used": 0`},
+	{regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`), "TRASH-ID"},
+	{regexp.MustCompile(`in \d+ (days|hours)`), "in N days"},
 	{regexp.MustCompile(`process \d+`), "process 1"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`(\S)   +(\S)`), "$1   $2"}, // columns of a table

@@ -62,14 +62,18 @@ func ago(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	d := time.Since(t)
+	return long(time.Since(t)) + " ago"
+}
+
+// long says how long something takes, as Docker does.
+func long(d time.Duration) string {
 	for _, unit := range []struct {
 		name string
 		d    time.Duration
 	}{{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}} {
 		if n := int(d / unit.d); n >= 2 {
-			return fmt.Sprintf("%d %s ago", n, unit.name)
+			return fmt.Sprintf("%d %s", n, unit.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds ago", max(0, int(d/time.Second)))
+	return fmt.Sprintf("%d seconds", max(0, int(d/time.Second)))
 }
