@@ -27,7 +27,7 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer}
+	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer, "engine": engine}
 	if _, err := exec.LookPath("curl"); err != nil || filepath.Base(os.Args[0]) == "curl" {
 		programs["curl"] = curl
 	}
@@ -50,8 +50,10 @@ func ableMain() {
 //	ready [SOCKET]           waits until the daemon answers
 //	status N COMMAND...      wants COMMAND to exit with N
 //	normal FILE              writes to FILE what was printed, times and the like made equal
+//	listening SOCKET         waits until somebody listens
 //	socket PATH              puts a socket on which nobody listens
 //	answer SOCKET STATUS BODY    a daemon that answers all calls so
+//	engine SOCKET CONTAINERS VOLUMES    an engine that answers with what is in the two files
 func TestScripts(t *testing.T) {
 	root, err := os.MkdirTemp("", "rmr") // a short path, for the sake of sun_path
 	if err != nil {
@@ -74,6 +76,8 @@ func TestScripts(t *testing.T) {
 			"status": status,
 			"normal": normal,
 			"socket": socket,
+
+			"listening": listening,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -125,6 +129,22 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 		case <-ctx.Done():
 			ts.Fatalf("the daemon does not answer: %q, %v", text, err)
 		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func listening(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listening SOCKET")
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("unix", ts.MkAbs(args[0]))
+		if err == nil {
+			ts.Check(c.Close())
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("nobody listens: %v", err)
 		}
 	}
 }
@@ -203,4 +223,17 @@ func answer() {
 		w.WriteHeader(code)
 		_, _ = w.Write([]byte(body))
 	})))
+}
+
+// engine is an engine that knows the containers and volumes that files say it has.
+func engine() {
+	l, err := net.Listen("unix", os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	for path, file := range map[string]string{"GET /containers/json": os.Args[2], "GET /volumes": os.Args[3]} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
+	}
+	panic(http.Serve(l, mux))
 }

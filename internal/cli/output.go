@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -47,8 +48,10 @@ func (a *app) printJSON(v any) error {
 }
 
 // table prints rows under a head, in columns.
-func (a *app) table(head []string, rows [][]string) error {
-	w := tabwriter.NewWriter(a.Stdout, 0, 0, 3, ' ', 0)
+func (a *app) table(head []string, rows [][]string) error { return tableTo(a.Stdout, head, rows) }
+
+func tableTo(out io.Writer, head []string, rows [][]string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	for _, row := range append([][]string{head}, rows...) {
 		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t ")); err != nil {
 			return err

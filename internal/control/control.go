@@ -184,6 +184,8 @@ type Pool struct {
 	Volumes   int  `json:"Volumes"`
 	Mounted   int  `json:"Mounted"`
 	Reachable bool `json:"Reachable"`
+	// Trash says that volumes which are removed can be brought back.
+	Trash bool `json:"Trash,omitempty"`
 	// Error says why the pool is not reachable, or what else is wrong with it.
 	Error string `json:"Error,omitempty"`
 }

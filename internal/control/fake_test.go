@@ -164,7 +164,7 @@ func full() *service {
 			Version: "v1.2.3", PID: 42, Started: at, ConfigFile: "/etc/remora/remora.toml", ConfigError: "line 3: no",
 			PluginDir: "/run/docker/plugins", RunDir: "/run/remora", StateDir: "/var/lib/remora",
 			Pools: []control.Pool{
-				{Name: "fast", Driver: "dir", Socket: "/run/docker/plugins/fast.sock", Volumes: 2, Mounted: 1, Reachable: true},
+				{Name: "fast", Driver: "dir", Socket: "/run/docker/plugins/fast.sock", Volumes: 2, Mounted: 1, Reachable: true, Trash: true},
 				{Name: "far", Driver: "mem", Socket: "/run/docker/plugins/far.sock", Error: "server does not answer"},
 			},
 		},

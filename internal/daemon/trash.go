@@ -16,11 +16,16 @@ import (
 // emptyTrash empties the pool's trash for as long as the pool lives. Where the configuration
 // wants no trash, what is in it from before is left to people.
 func (p *pool) emptyTrash(log *slog.Logger) {
-	if p.conf.TrashKeep == 0 || !volume.Can[volume.Trasher](p.handler) {
+	if !p.keepsTrash() {
 		return
 	}
 	purger := &trash.Purger{Store: p.handler, Keep: p.conf.TrashKeep, MinFree: p.conf.TrashMinFree, Log: log.With(slog.String("pool", p.conf.Name))}
 	p.calls.Go(func() { purger.Run(p.ctx) })
+}
+
+// keepsTrash tells whether what is removed can be brought back.
+func (p *pool) keepsTrash() bool {
+	return p.conf.TrashKeep > 0 && volume.Can[volume.Trasher](p.handler)
 }
 
 // Trash implements [control.Storage].

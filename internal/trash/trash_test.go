@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // store is a trash of which each volume takes 10 bytes of 100.
 type store struct {
+	mu     sync.Mutex
 	all    []volume.Trashed
 	other  int64 // bytes that something else takes
 	late   bool  // purging frees nothing yet
@@ -24,14 +26,27 @@ type store struct {
 }
 
 func (s *store) put(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.all = append(s.all, volume.Trashed{ID: "id-" + name, Name: name, RemovedAt: time.Now()})
 }
 
+// set changes s while a purger runs.
+func (s *store) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 func (s *store) Trashed(context.Context) ([]volume.Trashed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return slices.Clone(s.all), s.errs[""]
 }
 
 func (s *store) Purge(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.errs[id]; err != nil {
 		return err
 	}
@@ -44,6 +59,8 @@ func (s *store) Purge(_ context.Context, id string) error {
 }
 
 func (s *store) Space(context.Context) (volume.Space, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return volume.Space{Free: 100 - s.other - 10*int64(len(s.all)), Total: 100}, s.space
 }
 
@@ -55,7 +72,7 @@ func run(t *testing.T, s *store, keep time.Duration, minFree float64, f func()) 
 		done := make(chan struct{})
 		p := &Purger{Store: s, Keep: keep, MinFree: minFree, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 		go func() { p.Run(ctx); close(done) }()
-		synctest.Wait()
+		time.Sleep(spaceEvery / 2) // so that nothing happens at the time of a tick
 		f()
 		stop()
 		<-done
@@ -65,6 +82,8 @@ func run(t *testing.T, s *store, keep time.Duration, minFree float64, f func()) 
 func (s *store) want(t *testing.T, ids ...string) {
 	t.Helper()
 	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !slices.Equal(s.purged, ids) {
 		t.Errorf("after %s purged are %q, want %q", time.Since(s.start()), s.purged, ids)
 	}
@@ -118,7 +137,7 @@ func TestSpace(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 		}
 		s.want(t)
-		s.other = 60 // 10 are free, and 25 have to be
+		s.set(func() { s.other = 60 }) // 10 are free, and 25 have to be
 		time.Sleep(time.Minute)
 		s.want(t, "id-a", "id-b")
 		time.Sleep(time.Hour)
@@ -134,10 +153,10 @@ func TestSpaceLate(t *testing.T) {
 			s.put(name)
 		}
 		time.Sleep(2 * time.Minute)
-		s.other = 60
+		s.set(func() { s.other = 60 })
 		time.Sleep(time.Minute)
 		s.want(t, "id-a")
-		s.other = 0 // it came
+		s.set(func() { s.other = 0 }) // it came
 		time.Sleep(time.Hour)
 		s.want(t, "id-a")
 	})
@@ -153,11 +172,11 @@ func TestErrors(t *testing.T) {
 		s.want(t)
 		time.Sleep(2 * time.Hour)
 		s.want(t, "id-c") // what cannot be purged keeps no other
-		s.errs = nil
+		s.set(func() { s.errs = nil })
 		time.Sleep(2 * time.Hour)
 		s.want(t, "id-c", "id-a", "id-b")
 		s.put("d")
-		s.errs = map[string]error{"": errdefs.ErrUnavailable}
+		s.set(func() { s.errs = map[string]error{"": errdefs.ErrUnavailable} })
 		time.Sleep(5 * time.Hour)
 		s.want(t, "id-c", "id-a", "id-b")
 	})

@@ -25,3 +25,27 @@ func TestUndoOfDockerRemove(t *testing.T) {
 	h.MustDocker("volume", "rm", "db")
 	is(t, "volumes after the end", h.MustDocker("volume", "ls", "-q"), "")
 }
+
+// TestPrune asks a real engine what its containers have, stopped ones too.
+func TestPrune(t *testing.T) {
+	h := newLab(t, engine...).Host(t, "h1")
+	h.Remora("")
+	h.Dockerd()
+	for _, name := range []string{"stopped", "running", "free"} {
+		h.MustDocker("volume", "create", "-d", "remora", "--label", "of="+name, name)
+	}
+	h.MustDocker("volume", "create", "local")
+	h.MustDocker("create", "--name", "halted", "--network=none", "-v", "stopped:/data", "bb:1", "true")
+	h.MustDocker("run", "-d", "--name", "alive", "--network=none", "-v", "running:/data", "bb:1", "sleep", "1000")
+	h.MustCli("volume", "create", "unheard")
+
+	is(t, "by label", h.MustCli("volume", "prune", "--yes", "--label", "of=stopped"), "")
+	is(t, "by age", h.MustCli("volume", "prune", "--yes", "--older", "1h"), "")
+	is(t, "by label", h.MustCli("volume", "prune", "--yes", "--label", "of"), "free")
+	is(t, "the rest", h.MustCli("volume", "prune", "--yes"), "unheard")
+	is(t, "volumes left", h.MustCli("volume", "ls", "-q"), "running\nstopped")
+	h.MustDocker("rm", "-f", "halted", "alive")
+	is(t, "without their containers", h.MustCli("volume", "prune", "--yes"), "running\nstopped")
+	is(t, "what is the engine's own", h.MustDocker("volume", "ls", "-q"), "local")
+	is(t, "undo", h.MustCli("undo", "running"), "running")
+}
