@@ -2,11 +2,13 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -145,8 +147,11 @@ func (a *able) OpenSnapshot(ctx context.Context, name, snapshot, target string) 
 }
 
 func (a *able) CloseSnapshot(ctx context.Context, name, snapshot, dir string) error {
-	if err := a.call(ctx, "close", name); err != nil {
+	if err := a.call(ctx, "close", name+"@"+snapshot); err != nil {
 		return err
+	}
+	if mounted, err := isMount(dir); err != nil || mounted {
+		return errors.Join(err, syscall.Unmount(dir, 0))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -290,6 +292,28 @@ func TestReadSnapshotCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	newTestHandler(t, newAble(t.TempDir(), "a"), Options{MountRoot: root})
+	if _, err := os.Stat(root + "/.snapshots/a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// So is one that is mounted still, by the driver, which is told what it was.
+func TestReadSnapshotCrashMounted(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	root := t.TempDir()
+	target := root + "/.snapshots/a/s/KCRASH"
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", target, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(target, syscall.MNT_DETACH) })
+	d := newAble(t.TempDir(), "a")
+	newTestHandler(t, d, Options{MountRoot: root})
+	if got := d.calls("close"); !slices.Equal(got, []string{"close a@s"}) {
+		t.Errorf("called %q", got)
+	}
 	if _, err := os.Stat(root + "/.snapshots/a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it is still there: %v", err)
 	}
