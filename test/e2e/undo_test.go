@@ -1,6 +1,12 @@
 package e2e
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/test/e2e/lab"
+)
 
 // TestUndoOfDockerRemove: what "docker volume rm" removed is there again for the engine, with
 // its data, and what is protected it cannot remove.
@@ -48,4 +54,28 @@ func TestPrune(t *testing.T) {
 	is(t, "without their containers", h.MustCli("volume", "prune", "--yes"), "running\nstopped")
 	is(t, "what is the engine's own", h.MustDocker("volume", "ls", "-q"), "local")
 	is(t, "undo", h.MustCli("undo", "running"), "running")
+}
+
+// TestPruneAsksPodman does the same with podman, which answers only where it is asked to.
+func TestPruneAsksPodman(t *testing.T) {
+	l := newLab(t, testenv.Podman)
+	h := l.Host(t, "h1")
+	h.Remora("")
+	pod := podman(t, h)
+	pod("import", "-q", l.Image, lab.ImageName)
+	for _, name := range []string{"stopped", "free"} {
+		pod("volume", "create", "--driver", "remora", name)
+	}
+	pod("create", "--name", "halted", "--network=none", "-v", "stopped:/data", lab.ImageName, "true")
+
+	want(t, h.Fails(l.Remora, "volume", "prune", "--yes"), `podman has the pool "remora" as a volume driver, and does not listen at /run/podman/podman.sock`)
+	p := h.Start([]string{"PODMAN_IGNORE_CGROUPSV1_WARNING=1"}, "podman", "--root=/var/lib/docker/podman", "--runroot=/run/podman",
+		"--storage-driver=vfs", "system", "service", "--time=0", "unix:///run/podman/podman.sock")
+	h.Wait(p, time.Minute, "podman's socket", func() error {
+		_, err := h.Cli("volume", "prune", "--dry-run")
+		return err
+	})
+	is(t, "unused", h.MustCli("volume", "prune", "--yes"), "free")
+	pod("rm", "halted")
+	is(t, "without its container", h.MustCli("volume", "prune", "--yes"), "stopped")
 }
