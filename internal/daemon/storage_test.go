@@ -256,3 +256,32 @@ func TestProtectedVolume(t *testing.T) {
 		t.Errorf("a name that is none: %v", err)
 	}
 }
+
+// cramped is a memory whose trash has no room.
+type cramped struct{ memory }
+
+func (cramped) Trash(context.Context, string) error {
+	return errdefs.As(errdefs.ErrUnavailable, fmt.Errorf("mkdir: %w", syscall.ENOSPC))
+}
+
+func (cramped) Trashed(context.Context) ([]volume.Trashed, error) { return nil, nil }
+func (cramped) Restore(_ context.Context, id, name string) error  { return errdefs.ErrNotFound }
+func (cramped) Purge(_ context.Context, id string) error          { return errdefs.ErrNotFound }
+
+// Where not even the trash has room a volume stays, and a person is told what to do.
+func TestTrashWithoutRoom(t *testing.T) {
+	d := catalog.NewVolume("cramped", "has no room", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) {
+		return cramped{newMemory()}, nil
+	})
+	h := startHost(t, "[pool.a]\ndriver = \"cramped\"\n", d)
+	ctx := t.Context()
+	h.must(h.plugin("a").Create(ctx, "data", nil))
+	err := h.control.Volumes().Remove(ctx, control.VolumeRemoveRequest{Name: "data"})
+	if err == nil || err.Error() != `volume "data": into the trash: mkdir: no space left on device` || len(errdefs.Hints(err)) != 1 {
+		t.Errorf("it says %v, and hints at %q", err, errdefs.Hints(err))
+	}
+	if _, err := h.plugin("a").Get(ctx, "data"); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
+	h.must(h.control.Volumes().Remove(ctx, control.VolumeRemoveRequest{Name: "data", Purge: true}))
+}

@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -126,7 +128,11 @@ func (v volumes) Remove(ctx context.Context, req control.VolumeRemoveRequest) er
 	if req.Purge {
 		return p.handler.Destroy(ctx, req.Name)
 	}
-	return p.handler.Remove(ctx, req.Name)
+	err = p.handler.Remove(ctx, req.Name)
+	if p.keepsTrash() && errors.Is(err, syscall.ENOSPC) {
+		err = errdefs.Hint(err, "remora volume rm --purge destroys it at once, beside the trash")
+	}
+	return err
 }
 
 // Mount implements [control.Volumes].

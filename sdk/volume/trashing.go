@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -81,7 +82,11 @@ func (h *Handler) Space(ctx context.Context) (Space, error) {
 // discard has the driver remove a volume: into its trash, if there is to be one.
 func (h *Handler) discard(ctx context.Context, name string) error {
 	if d, ok := h.driver.(Trasher); ok && h.options.Trash {
-		return d.Trash(ctx, name)
+		err := d.Trash(ctx, name)
+		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			err = fmt.Errorf("into the trash: %w", err)
+		}
+		return err
 	}
 	return h.driver.Remove(ctx, name)
 }
