@@ -22,6 +22,9 @@ type Info struct {
 	FSType string
 	// Source is what was mounted, as the one who mounted it wrote it.
 	Source string
+	// Root is the directory of the file system that is seen at the mountpoint, "/" where it
+	// is the whole.
+	Root string
 	// Options are those of the file system, with commas between them.
 	Options string
 }
@@ -46,7 +49,7 @@ func List(dir string) ([]Info, error) {
 	}
 	list := make([]Info, len(found))
 	for i, m := range found {
-		list[i] = Info{Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Options: m.VFSOptions}
+		list[i] = Info{Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions}
 	}
 	return list, nil
 }
