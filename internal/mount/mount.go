@@ -16,6 +16,9 @@ import (
 
 // Info is one mount.
 type Info struct {
+	// ID is the kernel's number for it, which statx(2) gives for a file that is open. It may
+	// be given to another mount when this one has gone.
+	ID int
 	// Mountpoint is the absolute path, with the kernel's escapes undone.
 	Mountpoint string
 	// FSType is the type of the file system, such as "tmpfs".
@@ -49,7 +52,7 @@ func List(dir string) ([]Info, error) {
 	}
 	list := make([]Info, len(found))
 	for i, m := range found {
-		list[i] = Info{Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions}
+		list[i] = Info{ID: m.ID, Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions}
 	}
 	return list, nil
 }

@@ -44,7 +44,7 @@ func Output(ctx context.Context, stdin []byte, name string, args ...string) ([]b
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "%s: not installed", name)
 	}
-	if said := oneLine(text.String()); said != "" {
+	if said := strings.TrimPrefix(oneLine(text.String()), name+": "); said != "" {
 		err = fmt.Errorf("%s: %s: %w", name, said, err)
 	} else {
 		err = fmt.Errorf("%s: %w", name, err)

@@ -22,7 +22,7 @@ func TestOutput(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	out, err := run.Output(t.Context(), nil, "sh", "-c", "echo half; printf 'first\nsecond  word\n' >&2; exit 3", "secret")
+	out, err := run.Output(t.Context(), nil, "sh", "-c", "echo half; printf 'sh: first\nsecond  word\n' >&2; exit 3", "secret")
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 3 || string(out) != "half\n" || err.Error() != "sh: first second word: exit status 3" {
 		t.Errorf("%q, %v", out, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,9 @@ var (
 	Netns = Need{"netns", sync.OnceValue(netns)}
 	// Systemd is a machine that systemd started.
 	Systemd = Need{"systemd", systemd}
+	// Loop is loop devices, ext4, xfs and btrfs in the kernel, and the programs that make
+	// and look after these file systems.
+	Loop = Need{"loop", sync.OnceValue(loop)}
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
@@ -36,7 +40,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Loop, Busybox}
 }
 
 func root() error {
@@ -51,6 +55,35 @@ func netns() error {
 		return err
 	}
 	return probe("unshare", "--net", "--mount", "ip", "link", "set", "lo", "up")
+}
+
+func loop() error {
+	for _, need := range []func() error{
+		root,
+		programs("e2fsprogs", "mkfs.ext4", "e2fsck", "debugfs"),
+		programs("xfsprogs", "mkfs.xfs"),
+		programs("btrfs-progs", "mkfs.btrfs"),
+		programs("mount", "losetup"),
+	} {
+		if err := need(); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open("/dev/loop-control")
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"ext4", "xfs", "btrfs"} {
+		if !slices.Contains(strings.Fields(string(known)), name) {
+			return fmt.Errorf("no %s in /proc/filesystems; modprobe %s", name, name)
+		}
+	}
+	return nil
 }
 
 // systemd looks where sd_booted(3) does.
