@@ -30,6 +30,10 @@ if [ "${1:-}" != docker ]; then
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
+	need e2fsprogs mkfs.ext4 e2fsck debugfs
+	need xfsprogs mkfs.xfs
+	need btrfs-progs mkfs.btrfs
+	need mount losetup
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

@@ -4,6 +4,7 @@ package all
 
 import (
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
@@ -12,6 +13,7 @@ import (
 func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		dir.Driver(),
+		loop.Driver(),
 		mem.Driver(),
 	}
 }
