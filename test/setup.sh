@@ -35,6 +35,9 @@ if [ "${1:-}" != docker ]; then
 	need sshfs sshfs
 	need openssh-client ssh ssh-keygen
 	need openssh-server sshd
+	need e2fsprogs mkfs.ext4 e2fsck debugfs
+	need xfsprogs mkfs.xfs
+	need mount losetup
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

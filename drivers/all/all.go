@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -15,6 +16,7 @@ func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
 		dir.Driver(),
+		loop.Driver(),
 		mem.Driver(),
 		sshfs.Driver(),
 	}

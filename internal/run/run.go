@@ -1,4 +1,4 @@
-// Package run starts programs of the system, without a shell, and takes their output.
+// Package run runs the programs of the system that do what no system call does.
 package run
 
 import (
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -14,42 +15,48 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-const (
-	// patience is how long a program's output is waited for when the program has ended:
-	// what it started may hold the pipe.
-	patience = time.Second
-	// maxShown bounds how much of what a program complained of an error shows, in bytes.
-	maxShown = 400
-)
+// maxText bounds what an error quotes of a program's own words.
+const maxText = 500
 
-// Output runs a program with stdin as its input and returns what it wrote to its standard
-// output. When ctx ends, the program and all that it started are killed. An error ends in
-// what the program wrote to its standard error, on one line; a program that is not
-// installed is ErrUnavailable.
-//
-// Arguments can be read by every user of the machine: a secret goes by stdin or a file.
+// reaped is how long a killed program may keep its pipes open, as one does whose child
+// left the process group.
+const reaped = time.Second
+
+// Output runs a program, without a shell, and returns what it wrote to its standard output.
+// stdin may be nil. When ctx ends the program is killed with all that it started. An error
+// is one line with what the program wrote to its standard error, and it never holds the
+// arguments; an [exec.ExitError] in it has the exit status. A program that is not installed
+// is ErrUnavailable.
 func Output(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	var out, text bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &text
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = reaped
 	err := cmd.Run()
+	name = filepath.Base(name)
 	switch {
 	case err == nil:
-		return stdout.Bytes(), nil
+		return out.Bytes(), nil
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+		return out.Bytes(), fmt.Errorf("%s: %w", name, context.Cause(ctx))
 	case errors.Is(err, exec.ErrNotFound):
-		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "%s: not found in PATH", name)
+		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "%s: not installed", name)
 	}
-	said := strings.ToValidUTF8(strings.Join(strings.Fields(stderr.String()), " "), "�")
-	if len(said) > maxShown {
-		said = "…" + strings.ToValidUTF8(said[len(said)-maxShown:], "")
+	if said := strings.TrimPrefix(oneLine(text.String()), name+": "); said != "" {
+		err = fmt.Errorf("%s: %s: %w", name, said, err)
+	} else {
+		err = fmt.Errorf("%s: %w", name, err)
 	}
-	if said == "" {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	return out.Bytes(), err
+}
+
+// oneLine returns the end of a text, where programs say what went wrong, as one line.
+func oneLine(text string) string {
+	line := strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
+	if len(line) > maxText {
+		line = "…" + strings.ToValidUTF8(line[len(line)-maxText:], "")
 	}
-	return nil, fmt.Errorf("%s: %w: %s", name, err, said)
+	return line
 }

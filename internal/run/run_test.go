@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,62 +15,57 @@ import (
 )
 
 func TestOutput(t *testing.T) {
-	got, err := run.Output(t.Context(), []byte("in"), "sh", "-c", "cat; echo talk >&2")
-	if err != nil || string(got) != "in" {
-		t.Errorf("%q, %v", got, err)
+	out, err := run.Output(t.Context(), []byte("in"), "sh", "-c", "cat; echo aside >&2")
+	if err != nil || string(out) != "in" {
+		t.Errorf("output is %q, %v", out, err)
 	}
 }
 
-func TestFailures(t *testing.T) {
-	_, err := run.Output(t.Context(), nil, "sh", "-c", "printf 'one\ntwo\n' >&2; exit 3")
-	if err == nil || err.Error() != "sh: exit status 3: one two" {
-		t.Errorf("an exit status: %v", err)
+func TestErrors(t *testing.T) {
+	out, err := run.Output(t.Context(), nil, "sh", "-c", "echo half; printf 'sh: first\nsecond  word\n' >&2; exit 3", "secret")
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() != 3 || string(out) != "half\n" || err.Error() != "sh: first second word: exit status 3" {
+		t.Errorf("%q, %v", out, err)
 	}
-	_, err = run.Output(t.Context(), nil, "sh", "-c", "yes no | head -c 100000 >&2; exit 1")
-	if err == nil || len(err.Error()) > 500 {
-		t.Errorf("a lot of talk makes an error of %d bytes", len(err.Error()))
+	_, err = run.Output(t.Context(), nil, "sh", "-c", "yes | head -c 100000 >&2; echo the end >&2; false")
+	if err == nil || len(err.Error()) > 600 || !strings.Contains(err.Error(), "y the end: exit") {
+		t.Errorf("a long one: %v", err)
 	}
-	_, err = run.Output(t.Context(), nil, "no-such-program")
-	if !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "no-such-program") {
-		t.Errorf("a program that is not there: %v", err)
+	if _, err = run.Output(t.Context(), nil, "no-such-program"); !errors.Is(err, errdefs.ErrUnavailable) || err.Error() != "no-such-program: not installed" {
+		t.Errorf("not installed: %v", err)
 	}
 }
 
-// TestEndOfContext: what the program started dies with it.
+// TestEndOfContext: what the program started ends with it.
 func TestEndOfContext(t *testing.T) {
-	cause := errors.New("gave up")
-	pids := filepath.Join(t.TempDir(), "pid")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() {
-		for {
-			if raw, err := os.ReadFile(pids); err == nil && len(raw) > 0 {
-				cancel(cause)
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	begun := time.Now()
-	_, err := run.Output(ctx, nil, "sh", "-c", "sleep 60 & echo $! > "+pids+".new; mv "+pids+".new "+pids+"; wait")
-	if !errors.Is(err, cause) || time.Since(begun) > 10*time.Second {
-		t.Errorf("after %s: %v", time.Since(begun), err)
+	pipe := t.TempDir() + "/pipe"
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(pids)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := run.Output(ctx, nil, "sh", "-c", `sh -c 'echo x; exec sleep 600' >"$0"; wait`, pipe)
+		ended <- err
+	}()
+	f, err := os.Open(pipe) // waits for the grandchild
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := 0
-	for _, c := range strings.TrimSpace(string(raw)) {
-		pid = pid*10 + int(c-'0')
+	defer f.Close()
+	late := errors.New("too late")
+	cancel(late)
+	start := time.Now()
+	if err := <-ended; !errors.Is(err, late) {
+		t.Errorf("error is %v", err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		stat, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(raw)), "stat"))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-		if time.Now().After(deadline) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			t.Fatal("what the program started lives on")
-		}
+	if err := f.SetReadDeadline(start.Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for buf := make([]byte, 8); err == nil; { // until the last writer is gone
+		_, err = f.Read(buf)
+	}
+	if err.Error() != "EOF" || time.Since(start) > 20*time.Second {
+		t.Errorf("the grandchild lives on: %v", err)
 	}
 }

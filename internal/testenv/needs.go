@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ var (
 	Btrfs = Need{"btrfs", sync.OnceValue(btrfs)}
 	// SQLite is the command sqlite3.
 	SQLite = Need{"sqlite", programs("sqlite3", "sqlite3")}
+	// Loop is loop devices, ext4, xfs and btrfs in the kernel, and the programs that make
+	// and look after these file systems.
+	Loop = Need{"loop", sync.OnceValue(loop)}
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
@@ -44,7 +48,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop}
 }
 
 func root() error {
@@ -75,6 +79,35 @@ func sshfs() error {
 		return err
 	}
 	return f.Close()
+}
+
+func loop() error {
+	for _, need := range []func() error{
+		root,
+		programs("e2fsprogs", "mkfs.ext4", "e2fsck", "debugfs"),
+		programs("xfsprogs", "mkfs.xfs"),
+		programs("btrfs-progs", "mkfs.btrfs"),
+		programs("mount", "losetup"),
+	} {
+		if err := need(); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open("/dev/loop-control")
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"ext4", "xfs", "btrfs"} {
+		if !slices.Contains(strings.Fields(string(known)), name) {
+			return fmt.Errorf("no %s in /proc/filesystems; modprobe %s", name, name)
+		}
+	}
+	return nil
 }
 
 // systemd looks where sd_booted(3) does.
