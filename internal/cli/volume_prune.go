@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -134,9 +135,7 @@ func (a *app) unused(ctx context.Context, c *control.Client, flags pruneFlags) (
 		if err != nil {
 			return nil, nil, err
 		}
-		for name := range names {
-			used[name] = true
-		}
+		maps.Copy(used, names)
 		if len(flags.labels) == 0 {
 			continue
 		}
@@ -144,9 +143,7 @@ func (a *app) unused(ctx context.Context, c *control.Client, flags pruneFlags) (
 		if err != nil {
 			return nil, nil, err
 		}
-		for key, l := range known {
-			labels[key] = l
-		}
+		maps.Copy(labels, known)
 	}
 	for _, v := range all {
 		old := flags.older == 0 || !v.CreatedAt.IsZero() && time.Since(v.CreatedAt) >= time.Duration(flags.older)

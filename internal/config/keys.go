@@ -134,23 +134,28 @@ type poolKey struct {
 func poolKeys() []poolKey {
 	return []poolKey{
 		{
-			Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"}, "volume.linger",
+			Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
+			"volume.linger",
 			poolDuration(0, func(v *Volume) *time.Duration { return &v.Linger }),
 		},
 		{
-			Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"}, "volume.mount_grace",
+			Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
+			"volume.mount_grace",
 			poolDuration(1, func(v *Volume) *time.Duration { return &v.MountGrace }),
 		},
 		{
-			Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"}, "volume.refresh",
+			Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
+			"volume.refresh",
 			poolDuration(1, func(v *Volume) *time.Duration { return &v.Refresh }),
 		},
 		{
-			Key{Name: "trash_keep", Type: typeDuration, Default: "72h0m0s", Help: "how long a volume that was removed can be brought back by `remora undo`, where the driver has a trash; 0s destroys at once"}, "trash.keep",
+			Key{Name: "trash_keep", Type: typeDuration, Default: "72h0m0s", Help: "how long a volume that was removed can be brought back by `remora undo`, where the driver has a trash; 0s destroys at once"},
+			"trash.keep",
 			poolDuration(0, func(v *Volume) *time.Duration { return &v.TrashKeep }),
 		},
 		{
-			Key{Name: "trash_min_free", Type: typePercent, Default: "5%", Help: "how much of the pool's storage has to be free for the trash to be kept; with less, the oldest in it goes first"}, "trash.min_free",
+			Key{Name: "trash_min_free", Type: typePercent, Default: "5%", Help: "how much of the pool's storage has to be free for the trash to be kept; with less, the oldest in it goes first"},
+			"trash.min_free",
 			poolPercent(func(v *Volume) *float64 { return &v.TrashMinFree }),
 		},
 	}

@@ -37,6 +37,12 @@ type Storage interface {
 	// Protect keeps a volume from being removed by anybody, until it is not protected any more.
 	Protect(ctx context.Context, req VolumeProtectRequest) error
 
+	Snapshots
+	Trash
+}
+
+// Snapshots is what [Storage] can do with snapshots.
+type Snapshots interface {
 	// CreateSnapshot keeps a volume as it is now; a snapshot that has the name already is
 	// ErrExists.
 	CreateSnapshot(ctx context.Context, req SnapshotCreateRequest) (Snapshot, error)
@@ -47,7 +53,10 @@ type Storage interface {
 	RemoveSnapshot(ctx context.Context, req SnapshotRequest) error
 	// DiffSnapshot tells each file that differs, in the order of a walk, from one goroutine.
 	DiffSnapshot(ctx context.Context, req SnapshotDiffRequest, each func(Change)) (Diff, error)
+}
 
+// Trash is what [Storage] can do with volumes that were removed.
+type Trash interface {
 	// Trash returns what is in the trash of one pool, or of all with an empty Pool, sorted by
 	// pool and age.
 	Trash(ctx context.Context, req TrashListRequest) (TrashList, error)

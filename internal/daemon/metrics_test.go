@@ -126,7 +126,7 @@ func newLookedAt(t *testing.T, ping func(context.Context) error) *pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pool{handler: h, usage: usage.NewCache(slog.New(slog.DiscardHandler)), door: &door{served: make(chan struct{})}}
+	p := &pool{handler: h, usage: usage.NewCache(t.Context(), slog.New(slog.DiscardHandler)), door: &door{served: make(chan struct{})}}
 	p.ctx, p.stop = context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		if err := p.close(context.WithoutCancel(t.Context())); err != nil {

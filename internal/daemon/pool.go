@@ -116,10 +116,11 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	}
 	p := &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, usage: usage.NewCache(d.log.With(slog.String("pool", conf.Name))), asking: make(chan struct{}, askers),
+		mountRoot: mountRoot, asking: make(chan struct{}, askers),
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
+	p.usage = usage.NewCache(p.ctx, d.log.With(slog.String("pool", conf.Name))) //nolint:contextcheck // the pool outlives the call
 	p.emptyTrash(d.log)
 	return p, nil
 }

@@ -131,7 +131,7 @@ func (p *pool) allSnapshots(ctx context.Context) (list control.SnapshotList) {
 				if i >= len(names) || ctx.Err() != nil {
 					return
 				}
-				all, err := p.handler.Snapshots(p.ctx, names[i])
+				all, err := p.handler.Snapshots(p.ctx, names[i]) //nolint:contextcheck // it may outlast the caller
 				mu.Lock()
 				found[i], errs[i] = all, err
 				mu.Unlock()

@@ -31,7 +31,7 @@ func in[T any](ctx context.Context, v volumes, name string, do func(context.Cont
 	defer p.leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(p.ctx, func() { cancel(errStopping) })()
+	defer context.AfterFunc(p.ctx, func() { cancel(errStopping) })() //nolint:contextcheck // it ends with either
 	return do(ctx, p)
 }
 
@@ -58,11 +58,10 @@ func (s storage) Resize(ctx context.Context, req control.VolumeResizeRequest) (c
 		if err := p.handler.Resize(ctx, req.Name, size); err != nil {
 			return control.Usage{}, err
 		}
-		u, err := p.handler.Usage(ctx, req.Name)
-		if err != nil { // it is resized, whatever can be said of it now
-			return control.Usage{Limit: size}, nil
+		if u, err := p.handler.Usage(ctx, req.Name); err == nil {
+			return control.Usage{Used: u.Used, Limit: u.Limit}, nil
 		}
-		return control.Usage{Used: u.Used, Limit: u.Limit}, nil
+		return control.Usage{Limit: size}, nil // it is resized, whatever can be said of it now
 	})
 }
 

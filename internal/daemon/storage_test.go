@@ -46,7 +46,8 @@ func (k knowing) Snapshots(context.Context, string) ([]volume.Snapshot, error) {
 }
 
 func (knowing) CreateSnapshot(context.Context, string, string, map[string]string) error { return nil }
-func (knowing) RemoveSnapshot(context.Context, string, string) error                    { return nil }
+
+func (knowing) RemoveSnapshot(context.Context, string, string) error { return nil }
 
 func knowingDriver() (catalog.Volume, knowing) {
 	k := knowing{newMemory(), make(chan struct{}), make(chan struct{}, 1000)}

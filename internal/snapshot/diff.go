@@ -77,7 +77,7 @@ func (d *differ) directories(ctx context.Context, dir string, inFrom, inTo bool)
 		return err
 	}
 	for len(was) > 0 || len(is) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(was) == 0:
 			order = 1

@@ -52,10 +52,10 @@ type figure struct {
 // ErrNotYet says that a volume has not been counted yet.
 var ErrNotYet = errors.New("not counted yet")
 
-// NewCache returns an empty cache.
-func NewCache(log *slog.Logger) *Cache {
+// NewCache returns an empty cache. The counting ends with ctx too.
+func NewCache(ctx context.Context, log *slog.Logger) *Cache {
 	c := &Cache{log: log, figures: map[string]*figure{}}
-	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.ctx, c.stop = context.WithCancel(ctx)
 	return c
 }
 

@@ -38,7 +38,7 @@ func Count(ctx context.Context, dir string, progress func(files int64)) (int64, 
 		return 0, state.Classify(fmt.Errorf("count files: %w", err))
 	}
 	st := top.Sys().(*syscall.Stat_t)
-	c := &counter{root: root, dev: uint64(st.Dev), seen: map[inode]bool{}, used: st.Blocks * blockSize, progress: progress, todo: []string{"."}}
+	c := &counter{root: root, dev: st.Dev, seen: map[inode]bool{}, used: st.Blocks * blockSize, progress: progress, todo: []string{"."}}
 	for len(c.todo) > 0 {
 		next := c.todo[len(c.todo)-1]
 		c.todo = c.todo[:len(c.todo)-1]

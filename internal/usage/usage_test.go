@@ -79,8 +79,8 @@ func TestCountErrors(t *testing.T) {
 }
 
 func newCache(t *testing.T) *Cache {
-	c := NewCache(slog.New(slog.NewTextHandler(t.Output(), nil)))
-	t.Cleanup(func() { c.Close(context.Background()) })
+	c := NewCache(t.Context(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	t.Cleanup(func() { c.Close(context.WithoutCancel(t.Context())) })
 	return c
 }
 

@@ -53,8 +53,10 @@ func (h *Handler) Purge(ctx context.Context, id string) error {
 		return err
 	}
 	explain := func(err error) error { return fmt.Errorf("%q in the trash: %w", id, err) }
-	_, err = bounded.Run(ctx, h.runner, inTrash(id), bounded.Verb[struct{}]{Name: "purge", Limit: h.options.LongTimeout, Explain: explain,
-		Do: func(ctx context.Context) (struct{}, error) { return struct{}{}, redact(d.Purge(ctx, id), nil) }})
+	_, err = bounded.Run(ctx, h.runner, inTrash(id), bounded.Verb[struct{}]{
+		Name: "purge", Limit: h.options.LongTimeout, Explain: explain,
+		Do: func(ctx context.Context) (struct{}, error) { return struct{}{}, redact(d.Purge(ctx, id), nil) },
+	})
 	if err == nil {
 		h.log.InfoContext(ctx, "volume purged from the trash", slog.String("id", id))
 	}
