@@ -105,7 +105,7 @@ func TestDatabaseUnderLoad(t *testing.T) {
 	testenv.Require(t, testenv.Btrfs, testenv.SQLite)
 	d := openImage(t, newHost(t))
 	for _, tt := range []struct{ journal, option string }{{"wal", "nocow=false"}, {"delete", "nocow=false"}, {"wal", "nocow=true"}} {
-		t.Run(tt.journal+"/"+tt.option, func(t *testing.T) {
+		t.Run(tt.journal+" "+tt.option, func(t *testing.T) {
 			name := tt.journal + tt.option[len("nocow="):]
 			create(t, d, name, tt.option)
 			db := startDatabase(t, data(t, d, name)+"/db", tt.journal)

@@ -234,7 +234,7 @@ func TestWithoutPrograms(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	d := openImage(t, h)
 	err := d.Ping(t.Context())
-	wantErr(t, err, errdefs.ErrUnavailable, "mkfs.btrfs: not found in PATH")
+	wantErr(t, err, errdefs.ErrUnavailable, "mkfs.btrfs: not installed")
 	if hints := errdefs.Hints(err); len(hints) == 0 || !strings.Contains(hints[0], "btrfs-progs") {
 		t.Errorf("hints: %q", hints)
 	}
