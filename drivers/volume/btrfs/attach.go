@@ -152,7 +152,7 @@ const detachTime = 10 * time.Second
 // daemon, so one that is used stays mounted.
 func (d *driver) detach() error {
 	im := d.image
-	ctx, cancel := context.WithTimeout(context.Background(), detachTime)
+	ctx, cancel := context.WithTimeout(context.Background(), detachTime) //nolint:forbidigo // Close has no context
 	defer cancel()
 	unlock, err := lockFile(ctx, im.mountpoint+".lock")
 	if err != nil {

@@ -192,7 +192,7 @@ func (p *pool) newAside(kind string) (aside string, dir int, err error) {
 			return "", -1, err
 		}
 		dir, err := openDir(p.fd, aside)
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			continue // swept before it was locked
 		}
 		if err == nil {
@@ -202,7 +202,7 @@ func (p *pool) newAside(kind string) (aside string, dir int, err error) {
 		if err == nil {
 			err = unix.Fstat(dir, &st)
 		}
-		if err == unix.EWOULDBLOCK || err == nil && st.Nlink == 0 {
+		if errors.Is(err, unix.EWOULDBLOCK) || err == nil && st.Nlink == 0 {
 			_ = unix.Close(dir) // a sweep has it
 			continue
 		}

@@ -39,7 +39,7 @@ var asideImage = regexp.MustCompile(`^\.remora-new-[0-9a-f]{16}\.img$`)
 func (im *image) checkSize() error {
 	fi, err := os.Stat(im.path)
 	if err != nil {
-		return nil // mounting tells what it is
+		return nil //nolint:nilerr // mounting tells what it is
 	}
 	if im.size != 0 && im.size < fi.Size() {
 		err := errdefs.Errorf(errdefs.ErrInvalid, "size %s: the image %s has %s already, and cannot shrink", catalog.Bytes(im.size), im.path, catalog.Bytes(fi.Size()))
@@ -173,7 +173,7 @@ func defaultSize(dir string) (int64, error) {
 func freeBelow(dir string) (int64, error) {
 	var st unix.Statfs_t
 	err := unix.Statfs(dir, &st)
-	return int64(st.Bavail) * st.Bsize, err //nolint:unconvert // other types on some machines
+	return int64(st.Bavail) * st.Bsize, err
 }
 
 // enlarge gives the file the size that is wanted; what is on it follows in grow.

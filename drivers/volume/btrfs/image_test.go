@@ -30,7 +30,7 @@ func totalSize(t testing.TB, path string) int64 {
 	if err := unix.Statfs(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	return int64(st.Blocks) * st.Bsize //nolint:unconvert // other types on some machines
+	return int64(st.Blocks) * st.Bsize
 }
 
 // TestImageNeedsNothing: no key at all gives a pool with snapshots on any host.

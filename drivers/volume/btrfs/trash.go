@@ -57,7 +57,7 @@ func (d *driver) Trash(ctx context.Context, name string) error {
 	err = unix.Renameat2(p.fd, name, p.fd, place+"/"+name, unix.RENAME_NOREPLACE)
 	if err != nil {
 		_ = unix.Unlinkat(p.fd, place, unix.AT_REMOVEDIR)
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			return errNoVolume // another host was faster
 		}
 		return d.fail(name, err)

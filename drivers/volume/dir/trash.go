@@ -61,7 +61,7 @@ func (d *driver) Trash(_ context.Context, name string) error {
 	}
 	if err != nil {
 		_ = unix.Unlinkat(p.fd, place, unix.AT_REMOVEDIR)
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			return errNoVolume // another host was faster
 		}
 		return d.fail(name, err)

@@ -161,11 +161,11 @@ func (inside *filesystem) apply(dir string, o options) error {
 // it is; when it fails the file is as it was.
 func extend(image *os.File, from, to int64, reserve bool) error {
 	if reserve {
-		err := unix.EINTR
-		for err == unix.EINTR {
-			err, _ = unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from).(unix.Errno)
+		err := unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		for errors.Is(err, unix.EINTR) {
+			err = unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 		}
-		if err != 0 {
+		if err != nil {
 			_ = image.Truncate(from) // frees what was had
 			return fmt.Errorf("reserve %d bytes: %w", to-from, err)
 		}

@@ -92,7 +92,7 @@ func (d *driver) leftBehind(p *pool, name string) bool {
 	}
 	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK {
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false
 	}
 	if err == nil && m[2] == d.host {
