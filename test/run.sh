@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs parts of the tests and ends with the line that counts them.
 #
-#   test/run.sh PART...      lint golangci docs unit e2e fuzz vuln
+#   test/run.sh PART...      lint golangci docs unit storage e2e fuzz vuln
 #
 # The exit status is 1 where a test failed or a skip was forbidden
 # (REMORA_TEST_MUST_RUN, see internal/testenv).
@@ -52,12 +52,21 @@ part_docs() {
 		[ -z "$changed" ] || { echo "run \"make docs\" and commit what it writes:"; echo "$changed"; git diff -- docs/reference; exit 1; }'
 }
 
-# part_unit leaves out, with -short, what part_e2e runs. The race detector has each
-# process sleep for a second at its end, and there are hundreds of them.
+# What is tested on file systems, servers and repositories of its own takes minutes.
+storage='/drivers/volume/(btrfs|loop|sshfs|mount)$|/internal/(backup|remote)$'
+
+# part_unit leaves out, with -short, what part_e2e runs, and what part_storage does. The
+# race detector has each process sleep for a second at its end, and there are hundreds of
+# them.
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
-	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short ${CI:+-count=1} $(go list ./... | grep -v '/test/e2e')
+	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|$storage")
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
+}
+
+part_storage() {
+	# shellcheck disable=SC2046 # the packages are words
+	gotest -count=1 -timeout 20m $(go list ./... | grep -E "$storage")
 }
 
 part_e2e() {

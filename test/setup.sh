@@ -30,6 +30,14 @@ if [ "${1:-}" != docker ]; then
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
+	need btrfs-progs mkfs.btrfs btrfs
+	need sqlite3 sqlite3
+	need sshfs sshfs
+	need openssh-client ssh ssh-keygen
+	need openssh-server sshd
+	need e2fsprogs mkfs.ext4 e2fsck debugfs
+	need xfsprogs mkfs.xfs
+	need mount losetup
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

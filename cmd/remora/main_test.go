@@ -18,28 +18,42 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/remora-plugins/remora/drivers/all"
+	"github.com/remora-plugins/remora/internal/cli"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/daemon"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(){"remora": main, "answer": answer}
+	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer, "engine": engine}
 	if _, err := exec.LookPath("curl"); err != nil || filepath.Base(os.Args[0]) == "curl" {
 		programs["curl"] = curl
 	}
 	testscript.Main(m, programs)
 }
 
+// ableMain is the program with one driver more.
+func ableMain() {
+	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
+		Drivers: append(all.Volumes(), ableDriver()), RunDaemon: daemon.Run,
+	}))
+}
+
 // TestScripts runs testdata/*.txtar. Each script has a configuration, a run directory
 // and so on of its own, which the environment names. Beside the commands of testscript
 // there are:
 //
+//	remora-able ARG...       the program with the driver "able" too
 //	ready [SOCKET]           waits until the daemon answers
 //	status N COMMAND...      wants COMMAND to exit with N
 //	normal FILE              writes to FILE what was printed, times and the like made equal
+//	listening SOCKET         waits until somebody listens
 //	socket PATH              puts a socket on which nobody listens
 //	answer SOCKET STATUS BODY    a daemon that answers all calls so
+//	engine SOCKET CONTAINERS VOLUMES    an engine that answers with what is in the two files
 func TestScripts(t *testing.T) {
 	root, err := os.MkdirTemp("", "rmr") // a short path, for the sake of sun_path
 	if err != nil {
@@ -62,6 +76,8 @@ func TestScripts(t *testing.T) {
 			"status": status,
 			"normal": normal,
 			"socket": socket,
+
+			"listening": listening,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -117,6 +133,22 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func listening(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listening SOCKET")
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("unix", ts.MkAbs(args[0]))
+		if err == nil {
+			ts.Check(c.Close())
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("nobody listens: %v", err)
+		}
+	}
+}
+
 func status(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: status N command...")
@@ -138,6 +170,11 @@ var equal = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\d+ seconds ago`), "N seconds ago"},
 	{regexp.MustCompile(`"PID": \d+`), `"PID": 1`},
+	{regexp.MustCompile(`(\s)(\?|\d[\d.]*[kmgtp]? \(N seconds ago\))(\s)`), "${1}USED$3"}, // counted already, or not yet
+	{regexp.MustCompile(`"Unknown": \[\s*"Used"\s*\]`), `"Used": 0,` + "\n    " + `"UsedAt": "TIME"`},
+	{regexp.MustCompile(`"Used": \d+`), `"Used": 0`},
+	{regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`), "TRASH-ID"},
+	{regexp.MustCompile(`in \d+ (days|hours)`), "in N days"},
 	{regexp.MustCompile(`process \d+`), "process 1"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`(\S)   +(\S)`), "$1   $2"}, // columns of a table
@@ -186,4 +223,17 @@ func answer() {
 		w.WriteHeader(code)
 		_, _ = w.Write([]byte(body))
 	})))
+}
+
+// engine is an engine that knows the containers and volumes that files say it has.
+func engine() {
+	l, err := net.Listen("unix", os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	for path, file := range map[string]string{"GET /containers/json": os.Args[2], "GET /volumes": os.Args[3]} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
+	}
+	panic(http.Serve(l, mux))
 }

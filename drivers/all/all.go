@@ -3,15 +3,21 @@
 package all
 
 import (
+	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
 
 // Volumes returns the drivers of volumes, by name.
 func Volumes() []catalog.Volume {
 	return []catalog.Volume{
+		btrfs.Driver(),
 		dir.Driver(),
+		loop.Driver(),
 		mem.Driver(),
+		sshfs.Driver(),
 	}
 }

@@ -2,13 +2,11 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,25 +137,8 @@ type engineVersion struct {
 	APIVersion string `json:"ApiVersion"`
 }
 
-func dockerVersion(ctx context.Context, path string) (engineVersion, error) {
-	var v engineVersion
-	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
-	defer c.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/version", nil)
-	if err != nil {
-		return v, err
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return v, fmt.Errorf("engine at %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
-		return v, fmt.Errorf("engine at %s: %w", path, err)
-	}
-	return v, nil
+func dockerVersion(ctx context.Context, path string) (v engineVersion, err error) {
+	return v, engine{path}.get(ctx, "/version", &v)
 }
 
 // podman looks whether podman, if it is here, knows of the pools.
@@ -171,6 +152,20 @@ func (d *doctor) podman() {
 	if !installed {
 		return
 	}
+	known := podmanPlugins(func(file string, err error) { d.warn("podman", file+": "+err.Error(), "correct it") })
+	for _, p := range d.conf.Pools {
+		socket := filepath.Join(d.conf.PluginDir, p.Name+".sock")
+		if known[p.Name] == socket {
+			d.ok("podman", "knows pool "+p.Name)
+			continue
+		}
+		d.warn("podman", "does not know pool "+p.Name,
+			fmt.Sprintf("add to /etc/containers/containers.conf:\n[engine.volume_plugins]\n%s = %q", p.Name, socket))
+	}
+}
+
+// podmanPlugins returns the volume drivers that podman is configured for, with their sockets.
+func podmanPlugins(wrong func(file string, err error)) map[string]string {
 	known := map[string]string{}
 	for _, file := range containersConf() {
 		var c struct {
@@ -183,19 +178,11 @@ func (d *doctor) podman() {
 			continue // podman passes over it too
 		}
 		if err := toml.Unmarshal(b, &c); err != nil {
-			d.warn("podman", file+": "+err.Error(), "correct it")
+			wrong(file, err)
 		}
 		maps.Copy(known, c.Engine.VolumePlugins)
 	}
-	for _, p := range d.conf.Pools {
-		socket := filepath.Join(d.conf.PluginDir, p.Name+".sock")
-		if known[p.Name] == socket {
-			d.ok("podman", "knows pool "+p.Name)
-			continue
-		}
-		d.warn("podman", "does not know pool "+p.Name,
-			fmt.Sprintf("add to /etc/containers/containers.conf:\n[engine.volume_plugins]\n%s = %q", p.Name, socket))
-	}
+	return known
 }
 
 // containersConf returns the files that podman reads, the last one counts

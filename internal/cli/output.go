@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -47,8 +48,10 @@ func (a *app) printJSON(v any) error {
 }
 
 // table prints rows under a head, in columns.
-func (a *app) table(head []string, rows [][]string) error {
-	w := tabwriter.NewWriter(a.Stdout, 0, 0, 3, ' ', 0)
+func (a *app) table(head []string, rows [][]string) error { return tableTo(a.Stdout, head, rows) }
+
+func tableTo(out io.Writer, head []string, rows [][]string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	for _, row := range append([][]string{head}, rows...) {
 		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t ")); err != nil {
 			return err
@@ -62,14 +65,18 @@ func ago(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	d := time.Since(t)
+	return long(time.Since(t)) + " ago"
+}
+
+// long says how long something takes, as Docker does.
+func long(d time.Duration) string {
 	for _, unit := range []struct {
 		name string
 		d    time.Duration
 	}{{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}} {
 		if n := int(d / unit.d); n >= 2 {
-			return fmt.Sprintf("%d %s ago", n, unit.name)
+			return fmt.Sprintf("%d %s", n, unit.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds ago", max(0, int(d/time.Second)))
+	return fmt.Sprintf("%d seconds", max(0, int(d/time.Second)))
 }

@@ -16,8 +16,10 @@ import (
 )
 
 func (a *app) volumeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "volume", Short: "Create, list, inspect, mount and remove volumes", RunE: group}
-	cmd.AddCommand(a.volumeCreate(), a.volumeList(), a.volumeInspect(), a.volumeRemove(), a.volumeMount(), a.volumeUnmount(), a.volumePath())
+	cmd := &cobra.Command{Use: "volume", Short: "Create, list, inspect, mount, resize and remove volumes", RunE: group}
+	cmd.AddCommand(a.volumeCreate(), a.volumeList(), a.volumeInspect(), a.volumeRemove(), a.volumeMount(), a.volumeUnmount(), a.volumePath(),
+		a.volumeResize(), a.volumeRollback(), a.volumeUsage(), a.volumeProtect(true), a.volumeProtect(false),
+		a.volumePrune())
 	return cmd
 }
 
@@ -115,151 +117,6 @@ func (a *app) each(args []string, f func(name string) error) error {
 		return failure{all}
 	}
 	return failure{exitPartly}
-}
-
-func (a *app) volumeCreate() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "create NAME",
-		Short: "Make a volume, or adopt the one that has this name",
-		Long: "Make a volume, or adopt the one that has this name already, with its data as it is. The\n" +
-			"options are those of the pool's driver: \"remora driver show\" lists them.",
-		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}
-	pool := a.poolFlag(cmd, defaultPoolHelp)
-	opts := map[string]string{}
-	cmd.Flags().FuncP("opt", "o", "`KEY=VALUE` for the driver; may be repeated", func(s string) error { return setPair(opts, s) })
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		v, err := c.Volumes().Create(cmd.Context(), control.VolumeCreateRequest{Pool: *pool, Name: args[0], Options: opts})
-		if err != nil {
-			return err
-		}
-		return a.printf("%s\n", v.Name)
-	}
-	return cmd
-}
-
-func (a *app) volumeList() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "ls", Aliases: []string{"list"}, Short: "List the volumes",
-		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
-	}
-	pool := a.poolFlag(cmd, "all")
-	quiet := cmd.Flags().BoolP("quiet", "q", false, "print names alone")
-	f := formatFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		all, err := c.Volumes().List(cmd.Context(), control.VolumeListRequest{Pool: *pool})
-		if err != nil {
-			return err
-		}
-		switch {
-		case *quiet:
-			return a.names(all)
-		case *f == "json":
-			return a.printJSON(all)
-		}
-		rows := make([][]string, 0, len(all))
-		for _, v := range all {
-			mounted := "-"
-			if v.Mounted {
-				mounted = "mounted"
-			}
-			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), mounted, v.Mountpoint})
-		}
-		return a.table([]string{"POOL", "VOLUME", "CREATED", "STATE", "MOUNTPOINT"}, rows)
-	}
-	return cmd
-}
-
-func (a *app) names(all []control.Volume) error {
-	w := bufio.NewWriter(a.Stdout)
-	for _, v := range all {
-		if _, err := w.WriteString(v.Name + "\n"); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
-}
-
-func (a *app) volumeInspect() *cobra.Command {
-	cmd := &cobra.Command{Use: "inspect NAME...", Short: "Show everything about volumes", Args: names("volume")}
-	pool := a.poolFlag(cmd, defaultPoolHelp)
-	f := formatFlag(cmd)
-	_ = f.Set("json") // a valid word
-	cmd.Flags().Lookup("format").DefValue = "json"
-	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		all := []control.Volume{}
-		err = a.each(args, func(name string) error {
-			v, err := c.Volumes().Inspect(cmd.Context(), control.VolumeRequest{Pool: *pool, Name: name})
-			if err == nil {
-				all = append(all, v)
-			}
-			return err
-		})
-		if len(all) == 0 && err != nil {
-			return err
-		}
-		if *f == "json" {
-			return errors.Join(a.printJSON(all), err)
-		}
-		rows := [][]string{}
-		for _, v := range all {
-			for _, m := range v.Mounts {
-				rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), v.Mountpoint, m.ID, ago(m.Since)})
-			}
-			if len(v.Mounts) == 0 {
-				rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), v.Mountpoint, "-", "-"})
-			}
-		}
-		return errors.Join(a.table([]string{"POOL", "VOLUME", "CREATED", "MOUNTPOINT", "MOUNT ID", "SINCE"}, rows), err)
-	}
-	return cmd
-}
-
-func (a *app) volumeRemove() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "rm NAME...", Aliases: []string{"remove"}, Short: "Destroy volumes and their data",
-		Long: "Destroy volumes and their data. On a terminal it asks first; elsewhere it wants --yes.",
-		Args: names("volume"),
-	}
-	pool := a.poolFlag(cmd, defaultPoolHelp)
-	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
-	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if !*yes {
-			if err := a.confirm(cmd, "Destroy "+strings.Join(args, ", ")+" and all data in it?"); err != nil {
-				return err
-			}
-		}
-		return a.each(args, func(name string) error {
-			if err := c.Volumes().Remove(cmd.Context(), control.VolumeRequest{Pool: *pool, Name: name}); err != nil {
-				return err
-			}
-			return a.printf("%s\n", name)
-		})
-	}
-	return cmd
 }
 
 // confirm asks on a terminal, and refuses where there is none.

@@ -64,6 +64,11 @@ type Volume struct {
 	Linger     time.Duration
 	MountGrace time.Duration
 	Refresh    time.Duration
+	// TrashKeep is how long what was removed can be brought back; 0 keeps nothing.
+	TrashKeep time.Duration
+	// TrashMinFree is how much of its storage, in percent, has to be free for the trash to be
+	// kept that long.
+	TrashMinFree float64
 }
 
 // Pool is one configured driver.

@@ -71,7 +71,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := []config.Pool{{
 		Name: "remora", Driver: "dir", Options: map[string]any{},
-		Volume: config.Volume{MountGrace: 2 * time.Minute, Refresh: time.Minute},
+		Volume: config.Volume{MountGrace: 2 * time.Minute, Refresh: time.Minute, TrashKeep: 72 * time.Hour, TrashMinFree: 5},
 	}}
 	if diff := cmp.Diff(want, c.Pools); diff != "" {
 		t.Errorf("pools (-want +got):\n%s", diff)
@@ -115,7 +115,7 @@ url = "u"
 size = 10
 `, "REMORA_POOLS=more, fast", "REMORA_POOL_MORE_PATH=/srv/more", "REMORA_POOL_FAST_REFRESH=9s", "REMORA_POOL_B_OX_SIZE=11")
 	volume := func(linger, refresh time.Duration) config.Volume {
-		return config.Volume{Linger: linger, MountGrace: 2 * time.Minute, Refresh: refresh}
+		return config.Volume{Linger: linger, MountGrace: 2 * time.Minute, Refresh: refresh, TrashKeep: 72 * time.Hour, TrashMinFree: 5}
 	}
 	want := []config.Pool{
 		{Name: "b.ox", Driver: "box", Volume: volume(5*time.Second, 30*time.Second), Options: map[string]any{"url": "u", "size": "11"}},
@@ -129,7 +129,7 @@ size = 10
 
 // Every key must be settable by the environment alone, as a managed plugin has nothing else.
 func TestEveryKeyHasAVariable(t *testing.T) {
-	samples := map[string]string{"path": "/srv/other", "duration": "77s", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464"}
+	samples := map[string]string{"path": "/srv/other", "duration": "77s", "percent": "7%", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464"}
 	together := []string{"REMORA_METRICS_LISTEN=:1", "REMORA_METRICS_TLS_CA=/a", "REMORA_METRICS_TLS_CERT=/c", "REMORA_METRICS_TLS_KEY=/k"}
 	for _, k := range config.Keys() {
 		value, ok := samples[k.Type]
@@ -263,5 +263,21 @@ func TestFindControlSocket(t *testing.T) {
 				t.Errorf("socket is %q, %v, want %q, an error %v", got, err, tt.want, tt.fails)
 			}
 		})
+	}
+}
+
+// What holds for the trash of all pools, a pool can have otherwise.
+func TestTrash(t *testing.T) {
+	text := "[trash]\nkeep = \"0\"\nmin_free = 12.5\n[pool.a]\n[pool.b]\ntrash_keep = \"1h\"\ntrash_min_free = \"0%\"\n[pool.c]\n"
+	c, err := load(t, text, "REMORA_TRASH_MIN_FREE=7%", "REMORA_POOL_C_TRASH_KEEP=10m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]config.Volume{"a": {TrashMinFree: 7}, "b": {TrashKeep: time.Hour}, "c": {TrashKeep: 10 * time.Minute, TrashMinFree: 7}}
+	for _, p := range c.Pools {
+		got := config.Volume{TrashKeep: p.TrashKeep, TrashMinFree: p.TrashMinFree}
+		if diff := cmp.Diff(want[p.Name], got); diff != "" {
+			t.Errorf("pool %s (-want +got):\n%s", p.Name, diff)
+		}
 	}
 }

@@ -40,6 +40,10 @@ func TestErrors(t *testing.T) {
 		{"mode with a 9", "socket.mode = \"0690\"\n", "", nil, `FILE:1:1: socket.mode: "0690" is not an octal mode such as 0660`},
 		{"duration without a unit", "[volume]\nlinger = 5\n", "", nil, `FILE:2:1: volume.linger: "5" is not a duration such as 90s or 5m`},
 		{"negative duration", "[volume]\nlinger = \"-5s\"\n", "", nil, `FILE:2:1: volume.linger: "-5s" is not a duration`},
+		{"percentage of words", "[trash]\nmin_free = \"some\"\n", "", nil, `FILE:2:1: trash.min_free: "some" is not a percentage such as 5%, below 100%`},
+		{"percentage of all", "[pool.a]\ntrash_min_free = \"100%\"\n", "", nil, `FILE:2:1: pool.a.trash_min_free: "100%" is not a percentage`},
+		{"percentage that is none", "[trash]\nmin_free = \"NaN\"\n", "", nil, `FILE:2:1: trash.min_free: "NaN" is not a percentage`},
+		{"trash of days", "[trash]\nkeep = \"3d\"\n", "", nil, `FILE:2:1: trash.keep: "3d" is not a duration such as 90s or 5m`},
 		{"no grace at all", "[volume]\nmount_grace = \"0s\"\n", "", nil, `FILE:2:1: volume.mount_grace: "0s": want more than nothing`},
 
 		{"address without a port", "metrics.listen = \"127.0.0.1\"\n", "", nil, `FILE:1:1: metrics.listen: "127.0.0.1" is not an address such as 127.0.0.1:9464`},
@@ -71,7 +75,7 @@ func TestErrors(t *testing.T) {
 		{"no driver", "[pool.x]\ndriver = \"dri\"\n", "", nil, `FILE:2:1: pool.x.driver: no driver "dri", did you mean "dir"? (there are: box, dir)`},
 		{
 			"key of a driver", "[pool.x]\npaht = \"/x\"\n", "", nil,
-			`FILE:2:1: pool "x": unknown key "paht", did you mean "path"? (there are: driver, linger, mount_grace, path, refresh)`,
+			`FILE:2:1: pool "x": unknown key "paht", did you mean "path"? (there are: driver, linger, mount_grace, path, refresh, trash_keep, trash_min_free)`,
 		},
 		{"common key of a pool", "[pool.x]\nlinger = \"x\"\n", "", nil, `FILE:2:1: pool.x.linger: "x" is not a duration`},
 		{

@@ -18,8 +18,8 @@ type Key struct {
 	Name string
 	// Env is the variable that stands for it.
 	Env string
-	// Type is "path", "duration", "mode", "address", "text", or the allowed words with a bar between
-	// them.
+	// Type is "path", "duration", "percent", "mode", "address", "text", or the allowed words with a
+	// bar between them.
 	Type string
 	// Default is its value where nothing is given.
 	Default string
@@ -34,6 +34,7 @@ type Key struct {
 const (
 	typePath     = "path"
 	typeDuration = "duration"
+	typePercent  = "percent"
 	typeMode     = "mode"
 	typeAddress  = "address"
 	typeText     = "text"
@@ -109,7 +110,7 @@ func Keys() []Key {
 		},
 	}
 	for _, k := range poolKeys() {
-		k.Name = "volume." + k.Name
+		k.Name = k.common
 		set := k.setPool
 		keys = append(keys, Key{
 			Name: k.Name, Type: k.Type, Default: k.Default, Help: k.Help,
@@ -125,6 +126,8 @@ func Keys() []Key {
 // poolKey is a key that is common to all pools, and can be set for one.
 type poolKey struct {
 	Key
+	// common is the name of the key that holds for all pools without one of their own.
+	common  string
 	setPool func(v *Volume, text string) error
 }
 
@@ -132,15 +135,28 @@ func poolKeys() []poolKey {
 	return []poolKey{
 		{
 			Key{Name: "linger", Type: typeDuration, Default: "0s", Help: "how long a volume stays mounted after its last unmount"},
+			"volume.linger",
 			poolDuration(0, func(v *Volume) *time.Duration { return &v.Linger }),
 		},
 		{
 			Key{Name: "mount_grace", Type: typeDuration, Default: "2m0s", Help: "how long a mount from before a restart counts that no container holds"},
+			"volume.mount_grace",
 			poolDuration(1, func(v *Volume) *time.Duration { return &v.MountGrace }),
 		},
 		{
 			Key{Name: "refresh", Type: typeDuration, Default: "1m0s", Help: "how often the volumes in memory are compared with the storage"},
+			"volume.refresh",
 			poolDuration(1, func(v *Volume) *time.Duration { return &v.Refresh }),
+		},
+		{
+			Key{Name: "trash_keep", Type: typeDuration, Default: "72h0m0s", Help: "how long a volume that was removed can be brought back by `remora undo`, where the driver has a trash; 0s destroys at once"},
+			"trash.keep",
+			poolDuration(0, func(v *Volume) *time.Duration { return &v.TrashKeep }),
+		},
+		{
+			Key{Name: "trash_min_free", Type: typePercent, Default: "5%", Help: "how much of the pool's storage has to be free for the trash to be kept; with less, the oldest in it goes first"},
+			"trash.min_free",
+			poolPercent(func(v *Volume) *float64 { return &v.TrashMinFree }),
 		},
 	}
 }
@@ -149,7 +165,7 @@ func poolKeys() []poolKey {
 func PoolKeys() []Key {
 	var keys []Key
 	for _, k := range poolKeys() {
-		k.Default = "that of volume." + k.Name
+		k.Default = "that of " + k.common
 		keys = append(keys, k.Key)
 	}
 	return keys
@@ -220,6 +236,17 @@ func poolDuration(least time.Duration, at func(*Volume) *time.Duration) func(*Vo
 	return func(v *Volume, s string) (err error) {
 		*at(v), err = parseDuration(s, least)
 		return err
+	}
+}
+
+func poolPercent(at func(*Volume) *float64) func(*Volume, string) error {
+	return func(v *Volume, s string) error {
+		n, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+		if err != nil || !(n >= 0 && n < 100) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a percentage such as 5%%, below 100%%", s)
+		}
+		*at(v) = n
+		return nil
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// Client calls a running daemon. Its methods are those of [Volumes] and [Daemon], with the
+// Client calls a running daemon. Its methods are those of [Volumes], [Storage] and [Daemon], with the
 // same errors; beyond them ErrUnavailable when no daemon listens, and ErrDenied when the
 // caller may not use the socket. It is safe for concurrent use.
 type Client struct {
@@ -68,7 +68,7 @@ func (v clientVolumes) Inspect(ctx context.Context, req VolumeRequest) (Volume, 
 }
 
 // Remove implements [Volumes].
-func (v clientVolumes) Remove(ctx context.Context, req VolumeRequest) error {
+func (v clientVolumes) Remove(ctx context.Context, req VolumeRemoveRequest) error {
 	_, err := call[struct{}](ctx, v.c, MethodVolumeRemove, req)
 	return err
 }
@@ -103,26 +103,7 @@ func (c *Client) Reload(ctx context.Context) (Reload, error) {
 
 // Reconcile implements [Daemon].
 func (c *Client) Reconcile(ctx context.Context, progress func(Progress)) (Reconcile, error) {
-	resp, err := c.post(ctx, MethodReconcile, struct{}{})
-	if err != nil {
-		return Reconcile{}, err
-	}
-	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
-	for {
-		var l line
-		if err := dec.Decode(&l); err != nil {
-			return Reconcile{}, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: answer breaks off: %w", err)
-		}
-		switch {
-		case l.Error != nil:
-			return Reconcile{}, l.Error.toError()
-		case l.Result != nil:
-			return *l.Result, nil
-		case l.Progress != nil:
-			progress(*l.Progress)
-		}
-	}
+	return follow[Reconcile](ctx, c, MethodReconcile, struct{}{}, progressOf(progress))
 }
 
 // Page returns what GET of a path answers, such as "/readyz", and whether its status was

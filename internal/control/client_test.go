@@ -45,7 +45,8 @@ func TestRoundTrip(t *testing.T) {
 	add("list", list, s.list, control.VolumeListRequest{Pool: "p"}, err)
 	volume, err = v.Inspect(ctx, one)
 	add("inspect", volume, s.volume, one, err)
-	add("remove", nil, nil, one, v.Remove(ctx, one))
+	remove := control.VolumeRemoveRequest{Pool: "p", Name: "data", Purge: true}
+	add("remove", nil, nil, remove, v.Remove(ctx, remove))
 	point, err := v.Mount(ctx, mount)
 	add("mount", point, s.point, mount, err)
 	add("unmount", nil, nil, mount, v.Unmount(ctx, mount))
@@ -61,6 +62,40 @@ func TestRoundTrip(t *testing.T) {
 	add("progress", progress, s.progress, nil, nil)
 	text, ok, err := c.Page(ctx, "/readyz")
 	add("page", fmt.Sprint(text, ok), "not yet\nfalse", nil, err)
+	st := c.Storage()
+	clone := control.VolumeCloneRequest{Pool: "p", Name: "new", From: "data", Snapshot: "s1", Options: map[string]string{"a": "b"}}
+	volume, err = st.Clone(ctx, clone)
+	add("clone", volume, s.volume, clone, err)
+	resize := control.VolumeResizeRequest{Pool: "p", Name: "data", Size: 1, By: 2}
+	usage, err := st.Resize(ctx, resize)
+	add("resize", usage, s.usage, resize, err)
+	rollback := control.VolumeRollbackRequest{Pool: "p", Name: "data", Snapshot: "s1"}
+	add("rollback", nil, nil, rollback, st.Rollback(ctx, rollback))
+	progress = nil
+	usage, err = st.Usage(ctx, one, func(p control.Progress) { progress = append(progress, p) })
+	add("usage", usage, s.usage, one, err)
+	add("progress of usage", progress, s.progress, nil, nil)
+	protect := control.VolumeProtectRequest{Pool: "p", Name: "data", Protected: true}
+	add("protect", nil, nil, protect, st.Protect(ctx, protect))
+	take := control.SnapshotCreateRequest{Pool: "p", Volume: "data", Name: "s1", Labels: map[string]string{"a": "b"}}
+	snapshot, err := st.CreateSnapshot(ctx, take)
+	add("snapshot", snapshot, s.snapshots.Snapshots[0], take, err)
+	snapshots, err := st.ListSnapshots(ctx, control.SnapshotListRequest{Pool: "p", Volume: "data"})
+	add("snapshots", snapshots, s.snapshots, control.SnapshotListRequest{Pool: "p", Volume: "data"}, err)
+	drop := control.SnapshotRequest{Pool: "p", Volume: "data", Name: "s1"}
+	add("remove snapshot", nil, nil, drop, st.RemoveSnapshot(ctx, drop))
+	compare := control.SnapshotDiffRequest{Pool: "p", Volume: "data", From: "s1", To: "s2"}
+	var changes []control.Change
+	counts, err := st.DiffSnapshot(ctx, compare, func(c control.Change) { changes = append(changes, c) })
+	add("diff", counts, s.diff, compare, err)
+	add("changes", changes, s.changes, nil, nil)
+	trash, err := st.Trash(ctx, control.TrashListRequest{Pool: "p"})
+	add("trash", trash, s.trash, control.TrashListRequest{Pool: "p"}, err)
+	restore := control.TrashRestoreRequest{Pool: "p", ID: "18a-2f", Name: "data"}
+	volume, err = st.Restore(ctx, restore)
+	add("restore", volume, s.volume, restore, err)
+	purge := control.TrashRequest{Pool: "p", ID: "18a-2f"}
+	add("purge", nil, nil, purge, st.Purge(ctx, purge))
 	for _, r := range all {
 		if diff := cmp.Diff(r.want, r.got); diff != "" || r.err != nil {
 			t.Errorf("%s: %v (-want +got):\n%s", r.name, r.err, diff)
@@ -82,7 +117,7 @@ func TestErrorsCross(t *testing.T) {
 		}
 		s.err = errdefs.Hint(errdefs.Hint(s.err, "inner"), "outer")
 		for name, err := range map[string]error{
-			"remove":    c.Volumes().Remove(t.Context(), control.VolumeRequest{Name: "data"}),
+			"remove":    c.Volumes().Remove(t.Context(), control.VolumeRemoveRequest{Name: "data"}),
 			"reconcile": func() error { _, err := c.Reconcile(t.Context(), nil); return err }(),
 		} {
 			if err == nil || err.Error() != `volume "data": it is so` || errdefs.Name(err) != errdefs.Name(s.err) || errors.Is(err, control.ErrUnreachable) {

@@ -3,10 +3,10 @@
 //
 // It looks like Docker's plugin API: each method is a POST of one JSON object to a
 // path that is the method's name, such as /Volume.Create. An answer is one JSON
-// object, or for [MethodReconcile] a JSON object per line, the last of which says how
-// it ended. An error has the status of its class and the body [Error].
+// object, or for [MethodReconcile], [MethodVolumeUsage] and [MethodSnapshotDiff] a JSON object
+// per line, the last of which says how it ended. An error has the status of its class and the body [Error].
 //
-// [Server] serves what [Volumes] and [Daemon] do; [Client] calls it. The exported
+// [Server] serves what [Volumes], [Storage] and [Daemon] do; [Client] calls it. The exported
 // structs are the wire: their JSON is kept stable, as "--format json" prints it, and
 // golden files hold it fast.
 package control
@@ -44,9 +44,9 @@ type Volumes interface {
 	List(ctx context.Context, req VolumeListRequest) ([]Volume, error)
 	// Inspect returns one volume, or ErrNotFound.
 	Inspect(ctx context.Context, req VolumeRequest) (Volume, error)
-	// Remove destroys a volume and its data: ErrNotFound where there is none,
-	// ErrInUse while it is mounted.
-	Remove(ctx context.Context, req VolumeRequest) error
+	// Remove destroys a volume and its data, or brings it into the trash: ErrNotFound where
+	// there is none, ErrInUse while it is mounted, ErrDenied while it is protected.
+	Remove(ctx context.Context, req VolumeRemoveRequest) error
 	// Mount mounts a volume for the mount ID of the request and returns the directory.
 	Mount(ctx context.Context, req VolumeMountRequest) (mountpoint string, err error)
 	// Unmount undoes one Mount with the same mount ID.
@@ -83,9 +83,19 @@ type VolumeRequest struct {
 	Name string `json:"Name"`
 }
 
-// VolumeListRequest asks for the volumes of a pool; an empty Pool asks for all.
+// VolumeRemoveRequest names a volume that is to go. Purge destroys it at once, where it
+// would otherwise come into the trash.
+type VolumeRemoveRequest struct {
+	Pool  string `json:"Pool,omitempty"`
+	Name  string `json:"Name"`
+	Purge bool   `json:"Purge,omitempty"`
+}
+
+// VolumeListRequest asks for the volumes of a pool; an empty Pool asks for all. With Usage the
+// drivers are asked, for a short time, how large they are and how many snapshots they have.
 type VolumeListRequest struct {
-	Pool string `json:"Pool,omitempty"`
+	Pool  string `json:"Pool,omitempty"`
+	Usage bool   `json:"Usage,omitempty"`
 }
 
 // VolumeMountRequest names a volume and one who mounts it. The ID is chosen by the
@@ -108,6 +118,19 @@ type Volume struct {
 	Mounted    bool   `json:"Mounted"`
 	// Mounts has one entry per mount ID, sorted by Since and ID.
 	Mounts []Mount `json:"Mounts,omitempty"`
+	// Protected says that it cannot be removed.
+	Protected bool `json:"Protected,omitempty"`
+	// Used is what the data takes, in bytes. It is absent where nobody knows.
+	Used *int64 `json:"Used,omitempty"`
+	// UsedAt is when Used was found by counting the files; absent where the driver knows.
+	UsedAt time.Time `json:"UsedAt,omitzero"`
+	// Limit is what the data may take at the most, in bytes, where there is a limit.
+	Limit int64 `json:"Limit,omitempty"`
+	// Snapshots is how many there are; absent where the driver has none.
+	Snapshots *int `json:"Snapshots,omitempty"`
+	// Unknown has the names of those of the fields above that are not known yet, or that the
+	// driver did not tell in time.
+	Unknown []string `json:"Unknown,omitempty"`
 	// Status is what the driver tells; answered to Inspect and Create alone.
 	Status map[string]any `json:"Status,omitempty"`
 	// Options are those the volume was made with, where the driver remembers them, without
@@ -161,6 +184,8 @@ type Pool struct {
 	Volumes   int  `json:"Volumes"`
 	Mounted   int  `json:"Mounted"`
 	Reachable bool `json:"Reachable"`
+	// Trash says that volumes which are removed can be brought back.
+	Trash bool `json:"Trash,omitempty"`
 	// Error says why the pool is not reachable, or what else is wrong with it.
 	Error string `json:"Error,omitempty"`
 }

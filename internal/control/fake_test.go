@@ -31,15 +31,21 @@ type service struct {
 	reload    control.Reload
 	reconcile control.Reconcile
 	progress  []control.Progress
+	usage     control.Usage
+	snapshots control.SnapshotList
+	changes   []control.Change
+	diff      control.Diff
+	trash     control.TrashList
 	err       error
 	panics    bool
 
 	got any // the last request
 }
 
-// volumes and daemon are the two sides of a service.
+// volumes, storage and daemon are the sides of a service.
 type (
 	volumes struct{ s *service }
+	storage struct{ s *service }
 	daemon  struct{ s *service }
 )
 
@@ -63,7 +69,7 @@ func (v volumes) Inspect(_ context.Context, r control.VolumeRequest) (control.Vo
 	return v.s.volume, v.s.take(r)
 }
 
-func (v volumes) Remove(_ context.Context, r control.VolumeRequest) error { return v.s.take(r) }
+func (v volumes) Remove(_ context.Context, r control.VolumeRemoveRequest) error { return v.s.take(r) }
 
 func (v volumes) Mount(_ context.Context, r control.VolumeMountRequest) (string, error) {
 	return v.s.point, v.s.take(r)
@@ -74,6 +80,59 @@ func (v volumes) Unmount(_ context.Context, r control.VolumeMountRequest) error 
 func (v volumes) Path(_ context.Context, r control.VolumeRequest) (string, error) {
 	return v.s.point, v.s.take(r)
 }
+
+func (t storage) Clone(_ context.Context, r control.VolumeCloneRequest) (control.Volume, error) {
+	return t.s.volume, t.s.take(r)
+}
+
+func (t storage) Resize(_ context.Context, r control.VolumeResizeRequest) (control.Usage, error) {
+	return t.s.usage, t.s.take(r)
+}
+
+func (t storage) Rollback(_ context.Context, r control.VolumeRollbackRequest) error {
+	return t.s.take(r)
+}
+
+func (t storage) Usage(_ context.Context, r control.VolumeRequest, progress func(control.Progress)) (control.Usage, error) {
+	for _, p := range t.s.progress {
+		progress(p)
+	}
+	return t.s.usage, t.s.take(r)
+}
+
+func (t storage) Protect(_ context.Context, r control.VolumeProtectRequest) error { return t.s.take(r) }
+
+func (t storage) CreateSnapshot(_ context.Context, r control.SnapshotCreateRequest) (control.Snapshot, error) {
+	if len(t.s.snapshots.Snapshots) == 0 {
+		return control.Snapshot{}, t.s.take(r)
+	}
+	return t.s.snapshots.Snapshots[0], t.s.take(r)
+}
+
+func (t storage) ListSnapshots(_ context.Context, r control.SnapshotListRequest) (control.SnapshotList, error) {
+	return t.s.snapshots, t.s.take(r)
+}
+
+func (t storage) RemoveSnapshot(_ context.Context, r control.SnapshotRequest) error {
+	return t.s.take(r)
+}
+
+func (t storage) DiffSnapshot(_ context.Context, r control.SnapshotDiffRequest, each func(control.Change)) (control.Diff, error) {
+	for _, c := range t.s.changes {
+		each(c)
+	}
+	return t.s.diff, t.s.take(r)
+}
+
+func (t storage) Trash(_ context.Context, r control.TrashListRequest) (control.TrashList, error) {
+	return t.s.trash, t.s.take(r)
+}
+
+func (t storage) Restore(_ context.Context, r control.TrashRestoreRequest) (control.Volume, error) {
+	return t.s.volume, t.s.take(r)
+}
+
+func (t storage) Purge(_ context.Context, r control.TrashRequest) error { return t.s.take(r) }
 
 func (d daemon) Status(context.Context) (control.Status, error) { return d.s.status, d.s.take(nil) }
 
@@ -89,11 +148,13 @@ func (d daemon) Reconcile(_ context.Context, progress func(control.Progress)) (c
 // full is a service whose answers have every field.
 func full() *service {
 	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	used, snapshots := int64(4096), 2
 	v := control.Volume{
 		Pool: "fast", Driver: "dir", Name: "data", CreatedAt: at, Mountpoint: "/srv/fast/data/data", Mounted: true,
 		Mounts:  []control.Mount{{ID: "2f73", Count: 2, Since: at.Add(time.Minute)}},
 		Status:  map[string]any{"path": "/srv/fast"},
 		Options: map[string]string{"mode": "0700"},
+		Used:    &used, UsedAt: at.Add(time.Hour), Limit: 8192, Snapshots: &snapshots, Unknown: []string{"Limit"}, Protected: true,
 	}
 	return &service{
 		volume: v,
@@ -103,19 +164,30 @@ func full() *service {
 			Version: "v1.2.3", PID: 42, Started: at, ConfigFile: "/etc/remora/remora.toml", ConfigError: "line 3: no",
 			PluginDir: "/run/docker/plugins", RunDir: "/run/remora", StateDir: "/var/lib/remora",
 			Pools: []control.Pool{
-				{Name: "fast", Driver: "dir", Socket: "/run/docker/plugins/fast.sock", Volumes: 2, Mounted: 1, Reachable: true},
+				{Name: "fast", Driver: "dir", Socket: "/run/docker/plugins/fast.sock", Volumes: 2, Mounted: 1, Reachable: true, Trash: true},
 				{Name: "far", Driver: "mem", Socket: "/run/docker/plugins/far.sock", Error: "server does not answer"},
 			},
 		},
 		reload:    control.Reload{Added: []string{"a"}, Changed: []string{"b"}, Removed: []string{"c"}, NeedRestart: []string{"run_dir"}, Warnings: []string{"w"}},
 		reconcile: control.Reconcile{Volumes: 3, Mounts: 1, Changes: []string{"volume \"data\": unmounted"}},
-		progress:  []control.Progress{{Object: "far", Done: 0, Total: 2}, {Object: "fast", Done: 1}},
+		usage:     control.Usage{Used: 4096, Limit: 8192},
+		snapshots: control.SnapshotList{
+			Snapshots: []control.Snapshot{{Pool: "fast", Volume: "data", Name: "s1", CreatedAt: at, Labels: map[string]string{"a": "b"}}},
+			Errors:    []string{"volume \"cold\": no answer"},
+		},
+		changes: []control.Change{{Kind: control.Added, Path: "a"}, {Kind: control.Changed, Path: "b/c", What: []string{"size", "mtime"}}},
+		diff:    control.Diff{Added: 1, Changed: 1},
+		trash: control.TrashList{
+			Trashed: []control.Trashed{{Pool: "fast", Name: "data", ID: "18a-2f", RemovedAt: at, Expires: at.Add(72 * time.Hour)}},
+			Errors:  []string{"pool \"far\": no answer"},
+		},
+		progress: []control.Progress{{Object: "far", Done: 0, Total: 2}, {Object: "fast", Done: 1}},
 	}
 }
 
 func newServer(s *service) *control.Server {
 	return control.NewServer(control.ServerOptions{
-		Volumes: volumes{s}, Daemon: daemon{s},
+		Volumes: volumes{s}, Storage: storage{s}, Daemon: daemon{s},
 		Pages: map[string]http.Handler{"GET /readyz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = w.Write([]byte("not yet\n"))

@@ -23,6 +23,7 @@ const maxBody = 1 << 20
 // ServerOptions is what a [Server] is made of.
 type ServerOptions struct {
 	Volumes Volumes
+	Storage Storage
 	Daemon  Daemon
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
@@ -52,7 +53,9 @@ func NewServer(o ServerOptions) *Server {
 		return VolumeList{all}, err
 	})
 	handle(s, MethodVolumeInspect, v.Inspect)
-	handle(s, MethodVolumeRemove, func(ctx context.Context, r VolumeRequest) (struct{}, error) { return struct{}{}, v.Remove(ctx, r) })
+	handle(s, MethodVolumeRemove, func(ctx context.Context, r VolumeRemoveRequest) (struct{}, error) {
+		return struct{}{}, v.Remove(ctx, r)
+	})
 	handle(s, MethodVolumeMount, func(ctx context.Context, r VolumeMountRequest) (Mountpoint, error) {
 		p, err := v.Mount(ctx, r)
 		return Mountpoint{p}, err
@@ -66,7 +69,10 @@ func NewServer(o ServerOptions) *Server {
 	})
 	handle(s, MethodStatus, func(ctx context.Context, _ struct{}) (Status, error) { return d.Status(ctx) })
 	handle(s, MethodReload, func(ctx context.Context, _ struct{}) (Reload, error) { return d.Reload(ctx) })
-	s.method(MethodReconcile, func(w http.ResponseWriter, r *http.Request) error { return stream(w, r, d.Reconcile) })
+	stream(s, MethodReconcile, func(ctx context.Context, _ struct{}, send func(line)) (Reconcile, error) {
+		return d.Reconcile(ctx, sendProgress(send))
+	})
+	handleStorage(s, o.Storage)
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)
 	}
@@ -88,6 +94,43 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	return nil
+}
+
+// handleStorage adds the methods of [Storage].
+func handleStorage(s *Server, st Storage) {
+	handle(s, MethodVolumeClone, st.Clone)
+	handle(s, MethodVolumeResize, st.Resize)
+	handle(s, MethodVolumeRollback, nothing(st.Rollback))
+	stream(s, MethodVolumeUsage, func(ctx context.Context, r VolumeRequest, send func(line)) (Usage, error) {
+		return st.Usage(ctx, r, sendProgress(send))
+	})
+	handle(s, MethodVolumeProtect, nothing(st.Protect))
+	handle(s, MethodSnapshotCreate, st.CreateSnapshot)
+	handle(s, MethodSnapshotList, func(ctx context.Context, r SnapshotListRequest) (SnapshotList, error) {
+		l, err := st.ListSnapshots(ctx, r)
+		if l.Snapshots == nil {
+			l.Snapshots = []Snapshot{}
+		}
+		return l, err
+	})
+	handle(s, MethodSnapshotRemove, nothing(st.RemoveSnapshot))
+	stream(s, MethodSnapshotDiff, func(ctx context.Context, r SnapshotDiffRequest, send func(line)) (Diff, error) {
+		return st.DiffSnapshot(ctx, r, func(c Change) { send(line{Change: &c}) })
+	})
+	handle(s, MethodTrashList, func(ctx context.Context, r TrashListRequest) (TrashList, error) {
+		l, err := st.Trash(ctx, r)
+		if l.Trashed == nil {
+			l.Trashed = []Trashed{}
+		}
+		return l, err
+	})
+	handle(s, MethodTrashRestore, st.Restore)
+	handle(s, MethodTrashPurge, nothing(st.Purge))
+}
+
+// nothing makes a call whose answer is an empty object.
+func nothing[Req any](call func(context.Context, Req) error) func(context.Context, Req) (struct{}, error) {
+	return func(ctx context.Context, r Req) (struct{}, error) { return struct{}{}, call(ctx, r) }
 }
 
 // handle adds a method of one request and one answer.
@@ -155,34 +198,6 @@ func read(w http.ResponseWriter, r *http.Request, req any) error {
 	if _, err := dec.Token(); err != io.EOF {
 		return errdefs.Errorf(errdefs.ErrInvalid, "request has more behind its JSON object")
 	}
-	return nil
-}
-
-// line is one line of a streamed answer: progress, or the end.
-type line struct {
-	Progress *Progress  `json:"Progress,omitempty"`
-	Result   *Reconcile `json:"Result,omitempty"`
-	Error    *Error     `json:"Error,omitempty"`
-}
-
-// stream answers with a line for each progress and one for the end.
-func stream(w http.ResponseWriter, r *http.Request, call func(context.Context, func(Progress)) (Reconcile, error)) error {
-	if err := read(w, r, &struct{}{}); err != nil {
-		return fmt.Errorf("%s: %w", MethodReconcile, err)
-	}
-	w.Header().Set("Content-Type", "application/jsonl")
-	enc := json.NewEncoder(w)
-	send := func(l line) {
-		_ = enc.Encode(l)                         // the caller is gone: nobody is left to tell
-		_ = http.NewResponseController(w).Flush() // likewise
-	}
-	result, err := call(r.Context(), func(p Progress) { send(line{Progress: &p}) })
-	if err != nil {
-		e := toError(err)
-		send(line{Error: &e})
-		return nil
-	}
-	send(line{Result: &result})
 	return nil
 }
 

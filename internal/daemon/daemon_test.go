@@ -227,7 +227,7 @@ func TestTwoPools(t *testing.T) {
 	if s.Version != "v1.2.3" || s.PID != os.Getpid() || s.ConfigFile != h.dir+"/remora.toml" || len(s.Pools) != 2 {
 		t.Errorf("status is %+v", s)
 	}
-	want := control.Pool{Name: "fast", Driver: "dir", Socket: h.dir + "/p/fast.sock", Volumes: 1, Mounted: 1, Reachable: true}
+	want := control.Pool{Name: "fast", Driver: "dir", Socket: h.dir + "/p/fast.sock", Volumes: 1, Mounted: 1, Reachable: true, Trash: true}
 	if s.Pools[0] != want {
 		t.Errorf("pool is %+v, want %+v", s.Pools[0], want)
 	}

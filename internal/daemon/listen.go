@@ -47,6 +47,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 	}
 	s := control.NewServer(control.ServerOptions{
 		Volumes: volumes{d},
+		Storage: storage{volumes{d}},
 		Daemon:  d,
 		Logger:  d.log,
 		Pages:   d.pages(),

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -124,7 +126,7 @@ func newLookedAt(t *testing.T, ping func(context.Context) error) *pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pool{handler: h, door: &door{served: make(chan struct{})}}
+	p := &pool{handler: h, usage: usage.NewCache(t.Context(), slog.New(slog.DiscardHandler)), door: &door{served: make(chan struct{})}}
 	p.ctx, p.stop = context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		if err := p.close(context.WithoutCancel(t.Context())); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -26,6 +27,12 @@ type pool struct {
 	server  *sdk.Server
 	ctx     context.Context //nolint:containedctx // that of the pool's own life, which stop ends
 	stop    context.CancelFunc
+
+	// mountRoot is where the Handler mounts, usage what was counted of volumes, and asking is
+	// full while as many calls about single volumes are under way as may be.
+	mountRoot string
+	usage     *usage.Cache
+	asking    chan struct{}
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -89,21 +96,32 @@ func closeDriver(ctx context.Context, driver volume.Driver) error {
 
 // newPool puts a Handler in front of driver. Where it fails, the driver is closed.
 func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Driver) (*pool, error) {
+	mountRoot := filepath.Join(d.boot.RunDir, "mounts", conf.Name)
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
 		Logger:     d.log.With(slog.String("pool", conf.Name)),
 		Observe:    d.metrics.observer(conf.Name),
-		MountRoot:  filepath.Join(d.boot.RunDir, "mounts", conf.Name),
+		MountRoot:  mountRoot,
 		Ledger:     filepath.Join(d.boot.RunDir, "ledger", conf.Name+".jsonl"),
 		Linger:     conf.Linger,
 		MountGrace: orNone(conf.MountGrace),
 		Refresh:    orNone(conf.Refresh),
+		Trash:      conf.TrashKeep > 0,
+		// A driver that has an option of this name for something else is no Cloner, or takes
+		// absolute paths.
+		CloneOption: "from",
+		MayRemove:   d.protected().mayRemove(conf.Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))
 	}
-	p := &pool{conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{})}
+	p := &pool{
+		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
+		mountRoot: mountRoot, asking: make(chan struct{}, askers),
+	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
+	p.usage = usage.NewCache(p.ctx, d.log.With(slog.String("pool", conf.Name))) //nolint:contextcheck // the pool outlives the call
+	p.emptyTrash(d.log)
 	return p, nil
 }
 
@@ -126,6 +144,7 @@ func (p *pool) close(ctx context.Context) error {
 		return nil
 	}
 	p.stop()
+	p.usage.Close(ctx)
 	idle := make(chan struct{})
 	go func() {
 		p.calls.Wait()

@@ -27,6 +27,7 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 	for _, p := range d.all() {
 		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.door.addr, Reachable: true}
 		c.Volumes, c.Mounted = p.counts()
+		c.Trash = p.keepsTrash()
 		if err := p.reachable(); err != nil {
 			c.Reachable, c.Error = false, err.Error()
 		}

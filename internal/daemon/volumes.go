@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -57,7 +59,7 @@ func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (c
 	if err := p.handler.Create(ctx, req.Name, req.Options); err != nil {
 		return control.Volume{}, err
 	}
-	return p.get(ctx, req.Name)
+	return v.get(ctx, p, req.Name)
 }
 
 // List implements [control.Volumes].
@@ -72,7 +74,9 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 		pools = []*pool{p}
 	}
 	all := []control.Volume{}
+	ends := map[*pool]int{}
 	for _, p := range pools {
+		protected := v.d.protected().all(p.conf.Name)
 		for vol, err := range p.handler.List(ctx) {
 			if err != nil {
 				if req.Pool == "" {
@@ -82,8 +86,20 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 			}
 			c := p.toControl(vol)
 			c.Status, c.Options = nil, nil
+			c.Protected = protected[c.Name]
 			all = append(all, c)
 		}
+		ends[p] = len(all)
+	}
+	if req.Usage {
+		byPool, from := map[*pool][]*control.Volume{}, 0
+		for _, p := range pools {
+			for i := from; i < ends[p]; i++ {
+				byPool[p] = append(byPool[p], &all[i])
+			}
+			from = ends[p]
+		}
+		addDetails(ctx, byPool)
 	}
 	return all, nil
 }
@@ -95,17 +111,28 @@ func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (contro
 		return control.Volume{}, err
 	}
 	defer p.leave()
-	return p.get(ctx, req.Name)
+	c, err := v.get(ctx, p, req.Name)
+	if err == nil {
+		addDetails(ctx, map[*pool][]*control.Volume{p: {&c}})
+	}
+	return c, err
 }
 
 // Remove implements [control.Volumes].
-func (v volumes) Remove(ctx context.Context, req control.VolumeRequest) error {
+func (v volumes) Remove(ctx context.Context, req control.VolumeRemoveRequest) error {
 	p, err := v.enter(ctx, req.Pool)
 	if err != nil {
 		return err
 	}
 	defer p.leave()
-	return p.handler.Remove(ctx, req.Name)
+	if req.Purge {
+		return p.handler.Destroy(ctx, req.Name)
+	}
+	err = p.handler.Remove(ctx, req.Name)
+	if p.keepsTrash() && errors.Is(err, syscall.ENOSPC) {
+		err = errdefs.Hint(err, "remora volume rm --purge destroys it at once, beside the trash")
+	}
+	return err
 }
 
 // Mount implements [control.Volumes].
@@ -152,12 +179,14 @@ func (v volumes) Path(ctx context.Context, req control.VolumeRequest) (string, e
 	return p.handler.Path(ctx, req.Name)
 }
 
-func (p *pool) get(ctx context.Context, name string) (control.Volume, error) {
-	v, err := p.handler.Get(ctx, name)
+func (v volumes) get(ctx context.Context, p *pool, name string) (control.Volume, error) {
+	vol, err := p.handler.Get(ctx, name)
 	if err != nil {
 		return control.Volume{}, err
 	}
-	return p.toControl(v), nil
+	c := p.toControl(vol)
+	c.Protected, _ = v.d.protected().has(p.conf.Name, name) // what cannot be read protects still
+	return c, nil
 }
 
 func (p *pool) toControl(v volume.Volume) control.Volume {

@@ -15,7 +15,7 @@ func TestOptionsAreShown(t *testing.T) {
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "data", map[string]string{"size": "64k"}))
 	t.Cleanup(func() {
-		_ = h.control.Volumes().Remove(context.WithoutCancel(ctx), control.VolumeRequest{Name: "data"})
+		_ = h.control.Volumes().Remove(context.WithoutCancel(ctx), control.VolumeRemoveRequest{Name: "data"})
 	})
 	v, err := h.control.Volumes().Inspect(ctx, control.VolumeRequest{Name: "data"})
 	h.must(err)

@@ -16,12 +16,18 @@ import (
 
 // Info is one mount.
 type Info struct {
+	// ID is the kernel's number for it, which statx(2) gives for a file that is open. It may
+	// be given to another mount when this one has gone.
+	ID int
 	// Mountpoint is the absolute path, with the kernel's escapes undone.
 	Mountpoint string
 	// FSType is the type of the file system, such as "tmpfs".
 	FSType string
 	// Source is what was mounted, as the one who mounted it wrote it.
 	Source string
+	// Root is the directory of the file system that is seen at the mountpoint, "/" where it
+	// is the whole.
+	Root string
 	// Options are those of the file system, with commas between them.
 	Options string
 }
@@ -46,7 +52,7 @@ func List(dir string) ([]Info, error) {
 	}
 	list := make([]Info, len(found))
 	for i, m := range found {
-		list[i] = Info{Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Options: m.VFSOptions}
+		list[i] = Info{ID: m.ID, Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions}
 	}
 	return list, nil
 }

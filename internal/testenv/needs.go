@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,14 +30,25 @@ var (
 	Netns = Need{"netns", sync.OnceValue(netns)}
 	// Systemd is a machine that systemd started.
 	Systemd = Need{"systemd", systemd}
+	// Btrfs is a kernel that can mount a btrfs from an image, and the program that makes
+	// one.
+	Btrfs = Need{"btrfs", sync.OnceValue(btrfs)}
+	// SQLite is the command sqlite3.
+	SQLite = Need{"sqlite", programs("sqlite3", "sqlite3")}
+	// Loop is loop devices, ext4, xfs and btrfs in the kernel, and the programs that make
+	// and look after these file systems.
+	Loop = Need{"loop", sync.OnceValue(loop)}
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
+	// Sshfs is the command sshfs with what it stands on, and a server to try it on, which
+	// a test starts for itself.
+	Sshfs = Need{"sshfs", sync.OnceValue(sshfs)}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop}
 }
 
 func root() error {
@@ -53,12 +65,75 @@ func netns() error {
 	return probe("unshare", "--net", "--mount", "ip", "link", "set", "lo", "up")
 }
 
+// sshfs looks in /usr/sbin for the server, whatever is in PATH: it must be started by an
+// absolute path.
+func sshfs() error {
+	if err := programs("sshfs and openssh-client", "sshfs", "ssh", "ssh-keygen")(); err != nil {
+		return err
+	}
+	if err := programs("openssh-server", "/usr/sbin/sshd")(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func loop() error {
+	for _, need := range []func() error{
+		root,
+		programs("e2fsprogs", "mkfs.ext4", "e2fsck", "debugfs"),
+		programs("xfsprogs", "mkfs.xfs"),
+		programs("btrfs-progs", "mkfs.btrfs"),
+		programs("mount", "losetup"),
+	} {
+		if err := need(); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open("/dev/loop-control")
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"ext4", "xfs", "btrfs"} {
+		if !slices.Contains(strings.Fields(string(known)), name) {
+			return fmt.Errorf("no %s in /proc/filesystems; modprobe %s", name, name)
+		}
+	}
+	return nil
+}
+
 // systemd looks where sd_booted(3) does.
 func systemd() error {
 	if fi, err := os.Stat("/run/systemd/system"); err != nil || !fi.IsDir() {
 		return errors.New("systemd did not start this machine")
 	}
 	return programs("systemd", "systemctl")()
+}
+
+func btrfs() error {
+	if err := root(); err != nil {
+		return err
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	// A kernel that has it as a module knows it when it is first used.
+	if !strings.Contains(string(known), "btrfs\n") && probe("modprobe", "btrfs") != nil {
+		return errors.New("this kernel has no btrfs")
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		return errors.New("this machine has no loop devices")
+	}
+	return programs("btrfs-progs", "mkfs.btrfs", "btrfs")()
 }
 
 // BusyboxPath returns the path of a static busybox, or says what to install.

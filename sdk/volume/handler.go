@@ -168,9 +168,17 @@ func (h *Handler) Create(ctx context.Context, name string, opts map[string]strin
 }
 
 func (h *Handler) create(ctx context.Context, name string, opts map[string]string) error {
+	if from, ok := h.cloneOf(opts); ok {
+		return h.createFrom(ctx, name, from, opts)
+	}
 	if err := h.driver.Create(ctx, name, opts); err != nil {
 		return err
 	}
+	return h.made(ctx, name)
+}
+
+// made takes a volume into memory that the driver has just made, or adopted.
+func (h *Handler) made(ctx context.Context, name string) error {
 	info, known := h.index.get(name)
 	info.Name = name
 	if i, ok := h.driver.(Inspector); ok {
@@ -188,19 +196,21 @@ func (h *Handler) create(ctx context.Context, name string, opts map[string]strin
 	return nil
 }
 
-// Remove destroys the volume. It is ErrInUse while the volume is mounted and
+// Remove destroys the volume, or brings it into the trash. It is ErrInUse while the volume is mounted and
 // ErrNotFound when there is none.
 func (h *Handler) Remove(ctx context.Context, name string) error {
 	if err := h.options.CheckName(name); err != nil {
 		return err
 	}
 	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "remove", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, h.remove(ctx, name)
+		return struct{}{}, h.remove(ctx, name, h.discard)
 	}})
 	return err
 }
 
-func (h *Handler) remove(ctx context.Context, name string) error {
+// unused makes sure that nobody has the volume mounted: ErrInUse where somebody has, and an
+// unmount now where it only lingers.
+func (h *Handler) unused(ctx context.Context, name string) error {
 	if err := h.dropStale(ctx, name, min(removeGrace, h.options.MountGrace)); err != nil {
 		return err
 	}
@@ -208,12 +218,22 @@ func (h *Handler) remove(ctx context.Context, name string) error {
 	if err := rec.inUse(); err != nil {
 		return err
 	}
-	if rec.Mountpoint != "" {
-		if err := h.unmount(ctx, name, rec.Mountpoint); err != nil {
+	if rec.Mountpoint == "" {
+		return nil
+	}
+	return h.unmount(ctx, name, rec.Mountpoint)
+}
+
+func (h *Handler) remove(ctx context.Context, name string, discard func(context.Context, string) error) error {
+	if h.options.MayRemove != nil {
+		if err := h.options.MayRemove(ctx, name); err != nil {
 			return err
 		}
 	}
-	err := h.driver.Remove(ctx, name)
+	if err := h.unused(ctx, name); err != nil {
+		return err
+	}
+	err := discard(ctx, name)
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		h.index.drop(name)
 	}

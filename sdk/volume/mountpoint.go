@@ -121,9 +121,11 @@ func (mountpoints) absolute(mountpoint string) error {
 }
 
 // check says what is wrong with a mountpoint that is in use: nothing mounted there any
-// more, or a file system that does not answer. gone tells that it is the former. Of a
-// mountpoint of ours the mount table says whether it is a mount; of a driver's own it
-// need not be one, and has to be the directory that it was, as far as that is known.
+// more, or a file system that does not answer. gone tells that it is the former, or that
+// the program that served it has ended (fuse(4), ENOTCONN), so that the driver has to be
+// asked again: no waiting brings it back. Of a mountpoint of ours the mount table says
+// whether it is a mount; of a driver's own it need not be one, and has to be the directory
+// that it was, as far as that is known.
 func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (gone bool, err error) {
 	if err := m.absolute(mountpoint); err != nil {
 		return false, err
@@ -147,7 +149,8 @@ func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (g
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return errors.Is(err, fs.ErrNotExist), errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
+		gone = errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTCONN)
+		return gone, errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, err)
 	}
 	if !m.ours(mountpoint) && was != (place{}) && l.place != was {
 		return true, errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: another directory is there than was mounted", mountpoint)
@@ -155,7 +158,24 @@ func (m mountpoints) check(ctx context.Context, mountpoint string, was place) (g
 	return false, nil
 }
 
-// looks are the calls of stat(2) that are under way, one for each mountpoint: on a file
+// answers asks a file system for its size. Unlike stat(2), which kernel and FUSE programs
+// answer out of their memory for a while, that has to be asked of whoever has the data.
+func answers(mountpoint string) error {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(mountpoint, &st)
+	for errors.Is(err, syscall.EINTR) {
+		err = syscall.Statfs(mountpoint, &st)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, fs.ErrPermission):
+		return nil // that, too, is an answer
+	case err != nil:
+		return &fs.PathError{Op: "statfs", Path: mountpoint, Err: err}
+	}
+	return nil
+}
+
+// looks are the calls of stat(2) and statfs(2) that are under way, one for each mountpoint: on a file
 // system that answers no more each holds a thread for ever.
 type looks struct {
 	mu      sync.Mutex
@@ -185,6 +205,7 @@ func (x *looks) at(mountpoint string) *look {
 		}
 		if err == nil {
 			l.place = placeOf(fi)
+			err = answers(mountpoint)
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -206,7 +227,9 @@ func (m mountpoints) found() ([]string, error) {
 	}
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != snapshotsName {
+			names = append(names, e.Name())
+		}
 	}
 	return names, nil
 }

@@ -2,6 +2,8 @@ package volume
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -117,4 +119,44 @@ func TestNobodyKnowsWhoHoldsWhatIsAway(t *testing.T) {
 		s.Reconcile(t.Context())
 		wantCount(t, s.Handler, "a", id(1), 0)
 	})
+}
+
+// A file system whose program has ended (fuse(4)) is as good as gone: the driver is asked
+// to mount again, and as long as it has not, the volume has no path.
+func TestProgramBehindMountHasEnded(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"))
+	if err := m.open(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := m.make("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = program.Close() })
+	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
+	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if gone, err := m.check(ctx, dir, place{}); gone || !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("while it does not answer: gone is %v, %v", gone, err)
+	}
+	if err := program.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if gone, err := m.check(t.Context(), dir, place{}); !gone || !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("gone is %v, %v", gone, err)
+		}
+	}
+	if again, err := m.make("a"); err != nil || again != dir {
+		t.Errorf("the mountpoint is not given to the driver again: %q, %v", again, err)
+	}
 }

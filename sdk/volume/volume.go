@@ -21,7 +21,8 @@
 // # What more a driver may do
 //
 // A driver says that it can do more by having a method more. [Handler] looks for
-// these, and nobody else does: [Inspector], [Scoper], [Pinger], [io.Closer].
+// these, and nobody else does: [Inspector], [Scoper], [Pinger], [io.Closer]; [Sizer],
+// [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer].
 package volume
 
 import (

@@ -18,6 +18,7 @@ var varies = []struct {
 	with string
 }{
 	{regexp.MustCompile(`\d+ (second|minute)s? ago`), "AGO"},
+	{regexp.MustCompile(`(\s)(\?|\d[\d.]*[kmgtp]? \(AGO\))(\s)`), "${1}USED$3"}, // counted already, or not yet
 	{regexp.MustCompile(`version \S+, process \d+`), "version V, process N"},
 	{regexp.MustCompile(`docker: \S+, API \d\.\d+`), "docker: V, API N"},
 	{regexp.MustCompile(` {2,}`), "  "},

@@ -4,6 +4,7 @@
 //	PATH/.remora-pool.json     which pool this is
 //	PATH/NAME/volume.json      the facts of a volume
 //	PATH/NAME/data/            its data, which is its mountpoint
+//	PATH/.remora-trash/ID/     a volume in the trash
 //	PATH/.remora-new-…         a volume that is being made
 //	PATH/.remora-gone-…        a volume that is being deleted
 //

@@ -28,13 +28,18 @@ func (d *driver) Remove(ctx context.Context, name string) error {
 	if err := p.nothingMounted(name); err != nil {
 		return err
 	}
+	return d.destroy(ctx, p, name)
+}
+
+// destroy deletes a directory of the pool in the way of Remove.
+func (d *driver) destroy(ctx context.Context, p *pool, path string) error {
 	gone := d.hidden(goneKind)
-	err = unix.Renameat(p.fd, name, p.fd, gone)
+	err := unix.Renameat(p.fd, path, p.fd, gone)
 	if errors.Is(err, unix.ENOENT) {
 		return errNoVolume // another host was faster
 	}
 	if err != nil {
-		return d.fail(name, err)
+		return d.fail(path, err)
 	}
 	if err := p.dir.Sync(); err != nil {
 		return d.fail("", err)

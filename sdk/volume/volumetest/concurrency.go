@@ -188,8 +188,11 @@ func concurrencyWire() cases {
 			p.unmount("slow", mountID(1))
 		},
 		"SlowVolumeIsAnsweredInTime": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, func(o *volume.Options) { o.LongTimeout, o.ShortTimeout = 50*time.Millisecond, 50*time.Millisecond })
-			p.create("slow")
+			p := startPlugin(t, c, nil)
+			p.create("slow") // as slowly as it likes
+			p.kill()
+			p.options.LongTimeout, p.options.ShortTimeout = 50*time.Millisecond, 50*time.Millisecond
+			p.start()
 			release := p.hang("slow")
 			_, err := p.volumes.Mount(t.Context(), "slow", mountID(1))
 			mustBeClass(t, "Mount of what hangs", err, context.DeadlineExceeded)

@@ -40,6 +40,9 @@ type Config struct {
 	// BadOptions are wrong for Create, by their value or by belonging to nobody. A key
 	// that no driver has is tried in any case.
 	BadOptions map[string]string
+	// Resize is a size in bytes to which a [volume.Resizer] can bring a volume that was made
+	// with Options, larger than it is, and half as much again.
+	Resize int64
 	// Deviates names the cases that this driver cannot pass, each with the reason, which
 	// belongs into its README. Such a case is skipped with that text.
 	Deviates map[string]string
@@ -55,7 +58,7 @@ func Run(t *testing.T, c Config) {
 	}
 	suitetest.Suite[Config]{
 		Name:   "volumetest",
-		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect()},
+		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect(), storageDirect(), trashDirect()},
 		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues(), outage()},
 	}.Run(t, c, c.Deviates)
 }

@@ -1,0 +1,108 @@
+package btrfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+type config struct {
+	Path  string         `opt:"path" help:"directory of the pool on a btrfs, which must exist"`
+	Image string         `opt:"image" help:"file that holds the file system of the pool, made if missing; without it and path it is images/POOL.btrfs below the daemon's state directory"`
+	Size  *catalog.Bytes `opt:"size" help:"size of the image, which takes room as it is filled, and is grown when this has grown; without it half of what is free when it is made, 1 GiB at the least"`
+	Quota bool           `opt:"quota" default:"true" help:"count what each volume takes, without which there are no limits and no usage"`
+}
+
+// minSize is the smallest image that mkfs.btrfs makes a file system of, rounded up.
+const minSize = 128 << 20
+
+// check says what is wrong with the configuration, and makes paths absolute and clean.
+func (c *config) check() error {
+	if c.Path != "" && c.Image != "" {
+		return errdefs.Errorf(errdefs.ErrInvalid, "path and image: a pool has one of them")
+	}
+	if c.Path != "" && c.Size != nil {
+		return errdefs.Errorf(errdefs.ErrInvalid, "size: belongs to an image, not to a path")
+	}
+	if c.Size != nil && *c.Size < minSize {
+		return errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that a btrfs needs", *c.Size, catalog.Bytes(minSize))
+	}
+	for key, path := range map[string]*string{"path": &c.Path, "image": &c.Image} {
+		if *path == "" {
+			continue
+		}
+		if !filepath.IsAbs(*path) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%s %q: not absolute", key, *path)
+		}
+		if *path = filepath.Clean(*path); *path == "/" {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%s %q: the root of the host cannot be a pool", key, *path)
+		}
+	}
+	return nil
+}
+
+type options struct {
+	Size     *catalog.Bytes `opt:"size" help:"how much the volume may hold, snapshots not counted; without it no limit"`
+	UID      *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
+	GID      *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
+	Mode     *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+	Nocow    *bool          `opt:"nocow" help:"overwrite files in place instead of copying on write, for databases; also turns checksums and compression off"`
+	Compress string         `opt:"compress" enum:"none,zstd,lzo,zlib" help:"compress what is written to the volume"`
+}
+
+// decode reads the options of a volume and checks what their tags cannot say.
+func decode(opts map[string]string) (options, error) {
+	o, err := catalog.DecodeOptions[options](opts)
+	if err != nil {
+		return o, err
+	}
+	if o.Nocow != nil && *o.Nocow && o.Compress != "" && o.Compress != "none" {
+		return o, errdefs.Errorf(errdefs.ErrInvalid, `option "compress": not with "nocow", files of which are never compressed`)
+	}
+	if o.Size != nil && *o.Size == 0 {
+		return o, errdefs.Errorf(errdefs.ErrInvalid, `option "size": "0" is no room; leave it out to have no limit`)
+	}
+	return o, nil
+}
+
+// apply sets what was given on the data directory.
+func (o options) apply(data *os.File) error {
+	owner := func(id *uint32) int {
+		if id == nil {
+			return -1
+		}
+		return int(*id)
+	}
+	if o.UID != nil || o.GID != nil {
+		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
+			return err
+		}
+	}
+	if o.Mode != nil {
+		if err := data.Chmod(*o.Mode); err != nil {
+			return err
+		}
+	}
+	if o.Nocow != nil {
+		if err := setNocow(int(data.Fd()), *o.Nocow); err != nil {
+			return err
+		}
+	}
+	switch o.Compress {
+	case "":
+		return nil
+	case "none":
+		err := unix.Fremovexattr(int(data.Fd()), compressProperty)
+		if errors.Is(err, unix.ENODATA) {
+			err = nil
+		}
+		return err
+	}
+	return unix.Fsetxattr(int(data.Fd()), compressProperty, []byte(o.Compress), 0)
+}

@@ -1,0 +1,326 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// defaultMode is that of the data directory of a new volume.
+const defaultMode = 0o755
+
+// Create makes the volume aside, under a hidden name, and renames it to its own; or it adopts
+// what has the name. On return all of it is on the disk.
+func (d *driver) Create(ctx context.Context, name string, opts map[string]string) error {
+	m, err := d.decode(opts)
+	if err != nil {
+		return err
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	p, err := d.pool()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	f := facts{Name: name, ID: newID(), Created: now(), FS: m.kind.name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
+	if there, err := d.adopt(ctx, p, f, m); there || err != nil {
+		return err
+	}
+	err = d.build(ctx, p, f, func(image *os.File) error { return d.newImage(ctx, image, f, m) })
+	if errors.Is(err, errTaken) { // another host was faster
+		if there, aerr := d.adopt(ctx, p, f, m); there || aerr != nil {
+			return aerr
+		}
+	}
+	return err
+}
+
+// errTaken says that something got the name while the volume was built.
+var errTaken = errdefs.Errorf(errdefs.ErrExists, "there is something else of this name")
+
+// build makes a volume with an image that fill makes of an empty file, or returns [errTaken].
+// Whatever the error, nothing of it is left.
+func (d *driver) build(ctx context.Context, p *pool, f facts, fill func(image *os.File) error) (err error) {
+	dir, aside, err := d.newAside(p)
+	if err != nil {
+		return d.fail("", err)
+	}
+	defer dir.Close()
+	defer func() {
+		if err != nil {
+			if rerr := p.RemoveAll(aside); rerr != nil {
+				err = fmt.Errorf("%w; and then: %w", err, rerr)
+			}
+		}
+	}()
+	image, err := p.OpenFile(aside+"/"+imageName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return d.fail("", err)
+	}
+	defer image.Close()
+	if err := fill(image); err != nil {
+		return err
+	}
+	if err := image.Sync(); err != nil {
+		return d.fail(f.Name, err)
+	}
+	if err := state.Create(p.Root, aside+"/"+factsName, factsVersion, f); err != nil {
+		return err
+	}
+	if err := dir.Sync(); err != nil {
+		return d.fail(f.Name, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	err = p.rename(aside, f.Name)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+		return errTaken
+	}
+	if err == nil {
+		err = p.dir.Sync()
+	}
+	return d.fail(f.Name, err)
+}
+
+// newImage makes a file system with a data directory in an empty file.
+func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) error {
+	if err := extend(image, 0, m.size, f.Reserved); err != nil {
+		return d.fail(f.Name, err)
+	}
+	v, err := attach(ctx, image)
+	if err != nil {
+		return d.fail(f.Name, err)
+	}
+	defer v.close()
+	if err := m.kind.format(ctx, v.path, f.Name); err != nil {
+		return err
+	}
+	inside, err := d.enter(ctx, f.Name, image, f, nil)
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	top, err := inside.Open(".")
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	if err := unix.Mkdirat(int(top.Fd()), dataName, 0o700); err != nil {
+		return d.fail(f.Name, err)
+	}
+	if m.Mode == nil {
+		m.Mode = new(fs.FileMode(defaultMode))
+	}
+	if err := inside.apply(dataName, m.options); err != nil {
+		return d.fail(f.Name, err)
+	}
+	return d.fail(f.Name, unix.Syncfs(int(top.Fd())))
+}
+
+// apply sets owner and mode of the directory that a container gets, as far as they were
+// given.
+func (inside *filesystem) apply(dir string, o options) error {
+	if o.UID == nil && o.GID == nil && o.Mode == nil {
+		return nil
+	}
+	data, err := inside.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	owner := func(id *uint32) int {
+		if id == nil {
+			return -1
+		}
+		return int(*id)
+	}
+	if o.UID != nil || o.GID != nil {
+		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
+			return err
+		}
+	}
+	if o.Mode != nil {
+		return data.Chmod(*o.Mode)
+	}
+	return nil
+}
+
+// extend makes a file longer, and where it is to be reserved has the blocks for it before
+// it is; when it fails the file is as it was.
+func extend(image *os.File, from, to int64, reserve bool) error {
+	if reserve {
+		err := unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		for errors.Is(err, unix.EINTR) {
+			err = unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		}
+		if err != nil {
+			_ = image.Truncate(from) // frees what was had
+			return fmt.Errorf("reserve %d bytes: %w", to-from, err)
+		}
+	}
+	err := image.Truncate(to)
+	if errors.Is(err, unix.EFBIG) {
+		err = errdefs.Errorf(errdefs.ErrInvalid, "size %d: larger than a file of the pool can be", to)
+	}
+	return err
+}
+
+// adopt looks what has the name of f. A volume is taken as it is; an image without facts gets
+// those of f, with what its file system turns out to be; anything else is in the way.
+func (d *driver) adopt(ctx context.Context, p *pool, f facts, m made) (there bool, err error) {
+	is, err := p.facts(f.Name)
+	if err == nil {
+		if m.FS != nil && is.FS != *m.FS {
+			return true, errdefs.Errorf(errdefs.ErrExists, "its file system is %s, not %s", is.FS, *m.FS)
+		}
+		return true, nil
+	}
+	if !errors.Is(err, errdefs.ErrNotFound) {
+		return true, err
+	}
+	if _, err := p.Lstat(f.Name); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	var k kind
+	image, err := p.image(f.Name + "/" + imageName)
+	ok := err == nil
+	if ok {
+		defer image.Close()
+		k, ok = identify(image)
+	}
+	if !ok {
+		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.path+"/"+f.Name)
+		return true, errdefs.Hint(err, "to make a volume of an image, put it there as the file "+imageName+", with ext4, xfs or btrfs in it")
+	}
+	if m.FS != nil && k.name != *m.FS {
+		return true, errdefs.Errorf(errdefs.ErrExists, "the file system in its image is %s, not %s", k.name, *m.FS)
+	}
+	f.FS, f.Reserved = k.name, false
+	f.Mount = slices.DeleteFunc(f.Mount, func(option string) bool { return !k.takes(option) })
+	inside, err := d.enter(ctx, f.Name, image, f, nil)
+	if err != nil {
+		return true, err
+	}
+	defer inside.close()
+	if f.Whole, err = inside.foreign(); err != nil {
+		return true, d.fail(f.Name, err)
+	}
+	return true, state.Write(p.Root, f.Name+"/"+factsName, factsVersion, f)
+}
+
+// foreign tells whether a file system was not made here: it has more than the data directory
+// in it, and what mkfs puts there.
+func (inside *filesystem) foreign() (bool, error) {
+	top, err := inside.Open(".")
+	if err != nil {
+		return false, err
+	}
+	defer top.Close()
+	entries, err := top.ReadDir(3)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	ours := false
+	for _, e := range entries {
+		switch {
+		case e.Name() == dataName && e.IsDir():
+			ours = true
+		case e.Name() != "lost+found":
+			return true, nil
+		}
+	}
+	return !ours, nil
+}
+
+// Remove renames the volume to a hidden name, which is the moment at which it is gone, and
+// deletes it there.
+func (d *driver) Remove(ctx context.Context, name string) error {
+	p, err := d.pool()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if _, err := p.facts(name); err != nil {
+		return err
+	}
+	if err := d.unused(ctx, p, name); err != nil {
+		return err
+	}
+	return d.destroy(ctx, p, name)
+}
+
+// unused makes sure that neither the image of a volume nor one of its snapshots is mounted.
+func (d *driver) unused(ctx context.Context, p *pool, dir string) error {
+	images := []string{dir + "/" + imageName}
+	entries, err := p.readDir(dir + "/" + snapshotsName)
+	if err != nil {
+		return d.fail(dir, err)
+	}
+	for _, e := range entries {
+		if _, ok := snapshotOf(e.Name(), imageSuffix); ok {
+			images = append(images, dir+"/"+snapshotsName+"/"+e.Name())
+		}
+	}
+	for _, path := range images {
+		image, err := p.image(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return d.fail(path, err)
+		}
+		err = released(ctx, image)
+		_ = image.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// released makes sure that an image is held by nobody, and by nobody else until it is closed.
+func released(ctx context.Context, image *os.File) error {
+	v, err := find(image)
+	if err != nil {
+		return err
+	}
+	if v != nil {
+		at, err := mountsOf(v.path)
+		v.close()
+		if err != nil {
+			return err
+		}
+		if len(at) > 0 {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "it is mounted on %s", at[0].Mountpoint), "umount "+at[0].Mountpoint)
+		}
+		if err := settle(ctx, image); err != nil {
+			return err
+		}
+	}
+	return lock(ctx, image)
+}
+
+// readDir returns what is in a directory, which may be missing.
+func (p *pool) readDir(name string) ([]fs.DirEntry, error) {
+	dir, err := p.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.ReadDir(-1)
+}

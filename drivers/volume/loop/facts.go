@@ -1,0 +1,184 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// What lies in the directory of a volume.
+const (
+	factsName     = "volume.json"
+	imageName     = "image"
+	newImageName  = ".image-new" // what a rollback makes
+	snapshotsName = "snapshots"
+)
+
+// dataName is the directory in the file system that a container gets: what mkfs makes beside
+// it, such as lost+found, is no data of anybody.
+const dataName = "data"
+
+const factsVersion = 1
+
+// facts is what is written down of a volume. Its size is not: the image has it. The name of
+// the directory counts, not Name, which is there for people who find the file.
+type facts struct {
+	Name    string    `json:"name"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	FS      string    `json:"fs"`
+	// Reserved: all of the image has its room in the pool.
+	Reserved bool `json:"reserved,omitzero"`
+	// Whole: the image came from elsewhere, and a container gets all of its file system.
+	Whole   bool              `json:"whole,omitzero"`
+	Mount   []string          `json:"mount_options,omitempty"`
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// dir is which directory of the file system a container gets.
+func (f facts) dir() string {
+	if f.Whole {
+		return "."
+	}
+	return dataName
+}
+
+// errNoVolume says that the name is not one of a volume.
+var errNoVolume = errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
+
+// facts reads the facts of one volume. A name that has none is ErrNotFound.
+func (p *pool) facts(name string) (facts, error) {
+	if err := checkName(name); err != nil {
+		return facts{}, err
+	}
+	if fi, err := p.Lstat(name); err == nil && !fi.IsDir() {
+		return facts{}, errNoVolume
+	}
+	var f facts
+	err := state.Read(p.Root, name+"/"+factsName, factsVersion, &f)
+	switch {
+	case err == nil && kinds[f.FS].name == "":
+		err = fmt.Errorf("read %s/%s: %w: file system %q", name, factsName, state.ErrCorrupt, f.FS)
+	case errors.Is(err, errdefs.ErrNotFound):
+		return f, errNoVolume
+	}
+	if err != nil {
+		return f, errdefs.Hint(err, "the image is not touched; mend the file, or move it away and create the volume again, which adopts the image")
+	}
+	return f, nil
+}
+
+// image opens the image of a volume or of a snapshot.
+func (p *pool) image(path string) (*os.File, error) {
+	f, err := p.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		if fi, serr := f.Stat(); serr != nil || !fi.Mode().IsRegular() {
+			_ = f.Close()
+			err = errdefs.Errorf(errdefs.ErrUnavailable, "not a file")
+		}
+	}
+	return f, err
+}
+
+// info makes what the Handler sees of a volume, or of the error that reading its facts made.
+// ok is false if there is no volume.
+func (p *pool) info(name string) (info volume.Info, ok bool) {
+	f, err := p.facts(name)
+	var fi fs.FileInfo
+	if err == nil {
+		fi, err = p.Lstat(name + "/" + imageName)
+	}
+	switch {
+	case errors.Is(err, errNoVolume), errors.Is(err, errdefs.ErrInvalid):
+		return info, false
+	case err != nil:
+		return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Options, Status: map[string]any{"error": err.Error()}}, true
+	}
+	return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Options, Status: map[string]any{
+		"fs": f.FS, "size": catalog.Bytes(fi.Size()).String(),
+	}}, true
+}
+
+// batch is how many entries of the pool are read at a time, and workers how many volumes.
+const (
+	batch   = 1024
+	workers = 8
+)
+
+// Volumes yields what lies in the pool. A volume whose facts cannot be read is among them,
+// with the error in its status. Leftovers of a crash are deleted meanwhile.
+func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
+	return func(yield func(volume.Info, error) bool) {
+		p, err := d.pool()
+		if err != nil {
+			yield(volume.Info{}, err)
+			return
+		}
+		defer p.close()
+		d.thawOnce.Do(d.thawAll)
+		var leftovers []string
+		for {
+			if err := ctx.Err(); err != nil {
+				yield(volume.Info{}, err)
+				return
+			}
+			entries, err := p.dir.ReadDir(batch)
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(volume.Info{}, d.fail("", err))
+				return
+			}
+			if len(entries) == 0 {
+				break
+			}
+			infos := make([]volume.Info, len(entries)) // without a name where there is no volume
+			var wg sync.WaitGroup
+			for w := range min(workers, len(entries)) {
+				wg.Go(func() {
+					for i := w; i < len(entries); i += workers {
+						if e := entries[i]; e.Type() == fs.ModeDir && checkName(e.Name()) == nil {
+							infos[i], _ = p.info(e.Name())
+						}
+					}
+				})
+			}
+			wg.Wait()
+			for i, info := range infos {
+				if isHidden(entries[i].Name()) {
+					leftovers = append(leftovers, entries[i].Name())
+				}
+				if info.Name != "" && !yield(info, nil) {
+					return
+				}
+			}
+		}
+		d.sweep(leftovers)
+	}
+}
+
+// Inspect returns one volume as Volumes would yield it.
+func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
+	p, err := d.pool()
+	if err != nil {
+		return volume.Info{}, err
+	}
+	defer p.close()
+	if err := checkName(name); err != nil {
+		return volume.Info{}, err
+	}
+	info, ok := p.info(name)
+	if !ok {
+		return info, errNoVolume
+	}
+	return info, nil
+}

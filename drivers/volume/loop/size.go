@@ -1,0 +1,249 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/run"
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// The calls by which the programs resize2fs, xfs_growfs and "btrfs filesystem resize" grow a
+// file system that is mounted. They take the open root, and need no name for it.
+const (
+	ext4ResizeFS   = 0x40086610 // EXT4_IOC_RESIZE_FS
+	xfsGeometry    = 0x8070587c // XFS_IOC_FSGEOMETRY_V4
+	xfsGrowData    = 0x4010586e // XFS_IOC_FSGROWFSDATA
+	btrfsResize    = 0x50009403 // BTRFS_IOC_RESIZE
+	btrfsStartSync = 0x80089418 // BTRFS_IOC_START_SYNC, which does not wait
+	btrfsNameBytes = 4088
+)
+
+func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// grow makes a mounted file system as large as its device. One that is so already stays as it
+// is. dir is any directory of it.
+func (k kind) grow(dir *os.File, size int64) (err error) {
+	switch k.name {
+	case "ext4":
+		var st unix.Statfs_t
+		if err = unix.Fstatfs(int(dir.Fd()), &st); err == nil {
+			blocks := uint64(size / st.Bsize)
+			err = ioctl(dir, ext4ResizeFS, unsafe.Pointer(&blocks))
+		}
+	case "xfs":
+		var g struct { // struct xfs_fsop_geom_v4
+			blockSize, _, _, _, _, _, _, maxInodes uint32
+			dataBlocks                             uint64
+			_                                      [72]byte
+		}
+		if err = ioctl(dir, xfsGeometry, unsafe.Pointer(&g)); err != nil {
+			break
+		}
+		in := struct { // struct xfs_growfs_data
+			blocks    uint64
+			maxInodes uint32
+			_         uint32
+		}{blocks: uint64(size) / uint64(g.blockSize), maxInodes: g.maxInodes}
+		if in.blocks > g.dataBlocks {
+			err = ioctl(dir, xfsGrowData, unsafe.Pointer(&in))
+		}
+	case "btrfs":
+		var args struct { // struct btrfs_ioctl_vol_args
+			fd   int64
+			name [btrfsNameBytes]byte
+		}
+		copy(args.name[:], "max")
+		err = ioctl(dir, btrfsResize, unsafe.Pointer(&args))
+	}
+	if err != nil {
+		return state.Classify(fmt.Errorf("grow %s: %w", k.name, err))
+	}
+	return nil
+}
+
+// grow makes the file system as large as its image.
+func (inside *filesystem) grow() error {
+	size, err := inside.device.size()
+	if err != nil {
+		return err
+	}
+	if gap, err := inside.gap(size); err != nil || gap <= 0 {
+		return err
+	}
+	top, err := inside.Open(".")
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	return inside.kind.grow(top, size)
+}
+
+// gap returns by how much the file system is smaller than its device. For what finds that out
+// itself, and changes nothing where there is nothing to do, it is all.
+func (inside *filesystem) gap(size int64) (int64, error) {
+	if inside.kind.name != "ext4" {
+		return size, nil
+	}
+	is, err := ext4Bytes(inside.device.f)
+	return size - is, err
+}
+
+// resizeLimit is how long resize2fs may take. It must not be cut off before, whoever waits.
+const resizeLimit = 10 * time.Minute
+
+// minGap is below what an ext4 leaves unused at the end, where a group of blocks would be too
+// small to be worth it. Nothing is tried again for so little.
+const minGap = 8 << 20
+
+// growUnmounted grows a file system that this process alone has mounted, with programs, where
+// the kernel would not: ext4 wants a capability that not every daemon has
+// (CAP_SYS_RESOURCE).
+func (inside *filesystem) growUnmounted(ctx context.Context, least int64) error {
+	err := inside.grow()
+	if !errors.Is(err, errdefs.ErrDenied) || inside.kind.name != "ext4" {
+		return err
+	}
+	if !inside.device.fresh {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "grow ext4 while it is mounted: not permitted"),
+			"give the daemon the capability CAP_SYS_RESOURCE; without it the file system grows when it is next mounted")
+	}
+	size, err := inside.device.size()
+	if err != nil {
+		return err
+	}
+	if gap, err := inside.gap(size); err != nil || gap < least {
+		return err
+	}
+	if err := inside.Close(); err != nil {
+		return err
+	}
+	inside.Detached = nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resizeLimit)
+	defer cancel()
+	if _, err = run.Output(ctx, nil, "e2fsck", "-f", "-p", inside.device.path); mendedBy(err) {
+		_, err = run.Output(ctx, nil, "resize2fs", inside.device.path)
+	}
+	m, derr := mount.Detach(inside.device.path, inside.kind.name, inside.options)
+	if derr != nil {
+		return derr
+	}
+	inside.Detached = m
+	return inside.kind.hint(err)
+}
+
+// size returns how large the device is.
+func (v *device) size() (int64, error) {
+	var n uint64
+	if err := ioctl(v.f, unix.BLKGETSIZE64, unsafe.Pointer(&n)); err != nil {
+		return 0, fmt.Errorf("%s: size: %w", v.path, err)
+	}
+	return int64(n), nil
+}
+
+// Resize makes the image larger, then the device that it may be on, then the file system. What
+// a crash leaves undone of the last two is done by the next mount.
+func (d *driver) Resize(ctx context.Context, name string, size int64) error {
+	p, f, image, err := d.volume(name)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	defer image.Close()
+	fi, err := image.Stat()
+	if err != nil {
+		return d.fail(name, err)
+	}
+	k := kinds[f.FS]
+	if err := k.checkSize(size); err != nil {
+		return err
+	}
+	size = roundUp(size)
+	if size < fi.Size() {
+		err := errdefs.Errorf(errdefs.ErrInvalid, "size %s: below the %s that it has, and an image cannot be made smaller", catalog.Bytes(size), catalog.Bytes(fi.Size()))
+		return errdefs.Hint(err, "make a smaller volume and copy the data")
+	}
+	if size > fi.Size() {
+		if err := extend(image, fi.Size(), size, f.Reserved); err != nil {
+			return d.fail(name, err)
+		}
+		if err := image.Sync(); err != nil {
+			return d.fail(name, err)
+		}
+	}
+	inside, err := d.enter(ctx, name, image, f, nil)
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	if err := inside.device.capacity(); err != nil {
+		return d.fail(name, err)
+	}
+	return inside.growUnmounted(ctx, 0)
+}
+
+// Usage asks the file system while it is mounted. While it is not, what the image takes in the
+// pool is the answer; blocks that were freed inside may still be among it.
+func (d *driver) Usage(_ context.Context, name string) (volume.Usage, error) {
+	p, err := d.pool()
+	if err != nil {
+		return volume.Usage{}, err
+	}
+	defer p.close()
+	if _, err := p.facts(name); err != nil {
+		return volume.Usage{}, err
+	}
+	image, err := p.Open(name + "/" + imageName)
+	if err != nil {
+		return volume.Usage{}, d.fail(name+"/"+imageName, err)
+	}
+	defer image.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil {
+		return volume.Usage{}, d.fail(name, err)
+	}
+	u := volume.Usage{Used: st.Blocks * 512, Limit: st.Size}
+	v, err := find(image)
+	if errors.Is(err, errdefs.ErrInUse) || err == nil && v == nil {
+		return u, nil
+	}
+	if err != nil {
+		return u, err
+	}
+	defer v.close()
+	at, err := mountsOf(v.path)
+	if err != nil || len(at) == 0 {
+		return u, err
+	}
+	dir, err := openMount(at[0])
+	if err != nil {
+		return u, err
+	}
+	defer dir.Close()
+	if at[0].FSType == "btrfs" { // counts when it commits, which may be half a minute away
+		var transaction uint64
+		_ = ioctl(dir, btrfsStartSync, unsafe.Pointer(&transaction))
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &fs); err != nil {
+		return u, d.fail(name, err)
+	}
+	u.Used = int64(fs.Blocks-fs.Bfree) * fs.Bsize
+	return u, nil
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// engineTime bounds one answer of an engine.
+const engineTime = 20 * time.Second
+
+// podmanSocket is where podman answers Docker's API, if it is asked to (podman-system-service(1)).
+const podmanSocket = "/run/podman/podman.sock"
+
+// engine is one that answers Docker's API on a socket.
+type engine struct {
+	socket string
+}
+
+// get asks for a path of the API.
+func (e engine) get(ctx context.Context, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", e.socket)
+	}}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // as far as it goes
+			err = fmt.Errorf("answers %s to %s: %s", resp.Status, path, strings.TrimSpace(string(text)))
+		} else {
+			err = json.NewDecoder(resp.Body).Decode(answer)
+		}
+	}
+	if err != nil {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "engine at %s: %w", e.socket, err)
+	}
+	return nil
+}
+
+// used returns the names of the volumes that containers have, those that are stopped too.
+func (e engine) used(ctx context.Context) (map[string]bool, error) {
+	var containers []struct {
+		Mounts []struct{ Type, Name string }
+	}
+	if err := e.get(ctx, "/containers/json?all=1", &containers); err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, c := range containers {
+		for _, m := range c.Mounts {
+			if m.Type == "volume" {
+				names[m.Name] = true
+			}
+		}
+	}
+	return names, nil
+}
+
+// labels returns the labels of the volumes that the engine knows, by driver and name.
+func (e engine) labels(ctx context.Context) (map[[2]string]map[string]string, error) {
+	var list struct {
+		Volumes []struct {
+			Name, Driver string
+			Labels       map[string]string
+		}
+	}
+	if err := e.get(ctx, "/volumes", &list); err != nil {
+		return nil, err
+	}
+	all := map[[2]string]map[string]string{}
+	for _, v := range list.Volumes {
+		all[[2]string{v.Driver, v.Name}] = v.Labels
+	}
+	return all, nil
+}
+
+// engines returns those that may have containers with volumes of the pools: the ones that are
+// named, or Docker and Podman as far as they are here. Where it is not sure that all can be
+// asked it fails.
+func (a *app) engines(named []string, pools []control.Pool) ([]engine, error) {
+	if len(named) > 0 {
+		var all []engine
+		for _, socket := range named {
+			if socket != "none" {
+				all = append(all, engine{strings.TrimPrefix(socket, "unix://")})
+			}
+		}
+		return all, nil
+	}
+	fail := func(hint, format string, args ...any) ([]engine, error) {
+		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "engine: "+format, args...), hint+", or name the engines: --engine SOCKET, or --engine none")
+	}
+	var all []engine
+	host := a.getenv("DOCKER_HOST")
+	path, isUnix := strings.CutPrefix(host, "unix://")
+	switch {
+	case host == "":
+		path = dockerSocket
+	case !isUnix:
+		return fail("unset it", "DOCKER_HOST is %s, which is not on this host's sockets", host)
+	}
+	there := func(socket string) bool { _, err := os.Stat(socket); return !errors.Is(err, os.ErrNotExist) }
+	if there(path) {
+		all = append(all, engine{path})
+	}
+	switch {
+	case there(podmanSocket):
+		all = append(all, engine{podmanSocket})
+	case podmanKnows(pools) != "":
+		return fail("systemctl start podman.socket", "podman has the pool %q as a volume driver, and does not listen at %s", podmanKnows(pools), podmanSocket)
+	}
+	if len(all) == 0 {
+		return fail("start it", "none at %s, so nobody can say which volumes its containers have", path)
+	}
+	return all, nil
+}
+
+// podmanKnows returns a pool that podman is configured for.
+func podmanKnows(pools []control.Pool) string {
+	known := podmanPlugins(func(string, error) {})
+	for _, p := range pools {
+		if known[p.Name] != "" {
+			return p.Name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/usage"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// storage answers the control API's questions about what drivers can do beyond the plugin
+// protocol.
+type storage struct {
+	volumes
+}
+
+var _ control.Storage = storage{}
+
+// in does something in the pool that a request means. What is done ends when the pool does.
+func in[T any](ctx context.Context, v volumes, name string, do func(context.Context, *pool) (T, error)) (T, error) {
+	p, err := v.enter(ctx, name)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	defer p.leave()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ctx, func() { cancel(errStopping) })() //nolint:contextcheck // it ends with either
+	return do(ctx, p)
+}
+
+// Clone implements [control.Storage].
+func (s storage) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
+	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Volume, error) {
+		if err := p.handler.Clone(ctx, req.Name, req.From, req.Snapshot, req.Options); err != nil {
+			return control.Volume{}, err
+		}
+		return s.get(ctx, p, req.Name)
+	})
+}
+
+// Resize implements [control.Storage].
+func (s storage) Resize(ctx context.Context, req control.VolumeResizeRequest) (control.Usage, error) {
+	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Usage, error) {
+		size := req.Size
+		if req.By != 0 {
+			var err error
+			if size, err = p.enlarged(ctx, req); err != nil {
+				return control.Usage{}, err
+			}
+		}
+		if err := p.handler.Resize(ctx, req.Name, size); err != nil {
+			return control.Usage{}, err
+		}
+		if u, err := p.handler.Usage(ctx, req.Name); err == nil {
+			return control.Usage{Used: u.Used, Limit: u.Limit}, nil
+		}
+		return control.Usage{Limit: size}, nil // it is resized, whatever can be said of it now
+	})
+}
+
+// enlarged returns the limit that a volume has, and By more.
+func (p *pool) enlarged(ctx context.Context, req control.VolumeResizeRequest) (int64, error) {
+	fail := func(text string) (int64, error) {
+		return 0, errdefs.Errorf(errdefs.ErrInvalid, "volume %q: %s", req.Name, text)
+	}
+	if req.Size != 0 {
+		return fail("a size, or by how much it is to grow, and not both")
+	}
+	u, err := p.handler.Usage(ctx, req.Name)
+	switch {
+	case err != nil:
+		return 0, err
+	case u.Limit == 0:
+		return fail("has no limit that could grow; name a size")
+	case req.By < 0 || u.Limit > math.MaxInt64-req.By:
+		return fail(fmt.Sprintf("cannot grow by %d bytes", req.By))
+	}
+	return u.Limit + req.By, nil
+}
+
+// Rollback implements [control.Storage].
+func (s storage) Rollback(ctx context.Context, req control.VolumeRollbackRequest) error {
+	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+		return struct{}{}, p.handler.Rollback(ctx, req.Name, req.Snapshot)
+	})
+	return err
+}
+
+// Usage implements [control.Storage]. A volume whose driver does not know its size, or only
+// while it is mounted, is mounted for the time.
+func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress func(control.Progress)) (control.Usage, error) {
+	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Usage, error) {
+		v, err := p.handler.Get(ctx, req.Name)
+		if err != nil {
+			return control.Usage{}, err
+		}
+		u, err := p.handler.Usage(ctx, req.Name)
+		if !errors.Is(err, errdefs.ErrUnsupported) {
+			return control.Usage{Used: u.Used, Limit: u.Limit}, err
+		}
+		err = p.mounted(ctx, req.Name, func(dir string) error {
+			if volume.Can[volume.Sizer](p.handler) {
+				if u, err = p.handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) {
+					return err
+				}
+			}
+			u.Used, err = usage.Count(ctx, dir, func(files int64) { progress(control.Progress{Object: req.Name, Done: files}) })
+			if err == nil && dir == v.Mountpoint {
+				p.usage.Put(req.Name, v.CreatedAt.String(), dir, u.Used)
+			}
+			if err != nil {
+				err = fmt.Errorf("volume %q: %w", req.Name, err)
+			}
+			return err
+		})
+		return control.Usage{Used: u.Used, Limit: u.Limit}, err
+	})
+}
+
+// mounted does something while a volume is mounted.
+func (p *pool) mounted(ctx context.Context, name string, do func(dir string) error) error {
+	id := "remora-read-" + rand.Text()
+	dir, err := p.handler.Mount(ctx, name, id)
+	if err != nil {
+		return err
+	}
+	return join(do(dir), p.handler.Unmount(context.WithoutCancel(ctx), name, id))
+}
+
+// Protect implements [control.Storage].
+func (s storage) Protect(ctx context.Context, req control.VolumeProtectRequest) error {
+	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+		return struct{}{}, p.protect(ctx, s.d.protected(), req.Name, req.Protected)
+	})
+	return err
+}
