@@ -39,7 +39,7 @@ func (d *driver) attach(ctx context.Context) error {
 	if err := im.checkSize(); err != nil {
 		return err
 	}
-	known, err := d.memo.read(im.path)
+	known, err := d.memo.Read(im.path)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -48,7 +49,7 @@ type driver struct {
 	key   string // what the memo knows the pool by: its path, or that of its image
 	image *image // nil where the pool lies on a btrfs of the user's
 	quota bool
-	memo  memo // what outlives the process about the pool
+	memo  pooldir.Memo // what outlives the process about the pool
 	log   *slog.Logger
 
 	mu      sync.Mutex
@@ -77,7 +78,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 		path:      c.Path,
 		key:       c.Path,
 		quota:     c.Quota,
-		memo:      memo{dir: env.StateDir, pool: env.PoolName},
+		memo:      pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
 		log:       env.Log(),
 		mounted:   map[string]bool{},
 		snapshots: make(chan struct{}, 1),

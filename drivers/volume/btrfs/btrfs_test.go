@@ -47,7 +47,7 @@ func newHost(t testing.TB) host {
 }
 
 func hostOf(d *driver) host {
-	return host{d.memo.dir, filepath.Dir(filepath.Dir(d.path))}
+	return host{d.memo.Dir, filepath.Dir(filepath.Dir(d.path))}
 }
 
 // unmountAll unmounts what a test that kills a driver left, and waits for its loop device.

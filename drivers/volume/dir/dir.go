@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -40,9 +41,9 @@ func Driver() catalog.Volume {
 const passMode = 0o711
 
 type driver struct {
-	path string // of the pool
-	memo memo   // what outlives the process about the pool
-	host string // in the names of what is half made
+	path string       // of the pool
+	memo pooldir.Memo // what outlives the process about the pool
+	host string       // in the names of what is half made
 	log  *slog.Logger
 
 	mu    sync.Mutex
@@ -79,7 +80,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	}
 	return &driver{
 		path: path,
-		memo: memo{dir: env.StateDir, pool: env.PoolName},
+		memo: pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
 		host: hostID(),
 		log:  env.Log(),
 	}, nil

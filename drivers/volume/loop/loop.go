@@ -28,6 +28,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -42,9 +43,9 @@ func Driver() catalog.Volume {
 // driver has volumes in a pool that cannot make snapshots of them.
 type driver struct {
 	config config
-	path   string // of the pool
-	memo   memo   // what outlives the process about the pool
-	host   string // in the names of what is half made
+	path   string       // of the pool
+	memo   pooldir.Memo // what outlives the process about the pool
+	host   string       // in the names of what is half made
 	log    *slog.Logger
 
 	mu     sync.Mutex
@@ -81,7 +82,7 @@ func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
 	d := &driver{
 		config: c,
 		path:   path,
-		memo:   memo{dir: env.StateDir, pool: env.PoolName},
+		memo:   pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
 		host:   hostID(),
 		log:    env.Log(),
 	}

@@ -85,7 +85,7 @@ func (d *driver) recognise(p *pool) error {
 	id := d.id
 	if id == "" {
 		var err error
-		if id, err = d.memo.read(d.path); err != nil {
+		if id, err = d.memo.Read(d.path); err != nil {
 			return err
 		}
 	}
@@ -94,7 +94,7 @@ func (d *driver) recognise(p *pool) error {
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound) && (id != "" || d.known != identity{}):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "another directory is there than the pool's, without its %s", markerName),
-			"mount the disk that the pool lies on; to begin anew in this directory, stop the daemon and remove "+d.memo.file())
+			"mount the disk that the pool lies on; to begin anew in this directory, stop the daemon and remove "+d.memo.File())
 	case errors.Is(err, errdefs.ErrNotFound):
 		if m, err = d.mark(p); err != nil {
 			return err
@@ -103,10 +103,10 @@ func (d *driver) recognise(p *pool) error {
 		return errdefs.As(errdefs.ErrUnavailable, err)
 	case id != "" && id != m.ID:
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "another pool is there, with ID %s instead of %s", m.ID, id),
-			"mount the right disk; to take this one, stop the daemon and remove "+d.memo.file())
+			"mount the right disk; to take this one, stop the daemon and remove "+d.memo.File())
 	}
 	if m.ID != "" && m.ID != id {
-		if err := d.memo.write(d.path, m.ID); err != nil {
+		if err := d.memo.Write(d.path, m.ID); err != nil {
 			d.log.Warn("the pool's ID is not remembered", slog.Any("error", err))
 		}
 	}

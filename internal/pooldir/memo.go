@@ -1,4 +1,4 @@
-package btrfs
+package pooldir
 
 import (
 	"errors"
@@ -10,12 +10,14 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// memo is the one thing that is remembered outside the pool: the ID of the pool that was
+// Memo is the one thing that is remembered outside the pool: the ID of the pool that was
 // seen at a path, or in an image. Without it a daemon that starts before a disk is mounted
 // would take the directory below for a new pool, or make a new image.
-type memo struct {
-	dir  string // the daemon's state directory; empty remembers nothing
-	pool string
+type Memo struct {
+	// Dir is the daemon's state directory; empty remembers nothing.
+	Dir string
+	// Pool is the name of the pool.
+	Pool string
 }
 
 const memoVersion = 1
@@ -25,16 +27,17 @@ type memoFacts struct {
 	ID   string `json:"id"`
 }
 
-func (m memo) file() string { return filepath.Join(m.dir, m.name()) }
+// File returns the path of the file.
+func (m Memo) File() string { return filepath.Join(m.Dir, m.name()) }
 
-func (m memo) name() string { return filepath.Join("pools", m.pool+".json") }
+func (m Memo) name() string { return filepath.Join("pools", m.Pool+".json") }
 
-// read returns the ID last seen at path, empty if there is none.
-func (m memo) read(path string) (string, error) {
-	if m.dir == "" {
+// Read returns the ID last seen at path, empty if there is none.
+func (m Memo) Read(path string) (string, error) {
+	if m.Dir == "" {
 		return "", nil
 	}
-	root, err := os.OpenRoot(m.dir)
+	root, err := os.OpenRoot(m.Dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
@@ -48,7 +51,7 @@ func (m memo) read(path string) (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", m.dir, err)
+		return "", fmt.Errorf("%s: %w", m.Dir, err)
 	}
 	if f.Path != path {
 		return "", nil // the pool was moved by its configuration
@@ -56,14 +59,15 @@ func (m memo) read(path string) (string, error) {
 	return f.ID, nil
 }
 
-func (m memo) write(path, id string) error {
-	if m.dir == "" {
+// Write remembers the ID of the pool at path, and no other path's any more.
+func (m Memo) Write(path, id string) error {
+	if m.Dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(m.file()), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(m.File()), 0o700); err != nil {
 		return state.Classify(err)
 	}
-	root, err := os.OpenRoot(m.dir)
+	root, err := os.OpenRoot(m.Dir)
 	if err != nil {
 		return state.Classify(err)
 	}
