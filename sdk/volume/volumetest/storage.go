@@ -214,6 +214,16 @@ func storageDirect() cases {
 			}
 			b.unmount("one", p)
 		},
+		"Space": func(t *testing.T, c Config) {
+			b := newBare(t, c)
+			s, ok := b.Driver.(volume.Spacer)
+			if !ok {
+				return
+			}
+			if space, err := s.Space(t.Context()); err != nil || space.Total <= 0 || space.Free <= 0 || space.Free > space.Total {
+				t.Errorf("Space = %+v, %v", space, err)
+			}
+		},
 		"Resize": func(t *testing.T, c Config) {
 			b := newBare(t, c)
 			r, ok := b.Driver.(volume.Resizer)
