@@ -37,7 +37,7 @@ func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	// Half a reload helps nobody who hangs up. A stop ends the waiting in it.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	defer context.AfterFunc(d.life, func() { cancel(errStopping) })()
+	defer context.AfterFunc(d.life, func() { cancel(errStopping) })() //nolint:contextcheck // the daemon's life is what it waits for
 	notify("RELOADING=1\n" + monotonic())
 	defer func() {
 		if d.life.Err() == nil { // else systemd has been told of the stop

@@ -132,7 +132,7 @@ func (p *pool) halfMade(name string) bool {
 	}
 	fd, err := unix.Openat(p.fd, name+"/"+dataName, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err == unix.ENOENT
+		return errors.Is(err, unix.ENOENT)
 	}
 	data := os.NewFile(uintptr(fd), dataName)
 	defer data.Close()

@@ -57,7 +57,7 @@ func (r *Runner) Context(ctx context.Context) (context.Context, context.CancelFu
 
 // within bounds ctx by what is left of limit.
 func within(ctx context.Context, left, limit time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, left, gaveUp(limit))
+	return context.WithTimeoutCause(ctx, left, gaveUpError(limit))
 }
 
 // Lock waits for key within the limit.
@@ -118,16 +118,16 @@ func (r *Runner) leave() {
 	}
 }
 
-// gaveUp is the cause of the end of a verb's time: the limit that has passed. Few verbs come
+// gaveUpError is the cause of the end of a verb's time: the limit that has passed. Few verbs come
 // to it, so its text is made only then.
-type gaveUp time.Duration
+type gaveUpError time.Duration
 
-func (g gaveUp) Error() string {
+func (g gaveUpError) Error() string {
 	return fmt.Sprintf("gave up after %s: the driver does not answer", time.Duration(g))
 }
 
 // Unwrap gives it its class.
-func (gaveUp) Unwrap() error { return context.DeadlineExceeded }
+func (gaveUpError) Unwrap() error { return context.DeadlineExceeded }
 
 type result[T any] struct {
 	value T
@@ -171,7 +171,7 @@ func (v Verb[T]) explain(err error) error {
 type job[T any] struct {
 	verb         Verb[T]
 	runner       *Runner
-	caller, work context.Context
+	caller, work context.Context //nolint:containedctx // a job is one call, and ends with it
 	parting      parting
 }
 

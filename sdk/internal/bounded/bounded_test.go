@@ -144,7 +144,7 @@ func TestLateAnswer(t *testing.T) {
 				}}); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("the verb within: %v", err)
 				}
-				time.Sleep(start.Add(time.Hour).Sub(time.Now()))
+				time.Sleep(time.Until(start.Add(time.Hour)))
 				return 1, nil
 			},
 			Undo: func(context.Context, int) { undone++ },

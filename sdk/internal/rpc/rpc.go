@@ -78,7 +78,7 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 		var name string
 		var resp Resp
 		answered := false
-		caller := bounded.NewCaller(func(err error) {
+		caller := bounded.NewCaller(func(err error) { //nolint:contextcheck // it has the request's
 			answered = true
 			h.finish(r.Context(), m.Name, name, start, err)
 			w.Header().Set("Connection", "close") // it is taken as long as the driver has the call

@@ -72,15 +72,16 @@ func (b bound) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	}
 }
 
-// nothingLeft fails where something is mounted below root for nobody: the Handler has started
-// and the engine has not called, so it is the rest of a crash.
+// nothingLeft fails where something is mounted below root of which the ledger does not know:
+// the Handler has started and the engine has not called, so it is the rest of a crash. What
+// the ledger knows and nobody uses any more is being unmounted.
 func nothingLeft(ctx context.Context, h *volume.Handler, root string) error {
-	counted := map[string]bool{}
+	known := map[string]bool{}
 	for v, err := range h.List(ctx) {
 		if err != nil {
 			return err
 		}
-		counted[v.Name] = len(v.Mounts) > 0
+		known[v.Name] = v.Mountpoint != ""
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -88,8 +89,8 @@ func nothingLeft(ctx context.Context, h *volume.Handler, root string) error {
 	}
 	for line := range strings.Lines(string(table)) {
 		f := strings.Fields(line) // proc_pid_mountinfo(5): the fifth is the mountpoint
-		if name, ok := strings.CutPrefix(f[4], root+"/"); root != "" && ok && !counted[name] {
-			return fmt.Errorf("volume %q: mounted by a life before this one, and counted for nobody", name)
+		if name, ok := strings.CutPrefix(f[4], root+"/"); root != "" && ok && !known[name] {
+			return fmt.Errorf("volume %q: mounted by a life before this one, and not in the ledger", name)
 		}
 	}
 	return nil
