@@ -168,6 +168,9 @@ func (h *Handler) Create(ctx context.Context, name string, opts map[string]strin
 }
 
 func (h *Handler) create(ctx context.Context, name string, opts map[string]string) error {
+	if from, ok := h.cloneOf(opts); ok {
+		return h.createFrom(ctx, name, from, opts)
+	}
 	if err := h.driver.Create(ctx, name, opts); err != nil {
 		return err
 	}
@@ -200,7 +203,7 @@ func (h *Handler) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "remove", Limit: h.options.ShortTimeout, Do: func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, h.remove(ctx, name)
+		return struct{}{}, h.remove(ctx, name, h.discard)
 	}})
 	return err
 }
@@ -221,11 +224,16 @@ func (h *Handler) unused(ctx context.Context, name string) error {
 	return h.unmount(ctx, name, rec.Mountpoint)
 }
 
-func (h *Handler) remove(ctx context.Context, name string) error {
+func (h *Handler) remove(ctx context.Context, name string, discard func(context.Context, string) error) error {
+	if h.options.MayRemove != nil {
+		if err := h.options.MayRemove(ctx, name); err != nil {
+			return err
+		}
+	}
 	if err := h.unused(ctx, name); err != nil {
 		return err
 	}
-	err := h.discard(ctx, name)
+	err := discard(ctx, name)
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		h.index.drop(name)
 	}

@@ -206,7 +206,9 @@ func (m mountpoints) found() ([]string, error) {
 	}
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != snapshotsName {
+			names = append(names, e.Name())
+		}
 	}
 	return names, nil
 }

@@ -41,6 +41,13 @@ type Options struct {
 	// Trash has Remove bring a volume into the trash of a driver that is a [Trasher]. Nothing
 	// leaves the trash but by Restore and Purge.
 	Trash bool
+	// CloneOption is a volume option, such as "from", by which Create clones: its value is
+	// VOLUME or VOLUME@SNAPSHOT. Where the driver is no [Cloner], or the value is an absolute
+	// path, the option is the driver's own. Empty is none.
+	CloneOption string
+	// MayRemove is asked before a volume is removed, whoever wants it; its error is the
+	// answer. nil allows all.
+	MayRemove func(ctx context.Context, name string) error
 
 	// Linger is how long a volume stays mounted after its last unmount, in case it is
 	// mounted again: "docker run" mounts twice. 0 unmounts at once.

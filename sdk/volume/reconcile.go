@@ -95,6 +95,9 @@ func (h *Handler) dropOrphans(ctx context.Context) (done <-chan struct{}, err er
 		return nil, err
 	}
 	var all sync.WaitGroup
+	if err := h.dropSnapshots(ctx, &all); err != nil {
+		return nil, err
+	}
 	for _, name := range found {
 		if p := h.mountpoints.path(name); h.mounts.get(name).Mountpoint != p {
 			all.Go(func() { h.dropOrphan(ctx, name, p) })

@@ -127,33 +127,6 @@ func (h *Handler) Rollback(ctx context.Context, name, snapshot string) error {
 	})
 }
 
-// Clone makes the volume name with the data of the volume from, or of its snapshot if that is
-// not empty.
-func (h *Handler) Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error {
-	d, err := can[Cloner](h, "clone volumes")
-	if err == nil {
-		err = h.options.CheckName(from)
-	}
-	if err == nil && snapshot != "" {
-		err = checkSnapshot(snapshot)
-	}
-	if err == nil && from == name {
-		err = errdefs.Errorf(errdefs.ErrInvalid, "cannot be a clone of itself")
-	}
-	if err != nil {
-		return named(name, err)
-	}
-	if opts == nil {
-		opts = map[string]string{}
-	}
-	return h.change(ctx, "clone", name, func(ctx context.Context) error {
-		if err := d.Clone(ctx, name, from, snapshot, opts); err != nil {
-			return redact(fmt.Errorf("clone of %q: %w", from, err), opts)
-		}
-		return h.made(ctx, name)
-	})
-}
-
 // change runs a verb that changes a volume, one at a time.
 func (h *Handler) change(ctx context.Context, verb, name string, do func(context.Context) error) error {
 	if err := h.options.CheckName(name); err != nil {
@@ -169,5 +142,8 @@ func (h *Handler) change(ctx context.Context, verb, name string, do func(context
 func checkSnapshot(snapshot string) error { return checkName("snapshot", snapshot) }
 
 func ofSnapshot(snapshot string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("snapshot %q: %w", snapshot, err)
 }

@@ -65,7 +65,8 @@ type Cloner interface {
 	// Clone makes the volume name with the data of the volume from, or of its snapshot if
 	// that is not empty. The two have nothing to do with each other afterwards. opts are as
 	// for Create; where they leave something open it is as in from. A volume that has the
-	// name already is ErrExists.
+	// name already is ErrExists. Calls for from do not wait for a Clone, which may take long:
+	// it may be mounted, written to and even removed meanwhile.
 	Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error
 }
 
@@ -101,4 +102,15 @@ type Trasher interface {
 	Restore(ctx context.Context, id, name string) error
 	// Purge destroys what is in the trash. An ID that is not there is ErrNotFound.
 	Purge(ctx context.Context, id string) error
+}
+
+// Space is how much room there is where a driver keeps its volumes, in bytes.
+type Space struct {
+	Free, Total int64
+}
+
+// Spacer is implemented by a driver whose volumes share one place, such as a file system.
+type Spacer interface {
+	// Space returns how much room is there now, soon.
+	Space(ctx context.Context) (Space, error)
 }
