@@ -32,11 +32,15 @@ var (
 	// Busybox is a busybox that needs no shared library, of which a test makes an
 	// image without a registry. [BusyboxPath] says where it is.
 	Busybox = Need{"busybox", func() error { _, err := BusyboxPath(); return err }}
+	// Sshd is an SSH server that a test starts for itself.
+	Sshd = Need{"sshd", programs("openssh-server", "sshd", "ssh-keygen")}
+	// S3 is an S3 server that a test starts for itself.
+	S3 = Need{"s3", programs("it by: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0", "versitygw")}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Busybox, Sshd, S3}
 }
 
 func root() error {

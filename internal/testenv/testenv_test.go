@@ -63,7 +63,7 @@ func TestRequire(t *testing.T) {
 		},
 		{
 			name: "spelt wrong", mustRun: "dokcerd", needs: []Need{has},
-			failed: `REMORA_TEST_MUST_RUN or REMORA_TEST_MAY_SKIP: ["dokcerd"] is no need; known are root, dockerd, docker-cli, podman, netns, systemd, busybox`,
+			failed: `REMORA_TEST_MUST_RUN or REMORA_TEST_MAY_SKIP: ["dokcerd"] is no need; known are root, dockerd, docker-cli, podman, netns, systemd, busybox, sshd, s3`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
