@@ -94,7 +94,7 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 		st, err := open(ctx)
 		done <- opened{st, err}
 	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, loginTime, errdefs.Errorf(errdefs.ErrUnavailable, "does not answer within %s", loginTime))
+	waiting, cancel := context.WithTimeoutCause(ctx, loginTime, errdefs.Errorf(errdefs.ErrUnavailable, "does not answer within %s", loginTime))
 	defer cancel()
 	select {
 	case o := <-done:
@@ -102,14 +102,14 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 			return nil, o.err
 		}
 		return named{o.st, p.Name}, nil
-	case <-ctx.Done():
+	case <-waiting.Done():
 	}
 	go func() {
 		if o := <-done; o.err == nil {
 			_ = o.st.Close(context.WithoutCancel(ctx)) // nobody waits for it any more
 		}
 	}()
-	return nil, context.Cause(ctx)
+	return nil, context.Cause(waiting)
 }
 
 var errNoDirectory = errors.New("is not there")

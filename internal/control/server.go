@@ -24,6 +24,8 @@ const maxBody = 1 << 20
 type ServerOptions struct {
 	Volumes Volumes
 	Daemon  Daemon
+	// Backups, if it is not nil, answers the methods about them.
+	Backups Backups
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -67,6 +69,9 @@ func NewServer(o ServerOptions) *Server {
 	handle(s, MethodStatus, func(ctx context.Context, _ struct{}) (Status, error) { return d.Status(ctx) })
 	handle(s, MethodReload, func(ctx context.Context, _ struct{}) (Reload, error) { return d.Reload(ctx) })
 	s.method(MethodReconcile, func(w http.ResponseWriter, r *http.Request) error { return stream(w, r, d.Reconcile) })
+	if o.Backups != nil {
+		handleBackups(s, o.Backups)
+	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)
 	}

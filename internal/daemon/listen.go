@@ -48,6 +48,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 	s := control.NewServer(control.ServerOptions{
 		Volumes: volumes{d},
 		Daemon:  d,
+		Backups: backups{d},
 		Logger:  d.log,
 		Pages:   d.pages(),
 	})
