@@ -21,6 +21,8 @@ type Place struct {
 	Dir string
 	// Host is the name under which backups of this host are found.
 	Host string
+
+	login time.Duration // 0 is loginTime
 }
 
 // Kind is what a volume holds, by which its files are cut into the pieces that are stored once.

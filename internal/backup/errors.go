@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/kopia/kopia/repo"
@@ -43,12 +44,37 @@ func (p Place) classify(err error) error {
 		return errdefs.Hint(errdefs.As(errdefs.ErrUnavailable, err), "make room, or remove old backups with remora backup prune")
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.As(errdefs.ErrDenied, err)
+	case errors.Is(err, blob.ErrInvalidCredentials), refused(err):
+		return errdefs.Errorf(errdefs.ErrDenied, "cannot log in: %s", tail(err))
 	case errors.Is(err, blob.ErrBlobNotFound):
 		return fmt.Errorf("a part of it is missing: %w", err)
 	case isNet(err):
 		return errdefs.As(errdefs.ErrUnavailable, err)
 	}
 	return err
+}
+
+// refused tells whether a server did not let us in. Its client has no words for that but text.
+func refused(err error) bool {
+	text := err.Error()
+	for _, s := range []string{
+		"Access Denied", "request signature we calculated does not match", // S3
+		"ssh: handshake failed", "ssh: unable to authenticate",
+	} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// tail is what an error says at its end: before it, the SSH client prints all its settings.
+func tail(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, "}: "); i >= 0 {
+		return text[i+len("}: "):]
+	}
+	return text
 }
 
 func isNet(err error) bool {

@@ -111,6 +111,42 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// Nor does one that takes a call and says nothing hold anybody up.
+func TestSilentServer(t *testing.T) {
+	testenv.Require(t, testenv.Sshd) // for ssh-keygen
+	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		var held []net.Conn // or they would be closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				for _, c := range held {
+					_ = c.Close()
+				}
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	p := newPlace(t)
+	p.login = time.Second
+	t.Setenv("BACKUP_TEST_KEY", "x")
+	p.URL = &url.URL{Scheme: "s3", Host: "bucket"}
+	p.S3 = config.RepositoryS3{Endpoint: &url.URL{Scheme: "http", Host: l.Addr().String()}, AccessKeyEnv: "BACKUP_TEST_KEY", SecretKeyEnv: "BACKUP_TEST_KEY"}
+	_, err := Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
+	key := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-qt", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	p.URL = &url.URL{Scheme: "sftp", Host: l.Addr().String(), User: url.User("me"), Path: "/x"}
+	p.SFTP = config.RepositorySFTP{KeyFile: key, KnownHosts: key + ".known"}
+	put(t, p.SFTP.KnownHosts, "")
+	_, err = Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
+}
+
 // blobs returns the files of the repository whose names begin so.
 func blobs(t *testing.T, p Place, prefix string) (found []string) {
 	t.Helper()

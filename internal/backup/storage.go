@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,8 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 		st, err := open(ctx)
 		done <- opened{st, err}
 	}()
-	waiting, cancel := context.WithTimeoutCause(ctx, loginTime, errdefs.Errorf(errdefs.ErrUnavailable, "does not answer within %s", loginTime))
+	limit := cmp.Or(p.login, loginTime)
+	waiting, cancel := context.WithTimeoutCause(ctx, limit, errdefs.Errorf(errdefs.ErrUnavailable, "does not answer within %s", limit))
 	defer cancel()
 	select {
 	case o := <-done:

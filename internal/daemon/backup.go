@@ -201,7 +201,7 @@ const snapshotPrefix = "remora-backup-"
 
 // Create implements [control.Backups].
 func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, progress func(control.Progress)) (c control.Backup, err error) {
-	p, err := volumes{b.d}.enter(ctx, req.Pool)
+	p, err := volumes(b).enter(ctx, req.Pool)
 	if err != nil {
 		return c, err
 	}

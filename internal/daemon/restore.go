@@ -24,7 +24,7 @@ func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, 
 		if pool == "" {
 			pool = one.Pool
 		}
-		p, err := volumes{b.d}.enter(ctx, pool)
+		p, err := volumes(b).enter(ctx, pool)
 		if err != nil {
 			return err
 		}
