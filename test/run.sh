@@ -56,7 +56,10 @@ part_docs() {
 # process sleep for a second at its end, and there are hundreds of them.
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
-	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short ${CI:+-count=1} $(go list ./... | grep -v '/test/e2e')
+	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short ${CI:+-count=1} $(go list ./... | grep -v '/test/e2e\|/internal/backup$')
+	# Each repository that is opened makes a key of a password, which the race detector slows
+	# down to seconds; the tests of internal/daemon back up and restore under it.
+	gotest -short ${CI:+-count=1} ./internal/backup
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 }
 
@@ -64,6 +67,7 @@ part_e2e() {
 	# shellcheck disable=SC2046 # the packages are words
 	gotest -race -count=1 -timeout 10m -run '^TestEngine' \
 		$(grep -rl --include='*_test.go' '^func TestEngine' sdk | xargs -n1 dirname | sort -u | sed 's|^|./|')
+	gotest -count=1 -run '^Test(Killed|FlippedByte)$' ./internal/backup # which -short makes shorter
 	gotest -count=1 -timeout 20m ./test/e2e/...
 }
 

@@ -194,7 +194,11 @@ func TestFlippedByte(t *testing.T) {
 	for kind, names := range made {
 		t.Run(kind, func(t *testing.T) {
 			found := 0
-			for _, at := range []float64{0.1, 0.35, 0.7} {
+			places := []float64{0.1, 0.35, 0.7}
+			if testing.Short() {
+				places = places[:1]
+			}
+			for _, at := range places {
 				for _, name := range names {
 					flip(t, name, at)
 				}
@@ -327,8 +331,11 @@ func TestFull(t *testing.T) {
 // way of the next one, and no backup that is half there.
 func TestKilled(t *testing.T) {
 	times := 10
-	if os.Getenv("REMORA_SOAK") != "" {
+	switch {
+	case os.Getenv("REMORA_SOAK") != "":
 		times = 100
+	case testing.Short(): // "make e2e" has all
+		times = 3
 	}
 	p := newPlace(t)
 	dir := filepath.Dir(p.PasswordFile)
