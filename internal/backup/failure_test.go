@@ -392,6 +392,12 @@ func TestCanceled(t *testing.T) {
 	if all := must[[]Backup](t)(r.List(t.Context())); len(all) > 0 {
 		t.Errorf("there is %+v", all)
 	}
+	must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if _, err := Verify(ctx, r.place, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("verify: %v", err)
+	}
 }
 
 // What cannot be read fails the backup: it would be missed in the restore.

@@ -95,6 +95,9 @@ func (r *Repository) walk(ctx context.Context, all []*snapshot.Manifest, done *a
 			if e.IsDir() {
 				return nil // the walker reads it
 			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			f, err := r.rep.OpenObject(ctx, id)
 			if err != nil {
 				return err

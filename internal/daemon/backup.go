@@ -53,15 +53,24 @@ func (b backups) place(name string) (backup.Place, error) {
 	return backup.Place{Repository: *found, Host: host, Dir: filepath.Join(b.d.boot.StateDir, "backup", found.Name)}, nil
 }
 
+// untilStop returns a context that ends with the daemon too: none of this is waited for.
+func (b backups) untilStop(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.d.life, func() { cancel(errStopping) }) //nolint:contextcheck // the daemon's life is what it waits for
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // with opens the repository that a request means for as long as do takes.
 func (b backups) with(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
 	p, err := b.place(name)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(b.d.life, func() { cancel(errStopping) })() //nolint:contextcheck // the daemon's life is what it waits for
+	ctx, cancel := b.untilStop(ctx)
+	defer cancel()
 	r, err := backup.Open(ctx, p)
 	if err != nil {
 		return err
@@ -131,6 +140,8 @@ func (b backups) Verify(ctx context.Context, req control.BackupRequest, progress
 	if req.ID != "" {
 		ids = []string{req.ID}
 	}
+	ctx, cancel := b.untilStop(ctx)
+	defer cancel()
 	v, err := backup.Verify(ctx, p, ids, teller(p.Name, progress))
 	c := control.BackupVerify{Backups: v.Backups, Bytes: v.Bytes}
 	for _, d := range v.Damaged {
