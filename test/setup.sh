@@ -40,6 +40,11 @@ if [ "${1:-}" != docker ]; then
 	need mount losetup
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
+	need openssh-server sshd # repositories by SFTP
+	# Repositories in S3. It is in no distribution.
+	if ! command -v versitygw >/dev/null && [ "$(id -u)" = 0 ]; then
+		GOBIN=/usr/local/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	fi
 fi
 # Newer releases have the command in a package of its own.
 if ! command -v docker >/dev/null; then

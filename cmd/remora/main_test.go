@@ -177,6 +177,9 @@ var equal = []struct {
 	{regexp.MustCompile(`in \d+ (days|hours)`), "in N days"},
 	{regexp.MustCompile(`process \d+`), "process 1"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "ID"},
+	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "SHORT-ID"},
+	{regexp.MustCompile(`[\d.]+ [KM]?i?B stored`), "N stored"},
 	{regexp.MustCompile(`(\S)   +(\S)`), "$1   $2"}, // columns of a table
 }
 

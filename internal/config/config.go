@@ -38,6 +38,8 @@ type Config struct {
 	Volume          Volume
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
+	// Repositories are where backups lie, sorted by name.
+	Repositories []Repository
 
 	values []Value
 }

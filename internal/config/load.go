@@ -66,6 +66,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.pools(table["pool"]); err != nil {
 		return nil, err
 	}
+	if err := b.repositories(table["repository"]); err != nil {
+		return nil, err
+	}
 	if err := b.leftover(); err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ func (b *builder) version(table map[string]any) error {
 	return nil
 }
 
-// flatten gives the keys of a table their dotted names; pools are left out. An empty
+// flatten gives the keys of a table their dotted names; pools and repositories are left out. An empty
 // table of ours has no keys; any other stands for itself, as a key that is wrong.
 func flatten(table map[string]any) map[string]any {
 	flat := map[string]any{}
@@ -178,7 +181,7 @@ func flatten(table map[string]any) map[string]any {
 		sub, isTable := v.(map[string]any)
 		ours := slices.ContainsFunc(Keys(), func(k Key) bool { return strings.HasPrefix(k.Name, key+".") })
 		switch {
-		case key == "pool":
+		case key == "pool", key == "repository":
 		case isTable && (ours || len(sub) > 0):
 			for inner, w := range sub {
 				flat[key+"."+inner] = w
@@ -207,11 +210,11 @@ func (b *builder) keys(file map[string]any) error {
 		delete(file, k.Name)
 	}
 	for _, name := range b.inOrder(file) {
-		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME")))
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME")))
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.source.Flags)) {
-		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") {
-			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY")))
+		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "repository.NAME.KEY")))
 		}
 	}
 	return nil
@@ -278,7 +281,11 @@ func (b *builder) leftover() error {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a pool there is", name),
 				"pools are made by tables in the file, or by their names in "+poolsEnv+"; \"remora driver show\" lists the keys of a driver")
 		}
-		known := []string{poolsEnv}
+		if strings.HasPrefix(name, "REMORA_REPOSITORY_") {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a repository there is", name),
+				"repositories are made by tables in the file, or by their names in "+repositoriesEnv)
+		}
+		known := []string{poolsEnv, repositoriesEnv}
 		for _, k := range Keys() {
 			known = append(known, k.Env)
 		}

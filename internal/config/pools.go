@@ -14,21 +14,16 @@ const poolsEnv = "REMORA_POOLS"
 
 // pools reads the tables of the pools.
 func (b *builder) pools(raw any) error {
-	tables, err := b.tables(raw)
+	tables, err := b.tables("pool", "fast", raw)
 	if err != nil {
 		return err
 	}
-	for name := range strings.FieldsFuncSeq(b.env[poolsEnv], func(r rune) bool { return r == ',' || r == ' ' }) {
-		b.used[poolsEnv] = poolsEnv
-		if tables[name] == nil {
-			tables[name] = map[string]any{}
-		}
-	}
+	b.fromEnv(poolsEnv, tables)
 	if len(tables) == 0 {
 		tables[DefaultPool] = map[string]any{}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
-		if err := checkPoolName(name); err != nil {
+		if err := checkName("pool", name); err != nil {
 			return fmt.Errorf("%s: %w", b.wherePool(name), err)
 		}
 		p, err := b.pool(name, tables[name])
@@ -37,41 +32,56 @@ func (b *builder) pools(raw any) error {
 		}
 		b.config.Pools = append(b.config.Pools, p)
 	}
-	for _, key := range slices.Sorted(maps.Keys(b.source.Flags)) {
-		if strings.HasPrefix(key, "pool.") && !slices.ContainsFunc(b.config.values, func(v Value) bool { return v.Key == key }) {
-			return errdefs.Errorf(errdefs.ErrInvalid, "flag: %q is no key of a pool there is", key)
-		}
-	}
-	return nil
+	return b.unknownFlags("pool")
 }
 
-// tables takes the tables of the pools out of the file.
-func (b *builder) tables(raw any) (map[string]map[string]any, error) {
+// tables takes the tables of one kind, such as pools, out of the file.
+func (b *builder) tables(kind, example string, raw any) (map[string]map[string]any, error) {
 	tables := map[string]map[string]any{}
 	if raw == nil {
 		return tables, nil
 	}
 	all, ok := raw.(map[string]any)
 	if !ok {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: pool: want tables such as [pool.fast]", b.where("pool"))
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s: want tables such as [%s.%s]", b.where(kind), kind, kind, example)
 	}
 	for name, v := range all {
 		table, ok := v.(map[string]any)
 		if !ok {
-			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: pool.%s: want a table such as [pool.fast]", b.where("pool."+name), name)
+			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s.%s: want a table such as [%s.%s]", b.where(kind+"."+name), kind, name, kind, example)
 		}
 		tables[name] = table
 	}
 	return tables, nil
 }
 
-// checkPoolName keeps to what is a plugin's name for every engine: it is joined to a
+// fromEnv adds the tables that a variable names, which are made by the environment alone.
+func (b *builder) fromEnv(variable string, tables map[string]map[string]any) {
+	for name := range strings.FieldsFuncSeq(b.env[variable], func(r rune) bool { return r == ',' || r == ' ' }) {
+		b.used[variable] = variable
+		if tables[name] == nil {
+			tables[name] = map[string]any{}
+		}
+	}
+}
+
+// unknownFlags refuses flags for tables of one kind that are not there.
+func (b *builder) unknownFlags(kind string) error {
+	for _, key := range slices.Sorted(maps.Keys(b.source.Flags)) {
+		if strings.HasPrefix(key, kind+".") && !slices.ContainsFunc(b.config.values, func(v Value) bool { return v.Key == key }) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: %q is no key of a %s there is", key, kind)
+		}
+	}
+	return nil
+}
+
+// checkName keeps to what is a plugin's name for every engine: it is joined to a
 // path, and a managed plugin's name has no upper case.
-func checkPoolName(name string) error {
+func checkName(kind, name string) error {
 	ok := name != "" && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.-") == "" &&
 		!strings.ContainsAny(name[:1], "_.-")
 	if !ok {
-		return errdefs.Errorf(errdefs.ErrInvalid, "pool %q: want lower-case letters, digits, \"_\", \".\" or \"-\", the first a letter or digit, 64 at most", name)
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s %q: want lower-case letters, digits, \"_\", \".\" or \"-\", the first a letter or digit, 64 at most", kind, name)
 	}
 	return nil
 }

@@ -195,6 +195,8 @@ type Reload struct {
 	Added   []string `json:"Added,omitempty"`
 	Changed []string `json:"Changed,omitempty"`
 	Removed []string `json:"Removed,omitempty"`
+	// Repositories are those that are new, changed or gone.
+	Repositories []string `json:"Repositories,omitempty"`
 	// NeedRestart lists the keys that changed in the file but take effect only when
 	// the daemon is started again.
 	NeedRestart []string `json:"NeedRestart,omitempty"`

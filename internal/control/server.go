@@ -25,6 +25,8 @@ type ServerOptions struct {
 	Volumes Volumes
 	Storage Storage
 	Daemon  Daemon
+	// Backups, if it is not nil, answers the methods about them.
+	Backups Backups
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -73,6 +75,9 @@ func NewServer(o ServerOptions) *Server {
 		return d.Reconcile(ctx, sendProgress(send))
 	})
 	handleStorage(s, o.Storage)
+	if o.Backups != nil {
+		handleBackups(s, o.Backups)
+	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)
 	}

@@ -49,6 +49,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Volumes: volumes{d},
 		Storage: storage{volumes{d}},
 		Daemon:  d,
+		Backups: backups{d},
 		Logger:  d.log,
 		Pages:   d.pages(),
 	})

@@ -173,7 +173,7 @@ func (s storage) DiffSnapshot(ctx context.Context, req control.SnapshotDiffReque
 			if req.To != "" {
 				return p.handler.ReadSnapshot(ctx, req.Volume, req.To, compare)
 			}
-			return p.mounted(ctx, req.Volume, func(dir string) error { return compare(ctx, dir) })
+			return p.mounted(ctx, req.Volume, compare)
 		})
 		return sum, err
 	})

@@ -105,7 +105,7 @@ func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress 
 		if !errors.Is(err, errdefs.ErrUnsupported) {
 			return control.Usage{Used: u.Used, Limit: u.Limit}, err
 		}
-		err = p.mounted(ctx, req.Name, func(dir string) error {
+		err = p.mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
 			if volume.Can[volume.Sizer](p.handler) {
 				if u, err = p.handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) {
 					return err
@@ -125,13 +125,14 @@ func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress 
 }
 
 // mounted does something while a volume is mounted.
-func (p *pool) mounted(ctx context.Context, name string, do func(dir string) error) error {
-	id := "remora-read-" + rand.Text()
+func (p *pool) mounted(ctx context.Context, name string, do func(ctx context.Context, dir string) error) (err error) {
+	id := "remora-" + rand.Text()
 	dir, err := p.handler.Mount(ctx, name, id)
 	if err != nil {
 		return err
 	}
-	return join(do(dir), p.handler.Unmount(context.WithoutCancel(ctx), name, id))
+	defer func() { err = join(err, p.handler.Unmount(context.WithoutCancel(ctx), name, id)) }()
+	return do(ctx, dir)
 }
 
 // Protect implements [control.Storage].

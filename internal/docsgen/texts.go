@@ -19,6 +19,11 @@ linger = "10s"
 driver = "dir"
 path = "/srv/fast"
 linger = "0s"
+
+[repository.offsite]
+url = "s3://backups/web1"
+password_file = "/etc/remora/offsite.password"
+credentials_file = "/etc/remora/offsite.credentials"
 `
 
 // configHead takes the mark of generated pages, the path of the file, and the example.
@@ -60,6 +65,18 @@ The key KEY of the pool NAME has the variable ` + "`REMORA_POOL_NAME_KEY`" + `, 
 | Key | Type | Default | What it does |
 |---|---|---|---|
 | ` + "`driver`" + ` | text | ` + "`dir`" + ` | the driver; the sections below list the keys of each |
+`
+
+// repositoriesHead stands above the keys of a repository.
+const repositoriesHead = `
+## Repositories
+
+Each table ` + "`[repository.NAME]`" + ` is one place for [backups](../guide/backup.md). Names are as those of pools. The key KEY of
+the repository NAME has the variable ` + "`REMORA_REPOSITORY_NAME_KEY`; `REMORA_REPOSITORIES=near,far`" + ` makes repositories
+that are not in the file. No secret is in the file: it names files and variables in which they are.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
 `
 
 // completion takes the place of the long help that comes with the library.

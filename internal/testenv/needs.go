@@ -44,11 +44,15 @@ var (
 	// Sshfs is the command sshfs with what it stands on, and a server to try it on, which
 	// a test starts for itself.
 	Sshfs = Need{"sshfs", sync.OnceValue(sshfs)}
+	// Sshd is an SSH server that a test starts for itself.
+	Sshd = Need{"sshd", programs("openssh-server", "sshd", "ssh-keygen")}
+	// S3 is an S3 server that a test starts for itself.
+	S3 = Need{"s3", programs("it by: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0", "versitygw")}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3}
 }
 
 func root() error {

@@ -1,0 +1,83 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// explain gives an error its class, its hint and the name of the repository.
+func (p Place) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("repository %q: %w", p.Name, p.classify(err))
+}
+
+func (p Place) classify(err error) error {
+	hasClass := errdefs.Class(err) != nil
+	switch {
+	case errors.Is(err, repo.ErrInvalidPassword):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "the password is wrong, or the first block is damaged"),
+			"the password is that with which the repository was made")
+	case errors.Is(err, repo.ErrAlreadyInitialized):
+		return errdefs.Errorf(errdefs.ErrExists, "there is one already at %s", p.URL)
+	case errors.Is(err, repo.ErrRepositoryNotInitialized):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "there is none at %s", p.URL), "make it: remora backup init "+p.Name)
+	case errors.Is(err, errNoDirectory):
+		return errdefs.Hint(err, "make it: remora backup init "+p.Name)
+	case hasClass:
+		return err
+	case errors.Is(err, snapshot.ErrSnapshotNotFound), errors.Is(err, manifest.ErrNotFound):
+		return errdefs.Errorf(errdefs.ErrNotFound, "no such backup")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return errdefs.Hint(errdefs.As(errdefs.ErrUnavailable, err), "make room, or remove old backups with remora backup prune")
+	case errors.Is(err, fs.ErrPermission):
+		return errdefs.As(errdefs.ErrDenied, err)
+	case errors.Is(err, blob.ErrInvalidCredentials), refused(err):
+		return errdefs.Errorf(errdefs.ErrDenied, "cannot log in: %s", tail(err))
+	case errors.Is(err, blob.ErrBlobNotFound):
+		return fmt.Errorf("a part of it is missing: %w", err)
+	case isNet(err):
+		return errdefs.As(errdefs.ErrUnavailable, err)
+	}
+	return err
+}
+
+// refused tells whether a server did not let us in. Its client has no words for that but text.
+func refused(err error) bool {
+	text := err.Error()
+	for _, s := range []string{
+		"Access Denied", "request signature we calculated does not match", // S3
+		"ssh: handshake failed", "ssh: unable to authenticate",
+	} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// tail is what an error says at its end: before it, the SSH client prints all its settings.
+func tail(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, "}: "); i >= 0 {
+		return text[i+len("}: "):]
+	}
+	return text
+}
+
+func isNet(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok
+}

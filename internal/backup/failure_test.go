@@ -1,0 +1,428 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// childEnv makes the test binary a process that backs up what it names until it is killed.
+const childEnv = "BACKUP_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		p := Place{
+			Repository: config.Repository{Name: "near", URL: &url.URL{Scheme: "file", Path: dir + "/repository"}, PasswordFile: dir + "/password"},
+			Dir:        dir + "/state", Host: "here",
+		}
+		r, err := Open(context.Background(), p)
+		if err == nil {
+			_, _ = os.Stdout.WriteString("go\n") // the parent notices otherwise
+			_, err = r.Create(context.Background(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true})
+		}
+		if err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func wants(t *testing.T, err, class error, text string) {
+	t.Helper()
+	if !errors.Is(err, class) || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error is %v (%s), want %q", err, errdefs.Name(err), text)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	p := newPlace(t)
+	open := func() error {
+		r, err := Open(t.Context(), p)
+		if err == nil {
+			_ = r.Close(t.Context()) // it should not be open
+		}
+		return err
+	}
+	wants(t, open(), errdefs.ErrNotFound, `repository "near": directory `+p.URL.Path+" is not there")
+	if hints := errdefs.Hints(open()); len(hints) != 1 || hints[0] != "make it: remora backup init near" {
+		t.Errorf("hints are %q", hints)
+	}
+	if err := os.Mkdir(p.URL.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, open(), errdefs.ErrNotFound, `repository "near": there is none at file://`)
+	opened(t, p)
+	wants(t, Init(t.Context(), p), errdefs.ErrExists, `there is one already at file://`)
+	put(t, p.PasswordFile, "wrong\n")
+	wants(t, open(), errdefs.ErrDenied, `repository "near": the password is wrong, or the first block is damaged`)
+	put(t, p.PasswordFile, "\n")
+	wants(t, open(), errdefs.ErrInvalid, "is empty")
+	if err := os.Chmod(p.PasswordFile, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, open(), errdefs.ErrDenied, "others may read it (mode 0640)")
+	if err := os.Remove(p.PasswordFile); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, open(), errdefs.ErrInvalid, "password_file "+p.PasswordFile+": is not there")
+	p.PasswordFile, p.PasswordEnv = "", "BACKUP_TEST_PASSWORD"
+	wants(t, open(), errdefs.ErrInvalid, `password_env: the daemon has no variable "BACKUP_TEST_PASSWORD"`)
+	t.Setenv(p.PasswordEnv, "secret")
+	if err := open(); err != nil {
+		t.Errorf("with the password from the environment: %v", err)
+	}
+}
+
+// A server that is not there is an error in seconds.
+func TestUnreachable(t *testing.T) {
+	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	gone := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlace(t)
+	t.Setenv("BACKUP_TEST_KEY", "x")
+	p.URL = &url.URL{Scheme: "s3", Host: "bucket"}
+	p.S3 = config.RepositoryS3{Endpoint: &url.URL{Scheme: "http", Host: gone}, AccessKeyEnv: "BACKUP_TEST_KEY", SecretKeyEnv: "BACKUP_TEST_KEY"}
+	started := time.Now()
+	_, err := Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": cannot be reached: dial tcp `+gone+": connect: connection refused")
+	p.URL = &url.URL{Scheme: "sftp", Host: gone, User: url.User("me"), Path: "/x"}
+	p.SFTP = config.RepositorySFTP{KeyFile: p.PasswordFile, KnownHosts: p.PasswordFile}
+	_, err = Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, "cannot be reached")
+	if d := time.Since(started); d > 10*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
+// Nor does one that takes a call and says nothing hold anybody up.
+func TestSilentServer(t *testing.T) {
+	testenv.Require(t, testenv.Sshd) // for ssh-keygen
+	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		var held []net.Conn // or they would be closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				for _, c := range held {
+					_ = c.Close()
+				}
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	p := newPlace(t)
+	p.login = time.Second
+	t.Setenv("BACKUP_TEST_KEY", "x")
+	p.URL = &url.URL{Scheme: "s3", Host: "bucket"}
+	p.S3 = config.RepositoryS3{Endpoint: &url.URL{Scheme: "http", Host: l.Addr().String()}, AccessKeyEnv: "BACKUP_TEST_KEY", SecretKeyEnv: "BACKUP_TEST_KEY"}
+	_, err := Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
+	key := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-qt", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	p.URL = &url.URL{Scheme: "sftp", Host: l.Addr().String(), User: url.User("me"), Path: "/x"}
+	p.SFTP = config.RepositorySFTP{KeyFile: key, KnownHosts: key + ".known"}
+	put(t, p.SFTP.KnownHosts, "")
+	_, err = Open(t.Context(), p)
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
+}
+
+// blobs returns the files of the repository whose names begin so.
+func blobs(t *testing.T, p Place, prefix string) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(p.URL.Path, func(name string, d fs.DirEntry, err error) error {
+		rel := strings.ReplaceAll(strings.TrimPrefix(name, p.URL.Path), "/", "")
+		if err == nil && d.Type().IsRegular() && strings.HasPrefix(rel, prefix) {
+			found = append(found, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// A flipped byte is found by Verify, whatever it hits, and hits no other backup than those
+// that need what it is in.
+func TestFlippedByte(t *testing.T) {
+	p := newPlace(t)
+	r := opened(t, p)
+	one, two := t.TempDir(), t.TempDir()
+	put(t, one+"/a", noise(t, 2<<20))
+	put(t, two+"/b", noise(t, 2<<20))
+	var before []string
+	create := func(volume, dir string) (b Backup, made map[string][]string) {
+		t.Helper()
+		b = must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: volume, Dir: dir, PointInTime: true}))
+		made = map[string][]string{}
+		for _, kind := range []string{"p", "q", "x"} {
+			for _, name := range blobs(t, p, kind) {
+				if !strings.Contains(strings.Join(before, "\n"), name) {
+					made[kind] = append(made[kind], name)
+					before = append(before, name)
+				}
+			}
+			if len(made[kind]) == 0 {
+				t.Fatalf("no blob of the kind %q was made", kind)
+			}
+		}
+		return b, made
+	}
+	hit, made := create("one", one)
+	safe, _ := create("two", two)
+	for kind, names := range made {
+		t.Run(kind, func(t *testing.T) {
+			found := 0
+			places := []float64{0.1, 0.35, 0.7}
+			if testing.Short() {
+				places = places[:1]
+			}
+			for _, at := range places {
+				for _, name := range names {
+					flip(t, name, at)
+				}
+				v, err := Verify(t.Context(), p, nil, nil)
+				switch {
+				case err == nil && len(v.Damaged) == 1 && v.Damaged[0].Backup.ID == hit.ID && v.Damaged[0].Err != nil,
+					err != nil && kind != "p": // without an index, or the list of backups, nothing is known
+					found++
+				case err == nil && len(v.Damaged) == 0: // it hit what is there only to mend the index
+					restores(t, p, uncached, hit.ID, one)
+				default:
+					t.Errorf("at %v: verify finds %+v, %v", at, v, err)
+				}
+				if kind == "p" {
+					restores(t, p, uncached, safe.ID, two)
+				} else { // this host has a copy of these in its cache
+					restores(t, p, cached, safe.ID, two)
+				}
+				for _, name := range names {
+					flip(t, name, at)
+				}
+			}
+			if found == 0 {
+				t.Error("nothing was hit")
+			}
+			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
+				t.Errorf("mended, it is %+v", v)
+			}
+		})
+	}
+	for _, name := range []string{"kopia.repository", "kopia.blobcfg"} {
+		t.Run(name, func(t *testing.T) {
+			found := blobs(t, p, name)
+			if len(found) != 1 {
+				t.Fatalf("found are %q", found)
+			}
+			flip(t, found[0], 0.5)
+			if _, err := Verify(t.Context(), p, nil, nil); err == nil {
+				t.Error("verify finds nothing")
+			}
+			flip(t, found[0], 0.5)
+			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); len(v.Damaged) > 0 {
+				t.Errorf("mended, it is %+v", v)
+			}
+		})
+	}
+}
+
+// restores wants a backup to be what is in a directory.
+func restores(t *testing.T, p Place, m mode, id, dir string) {
+	t.Helper()
+	r := must[*Repository](t)(p.open(t.Context(), m))
+	to := t.TempDir()
+	must[Backup](t)(r.Restore(t.Context(), id, to, nil))
+	same(t, tree(t, dir), tree(t, to))
+	if err := r.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// flip changes one byte of a file; to do it again undoes it.
+func flip(t *testing.T, name string, at float64) {
+	t.Helper()
+	b := must[[]byte](t)(os.ReadFile(name))
+	b[int(float64(len(b))*at)] ^= 1
+	if err := errors.Join(os.Chmod(name, 0o600), os.WriteFile(name, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Half of a blob, as a crash of the server may leave it.
+func TestTornBlob(t *testing.T) {
+	p := newPlace(t)
+	r := opened(t, p)
+	dir := t.TempDir()
+	put(t, dir+"/a", noise(t, 2<<20))
+	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	if err := os.Truncate(blobs(t, p, "p")[0], 100); err != nil {
+		t.Fatal(err)
+	}
+	if v := must[Verified](t)(Verify(t.Context(), p, []string{b.ID}, nil)); len(v.Damaged) != 1 {
+		t.Errorf("verify finds %+v", v)
+	}
+	if _, err := reopened(t, p).Restore(t.Context(), b.ID, t.TempDir(), nil); err == nil {
+		t.Error("it is restored")
+	}
+}
+
+func TestFull(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	p := newPlace(t)
+	if err := os.Mkdir(p.URL.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", p.URL.Path, "tmpfs", 0, "size=12m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(p.URL.Path, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	r, dir := opened(t, p), t.TempDir()
+	put(t, dir+"/a", noise(t, 4<<20))
+	small := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	want := tree(t, dir)
+	put(t, dir+"/b", noise(t, 64<<20))
+	started := time.Now()
+	_, err := r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true})
+	wants(t, err, errdefs.ErrUnavailable, "no space left on device")
+	if d := time.Since(started); d > time.Minute {
+		t.Errorf("it took %s", d)
+	}
+	if all := must[[]Backup](t)(reopened(t, p).List(t.Context())); len(all) != 1 {
+		t.Errorf("there are %d backups, want the one that is whole", len(all))
+	}
+	to := t.TempDir()
+	must[Backup](t)(reopened(t, p).Restore(t.Context(), small.ID, to, nil))
+	same(t, want, tree(t, to))
+	if err := syscall.Mount("none", p.URL.Path, "tmpfs", syscall.MS_REMOUNT, "size=200m"); err != nil {
+		t.Fatal(err)
+	}
+	must[Backup](t)(reopened(t, p).Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
+		t.Errorf("with room again: %+v", v)
+	}
+}
+
+// A process that is killed at any moment of a backup leaves the old ones whole, nothing in the
+// way of the next one, and no backup that is half there.
+func TestKilled(t *testing.T) {
+	times := 10
+	switch {
+	case os.Getenv("REMORA_SOAK") != "":
+		times = 100
+	case testing.Short(): // "make e2e" has all
+		times = 3
+	}
+	p := newPlace(t)
+	dir := filepath.Dir(p.PasswordFile)
+	r := opened(t, p)
+	put(t, dir+"/data/a", noise(t, 8<<20))
+	first := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
+	want := tree(t, dir+"/data")
+	finished := 0
+	for i := range times {
+		put(t, fmt.Sprintf("%s/data/b%d", dir, i%10), noise(t, 24<<20))
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"="+dir)
+		out := must[interface{ Read([]byte) (int, error) }](t)(func() (interface{ Read([]byte) (int, error) }, error) { return cmd.StdoutPipe() }())
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := out.Read(make([]byte, 3)); n != 3 || err != nil {
+			t.Fatalf("the child does not begin: %v", err)
+		}
+		time.Sleep(time.Duration(i*37%400) * time.Millisecond) // another moment each time
+		_ = cmd.Process.Kill()                                 // it may have ended by itself
+		if cmd.Wait() == nil {
+			finished++
+		}
+	}
+	if finished == times {
+		t.Error("no process was killed in the middle")
+	}
+	all := must[[]Backup](t)(reopened(t, p).List(t.Context()))
+	if len(all) < 1+finished {
+		t.Errorf("there are %d backups, and %d were told to be made", len(all), 1+finished)
+	}
+	last := must[Backup](t)(reopened(t, p).Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
+	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != len(all)+1 || len(v.Damaged) > 0 {
+		t.Errorf("verified: %+v", v)
+	}
+	to := t.TempDir()
+	must[Backup](t)(reopened(t, p).Restore(t.Context(), first.ID, to, nil))
+	same(t, want, tree(t, to))
+	to = t.TempDir()
+	must[Backup](t)(reopened(t, p).Restore(t.Context(), last.ID, to, nil))
+	same(t, tree(t, dir+"/data"), tree(t, to))
+}
+
+// A backup that nobody wants any more ends soon, and is not there.
+func TestCanceled(t *testing.T) {
+	r, dir := opened(t, newPlace(t)), t.TempDir()
+	put(t, dir+"/a", noise(t, 64<<20))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer time.AfterFunc(10*time.Millisecond, cancel).Stop() // long before it could be done
+	_, err := r.Create(ctx, Request{Pool: "p", Volume: "v", Dir: dir, Tell: func(Progress) { cancel() }})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if all := must[[]Backup](t)(r.List(t.Context())); len(all) > 0 {
+		t.Errorf("there is %+v", all)
+	}
+	must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if _, err := Verify(ctx, r.place, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+// What cannot be read fails the backup: it would be missed in the restore.
+func TestUnreadable(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	r, dir := opened(t, newPlace(t)), t.TempDir()
+	put(t, dir+"/sub/a", "x")
+	// A directory of a process that is not there any more cannot be read, by root neither.
+	if err := os.WriteFile(dir+"/b", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("/proc/self/mem", dir+"/b", "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir+"/b", syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true})
+	if err == nil || !strings.Contains(err.Error(), `repository "near": volume "v": b: `) {
+		t.Errorf("error is %v", err)
+	}
+	if all := must[[]Backup](t)(r.List(t.Context())); len(all) > 0 {
+		t.Errorf("there is %+v", all)
+	}
+}

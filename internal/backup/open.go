@@ -1,0 +1,166 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/format"
+	"github.com/kopia/kopia/repo/maintenance"
+	"github.com/kopia/kopia/repo/splitter"
+)
+
+// userName is the user that all backups of Remora have, in kopia's words.
+const userName = "remora"
+
+// cacheBytes bounds each of the two caches.
+const cacheBytes = 512 << 20
+
+// Repository is an open repository. Its methods are safe for concurrent use.
+type Repository struct {
+	place Place
+	rep   repo.DirectRepository
+}
+
+// Init makes a repository. One that is there already, with this password, is ErrExists.
+func Init(ctx context.Context, p Place) error {
+	return p.explain(p.init(ctx))
+}
+
+func (p Place) init(ctx context.Context) error {
+	register()
+	secret, err := password(p.Repository)
+	if err != nil {
+		return err
+	}
+	st, err := p.storage(ctx, true)
+	if err != nil {
+		return err
+	}
+	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+		ObjectFormat: format.ObjectFormat{Splitter: splitter.DefaultAlgorithm},
+	}, secret)
+	if err = errors.Join(err, st.Close(ctx)); err != nil {
+		return err
+	}
+	r, err := p.open(ctx, cached)
+	if err != nil {
+		return err
+	}
+	// The host that makes it keeps it in order, until another is told to: two at a time would
+	// take each other's garbage for their own.
+	params := maintenance.DefaultParams()
+	params.Owner = r.rep.ClientOptions().UsernameAtHost()
+	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "init"}, func(ctx context.Context, w repo.RepositoryWriter) error {
+		return maintenance.SetParams(ctx, w, &params)
+	})
+	return errors.Join(err, r.rep.Close(ctx))
+}
+
+// Open opens a repository. It is ErrNotFound where there is none, ErrDenied with the wrong
+// password, ErrUnavailable while it cannot be reached. Close it.
+func Open(ctx context.Context, p Place) (*Repository, error) {
+	r, err := p.open(ctx, cached)
+	return r, p.explain(err)
+}
+
+// mode is how a repository is opened.
+type mode int
+
+const (
+	// cached is the usual way.
+	cached mode = iota
+	// uncached reads everything from the repository itself.
+	uncached
+)
+
+func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
+	register()
+	secret, err := password(p.Repository)
+	if err != nil {
+		return nil, err
+	}
+	file, err := p.configFile(m)
+	if err != nil {
+		return nil, err
+	}
+	o := &opening{place: p}
+	rep, err := repo.Open(context.WithValue(ctx, openingKey{}, o), file, secret, &repo.Options{
+		DoNotWaitForUpgrade:  true,
+		DisableRepositoryLog: true,
+		OnFatalError:         func(error) {}, // the default ends the process; the call fails all the same
+	})
+	switch {
+	case o.err != nil:
+		return nil, o.err
+	case errors.Is(err, blob.ErrBlobNotFound):
+		return nil, repo.ErrRepositoryNotInitialized
+	case err != nil:
+		return nil, err
+	}
+	direct, ok := rep.(repo.DirectRepository)
+	if !ok {
+		return nil, errors.Join(errors.New("is not opened directly"), rep.Close(ctx))
+	}
+	return &Repository{place: p, rep: direct}, nil
+}
+
+// configFile writes the file by which kopia finds what it opens.
+func (p Place) configFile(m mode) (string, error) {
+	c := repo.LocalConfig{
+		Storage: &blob.ConnectionInfo{Type: storageType, Config: &storageConfig{p.Name}},
+		Caching: &content.CachingOptions{},
+		ClientOptions: repo.ClientOptions{
+			Hostname: p.Host, Username: userName, Description: "repository " + p.Name,
+			FormatBlobCacheDuration: -time.Second, // it is small, and may be another one by now
+		},
+	}
+	name := "kopia.json"
+	switch m {
+	case cached:
+		c.Caching = &content.CachingOptions{
+			CacheDirectory:         filepath.Join(p.Dir, "cache"),
+			ContentCacheSizeBytes:  cacheBytes,
+			MetadataCacheSizeBytes: cacheBytes,
+		}
+	case uncached:
+		name = "kopia-uncached.json"
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		return "", err
+	}
+	file := filepath.Join(p.Dir, name)
+	if old, err := os.ReadFile(file); err == nil && string(old) == string(data) {
+		return file, nil
+	}
+	f, err := os.CreateTemp(p.Dir, name+".*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return "", fmt.Errorf("write %s: %w", file, err)
+	}
+	return file, nil
+}
+
+// Close lets go of the repository.
+func (r *Repository) Close(ctx context.Context) error {
+	return r.place.explain(r.rep.Close(context.WithoutCancel(ctx)))
+}

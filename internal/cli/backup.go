@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/internal/control"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "backup", Short: "Back volumes up, and restore them", RunE: group}
+	cmd.AddCommand(a.backupInit(), a.backupCreate(), a.backupList(), a.backupInspect(), a.backupVerify(), a.backupRemove(),
+		a.backupPrune(), a.backupRestore())
+	return cmd
+}
+
+func repoFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("repo", "r", "", "`repository` of the configuration (the only one there is)")
+}
+
+// backups has do ask the daemon about backups.
+func (a *app) backups(do func(control.Backups) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return do(c.Backups())
+}
+
+func (a *app) backupInit() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "init [REPOSITORY]", Short: "Make a repository where the configuration says", Args: usage(cobra.MaximumNArgs(1)),
+		Long: "Make a repository where the configuration says, encrypted with its password. Without the\n" +
+			"password nobody can read a backup: keep a copy of it elsewhere.",
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			r, err := b.Init(cmd.Context(), control.BackupRepository{Repository: strings.Join(args, "")})
+			if err != nil {
+				return err
+			}
+			return a.printf("%s\n", r.Repository)
+		})
+	}
+	return cmd
+}
+
+func (a *app) backupCreate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "create VOLUME...", Short: "Back volumes up", Args: names("volume"),
+		Long: "Back volumes up, and print the ID of each backup. A volume whose driver has snapshots is\n" +
+			"read from one that is made for it, while containers write to it. Any other is read as it\n" +
+			"is; if a container writes to it meanwhile, the backup is not of one moment, and that is said.",
+	}
+	repo, pool := repoFlag(cmd), a.poolFlag(cmd, defaultPoolHelp)
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
+	kind := cmd.Flags().String("kind", "", "what is in it: `files|database|block`; stays so for the next backups (files)")
+	reread := cmd.Flags().Bool("reread", false, "read files too whose size and times have not changed")
+	labels := map[string]string{}
+	cmd.Flags().FuncP("label", "l", "`KEY=VALUE` to remember; may be repeated", func(s string) error { return setPair(labels, s) })
+	f := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			made := []control.Backup{}
+			err := a.each(args, func(name string) error {
+				bar := a.bar()
+				one, err := b.Create(cmd.Context(), control.BackupCreateRequest{
+					Repository: *repo, Pool: *pool, Name: name, Kind: *kind, Reread: *reread, Labels: labels,
+				}, bar.show)
+				bar.end()
+				if err != nil {
+					return err
+				}
+				for _, w := range one.Warnings {
+					a.sayf("warning: %s\n", w)
+				}
+				if one.Skipped > 0 {
+					a.sayf("warning: volume %q: %d devices, sockets and pipes are not in the backup\n", name, one.Skipped)
+				}
+				made = append(made, one)
+				if *f == "json" {
+					return nil
+				}
+				a.sayf("volume %q: %s in %d files, %s stored\n", name, amount(one.Size), one.Files, amount(one.Stored))
+				return a.printf("%s\n", one.ID)
+			})
+			if *f == "json" && len(made) > 0 {
+				err = errors.Join(a.printJSON(made), err)
+			}
+			return err
+		})
+	}
+	return cmd
+}
+
+func (a *app) backupList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ls [VOLUME]", Aliases: []string{"list"}, Short: "List backups, the oldest first", Args: usage(cobra.MaximumNArgs(1)),
+	}
+	repo := repoFlag(cmd)
+	pool := a.poolFlag(cmd, "all")
+	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
+	quiet := cmd.Flags().BoolP("quiet", "q", false, "print IDs alone")
+	f := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			all, err := b.List(cmd.Context(), control.BackupListRequest{Repository: *repo, Pool: *pool, Name: strings.Join(args, "")})
+			if err != nil {
+				return err
+			}
+			if *f == "json" && !*quiet {
+				return a.printJSON(all)
+			}
+			rows := [][]string{}
+			hosts := slices.ContainsFunc(all, func(one control.Backup) bool { return one.Host != all[0].Host })
+			for _, one := range all {
+				if *quiet {
+					if err := a.printf("%s\n", one.ID); err != nil {
+						return err
+					}
+				}
+				pool := one.Pool
+				if hosts {
+					pool = one.Host + ":" + pool
+				}
+				rows = append(rows, []string{short(one.ID), pool, one.Volume, ago(one.Started), amount(one.Size), moment(one)})
+			}
+			if *quiet {
+				return nil
+			}
+			return a.table([]string{"ID", "POOL", "VOLUME", "MADE", "SIZE", "OF ONE MOMENT"}, rows)
+		})
+	}
+	return cmd
+}
+
+func (a *app) backupInspect() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "inspect ID...", Short: "Show everything about backups, as JSON", Args: names("backup"), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	repo := repoFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			all := []control.Backup{}
+			err := a.each(args, func(id string) error {
+				one, err := b.Inspect(cmd.Context(), control.BackupRequest{Repository: *repo, ID: id})
+				if err == nil {
+					all = append(all, one)
+				}
+				return err
+			})
+			if len(all) == 0 {
+				return err
+			}
+			return errors.Join(a.printJSON(all), err)
+		})
+	}
+	return cmd
+}
+
+func (a *app) backupVerify() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "verify [ID]", Short: "Read all of a backup, or of every one, and say what is damaged",
+		Args: usage(cobra.MaximumNArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	repo := repoFlag(cmd)
+	f := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			bar := a.bar()
+			v, err := b.Verify(cmd.Context(), control.BackupRequest{Repository: *repo, ID: strings.Join(args, "")}, bar.show)
+			bar.end()
+			if err != nil {
+				return err
+			}
+			if *f == "json" {
+				err = a.printJSON(v)
+			} else {
+				for _, d := range v.Damaged {
+					a.sayf("remora: backup %s of volume %q: %d damaged: %s\n", short(d.ID), d.Volume, d.Files, d.Error)
+				}
+				err = a.printf("%d backups, %d damaged, %s read\n", v.Backups, len(v.Damaged), amount(v.Bytes))
+			}
+			if err == nil && len(v.Damaged) > 0 {
+				err = failure{exitFailed}
+			}
+			return err
+		})
+	}
+	return cmd
+}
+
+func (a *app) backupRemove() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rm ID...", Aliases: []string{"remove"}, Short: "Destroy backups", Args: names("backup"), ValidArgsFunction: cobra.NoFileCompletions,
+		Long: "Destroy backups. On a terminal it asks first; elsewhere it wants --yes. The room that they\n" +
+			"took is freed by \"remora backup prune\", a day later at the earliest.",
+	}
+	repo := repoFlag(cmd)
+	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.backups(func(b control.Backups) error {
+			if !*yes {
+				if err := a.confirm(cmd, "Destroy the backups "+strings.Join(args, ", ")+"?"); err != nil {
+					return err
+				}
+			}
+			return a.each(args, func(id string) error {
+				if err := b.Remove(cmd.Context(), control.BackupRequest{Repository: *repo, ID: id}); err != nil {
+					return err
+				}
+				return a.printf("%s\n", id)
+			})
+		})
+	}
+	return cmd
+}
+
+// short returns as much of an ID as a person needs.
+func short(id string) string { return fmt.Sprintf("%.12s", id) }
+
+func moment(b control.Backup) string {
+	if b.PointInTime {
+		return "yes"
+	}
+	return "no"
+}
+
+// amount says how many bytes n is, for people.
+func amount(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/unit, 0
+	for ; f >= unit; i++ {
+		f /= unit
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[i])
+}

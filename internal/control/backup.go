@@ -1,0 +1,246 @@
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// The methods about backups. Those that take long answer with a JSON object per line: a
+// Progress for each step, and at the end a Result or an Error.
+const (
+	MethodBackupInit    = "Backup.Init"
+	MethodBackupCreate  = "Backup.Create"
+	MethodBackupList    = "Backup.List"
+	MethodBackupInspect = "Backup.Inspect"
+	MethodBackupVerify  = "Backup.Verify"
+	MethodBackupRemove  = "Backup.Remove"
+	MethodBackupPrune   = "Backup.Prune"
+	MethodBackupRestore = "Backup.Restore"
+)
+
+// Backups does what the methods Backup.* ask for. Its methods are safe for concurrent use. In
+// every request an empty Repository is the only one that is configured.
+type Backups interface { //nolint:interfacebloat // one method of the API each
+	// Init makes a repository, ErrExists where it is made already.
+	Init(ctx context.Context, req BackupRepository) (BackupRepository, error)
+	// Create backs up a volume, from a snapshot of its own where the driver can.
+	Create(ctx context.Context, req BackupCreateRequest, progress func(Progress)) (Backup, error)
+	// List returns backups, the oldest first.
+	List(ctx context.Context, req BackupListRequest) ([]Backup, error)
+	// Inspect returns one backup.
+	Inspect(ctx context.Context, req BackupRequest) (Backup, error)
+	// Verify reads all of one backup, or of every one, and says what is damaged.
+	Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error)
+	// Remove forgets a backup.
+	Remove(ctx context.Context, req BackupRequest) error
+	// Prune removes the backups that are not to be kept, and frees room.
+	Prune(ctx context.Context, req BackupPruneRequest, progress func(Progress)) (BackupPrune, error)
+	// Restore writes a backup, or some paths of it, into a volume.
+	Restore(ctx context.Context, req BackupRestoreRequest, progress func(Progress)) (BackupRestore, error)
+}
+
+// BackupRepository names a repository.
+type BackupRepository struct {
+	Repository string `json:"Repository,omitempty"`
+	// URL is in answers alone.
+	URL string `json:"URL,omitempty"`
+}
+
+// BackupCreateRequest asks for a backup of a volume.
+type BackupCreateRequest struct {
+	Repository string `json:"Repository,omitempty"`
+	Pool       string `json:"Pool,omitempty"`
+	Name       string `json:"Name"`
+	// Kind is files, database or block; empty is that of the last backup, or files.
+	Kind string `json:"Kind,omitempty"`
+	// Reread reads also files whose size and times are those of the last backup.
+	Reread bool              `json:"Reread,omitempty"`
+	Labels map[string]string `json:"Labels,omitempty"`
+}
+
+// BackupListRequest asks for the backups of a volume; what is empty asks for all.
+type BackupListRequest struct {
+	Repository string `json:"Repository,omitempty"`
+	Pool       string `json:"Pool,omitempty"`
+	Name       string `json:"Name,omitempty"`
+}
+
+// BackupRequest names a backup. Four letters of the ID will do, if no other begins so.
+type BackupRequest struct {
+	Repository string `json:"Repository,omitempty"`
+	ID         string `json:"ID,omitempty"`
+}
+
+// BackupPruneRequest says which backups of each volume are kept: the newest, and the newest of
+// each of so many hours, days, weeks, months and years.
+type BackupPruneRequest struct {
+	Repository string `json:"Repository,omitempty"`
+	// Pool and Name are the volume whose backups are looked at; empty is all.
+	Pool    string `json:"Pool,omitempty"`
+	Name    string `json:"Name,omitempty"`
+	Last    int    `json:"Last,omitempty"`
+	Hourly  int    `json:"Hourly,omitempty"`
+	Daily   int    `json:"Daily,omitempty"`
+	Weekly  int    `json:"Weekly,omitempty"`
+	Monthly int    `json:"Monthly,omitempty"`
+	Yearly  int    `json:"Yearly,omitempty"`
+	// DryRun only says what would be done.
+	DryRun bool `json:"DryRun,omitempty"`
+}
+
+// BackupRestoreRequest asks for a backup to be restored.
+type BackupRestoreRequest struct {
+	Repository string `json:"Repository,omitempty"`
+	ID         string `json:"ID"`
+	// Pool is where the volume is; empty is the pool of the backup.
+	Pool string `json:"Pool,omitempty"`
+	// To is a volume that is made, with Options; without Paths it must not be there. Empty is
+	// the volume of the backup, in place.
+	To      string            `json:"To,omitempty"`
+	Options map[string]string `json:"Options,omitempty"`
+	// Paths are files and directories; nil is everything.
+	Paths []string `json:"Paths,omitempty"`
+}
+
+// Backup is a backup of a volume.
+type Backup struct {
+	ID         string    `json:"ID"`
+	Repository string    `json:"Repository"`
+	Host       string    `json:"Host"`
+	Pool       string    `json:"Pool"`
+	Volume     string    `json:"Volume"`
+	Kind       string    `json:"Kind"`
+	Started    time.Time `json:"Started"`
+	Ended      time.Time `json:"Ended"`
+	// PointInTime is whether it holds what the volume was at one moment.
+	PointInTime bool  `json:"PointInTime"`
+	Size        int64 `json:"Size"`
+	Files       int64 `json:"Files"`
+	// Skipped are how many devices, sockets and pipes are not in it.
+	Skipped int64 `json:"Skipped,omitempty"`
+	// Stored is what was added to the repository; in the answer to Create alone.
+	Stored int64             `json:"Stored,omitempty"`
+	Labels map[string]string `json:"Labels,omitempty"`
+	// Warnings are in the answer to Create alone.
+	Warnings []string `json:"Warnings,omitempty"`
+}
+
+// BackupList answers [MethodBackupList].
+type BackupList struct {
+	// Backups is never null.
+	Backups []Backup `json:"Backups"`
+}
+
+// BackupVerify says what was read, and what is damaged.
+type BackupVerify struct {
+	Backups int             `json:"Backups"`
+	Bytes   int64           `json:"Bytes"`
+	Damaged []BackupDamaged `json:"Damaged,omitempty"`
+}
+
+// BackupDamaged is a backup that cannot be restored whole.
+type BackupDamaged struct {
+	ID     string `json:"ID"`
+	Volume string `json:"Volume"`
+	// Files is how many are damaged; Error says of one what is wrong.
+	Files int    `json:"Files"`
+	Error string `json:"Error"`
+}
+
+// BackupPrune says what was kept and what was removed, or would be.
+type BackupPrune struct {
+	// Choices is never null.
+	Choices []BackupChoice `json:"Choices"`
+	// Warnings say what could not be done beside it.
+	Warnings []string `json:"Warnings,omitempty"`
+}
+
+// BackupChoice is a backup and why it is kept; without a reason it goes.
+type BackupChoice struct {
+	Backup
+	Reasons []string `json:"Reasons,omitempty"`
+}
+
+// BackupRestore says what was restored, and to where.
+type BackupRestore struct {
+	Backup Backup `json:"Backup"`
+	Pool   string `json:"Pool"`
+	Volume string `json:"Volume"`
+}
+
+// handleBackups adds the methods about backups.
+func handleBackups(s *Server, b Backups) {
+	handle(s, MethodBackupInit, b.Init)
+	handle(s, MethodBackupList, func(ctx context.Context, r BackupListRequest) (BackupList, error) {
+		all, err := b.List(ctx, r)
+		if all == nil {
+			all = []Backup{}
+		}
+		return BackupList{all}, err
+	})
+	handle(s, MethodBackupInspect, b.Inspect)
+	handle(s, MethodBackupRemove, func(ctx context.Context, r BackupRequest) (struct{}, error) { return struct{}{}, b.Remove(ctx, r) })
+	handleLong(s, MethodBackupCreate, b.Create)
+	handleLong(s, MethodBackupVerify, b.Verify)
+	handleLong(s, MethodBackupPrune, b.Prune)
+	handleLong(s, MethodBackupRestore, b.Restore)
+}
+
+// handleLong adds a method that tells progress. When the caller hangs up it is given up.
+func handleLong[Req, Resp any](s *Server, method string, call func(context.Context, Req, func(Progress)) (Resp, error)) {
+	stream(s, method, func(ctx context.Context, req Req, send func(line)) (Resp, error) {
+		return call(ctx, req, sendProgress(send))
+	})
+}
+
+// Backups returns the methods about backups.
+func (c *Client) Backups() Backups { return clientBackups{c} }
+
+type clientBackups struct{ c *Client }
+
+// Init implements [Backups].
+func (b clientBackups) Init(ctx context.Context, req BackupRepository) (BackupRepository, error) {
+	return call[BackupRepository](ctx, b.c, MethodBackupInit, req)
+}
+
+// Create implements [Backups].
+func (b clientBackups) Create(ctx context.Context, req BackupCreateRequest, progress func(Progress)) (Backup, error) {
+	return callLong[Backup](ctx, b.c, MethodBackupCreate, req, progress)
+}
+
+// List implements [Backups].
+func (b clientBackups) List(ctx context.Context, req BackupListRequest) ([]Backup, error) {
+	l, err := call[BackupList](ctx, b.c, MethodBackupList, req)
+	return l.Backups, err
+}
+
+// Inspect implements [Backups].
+func (b clientBackups) Inspect(ctx context.Context, req BackupRequest) (Backup, error) {
+	return call[Backup](ctx, b.c, MethodBackupInspect, req)
+}
+
+// Verify implements [Backups].
+func (b clientBackups) Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error) {
+	return callLong[BackupVerify](ctx, b.c, MethodBackupVerify, req, progress)
+}
+
+// Remove implements [Backups].
+func (b clientBackups) Remove(ctx context.Context, req BackupRequest) error {
+	_, err := call[struct{}](ctx, b.c, MethodBackupRemove, req)
+	return err
+}
+
+// Prune implements [Backups].
+func (b clientBackups) Prune(ctx context.Context, req BackupPruneRequest, progress func(Progress)) (BackupPrune, error) {
+	return callLong[BackupPrune](ctx, b.c, MethodBackupPrune, req, progress)
+}
+
+// Restore implements [Backups].
+func (b clientBackups) Restore(ctx context.Context, req BackupRestoreRequest, progress func(Progress)) (BackupRestore, error) {
+	return callLong[BackupRestore](ctx, b.c, MethodBackupRestore, req, progress)
+}
+
+// callLong calls a method that tells progress.
+func callLong[Resp any](ctx context.Context, c *Client, method string, req any, progress func(Progress)) (Resp, error) {
+	return follow[Resp](ctx, c, method, req, progressOf(progress))
+}

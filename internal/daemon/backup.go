@@ -1,0 +1,283 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/backup"
+	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// backups answers the control API's questions about backups. A repository is opened for each
+// call, so that what has changed in the configuration counts at once.
+type backups struct {
+	d *Daemon
+}
+
+// place returns the repository that a request means.
+func (b backups) place(name string) (backup.Place, error) {
+	all := b.d.conf.Load().Repositories
+	names := make([]string, 0, len(all))
+	var found *config.Repository
+	for i, r := range all {
+		names = append(names, r.Name)
+		if r.Name == name || name == "" && len(all) == 1 {
+			found = &all[i]
+		}
+	}
+	switch {
+	case found != nil:
+	case len(all) == 0:
+		return backup.Place{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "no repository is configured"),
+			"add a table [repository.NAME] to the configuration, and remora reload")
+	case name == "":
+		return backup.Place{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "no repository named, and there is more than one: %s",
+			strings.Join(names, ", ")), "name one with --repo")
+	default:
+		return backup.Place{}, errdefs.Errorf(errdefs.ErrNotFound, "repository %q: not found, there are: %s", name, strings.Join(names, ", "))
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return backup.Place{}, err
+	}
+	return backup.Place{Repository: *found, Host: host, Dir: filepath.Join(b.d.boot.StateDir, "backup", found.Name)}, nil
+}
+
+// untilStop returns a context that ends with the daemon too: none of this is waited for.
+func (b backups) untilStop(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.d.life, func() { cancel(errStopping) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// with opens the repository that a request means for as long as do takes.
+func (b backups) with(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
+	p, err := b.place(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := b.untilStop(ctx)
+	defer cancel()
+	r, err := backup.Open(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = join(err, r.Close(ctx)) }()
+	return do(ctx, r, p)
+}
+
+// Init implements [control.Backups].
+func (b backups) Init(ctx context.Context, req control.BackupRepository) (control.BackupRepository, error) {
+	p, err := b.place(req.Repository)
+	if err == nil {
+		err = backup.Init(ctx, p)
+	}
+	if err != nil {
+		return control.BackupRepository{}, err
+	}
+	b.d.log.InfoContext(ctx, "repository made", slog.String("repository", p.Name), slog.String("url", p.URL.String()))
+	return control.BackupRepository{Repository: p.Name, URL: p.URL.String()}, nil
+}
+
+// List implements [control.Backups].
+func (b backups) List(ctx context.Context, req control.BackupListRequest) (found []control.Backup, err error) {
+	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+		all, err := r.List(ctx)
+		for _, one := range all {
+			if (req.Pool == "" || one.Pool == req.Pool) && (req.Name == "" || one.Volume == req.Name) {
+				found = append(found, backupToControl(one, p))
+			}
+		}
+		return err
+	})
+	return found, err
+}
+
+// Inspect implements [control.Backups].
+func (b backups) Inspect(ctx context.Context, req control.BackupRequest) (c control.Backup, err error) {
+	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+		one, err := r.Inspect(ctx, req.ID)
+		c = backupToControl(one, p)
+		return err
+	})
+	return c, err
+}
+
+// Remove implements [control.Backups].
+func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
+	return b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+		one, err := r.Inspect(ctx, req.ID)
+		if err == nil {
+			err = r.Remove(ctx, one.ID)
+		}
+		if err == nil {
+			b.d.log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
+		}
+		return err
+	})
+}
+
+// Verify implements [control.Backups].
+func (b backups) Verify(ctx context.Context, req control.BackupRequest, progress func(control.Progress)) (control.BackupVerify, error) {
+	p, err := b.place(req.Repository)
+	if err != nil {
+		return control.BackupVerify{}, err
+	}
+	var ids []string
+	if req.ID != "" {
+		ids = []string{req.ID}
+	}
+	ctx, cancel := b.untilStop(ctx)
+	defer cancel()
+	v, err := backup.Verify(ctx, p, ids, teller(p.Name, progress))
+	c := control.BackupVerify{Backups: v.Backups, Bytes: v.Bytes}
+	for _, d := range v.Damaged {
+		c.Damaged = append(c.Damaged, control.BackupDamaged{ID: d.Backup.ID, Volume: d.Backup.Volume, Files: d.Files, Error: errdefs.OneLine(d.Err.Error())})
+		b.d.log.ErrorContext(ctx, "backup is damaged", slog.String("repository", p.Name), slog.String("backup", d.Backup.ID),
+			slog.String("volume", d.Backup.Volume), slog.Any("error", d.Err))
+	}
+	return c, err
+}
+
+// Prune implements [control.Backups].
+func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, progress func(control.Progress)) (c control.BackupPrune, err error) {
+	c.Choices = []control.BackupChoice{}
+	keep := backup.Keep{Last: req.Last, Hourly: req.Hourly, Daily: req.Daily, Weekly: req.Weekly, Monthly: req.Monthly, Yearly: req.Yearly}
+	if _, err := backup.Choose(nil, keep, time.Local); err != nil {
+		return c, err
+	}
+	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+		all, err := r.List(ctx)
+		if err != nil {
+			return err
+		}
+		choices, err := backup.Choose(all, keep, time.Local)
+		if err != nil {
+			return err
+		}
+		var gone []string
+		for _, one := range choices {
+			if req.Pool != "" && one.Pool != req.Pool || req.Name != "" && one.Volume != req.Name || one.Host != p.Host {
+				continue
+			}
+			c.Choices = append(c.Choices, control.BackupChoice{Backup: backupToControl(one.Backup, p), Reasons: one.Reasons})
+			if len(one.Reasons) == 0 {
+				gone = append(gone, one.ID)
+			}
+		}
+		if req.DryRun {
+			return nil
+		}
+		if err := r.Remove(ctx, gone...); err != nil {
+			return err
+		}
+		b.d.log.InfoContext(ctx, "backups pruned", slog.String("repository", p.Name), slog.Int("removed", len(gone)))
+		progress(control.Progress{Object: p.Name})
+		err = r.Maintain(ctx)
+		if errors.Is(err, errdefs.ErrDenied) {
+			c.Warnings, err = append(c.Warnings, "no room was freed: "+err.Error()), nil
+		}
+		return err
+	})
+	return c, err
+}
+
+// teller tells the progress of a backup as the control API has it.
+func teller(object string, progress func(control.Progress)) func(backup.Progress) {
+	return func(p backup.Progress) { progress(control.Progress{Object: object, Done: p.Done, Total: p.Total}) }
+}
+
+func backupToControl(b backup.Backup, p backup.Place) control.Backup {
+	return control.Backup{
+		ID: b.ID, Repository: p.Name, Host: b.Host, Pool: b.Pool, Volume: b.Volume, Kind: string(b.Kind), Started: b.Started, Ended: b.Ended,
+		PointInTime: b.PointInTime, Size: b.Size, Files: b.Files, Skipped: b.Skipped, Stored: b.Stored, Labels: b.Labels,
+	}
+}
+
+// snapshotPrefix begins the names of the snapshots that a backup makes for itself.
+const snapshotPrefix = "remora-backup-"
+
+// Create implements [control.Backups].
+func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, progress func(control.Progress)) (c control.Backup, err error) {
+	p, err := volumes(b).enter(ctx, req.Pool)
+	if err != nil {
+		return c, err
+	}
+	defer p.leave()
+	if _, err := p.handler.Get(ctx, req.Name); err != nil {
+		return c, err
+	}
+	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
+		var one backup.Backup
+		store := func(ctx context.Context, dir string, still bool) (err error) {
+			one, err = r.Create(ctx, backup.Request{
+				Pool: p.conf.Name, Volume: req.Name, Dir: dir, PointInTime: still, Kind: backup.Kind(req.Kind), Reread: req.Reread,
+				Labels: req.Labels, Tell: teller(req.Name, progress),
+			})
+			return err
+		}
+		var warnings []string
+		var err error
+		if volume.Can[volume.SnapshotOpener](p.handler) {
+			err = p.fromSnapshot(ctx, req.Name, func(ctx context.Context, dir string) error { return store(ctx, dir, true) })
+		} else {
+			err = p.mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
+				v, err := p.handler.Get(ctx, req.Name)
+				if err != nil {
+					return err
+				}
+				if len(v.Mounts) > 1 { // this one is ours
+					warnings = append(warnings, fmt.Sprintf("volume %q: in use, and the driver %q has no snapshots: the backup is not of one moment", req.Name, p.conf.Driver))
+				}
+				return store(ctx, dir, false)
+			})
+		}
+		c = backupToControl(one, place)
+		c.Warnings = warnings
+		if err == nil {
+			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
+				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
+		}
+		return err
+	})
+	return c, err
+}
+
+// fromSnapshot has read look at a snapshot that is made for it.
+func (p *pool) fromSnapshot(ctx context.Context, name string, read func(ctx context.Context, dir string) error) (err error) {
+	all, err := p.handler.Snapshots(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, s := range all { // what a crash has left
+		if strings.HasPrefix(s.Name, snapshotPrefix) && time.Since(s.CreatedAt) > staleSnapshot {
+			if err := p.handler.RemoveSnapshot(ctx, name, s.Name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	snapshot := snapshotPrefix + strings.ToLower(rand.Text()[:10])
+	if err := p.handler.CreateSnapshot(ctx, name, snapshot, nil); err != nil {
+		return err
+	}
+	defer func() {
+		err = join(err, p.handler.RemoveSnapshot(context.WithoutCancel(ctx), name, snapshot))
+	}()
+	return p.handler.ReadSnapshot(ctx, name, snapshot, read)
+}
+
+// staleSnapshot is the age from which a backup's snapshot is one of a backup that was cut off.
+const staleSnapshot = 48 * time.Hour
