@@ -130,7 +130,7 @@ func (r *adoption) settle(f adoptFlags, known engineKnowledge) {
 	if r.err != nil {
 		return
 	}
-	owner := known.driver[r.Name]
+	owner := known.owner(r.Name, *f.pool)
 	if !known.asked && f.tool == "local" && r.Name == r.Old {
 		owner = f.tool // where else would it come from
 	}

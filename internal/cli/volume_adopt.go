@@ -176,13 +176,24 @@ func hasName(all []adopt.Volume, name string) bool {
 // engineKnowledge is what the engines say about names of volumes.
 type engineKnowledge struct {
 	asked   bool
-	driver  map[string]string // of the volume with a name
-	running map[string]bool   // a container that runs has it
+	has     map[[2]string]bool // by driver and name
+	running map[string]bool    // a container that runs has it
+}
+
+// owner returns the driver of the engine's volume of this name: pool only if no other has
+// one, for an engine may list the volumes of its plugins that it was never told of.
+func (k engineKnowledge) owner(name, pool string) (driver string) {
+	for key := range k.has {
+		if key[1] == name && (driver == "" || driver == pool || key[0] != pool && key[0] < driver) {
+			driver = key[0]
+		}
+	}
+	return driver
 }
 
 // enginesKnow asks the engines. Those that nobody named need not be there.
 func (a *app) enginesKnow(ctx context.Context, named []string, pools []control.Pool) (engineKnowledge, error) {
-	know := engineKnowledge{driver: map[string]string{}, running: map[string]bool{}}
+	know := engineKnowledge{has: map[[2]string]bool{}, running: map[string]bool{}}
 	engines, err := a.engines(named, pools)
 	if err == nil {
 		for _, e := range engines {
@@ -209,7 +220,7 @@ func (k engineKnowledge) ask(ctx context.Context, e engine) error {
 	}
 	labels, err := e.labels(ctx)
 	for key := range labels {
-		k.driver[key[1]] = key[0]
+		k.has[key] = true
 	}
 	return err
 }
