@@ -57,10 +57,19 @@ func (e engine) get(ctx context.Context, path string, answer any) error {
 
 // used returns the names of the volumes that containers have, those that are stopped too.
 func (e engine) used(ctx context.Context) (map[string]bool, error) {
+	return e.volumesOf(ctx, "/containers/json?all=1")
+}
+
+// running returns the names of the volumes that containers have which run.
+func (e engine) running(ctx context.Context) (map[string]bool, error) {
+	return e.volumesOf(ctx, "/containers/json")
+}
+
+func (e engine) volumesOf(ctx context.Context, path string) (map[string]bool, error) {
 	var containers []struct {
 		Mounts []struct{ Type, Name string }
 	}
-	if err := e.get(ctx, "/containers/json?all=1", &containers); err != nil {
+	if err := e.get(ctx, path, &containers); err != nil {
 		return nil, err
 	}
 	names := map[string]bool{}
