@@ -67,6 +67,7 @@ part_unit() {
 part_storage() {
 	# shellcheck disable=SC2046 # the packages are words
 	gotest -count=1 -timeout 20m $(go list ./... | grep -E "$storage")
+	gotest -count=1 -run '^(TestScripts|TestGuides)$/backup|Backup' ./cmd/remora ./internal/daemon
 }
 
 part_e2e() {

@@ -89,8 +89,18 @@ func (d *copying) noSnapshots(t *testing.T) {
 	}
 }
 
+// notShort leaves a test to the runs that have time: each repository that is opened makes a
+// key of its password, which the race detector slows down to seconds.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short: it opens repositories")
+	}
+}
+
 // A volume whose driver has snapshots is backed up as it was when the backup began.
 func TestBackupFromSnapshot(t *testing.T) {
+	notShort(t)
 	h, d := startCopying(t)
 	file := d.dir("data") + "/file"
 	write(t, file, "before")
@@ -128,6 +138,7 @@ func TestBackupFromSnapshot(t *testing.T) {
 
 // A backup that fails, or that nobody wants any more, leaves no snapshot and no backup.
 func TestBackupThatFails(t *testing.T) {
+	notShort(t)
 	h, d := startCopying(t)
 	write(t, d.dir("data")+"/file", strings.Repeat("x", 1<<20))
 	d.opened = func() error { return errdefs.Errorf(errdefs.ErrUnavailable, "storage is gone") }
@@ -149,6 +160,7 @@ func TestBackupThatFails(t *testing.T) {
 
 // A daemon that stops does not wait for a backup to end.
 func TestStopDuringBackup(t *testing.T) {
+	notShort(t)
 	h, d := startCopying(t)
 	write(t, d.dir("data")+"/file", strings.Repeat("x", 1<<20))
 	begun := make(chan struct{})
