@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"time"
+
+	"github.com/remora-plugins/remora/internal/schedule"
 )
 
 // Version is the version of the file format that this package reads.
@@ -38,6 +40,8 @@ type Config struct {
 	Volume          Volume
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
+	// Schedules are sorted by name.
+	Schedules []schedule.Schedule
 
 	values []Value
 }

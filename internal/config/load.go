@@ -66,6 +66,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.pools(table["pool"]); err != nil {
 		return nil, err
 	}
+	if err := b.schedules(table["schedule"]); err != nil {
+		return nil, err
+	}
 	if err := b.leftover(); err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ func (b *builder) version(table map[string]any) error {
 	return nil
 }
 
-// flatten gives the keys of a table their dotted names; pools are left out. An empty
+// flatten gives the keys of a table their dotted names; pools and schedules are left out. An empty
 // table of ours has no keys; any other stands for itself, as a key that is wrong.
 func flatten(table map[string]any) map[string]any {
 	flat := map[string]any{}
@@ -178,7 +181,7 @@ func flatten(table map[string]any) map[string]any {
 		sub, isTable := v.(map[string]any)
 		ours := slices.ContainsFunc(Keys(), func(k Key) bool { return strings.HasPrefix(k.Name, key+".") })
 		switch {
-		case key == "pool":
+		case key == "pool", key == "schedule":
 		case isTable && (ours || len(sub) > 0):
 			for inner, w := range sub {
 				flat[key+"."+inner] = w
@@ -193,7 +196,7 @@ func flatten(table map[string]any) map[string]any {
 // keys sets every key outside the pools, from the last source that has it.
 func (b *builder) keys(file map[string]any) error {
 	known := Keys()
-	names := make([]string, 0, len(known)+2)
+	names := make([]string, 0, len(known)+3)
 	for _, k := range known {
 		names = append(names, k.Name)
 		v, err := b.resolve(k, file)
@@ -207,11 +210,11 @@ func (b *builder) keys(file map[string]any) error {
 		delete(file, k.Name)
 	}
 	for _, name := range b.inOrder(file) {
-		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME")))
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "schedule.NAME")))
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.source.Flags)) {
-		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") {
-			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY")))
+		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "schedule.") {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "schedule.NAME.KEY")))
 		}
 	}
 	return nil
@@ -278,7 +281,11 @@ func (b *builder) leftover() error {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a pool there is", name),
 				"pools are made by tables in the file, or by their names in "+poolsEnv+"; \"remora driver show\" lists the keys of a driver")
 		}
-		known := []string{poolsEnv}
+		if strings.HasPrefix(name, "REMORA_SCHEDULE_") {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a schedule there is", name),
+				"schedules are made by tables in the file, or by their names in "+schedulesEnv)
+		}
+		known := []string{poolsEnv, schedulesEnv}
 		for _, k := range Keys() {
 			known = append(known, k.Env)
 		}
