@@ -19,6 +19,7 @@ const (
 	MethodTrashList      = "Trash.List"
 	MethodTrashRestore   = "Trash.Restore"
 	MethodTrashPurge     = "Trash.Purge"
+	MethodScheduleList   = "Schedule.List"
 )
 
 // Storage does what drivers can do beyond the plugin protocol. Where a driver cannot, the
@@ -39,6 +40,9 @@ type Storage interface {
 
 	Snapshots
 	Trash
+
+	// Schedules returns the schedules of the configuration, sorted by name.
+	Schedules(ctx context.Context) (ScheduleList, error)
 }
 
 // Snapshots is what [Storage] can do with snapshots.
@@ -211,4 +215,23 @@ type TrashRestoreRequest struct {
 type TrashRequest struct {
 	Pool string `json:"Pool,omitempty"`
 	ID   string `json:"ID"`
+}
+
+// Schedule is a schedule and how far it has come.
+type Schedule struct {
+	Name string `json:"Name"`
+	Cron string `json:"Cron"`
+	// Volumes is for how many volumes it is.
+	Volumes int `json:"Volumes"`
+	// Last is the youngest run of any of them, Next the first to come; absent where there is none.
+	Last time.Time `json:"Last,omitzero"`
+	Next time.Time `json:"Next,omitzero"`
+	// Error says what went wrong with a volume the last time it was its turn.
+	Error string `json:"Error,omitempty"`
+}
+
+// ScheduleList answers [MethodScheduleList].
+type ScheduleList struct {
+	// Schedules is never null.
+	Schedules []Schedule `json:"Schedules"`
 }

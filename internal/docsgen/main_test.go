@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestPagesNameEverything(t *testing.T) {
 			t.Errorf("cli.md has no %q", want)
 		}
 	}
-	for _, k := range append(config.Keys(), config.PoolKeys()...) {
+	for _, k := range slices.Concat(config.Keys(), config.PoolKeys(), config.ScheduleKeys()) {
 		if !strings.Contains(all["config.md"], "| `"+k.Name+"` |") {
 			t.Errorf("config.md has no key %q", k.Name)
 		}
@@ -55,7 +56,8 @@ func TestExampleLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Pools) != 2 || c.Pools[0].Options["path"] != "/srv/fast" || c.Socket.Mode != 0o660 {
+	if len(c.Pools) != 2 || c.Pools[0].Options["path"] != "/srv/fast" || c.Socket.Mode != 0o660 ||
+		len(c.Schedules) != 1 || c.Schedules[0].Keep.Daily != 7 {
 		t.Errorf("the example is read as %+v", c)
 	}
 }

@@ -19,6 +19,13 @@ linger = "10s"
 driver = "dir"
 path = "/srv/fast"
 linger = "0s"
+
+[schedule.nightly]
+cron = "30 3 * * *"
+jitter = "20m"
+volumes = ["db*"]
+keep_daily = 7
+keep_weekly = 4
 `
 
 // configHead takes the mark of generated pages, the path of the file, and the example.
@@ -60,6 +67,19 @@ The key KEY of the pool NAME has the variable ` + "`REMORA_POOL_NAME_KEY`" + `, 
 | Key | Type | Default | What it does |
 |---|---|---|---|
 | ` + "`driver`" + ` | text | ` + "`dir`" + ` | the driver; the sections below list the keys of each |
+`
+
+// schedulesHead stands before the keys of a schedule.
+const schedulesHead = `
+## Schedules
+
+Each table ` + "`[schedule.NAME]`" + ` makes snapshots of volumes at set times, and removes those of its own that it does not keep:
+[what it is for](../guide/volumes.md#schedules). Names are as those of pools, and so are the variables:
+` + "`REMORA_SCHEDULE_NAME_KEY`" + `, and ` + "`REMORA_SCHEDULES=hourly,nightly`" + ` makes schedules that are not in the file. A list is
+` + "`[\"db*\", \"web\"]`" + ` in the file and ` + "`db*,web`" + ` elsewhere.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
 `
 
 // completion takes the place of the long help that comes with the library.
