@@ -40,9 +40,6 @@ type Storage interface {
 
 	Snapshots
 	Trash
-
-	// Schedules returns the schedules of the configuration, sorted by name.
-	Schedules(ctx context.Context) (ScheduleList, error)
 }
 
 // Snapshots is what [Storage] can do with snapshots.
@@ -57,6 +54,8 @@ type Snapshots interface {
 	RemoveSnapshot(ctx context.Context, req SnapshotRequest) error
 	// DiffSnapshot tells each file that differs, in the order of a walk, from one goroutine.
 	DiffSnapshot(ctx context.Context, req SnapshotDiffRequest, each func(Change)) (Diff, error)
+
+	Schedules
 }
 
 // Trash is what [Storage] can do with volumes that were removed.
@@ -68,6 +67,12 @@ type Trash interface {
 	Restore(ctx context.Context, req TrashRestoreRequest) (Volume, error)
 	// Purge destroys what is in the trash.
 	Purge(ctx context.Context, req TrashRequest) error
+}
+
+// Schedules is what [Snapshots] tells of those that make snapshots by themselves.
+type Schedules interface {
+	// Schedules returns the schedules of the configuration, sorted by name.
+	Schedules(ctx context.Context) (ScheduleList, error)
 }
 
 // VolumeCloneRequest asks for a volume with the data of From, or of its snapshot if one is

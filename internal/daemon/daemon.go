@@ -181,7 +181,7 @@ func (d *Daemon) startAll(ctx context.Context) error {
 		return err
 	}
 	d.openSpare(ctx, nil) // where two were meant for the same pool
-	d.schedule()          //nolint:contextcheck // it lives as long as the daemon
+	d.schedule()
 	d.state.Store(running)
 	return nil
 }

@@ -78,7 +78,7 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 		return r, err
 	}
 	d.conf.Store(next)
-	defer d.schedule() //nolint:contextcheck // it lives as long as the daemon
+	defer d.schedule()
 	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
 	err = each(gone, func(p *pool) error {
 		ctx, cancel := d.closing(ctx)

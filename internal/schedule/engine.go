@@ -272,7 +272,7 @@ func (r *runner) find(ctx context.Context, v Volume, st *state) {
 	r.mu.Unlock()
 	if err != nil && before == nil && !r.ending(ctx, err) { // it is tried again every minute
 		r.ran(r.schedule.Name, err)
-		r.tell(ctx, v, err, "snapshots cannot be listed, and so not be scheduled")
+		r.log.ErrorContext(ctx, "snapshots cannot be listed, and so not be scheduled", what(v, err)...)
 	}
 }
 
@@ -296,7 +296,7 @@ func (r *runner) run(ctx context.Context, v Volume, st *state) {
 	r.ran(r.schedule.Name, err)
 	// Each run that fails is told; what a driver cannot do is told once.
 	if err != nil && !(errors.Is(err, errdefs.ErrUnsupported) && errors.Is(before, errdefs.ErrUnsupported)) {
-		r.tell(ctx, v, err, "scheduled snapshot failed")
+		r.log.ErrorContext(ctx, "scheduled snapshot failed", what(v, err)...)
 	}
 }
 
@@ -306,8 +306,9 @@ func (r *runner) ending(ctx context.Context, err error) bool {
 	return err != nil && ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, errdefs.ErrNotFound)
 }
 
-func (r *runner) tell(ctx context.Context, v Volume, err error, what string) {
-	r.log.ErrorContext(ctx, what, slog.String("volume", v.Name), slog.String("error", errdefs.OneLine(err.Error())))
+// what names a volume and what is wrong with it.
+func what(v Volume, err error) []any {
+	return []any{slog.String("volume", v.Name), slog.String("error", errdefs.OneLine(err.Error()))}
 }
 
 // add adds the runner's part to the status of its schedule.
