@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"time"
+
+	"github.com/remora-plugins/remora/internal/schedule"
 )
 
 // Version is the version of the file format that this package reads.
@@ -40,6 +42,8 @@ type Config struct {
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
 	Repositories []Repository
+	// Schedules are sorted by name.
+	Schedules []schedule.Schedule
 
 	values []Value
 }

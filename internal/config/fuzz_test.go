@@ -19,6 +19,7 @@ func FuzzLoad(f *testing.F) {
 		"version = 1\nplugin_dir = '/x'\n[log]\nlevel = 'debug'\n[socket]\nmode = \"0660\"\n",
 		"[pool.fast]\npath = \"/srv\"\nlinger = '3s'\n[pool.\"b.ox\"]\ndriver = 'box'\nurl = 'u'\npassword = 'hunter2'\n",
 		"log = { level = 'x', a.b.c = [1, {d = 2}] }\n",
+		"[schedule.x]\ncron = '@daily'\npools = ['a*', 'b']\nkeep_last = 3\n", "[[schedule]]\n", "schedule.x.y.z = 1\n",
 		"[[pool]]\n", "[pool]\nx = 1979-05-27T07:32:00Z\n", "\"\" = 1\n", "pool.x.y.z = 1\n", "a.\"b\\nc\" = '''\n'''\n", "[pool.x]\n\"a\\nb\" = 1\n",
 	} {
 		f.Add([]byte(seed))

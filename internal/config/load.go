@@ -69,6 +69,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.repositories(table["repository"]); err != nil {
 		return nil, err
 	}
+	if err := b.schedules(table["schedule"]); err != nil {
+		return nil, err
+	}
 	if err := b.leftover(); err != nil {
 		return nil, err
 	}
@@ -173,7 +176,7 @@ func (b *builder) version(table map[string]any) error {
 	return nil
 }
 
-// flatten gives the keys of a table their dotted names; pools and repositories are left out. An empty
+// flatten gives the keys of a table their dotted names; pools, repositories and schedules are left out. An empty
 // table of ours has no keys; any other stands for itself, as a key that is wrong.
 func flatten(table map[string]any) map[string]any {
 	flat := map[string]any{}
@@ -181,7 +184,7 @@ func flatten(table map[string]any) map[string]any {
 		sub, isTable := v.(map[string]any)
 		ours := slices.ContainsFunc(Keys(), func(k Key) bool { return strings.HasPrefix(k.Name, key+".") })
 		switch {
-		case key == "pool", key == "repository":
+		case key == "pool", key == "repository", key == "schedule":
 		case isTable && (ours || len(sub) > 0):
 			for inner, w := range sub {
 				flat[key+"."+inner] = w
@@ -196,7 +199,7 @@ func flatten(table map[string]any) map[string]any {
 // keys sets every key outside the pools, from the last source that has it.
 func (b *builder) keys(file map[string]any) error {
 	known := Keys()
-	names := make([]string, 0, len(known)+2)
+	names := make([]string, 0, len(known)+3)
 	for _, k := range known {
 		names = append(names, k.Name)
 		v, err := b.resolve(k, file)
@@ -210,11 +213,11 @@ func (b *builder) keys(file map[string]any) error {
 		delete(file, k.Name)
 	}
 	for _, name := range b.inOrder(file) {
-		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME")))
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME", "schedule.NAME")))
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.source.Flags)) {
-		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") {
-			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "repository.NAME.KEY")))
+		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") && !strings.HasPrefix(name, "schedule.") {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "repository.NAME.KEY", "schedule.NAME.KEY")))
 		}
 	}
 	return nil
@@ -285,7 +288,11 @@ func (b *builder) leftover() error {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a repository there is", name),
 				"repositories are made by tables in the file, or by their names in "+repositoriesEnv)
 		}
-		known := []string{poolsEnv, repositoriesEnv}
+		if strings.HasPrefix(name, "REMORA_SCHEDULE_") {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a schedule there is", name),
+				"schedules are made by tables in the file, or by their names in "+schedulesEnv)
+		}
+		known := []string{poolsEnv, repositoriesEnv, schedulesEnv}
 		for _, k := range Keys() {
 			known = append(known, k.Env)
 		}

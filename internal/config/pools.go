@@ -14,17 +14,16 @@ const poolsEnv = "REMORA_POOLS"
 
 // pools reads the tables of the pools.
 func (b *builder) pools(raw any) error {
-	tables, err := b.tables("pool", "fast", raw)
+	tables, err := b.tables("pool", "[pool.fast]", poolsEnv, raw)
 	if err != nil {
 		return err
 	}
-	b.fromEnv(poolsEnv, tables)
 	if len(tables) == 0 {
 		tables[DefaultPool] = map[string]any{}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
 		if err := checkName("pool", name); err != nil {
-			return fmt.Errorf("%s: %w", b.wherePool(name), err)
+			return fmt.Errorf("%s: %w", b.whereTable("pool."+name, poolsEnv), err)
 		}
 		p, err := b.pool(name, tables[name])
 		if err != nil {
@@ -35,34 +34,28 @@ func (b *builder) pools(raw any) error {
 	return b.unknownFlags("pool")
 }
 
-// tables takes the tables of one kind, such as pools, out of the file.
-func (b *builder) tables(kind, example string, raw any) (map[string]map[string]any, error) {
+// tables takes the tables of one kind out of the file, such as [pool.fast], and adds those that
+// are named in a variable alone.
+func (b *builder) tables(kind, example, env string, raw any) (map[string]map[string]any, error) {
 	tables := map[string]map[string]any{}
-	if raw == nil {
-		return tables, nil
-	}
 	all, ok := raw.(map[string]any)
-	if !ok {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s: want tables such as [%s.%s]", b.where(kind), kind, kind, example)
+	if raw != nil && !ok {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s: want tables such as %s", b.where(kind), kind, example)
 	}
 	for name, v := range all {
 		table, ok := v.(map[string]any)
 		if !ok {
-			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s.%s: want a table such as [%s.%s]", b.where(kind+"."+name), kind, name, kind, example)
+			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: %s.%s: want a table such as %s", b.where(kind+"."+name), kind, name, example)
 		}
 		tables[name] = table
 	}
-	return tables, nil
-}
-
-// fromEnv adds the tables that a variable names, which are made by the environment alone.
-func (b *builder) fromEnv(variable string, tables map[string]map[string]any) {
-	for name := range strings.FieldsFuncSeq(b.env[variable], func(r rune) bool { return r == ',' || r == ' ' }) {
-		b.used[variable] = variable
+	for _, name := range words(b.env[env]) {
+		b.used[env] = env
 		if tables[name] == nil {
 			tables[name] = map[string]any{}
 		}
 	}
+	return tables, nil
 }
 
 // unknownFlags refuses flags for tables of one kind that are not there.
@@ -75,8 +68,13 @@ func (b *builder) unknownFlags(kind string) error {
 	return nil
 }
 
-// checkName keeps to what is a plugin's name for every engine: it is joined to a
-// path, and a managed plugin's name has no upper case.
+// words returns what stands in a text between commas and spaces.
+func words(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// checkName keeps to what is a plugin's name for every engine: it is joined to a path, and a
+// managed plugin's name has no upper case.
 func checkName(kind, name string) error {
 	ok := name != "" && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.-") == "" &&
 		!strings.ContainsAny(name[:1], "_.-")
@@ -86,12 +84,12 @@ func checkName(kind, name string) error {
 	return nil
 }
 
-// wherePool returns where a pool was made.
-func (b *builder) wherePool(name string) string {
-	if _, ok := b.positions["pool."+name]; !ok && b.env[poolsEnv] != "" {
-		return poolsEnv
+// whereTable returns where a table was made, such as that of a pool.
+func (b *builder) whereTable(table, env string) string {
+	if _, ok := b.positions[table]; !ok && b.env[env] != "" {
+		return env
 	}
-	return b.where("pool." + name)
+	return b.where(table)
 }
 
 // pool reads one pool: its driver, what is common to all pools, and the driver's keys.
@@ -151,7 +149,7 @@ func (b *builder) wrongOption(p Pool, prefix string, err error) error {
 			return fmt.Errorf("%s: pool %q: %w", v.Source, p.Name, err)
 		}
 	}
-	if at := b.wherePool(p.Name); at != "" {
+	if at := b.whereTable("pool."+p.Name, poolsEnv); at != "" {
 		return fmt.Errorf("%s: pool %q: %w", at, p.Name, err)
 	}
 	return fmt.Errorf("pool %q: %w", p.Name, err)

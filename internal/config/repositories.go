@@ -185,18 +185,17 @@ func endpointURL(s string) (*url.URL, error) {
 
 // repositories reads the tables of the repositories.
 func (b *builder) repositories(raw any) error {
-	tables, err := b.tables("repository", "offsite", raw)
+	tables, err := b.tables("repository", "[repository.offsite]", repositoriesEnv, raw)
 	if err != nil {
 		return err
 	}
-	b.fromEnv(repositoriesEnv, tables)
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
 		err := checkName("repository", name)
 		var r Repository
 		if err == nil {
 			r, err = b.repository(name, tables[name])
 		} else {
-			err = fmt.Errorf("%s: %w", b.whereRepository(name), err)
+			err = fmt.Errorf("%s: %w", b.whereTable("repository."+name, repositoriesEnv), err)
 		}
 		if err != nil {
 			return err
@@ -204,13 +203,6 @@ func (b *builder) repositories(raw any) error {
 		b.config.Repositories = append(b.config.Repositories, r)
 	}
 	return b.unknownFlags("repository")
-}
-
-func (b *builder) whereRepository(name string) string {
-	if _, ok := b.positions["repository."+name]; !ok && b.env[repositoriesEnv] != "" {
-		return repositoriesEnv
-	}
-	return b.where("repository." + name)
 }
 
 // repository reads one repository.
@@ -252,7 +244,7 @@ func (b *builder) repository(name string, table map[string]any) (Repository, err
 		return r, errdefs.Errorf(errdefs.ErrInvalid, "%s: repository %q: unknown key %q%s", b.where(full), name, key, near(key, known))
 	}
 	if err := r.check(given); err != nil {
-		return r, fmt.Errorf("%s: repository %q: %w", b.whereRepository(name), name, err)
+		return r, fmt.Errorf("%s: repository %q: %w", b.whereTable("repository."+name, repositoriesEnv), name, err)
 	}
 	return r, nil
 }

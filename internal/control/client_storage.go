@@ -82,6 +82,11 @@ func (s clientStorage) Purge(ctx context.Context, req TrashRequest) error {
 	return err
 }
 
+// Schedules implements [Storage].
+func (s clientStorage) Schedules(ctx context.Context) (ScheduleList, error) {
+	return call[ScheduleList](ctx, s.c, MethodScheduleList, struct{}{})
+}
+
 func progressOf(progress func(Progress)) func(line) {
 	return func(l line) {
 		if l.Progress != nil {

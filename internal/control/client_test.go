@@ -96,6 +96,8 @@ func TestRoundTrip(t *testing.T) {
 	add("restore", volume, s.volume, restore, err)
 	purge := control.TrashRequest{Pool: "p", ID: "18a-2f"}
 	add("purge", nil, nil, purge, st.Purge(ctx, purge))
+	schedules, err := st.Schedules(ctx)
+	add("schedules", schedules, s.schedules, nil, err)
 	for _, r := range all {
 		if diff := cmp.Diff(r.want, r.got); diff != "" || r.err != nil {
 			t.Errorf("%s: %v (-want +got):\n%s", r.name, r.err, diff)

@@ -190,13 +190,15 @@ type Pool struct {
 	Error string `json:"Error,omitempty"`
 }
 
-// Reload says which pools a reload touched. Each list is sorted.
+// Reload says which pools, and schedules, a reload touched. Each list is sorted.
 type Reload struct {
 	Added   []string `json:"Added,omitempty"`
 	Changed []string `json:"Changed,omitempty"`
 	Removed []string `json:"Removed,omitempty"`
 	// Repositories are those that are new, changed or gone.
 	Repositories []string `json:"Repositories,omitempty"`
+	// Schedules are those that are new, changed or gone.
+	Schedules []string `json:"Schedules,omitempty"`
 	// NeedRestart lists the keys that changed in the file but take effect only when
 	// the daemon is started again.
 	NeedRestart []string `json:"NeedRestart,omitempty"`

@@ -36,6 +36,7 @@ type service struct {
 	changes   []control.Change
 	diff      control.Diff
 	trash     control.TrashList
+	schedules control.ScheduleList
 	err       error
 	panics    bool
 
@@ -134,6 +135,10 @@ func (t storage) Restore(_ context.Context, r control.TrashRestoreRequest) (cont
 
 func (t storage) Purge(_ context.Context, r control.TrashRequest) error { return t.s.take(r) }
 
+func (t storage) Schedules(context.Context) (control.ScheduleList, error) {
+	return t.s.schedules, t.s.take(nil)
+}
+
 func (d daemon) Status(context.Context) (control.Status, error) { return d.s.status, d.s.take(nil) }
 
 func (d daemon) Reload(context.Context) (control.Reload, error) { return d.s.reload, d.s.take(nil) }
@@ -168,7 +173,7 @@ func full() *service {
 				{Name: "far", Driver: "mem", Socket: "/run/docker/plugins/far.sock", Error: "server does not answer"},
 			},
 		},
-		reload:    control.Reload{Added: []string{"a"}, Changed: []string{"b"}, Removed: []string{"c"}, NeedRestart: []string{"run_dir"}, Warnings: []string{"w"}},
+		reload:    control.Reload{Added: []string{"a"}, Changed: []string{"b"}, Removed: []string{"c"}, Schedules: []string{"s"}, NeedRestart: []string{"run_dir"}, Warnings: []string{"w"}},
 		reconcile: control.Reconcile{Volumes: 3, Mounts: 1, Changes: []string{"volume \"data\": unmounted"}},
 		usage:     control.Usage{Used: 4096, Limit: 8192},
 		snapshots: control.SnapshotList{
@@ -180,6 +185,9 @@ func full() *service {
 		trash: control.TrashList{
 			Trashed: []control.Trashed{{Pool: "fast", Name: "data", ID: "18a-2f", RemovedAt: at, Expires: at.Add(72 * time.Hour)}},
 			Errors:  []string{"pool \"far\": no answer"},
+		},
+		schedules: control.ScheduleList{
+			Schedules: []control.Schedule{{Name: "nightly", Cron: "@daily", Volumes: 3, Last: at, Next: at.Add(24 * time.Hour), Error: "volume \"cold\": no answer"}},
 		},
 		progress: []control.Progress{{Object: "far", Done: 0, Total: 2}, {Object: "fast", Done: 1}},
 	}

@@ -131,6 +131,13 @@ func handleStorage(s *Server, st Storage) {
 	})
 	handle(s, MethodTrashRestore, st.Restore)
 	handle(s, MethodTrashPurge, nothing(st.Purge))
+	handle(s, MethodScheduleList, func(ctx context.Context, _ struct{}) (ScheduleList, error) {
+		l, err := st.Schedules(ctx)
+		if l.Schedules == nil {
+			l.Schedules = []Schedule{}
+		}
+		return l, err
+	})
 }
 
 // nothing makes a call whose answer is an empty object.

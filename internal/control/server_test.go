@@ -66,6 +66,8 @@ func TestGoldenAnswers(t *testing.T) {
 		{"trash-list-empty", "Trash.List", ``, empty},
 		{"trash-restore", "Trash.Restore", `{"ID":"18a-2f","Name":"data"}`, full()},
 		{"trash-purge", "Trash.Purge", `{"Pool":"fast","ID":"18a-2f"}`, full()},
+		{"schedule-list", "Schedule.List", ``, full()},
+		{"schedule-list-empty", "Schedule.List", ``, empty},
 		{"error", "Volume.Remove", `{"Name":"data"}`, wrong},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	MethodTrashList      = "Trash.List"
 	MethodTrashRestore   = "Trash.Restore"
 	MethodTrashPurge     = "Trash.Purge"
+	MethodScheduleList   = "Schedule.List"
 )
 
 // Storage does what drivers can do beyond the plugin protocol. Where a driver cannot, the
@@ -53,6 +54,8 @@ type Snapshots interface {
 	RemoveSnapshot(ctx context.Context, req SnapshotRequest) error
 	// DiffSnapshot tells each file that differs, in the order of a walk, from one goroutine.
 	DiffSnapshot(ctx context.Context, req SnapshotDiffRequest, each func(Change)) (Diff, error)
+
+	Schedules
 }
 
 // Trash is what [Storage] can do with volumes that were removed.
@@ -64,6 +67,12 @@ type Trash interface {
 	Restore(ctx context.Context, req TrashRestoreRequest) (Volume, error)
 	// Purge destroys what is in the trash.
 	Purge(ctx context.Context, req TrashRequest) error
+}
+
+// Schedules is what [Snapshots] tells of those that make snapshots by themselves.
+type Schedules interface {
+	// Schedules returns the schedules of the configuration, sorted by name.
+	Schedules(ctx context.Context) (ScheduleList, error)
 }
 
 // VolumeCloneRequest asks for a volume with the data of From, or of its snapshot if one is
@@ -211,4 +220,23 @@ type TrashRestoreRequest struct {
 type TrashRequest struct {
 	Pool string `json:"Pool,omitempty"`
 	ID   string `json:"ID"`
+}
+
+// Schedule is a schedule and how far it has come.
+type Schedule struct {
+	Name string `json:"Name"`
+	Cron string `json:"Cron"`
+	// Volumes is for how many volumes it is.
+	Volumes int `json:"Volumes"`
+	// Last is the youngest run of any of them, Next the first to come; absent where there is none.
+	Last time.Time `json:"Last,omitzero"`
+	Next time.Time `json:"Next,omitzero"`
+	// Error says what went wrong with a volume the last time it was its turn.
+	Error string `json:"Error,omitempty"`
+}
+
+// ScheduleList answers [MethodScheduleList].
+type ScheduleList struct {
+	// Schedules is never null.
+	Schedules []Schedule `json:"Schedules"`
 }

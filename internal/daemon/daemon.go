@@ -22,6 +22,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/schedule"
 )
 
 // lookEvery is how often the storage of each pool is looked at for the metrics and for
@@ -62,6 +63,8 @@ type Daemon struct {
 	// kept are the doors that systemd keeps; there are never more of them.
 	kept []*door
 
+	schedules *schedule.Engine
+
 	mu    sync.RWMutex
 	pools map[string]*pool
 }
@@ -91,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 	defer d.end(errStopping)
 	d.conf.Store(conf)
 	d.metrics = newMetrics(d)
+	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
@@ -177,6 +181,7 @@ func (d *Daemon) startAll(ctx context.Context) error {
 		return err
 	}
 	d.openSpare(ctx, nil) // where two were meant for the same pool
+	d.schedule()
 	d.state.Store(running)
 	return nil
 }
@@ -209,6 +214,7 @@ func (d *Daemon) stopAll(ctx context.Context) error {
 		return fmt.Errorf("stop: a reload has not ended: %w", context.Cause(ctx))
 	}
 	err := each(d.all(), func(p *pool) error { return d.remove(ctx, p) })
+	d.schedules.Close(ctx)
 	spare := slices.DeleteFunc(slices.Clone(d.kept), func(at *door) bool { return at.ending.Load() })
 	return join(err, each(spare, func(at *door) error { return at.close(ctx) }))
 }

@@ -46,11 +46,16 @@ var (
 		"remora_config_last_reload_successful", "gauge",
 		"1 if the configuration was taken over when it was last read, else 0.", nil,
 	}
+	scheduleRuns = Metric{
+		"remora_schedule_runs_total", "counter",
+		"Runs of a schedule, one for each volume, by what came of it: ok, or the class of the error.",
+		[]string{"schedule", "result"},
+	}
 )
 
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
-	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted}
+	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleRuns}
 }
 
 // metrics is what the daemon tells Prometheus.
@@ -58,6 +63,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	runs     *prometheus.CounterVec
 }
 
 func newMetrics(d *Daemon) *metrics {
@@ -67,6 +73,7 @@ func newMetrics(d *Daemon) *metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: durations.Name, Help: durations.Help, Buckets: []float64{.0001, .001, .01, .1, 1, 10, 60},
 		}, durations.Labels),
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: scheduleRuns.Name, Help: scheduleRuns.Help}, scheduleRuns.Labels),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: buildInfo.Name, Help: buildInfo.Help, ConstLabels: prometheus.Labels{"version": d.options.Version},
@@ -78,7 +85,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, build, reload, poolCollector{d.all},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -86,13 +93,22 @@ func newMetrics(d *Daemon) *metrics {
 // observer counts the calls of one pool.
 func (m *metrics) observer(pool string) sdk.Observer {
 	return func(_ context.Context, c sdk.Call) {
-		code := errdefs.Name(c.Err)
-		if c.Err == nil {
-			code = "ok"
-		}
-		m.requests.WithLabelValues(pool, c.Method, code).Inc()
+		m.requests.WithLabelValues(pool, c.Method, result(c.Err)).Inc()
 		m.duration.WithLabelValues(pool, c.Method).Observe(c.Took.Seconds())
 	}
+}
+
+// ran counts a run of a schedule.
+func (m *metrics) ran(schedule string, err error) {
+	m.runs.WithLabelValues(schedule, result(err)).Inc()
+}
+
+// result is the class of an error as a label.
+func result(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return errdefs.Name(err)
 }
 
 func (m *metrics) handler() http.Handler {

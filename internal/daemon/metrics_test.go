@@ -48,7 +48,7 @@ func value(t *testing.T, f *dto.MetricFamily, labels ...string) float64 {
 }
 
 func TestMetrics(t *testing.T) {
-	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n")
+	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n[schedule.x]\ncron = \"@daily\"\nvolumes = [\"none\"]\n")
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "one", nil))
 	h.must(h.plugin("a").Create(ctx, "two", nil))

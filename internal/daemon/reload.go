@@ -54,7 +54,7 @@ func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	}
 	d.confErr.Store(nil)
 	d.log.InfoContext(ctx, "configuration taken over", slog.Any("added", r.Added), slog.Any("changed", r.Changed),
-		slog.Any("removed", r.Removed), slog.Any("need_restart", r.NeedRestart))
+		slog.Any("removed", r.Removed), slog.Any("schedules", r.Schedules), slog.Any("need_restart", r.NeedRestart))
 	return r, nil
 }
 
@@ -72,12 +72,14 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	// What is at work counts, not what the last configuration asked for: a pool that could
 	// not be started then is tried again.
 	r.Added, r.Changed, r.Removed = compare(at, next.Pools)
+	r.Schedules = changed(d.conf.Load().Schedules, next.Schedules)
 	drivers, err := d.openAll(ctx, next.Pools, slices.Concat(r.Added, r.Changed))
 	if err != nil {
 		return r, err
 	}
 	r.Repositories = changedRepositories(d.conf.Load().Repositories, next.Repositories)
 	d.conf.Store(next)
+	defer d.schedule()
 	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
 	err = each(gone, func(p *pool) error {
 		ctx, cancel := d.closing(ctx)

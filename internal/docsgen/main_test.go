@@ -32,7 +32,7 @@ func TestPagesNameEverything(t *testing.T) {
 			t.Errorf("cli.md has no %q", want)
 		}
 	}
-	for _, k := range slices.Concat(config.Keys(), config.PoolKeys(), config.RepositoryKeys()) {
+	for _, k := range slices.Concat(config.Keys(), config.PoolKeys(), config.RepositoryKeys(), config.ScheduleKeys()) {
 		if !strings.Contains(all["config.md"], "| `"+k.Name+"` |") {
 			t.Errorf("config.md has no key %q", k.Name)
 		}
@@ -57,7 +57,8 @@ func TestExampleLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(c.Pools) != 2 || c.Pools[0].Options["path"] != "/srv/fast" || c.Socket.Mode != 0o660 ||
-		len(c.Repositories) != 1 || c.Repositories[0].URL.Host != "backups" {
+		len(c.Repositories) != 1 || c.Repositories[0].URL.Host != "backups" ||
+		len(c.Schedules) != 1 || c.Schedules[0].Keep.Daily != 7 {
 		t.Errorf("the example is read as %+v", c)
 	}
 }

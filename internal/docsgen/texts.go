@@ -24,6 +24,13 @@ linger = "0s"
 url = "s3://backups/web1"
 password_file = "/etc/remora/offsite.password"
 credentials_file = "/etc/remora/offsite.credentials"
+
+[schedule.nightly]
+cron = "30 3 * * *"
+jitter = "20m"
+volumes = ["db*"]
+keep_daily = 7
+keep_weekly = 4
 `
 
 // configHead takes the mark of generated pages, the path of the file, and the example.
@@ -74,6 +81,19 @@ const repositoriesHead = `
 Each table ` + "`[repository.NAME]`" + ` is one place for [backups](../guide/backup.md). Names are as those of pools. The key KEY of
 the repository NAME has the variable ` + "`REMORA_REPOSITORY_NAME_KEY`; `REMORA_REPOSITORIES=near,far`" + ` makes repositories
 that are not in the file. No secret is in the file: it names files and variables in which they are.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
+`
+
+// schedulesHead stands before the keys of a schedule.
+const schedulesHead = `
+## Schedules
+
+Each table ` + "`[schedule.NAME]`" + ` makes snapshots of volumes at set times, and removes those of its own that it does not keep:
+[what it is for](../guide/volumes.md#schedules). Names are as those of pools, and so are the variables:
+` + "`REMORA_SCHEDULE_NAME_KEY`" + `, and ` + "`REMORA_SCHEDULES=hourly,nightly`" + ` makes schedules that are not in the file. A list is
+` + "`[\"db*\", \"web\"]`" + ` in the file and ` + "`db*,web`" + ` elsewhere.
 
 | Key | Type | Default | What it does |
 |---|---|---|---|

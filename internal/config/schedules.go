@@ -1,0 +1,167 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// schedulesEnv names schedules that are made by the environment alone.
+const schedulesEnv = "REMORA_SCHEDULES"
+
+// The types of keys that schedules alone have.
+const (
+	typeCron   = "cron"
+	typeList   = "list"
+	typeNumber = "number"
+)
+
+// scheduleKey is a key of a schedule.
+type scheduleKey struct {
+	Key
+	setSchedule func(s *schedule.Schedule, text string) error
+}
+
+func scheduleKeys() []scheduleKey {
+	keep := func(name, help string, at func(*schedule.Keep) *int) scheduleKey {
+		return scheduleKey{Key{Name: name, Type: typeNumber, Default: "0", Help: help}, func(s *schedule.Schedule, text string) error {
+			n, err := strconv.ParseUint(text, 10, 31)
+			if err != nil {
+				return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a number such as 7", text)
+			}
+			*at(&s.Keep) = int(n)
+			return nil
+		}}
+	}
+	return []scheduleKey{
+		{
+			Key{Name: "cron", Type: typeCron, Help: "when: minute, hour, day of the month, month and day of the week, in the host's time zone, or `@hourly`, `@daily`, `@weekly`, `@monthly`; must be given"},
+			func(s *schedule.Schedule, text string) (err error) {
+				s.Cron, err = schedule.Parse(text)
+				return err
+			},
+		},
+		{
+			Key{Name: "jitter", Type: typeDuration, Default: "0s", Help: "up to how much later a run begins, so that not all volumes are at it at once; the delay of a volume is always the same"},
+			func(s *schedule.Schedule, text string) (err error) {
+				s.Jitter, err = parseDuration(text, 0)
+				return err
+			},
+		},
+		{
+			Key{Name: "pools", Type: typeList, Help: "for which pools, by names or patterns such as `db*`; empty is all where `volumes` is given, and otherwise none"},
+			list(func(s *schedule.Schedule) *[]string { return &s.Pools }),
+		},
+		{
+			Key{Name: "volumes", Type: typeList, Help: "for which volumes of these pools, by names or patterns; empty is all where `pools` is given, and otherwise none"},
+			list(func(s *schedule.Schedule) *[]string { return &s.Volumes }),
+		},
+		keep("keep_last", "how many of the schedule's youngest snapshots stay; where all that begin with `keep_` are 0, all stay", func(k *schedule.Keep) *int { return &k.Last }),
+		keep("keep_hourly", "of how many hours that have a snapshot the youngest stays", func(k *schedule.Keep) *int { return &k.Hourly }),
+		keep("keep_daily", "the same of days", func(k *schedule.Keep) *int { return &k.Daily }),
+		keep("keep_weekly", "the same of weeks, which begin on Monday", func(k *schedule.Keep) *int { return &k.Weekly }),
+		keep("keep_monthly", "the same of months", func(k *schedule.Keep) *int { return &k.Monthly }),
+	}
+}
+
+// ScheduleKeys returns the keys of a schedule.
+func ScheduleKeys() []Key {
+	var keys []Key
+	for _, k := range scheduleKeys() {
+		keys = append(keys, k.Key)
+	}
+	return keys
+}
+
+// list takes names or patterns with commas or spaces between them.
+func list(at func(*schedule.Schedule) *[]string) func(*schedule.Schedule, string) error {
+	return func(s *schedule.Schedule, text string) error {
+		for _, word := range words(text) {
+			if err := schedule.CheckPattern(word); err != nil {
+				return err
+			}
+			*at(s) = append(*at(s), word)
+		}
+		return nil
+	}
+}
+
+// schedules reads the tables of the schedules.
+func (b *builder) schedules(raw any) error {
+	tables, err := b.tables("schedule", "[schedule.nightly]", schedulesEnv, raw)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(tables)) {
+		at := b.whereTable("schedule."+name, schedulesEnv)
+		if err := checkName("schedule", name); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		s, err := b.schedule(name, tables[name])
+		if err != nil {
+			return err
+		}
+		if s.Cron == (schedule.Cron{}) {
+			return errdefs.Errorf(errdefs.ErrInvalid, `%s: schedule %q: key "cron" is missing: when it is to run, such as "@daily"`, at, name)
+		}
+		if len(s.Pools)+len(s.Volumes) == 0 {
+			b.config.Warnings = append(b.config.Warnings, fmt.Sprintf("schedule %q: is for no volume; give it pools or volumes", name))
+		}
+		b.config.Schedules = append(b.config.Schedules, s)
+	}
+	return b.unknownFlags("schedule")
+}
+
+// schedule reads one schedule.
+func (b *builder) schedule(name string, table map[string]any) (schedule.Schedule, error) {
+	prefix := "schedule." + name + "."
+	file := map[string]any{}
+	for key, v := range table {
+		file[prefix+key] = v
+	}
+	s := schedule.Schedule{Name: name}
+	var known []string
+	for _, k := range scheduleKeys() {
+		known = append(known, k.Name)
+		full := Key{Name: prefix + k.Name, Env: envName(prefix + k.Name), Type: k.Type}
+		if k.Type == typeList && file[full.Name] != nil {
+			file[full.Name] = joinList(file[full.Name])
+		}
+		v, err := b.resolve(full, file)
+		if err == nil && v.Source != "default" {
+			err = k.setSchedule(&s, v.Value)
+			b.config.values = append(b.config.values, v)
+		}
+		if err != nil {
+			return s, b.wrong(v.Key, v.Source, err)
+		}
+		delete(file, full.Name)
+	}
+	for _, full := range b.inOrder(file) {
+		key := strings.TrimPrefix(full, prefix)
+		return s, errdefs.Errorf(errdefs.ErrInvalid, "%s: schedule %q: unknown key %q%s", b.where(full), name, key, near(key, known))
+	}
+	return s, nil
+}
+
+// joinList makes one text of a list of names, as a variable has them.
+func joinList(v any) any {
+	all, ok := v.([]any)
+	if !ok {
+		return v
+	}
+	var texts []string
+	for _, x := range all {
+		text, ok := x.(string)
+		if !ok {
+			return v
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
