@@ -13,7 +13,6 @@ package sshfs
 
 import (
 	"context"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/definition"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/internal/state"
@@ -43,7 +43,7 @@ const lookEvery = 10 * time.Second
 type driver struct {
 	dir        string // of the pool
 	run        string // for mounts of a moment
-	root       *os.Root
+	store      *definition.Store
 	config     config
 	base       *source // nil if there is none
 	options    map[string]string
@@ -64,17 +64,17 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := d.configure(c); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{filepath.Join(d.dir, volumesName), d.run} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, state.Classify(err)
-		}
-	}
-	root, err := os.OpenRoot(filepath.Join(d.dir, volumesName))
-	if err != nil {
+	if err := os.MkdirAll(d.run, 0o700); err != nil {
 		return nil, state.Classify(err)
 	}
-	d.root = root
-	d.sweep()
+	store, err := definition.Open(filepath.Join(d.dir, volumesName))
+	if err != nil {
+		return nil, err
+	}
+	d.store = store
+	if err := store.Sweep(d.sweepMounts); err != nil {
+		d.log.WarnContext(ctx, "what a crash left cannot be removed", slog.Any("error", err))
+	}
 	d.monitor = remote.NewMonitor(ctx, &d.looks, lookEvery, d.log, d.mounted)
 	return d, nil
 }
@@ -139,7 +139,7 @@ func (d *driver) configure(c config) error {
 // Close ends the looking at what is mounted, which stays.
 func (d *driver) Close() error {
 	d.monitor.Close()
-	return d.root.Close()
+	return d.store.Close()
 }
 
 // Ping looks at every volume that is mounted: those are what somebody waits for. Where
@@ -179,7 +179,7 @@ func (d *driver) mounted() (map[string]string, error) {
 	if len(ids) == 0 {
 		return at, nil
 	}
-	names, err := d.names()
+	names, err := d.store.Names()
 	if err != nil {
 		return nil, err
 	}
@@ -190,19 +190,4 @@ func (d *driver) mounted() (map[string]string, error) {
 		}
 	}
 	return at, nil
-}
-
-// names returns the names of all volumes.
-func (d *driver) names() ([]string, error) {
-	entries, err := fs.ReadDir(d.root.FS(), ".")
-	if err != nil {
-		return nil, errdefs.As(errdefs.ErrUnavailable, err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() && checkName(e.Name()) == nil {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }
