@@ -75,7 +75,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := store.Sweep(d.sweepMounts); err != nil {
 		d.log.WarnContext(ctx, "what a crash left cannot be removed", slog.Any("error", err))
 	}
-	d.monitor = remote.NewMonitor(ctx, &d.looks, lookEvery, d.log, d.mounted)
+	d.monitor = remote.NewMonitor(ctx, lookEvery, d.log, d.mounted, func(ctx context.Context, _, at string) error { return d.looks.At(ctx, at) })
 	return d, nil
 }
 
