@@ -5,8 +5,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Monitor looks at the mounts of a pool every now and then, remembers which do not answer,
@@ -78,6 +82,26 @@ func (m *Monitor) Look(ctx context.Context) map[string]Health {
 		m.note(ctx, mounts, errs)
 	}
 	return m.all()
+}
+
+// Ping looks at all mounts now. It is ErrUnavailable, with their names, where some do not
+// answer.
+func (m *Monitor) Ping(ctx context.Context) error {
+	found := m.Look(ctx)
+	var silent []string
+	var last error
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if err := found[name].Err; err != nil {
+			silent, last = append(silent, strconv.Quote(name)), err
+		}
+	}
+	switch len(silent) {
+	case 0:
+		return nil
+	case 1:
+		return errdefs.Errorf(errdefs.ErrUnavailable, "volume %s: %w", silent[0], last)
+	}
+	return errdefs.Errorf(errdefs.ErrUnavailable, "%d of %d volumes that are mounted do not answer: %s", len(silent), len(found), strings.Join(silent, ", "))
 }
 
 // note takes over what was found.

@@ -254,6 +254,9 @@ func TestMonitor(t *testing.T) {
 		t.Errorf("looks like %+v", got)
 	}
 	since := got["bad"].Since
+	if err := m.Ping(t.Context()); !errors.Is(err, remote.ErrDead) || !strings.HasPrefix(err.Error(), `volume "bad": `) {
+		t.Errorf("ping: %v", err)
+	}
 	if err := exec.CommandContext(t.Context(), "umount", "-l", bad).Run(); err != nil {
 		t.Fatal(err)
 	}

@@ -14,11 +14,8 @@ package sshfs
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -144,23 +141,7 @@ func (d *driver) Close() error {
 
 // Ping looks at every volume that is mounted: those are what somebody waits for. Where
 // none is, nothing is known to be wrong.
-func (d *driver) Ping(ctx context.Context) error {
-	found := d.monitor.Look(ctx)
-	var silent []string
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if found[name].Err != nil {
-			silent = append(silent, strconv.Quote(name))
-		}
-	}
-	switch len(silent) {
-	case 0:
-		return nil
-	case 1:
-		name, _ := strconv.Unquote(silent[0])
-		return errdefs.Errorf(errdefs.ErrUnavailable, "volume %s: %w", silent[0], found[name].Err)
-	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "%d of %d volumes that are mounted do not answer: %s", len(silent), len(found), strings.Join(silent, ", "))
-}
+func (d *driver) Ping(ctx context.Context) error { return d.monitor.Ping(ctx) }
 
 // mounted returns what volumes of the pool are mounted where, by the table of mounts: it
 // knows them after a restart too.
