@@ -35,6 +35,10 @@ if [ "${1:-}" != docker ]; then
 	need sshfs sshfs
 	need openssh-client ssh ssh-keygen
 	need openssh-server sshd
+	need rclone rclone
+	need fuse3 fusermount3
+	need davfs2 mount.davfs
+	need e2fsprogs mkfs.ext4
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 fi

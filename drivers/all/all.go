@@ -6,6 +6,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/drivers/volume/mount"
 	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
@@ -16,6 +17,7 @@ func Volumes() []catalog.Volume {
 		btrfs.Driver(),
 		dir.Driver(),
 		mem.Driver(),
+		mount.Driver(),
 		sshfs.Driver(),
 	}
 }
