@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/internal/state"
@@ -242,6 +243,9 @@ func (d *driver) makeDirectory(ctx context.Context, f facts) (err error) {
 	return errdefs.Errorf(class, "%s cannot be made: %w", f.Device, err)
 }
 
+// sendTime bounds how long Unmount waits for what is left to be sent.
+const sendTime = 20 * time.Second
+
 // Unmount takes away what is mounted at mountpoint, whether it answers or not, and waits
 // for a program that has something to send yet.
 func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
@@ -250,6 +254,8 @@ func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 	}
 	rec, known := d.record(mountpoint)
 	if known && slices.Contains(rec.Types, "fuse") {
+		ctx, cancel := context.WithTimeout(ctx, sendTime)
+		defer cancel()
 		if err := settle(ctx, types["davfs"], mountpoint); err != nil {
 			d.log.WarnContext(ctx, "the program of the volume goes on", "volume", name, "error", err)
 		}

@@ -200,6 +200,9 @@ func programKilled(t *testing.T, l *live) {
 		}
 		nothingBelow(t, l.root)
 	}
+	if got := l.inside.sh(t, `d=$PWD; cd / && umount -i "$d" && echo ok`); got != "ok" { // as an engine does before
+		t.Error(got)
+	}
 	for i := range rounds() {
 		if err := l.handler.Unmount(t.Context(), "v", fmt.Sprintf("again%d", i)); err != nil {
 			t.Error(err)
