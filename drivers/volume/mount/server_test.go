@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,14 +32,18 @@ const (
 type server struct {
 	t    testing.TB
 	dir  string
+	host string // of loopback, and nobody else's: a port of 127.0.0.1 may be taken while it is not listened at
 	port int
 	cmd  *exec.Cmd
 }
 
+var servers atomic.Int64
+
 func startServer(t testing.TB) *server {
 	t.Helper()
 	testenv.Require(t, testenv.Root, testenv.Rclone)
-	s := &server{t: t, dir: t.TempDir(), port: freePort(t)}
+	host := fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>8%250, os.Getpid()%256, servers.Add(1))
+	s := &server{t: t, dir: t.TempDir(), host: host, port: freePort(t)}
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -72,7 +77,7 @@ func (s *server) kill() {
 	}
 }
 
-func (s *server) address() string         { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+func (s *server) address() string         { return fmt.Sprintf("%s:%d", s.host, s.port) }
 func (s *server) url() string             { return "http://" + s.address() }
 func (s *server) data(name string) string { return filepath.Join(s.dir, name) }
 
