@@ -38,9 +38,11 @@ if [ "${1:-}" != docker ]; then
 	need e2fsprogs mkfs.ext4 e2fsck debugfs
 	need xfsprogs mkfs.xfs
 	need mount losetup
+	need rclone rclone
+	need fuse3 fusermount3
+	need davfs2 mount.davfs
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
-	need openssh-server sshd # repositories by SFTP
 	# Repositories in S3. It is in no distribution.
 	if ! command -v versitygw >/dev/null && [ "$(id -u)" = 0 ]; then
 		GOBIN=/usr/local/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0

@@ -7,6 +7,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
+	"github.com/remora-plugins/remora/drivers/volume/mount"
 	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
@@ -18,6 +19,7 @@ func Volumes() []catalog.Volume {
 		dir.Driver(),
 		loop.Driver(),
 		mem.Driver(),
+		mount.Driver(),
 		sshfs.Driver(),
 	}
 }

@@ -5,14 +5,18 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Monitor looks at the mounts of a pool every now and then, remembers which do not answer,
 // and says in the log when one stops to, and when it is back.
 type Monitor struct {
-	looks *Looks
+	look  func(ctx context.Context, name, mountpoint string) error
 	find  func() (map[string]string, error)
 	log   *slog.Logger
 	stop  context.CancelFunc
@@ -32,10 +36,14 @@ type Health struct {
 }
 
 // NewMonitor starts a Monitor, which find tells what is mounted where, by volume; it is
-// asked before each round. The Monitor outlives ctx. Close it.
-func NewMonitor(ctx context.Context, looks *Looks, every time.Duration, log *slog.Logger, find func() (map[string]string, error)) *Monitor {
+// asked before each round. look looks at one of them, which [Looks.At] does, and more
+// where an answer of the file system's does not mean one of its server's. The Monitor
+// outlives ctx. Close it.
+func NewMonitor(ctx context.Context, every time.Duration, log *slog.Logger, find func() (map[string]string, error),
+	look func(ctx context.Context, name, mountpoint string) error,
+) *Monitor {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	m := &Monitor{looks: looks, find: find, log: log, stop: stop, ended: make(chan struct{})}
+	m := &Monitor{look: look, find: find, log: log, stop: stop, ended: make(chan struct{})}
 	go func() {
 		defer close(m.ended)
 		for {
@@ -63,7 +71,7 @@ func (m *Monitor) Look(ctx context.Context) map[string]Health {
 	var all sync.WaitGroup
 	for name, mountpoint := range mounts {
 		all.Go(func() {
-			err := m.looks.At(ctx, mountpoint)
+			err := m.look(ctx, name, mountpoint)
 			mu.Lock()
 			defer mu.Unlock()
 			errs[name] = err
@@ -74,6 +82,26 @@ func (m *Monitor) Look(ctx context.Context) map[string]Health {
 		m.note(ctx, mounts, errs)
 	}
 	return m.all()
+}
+
+// Ping looks at all mounts now. It is ErrUnavailable, with their names, where some do not
+// answer.
+func (m *Monitor) Ping(ctx context.Context) error {
+	found := m.Look(ctx)
+	var silent []string
+	var last error
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if err := found[name].Err; err != nil {
+			silent, last = append(silent, strconv.Quote(name)), err
+		}
+	}
+	switch len(silent) {
+	case 0:
+		return nil
+	case 1:
+		return errdefs.Errorf(errdefs.ErrUnavailable, "volume %s: %w", silent[0], last)
+	}
+	return errdefs.Errorf(errdefs.ErrUnavailable, "%d of %d volumes that are mounted do not answer: %s", len(silent), len(found), strings.Join(silent, ", "))
 }
 
 // note takes over what was found.

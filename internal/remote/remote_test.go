@@ -238,16 +238,25 @@ func TestMonitor(t *testing.T) {
 	var log strings.Builder
 	var mu sync.Mutex
 	mounts := map[string]string{"good": good, "bad": bad}
-	m := remote.NewMonitor(t.Context(), new(remote.Looks), time.Hour, slog.New(slog.NewTextHandler(&log, nil)), func() (map[string]string, error) {
+	var looks remote.Looks
+	m := remote.NewMonitor(t.Context(), time.Hour, slog.New(slog.NewTextHandler(&log, nil)), func() (map[string]string, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		return mounts, nil
+	}, func(ctx context.Context, name, mountpoint string) error {
+		if mountpoint != map[string]string{"good": good, "bad": bad}[name] {
+			t.Errorf("%q is looked at as %q", mountpoint, name)
+		}
+		return looks.At(ctx, mountpoint)
 	})
 	got := m.Look(t.Context())
 	if got["good"].Err != nil || !errors.Is(got["bad"].Err, remote.ErrDead) || len(got) != 2 {
 		t.Errorf("looks like %+v", got)
 	}
 	since := got["bad"].Since
+	if err := m.Ping(t.Context()); !errors.Is(err, remote.ErrDead) || !strings.HasPrefix(err.Error(), `volume "bad": `) {
+		t.Errorf("ping: %v", err)
+	}
 	if err := exec.CommandContext(t.Context(), "umount", "-l", bad).Run(); err != nil {
 		t.Fatal(err)
 	}

@@ -48,11 +48,15 @@ var (
 	Sshd = Need{"sshd", programs("openssh-server", "sshd", "ssh-keygen")}
 	// S3 is an S3 server that a test starts for itself.
 	S3 = Need{"s3", programs("it by: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0", "versitygw")}
+	// Rclone is the command rclone, which can mount here.
+	Rclone = Need{"rclone", sync.OnceValue(fuse("rclone and fuse3", "rclone", "fusermount3"))}
+	// Davfs is the helper of mount(8) for WebDAV.
+	Davfs = Need{"davfs", sync.OnceValue(fuse("davfs2", "/usr/sbin/mount.davfs"))}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs}
 }
 
 func root() error {
@@ -75,14 +79,21 @@ func sshfs() error {
 	if err := programs("sshfs and openssh-client", "sshfs", "ssh", "ssh-keygen")(); err != nil {
 		return err
 	}
-	if err := programs("openssh-server", "/usr/sbin/sshd")(); err != nil {
-		return err
+	return fuse("openssh-server", "/usr/sbin/sshd")()
+}
+
+// fuse returns a check that programs are there, and that a FUSE file system can be served.
+func fuse(pkg string, names ...string) func() error {
+	return func() error {
+		if err := programs(pkg, names...)(); err != nil {
+			return err
+		}
+		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		return f.Close()
 	}
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 func loop() error {

@@ -4,15 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"log/slog"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -20,7 +14,6 @@ import (
 // What lies in the directory of a pool, and in that of a volume.
 const (
 	volumesName  = "volumes"
-	factsName    = "volume.json"
 	passwordName = "password"
 	hostsName    = "known_hosts"
 )
@@ -47,28 +40,11 @@ type facts struct {
 
 func (f facts) source() source { return source{f.User, f.Host, f.Path, f.Port} }
 
-var errNoVolume = errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
-
-// checkName refuses what is not one visible component of a path.
-func checkName(name string) error {
-	if name == "" || len(name) > unix.NAME_MAX || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
-		return errdefs.Errorf(errdefs.ErrInvalid, "name %q: not the name of a volume", name)
-	}
-	return nil
-}
-
 // facts reads the facts of a volume. A name that has none is ErrNotFound.
 func (d *driver) facts(name string) (facts, error) {
 	var f facts
-	if err := checkName(name); err != nil {
-		return f, err
-	}
-	err := state.Read(d.root, name+"/"+factsName, factsVersion, &f)
-	switch {
-	case errors.Is(err, errdefs.ErrNotFound):
-		return f, errNoVolume
-	case err != nil:
-		return facts{}, errdefs.Hint(err, "mend the file, or remove its directory and create the volume again; the data on the server is not touched")
+	if err := d.store.Read(name, factsVersion, &f); err != nil {
+		return facts{}, err
 	}
 	return f, nil
 }
@@ -76,7 +52,7 @@ func (d *driver) facts(name string) (facts, error) {
 // Volumes yields the volumes that are defined. No server is asked.
 func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	return func(yield func(volume.Info, error) bool) {
-		names, err := d.names()
+		names, err := d.store.Names()
 		if err != nil {
 			yield(volume.Info{}, err)
 			return
@@ -121,40 +97,3 @@ func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
 
 // Scope is local: what a volume points to is written down on this host.
 func (d *driver) Scope() string { return "local" }
-
-// working keeps the leftovers of a crash from being swept, among which would be what the
-// caller is making: a pool whose configuration changes is opened anew while it works.
-func (d *driver) working() (done func(), err error) {
-	return d.lock(unix.LOCK_SH)
-}
-
-func (d *driver) lock(how int) (unlock func(), err error) {
-	dir, err := d.root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(dir.Fd()), how); err != nil {
-		_ = dir.Close()
-		return nil, err
-	}
-	return func() { _ = dir.Close() }, nil
-}
-
-// sweep removes what a crash left half made or half removed, all of it definitions, unless
-// somebody is at work.
-func (d *driver) sweep() {
-	unlock, err := d.lock(unix.LOCK_EX | unix.LOCK_NB)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	entries, err := fs.ReadDir(d.root.FS(), ".")
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), hidden) {
-			err = errors.Join(err, d.root.RemoveAll(e.Name()))
-		}
-	}
-	if err = errors.Join(err, d.sweepMounts()); err != nil {
-		d.log.Warn("what a crash left cannot be removed", slog.Any("error", err))
-	}
-}

@@ -184,7 +184,7 @@ func (d *driver) trust(f facts, o options, opts map[string]string) error {
 	case err != nil:
 		return err
 	case o.HostKey != "":
-		opts["UserKnownHostsFile"] = quote(filepath.Join(d.root.Name(), f.Name, hostsName))
+		opts["UserKnownHostsFile"] = quote(d.store.Path(f.Name, hostsName))
 		opts["GlobalKnownHostsFile"] = "none"
 	case hosts != "":
 		opts["UserKnownHostsFile"] = quote(hosts)
@@ -208,7 +208,7 @@ func (d *driver) password(f facts, o options) ([]byte, error) {
 	what := "password"
 	switch {
 	case f.Password:
-		p, err = d.root.ReadFile(f.Name + "/" + passwordName)
+		p, err = d.store.ReadFile(f.Name, passwordName)
 	case file != "":
 		if file, err = d.secretPath(file); err == nil {
 			p, err = os.ReadFile(file)
@@ -262,7 +262,7 @@ func (d *driver) sshfs(ctx context.Context, f facts, cmd remote.Command, s sourc
 // makeDirectory makes the directory of a volume below the base, which is mounted for that
 // moment at a place of its own.
 func (d *driver) makeDirectory(ctx context.Context, f facts, cmd remote.Command) (err error) {
-	done, err := d.working()
+	done, err := d.store.Working()
 	if err != nil {
 		return state.Classify(err)
 	}

@@ -13,17 +13,14 @@ package sshfs
 
 import (
 	"context"
-	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/definition"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/internal/state"
@@ -43,7 +40,7 @@ const lookEvery = 10 * time.Second
 type driver struct {
 	dir        string // of the pool
 	run        string // for mounts of a moment
-	root       *os.Root
+	store      *definition.Store
 	config     config
 	base       *source // nil if there is none
 	options    map[string]string
@@ -64,18 +61,18 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := d.configure(c); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{filepath.Join(d.dir, volumesName), d.run} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, state.Classify(err)
-		}
-	}
-	root, err := os.OpenRoot(filepath.Join(d.dir, volumesName))
-	if err != nil {
+	if err := os.MkdirAll(d.run, 0o700); err != nil {
 		return nil, state.Classify(err)
 	}
-	d.root = root
-	d.sweep()
-	d.monitor = remote.NewMonitor(ctx, &d.looks, lookEvery, d.log, d.mounted)
+	store, err := definition.Open(filepath.Join(d.dir, volumesName))
+	if err != nil {
+		return nil, err
+	}
+	d.store = store
+	if err := store.Sweep(d.sweepMounts); err != nil {
+		d.log.WarnContext(ctx, "what a crash left cannot be removed", slog.Any("error", err))
+	}
+	d.monitor = remote.NewMonitor(ctx, lookEvery, d.log, d.mounted, func(ctx context.Context, _, at string) error { return d.looks.At(ctx, at) })
 	return d, nil
 }
 
@@ -139,28 +136,12 @@ func (d *driver) configure(c config) error {
 // Close ends the looking at what is mounted, which stays.
 func (d *driver) Close() error {
 	d.monitor.Close()
-	return d.root.Close()
+	return d.store.Close()
 }
 
 // Ping looks at every volume that is mounted: those are what somebody waits for. Where
 // none is, nothing is known to be wrong.
-func (d *driver) Ping(ctx context.Context) error {
-	found := d.monitor.Look(ctx)
-	var silent []string
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if found[name].Err != nil {
-			silent = append(silent, strconv.Quote(name))
-		}
-	}
-	switch len(silent) {
-	case 0:
-		return nil
-	case 1:
-		name, _ := strconv.Unquote(silent[0])
-		return errdefs.Errorf(errdefs.ErrUnavailable, "volume %s: %w", silent[0], found[name].Err)
-	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "%d of %d volumes that are mounted do not answer: %s", len(silent), len(found), strings.Join(silent, ", "))
-}
+func (d *driver) Ping(ctx context.Context) error { return d.monitor.Ping(ctx) }
 
 // mounted returns what volumes of the pool are mounted where, by the table of mounts: it
 // knows them after a restart too.
@@ -179,7 +160,7 @@ func (d *driver) mounted() (map[string]string, error) {
 	if len(ids) == 0 {
 		return at, nil
 	}
-	names, err := d.names()
+	names, err := d.store.Names()
 	if err != nil {
 		return nil, err
 	}
@@ -190,19 +171,4 @@ func (d *driver) mounted() (map[string]string, error) {
 		}
 	}
 	return at, nil
-}
-
-// names returns the names of all volumes.
-func (d *driver) names() ([]string, error) {
-	entries, err := fs.ReadDir(d.root.FS(), ".")
-	if err != nil {
-		return nil, errdefs.As(errdefs.ErrUnavailable, err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() && checkName(e.Name()) == nil {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }

@@ -229,6 +229,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// hidden begins the names of what is half made or half removed (package definition).
+const hidden = ".remora-"
+
 // TestCrashes plays what a kill leaves between any two steps of Create and Remove.
 func TestCrashes(t *testing.T) {
 	dir := t.TempDir()
@@ -255,7 +258,7 @@ func TestCrashes(t *testing.T) {
 	if err := os.WriteFile(volumes+"torn/volume.json", []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	done, err := d.working()
+	done, err := d.store.Working()
 	if err != nil {
 		t.Fatal(err)
 	}
