@@ -89,13 +89,15 @@ func buildCifs(j job) (plan, error) {
 	if j.password != "" {
 		text += "password=" + j.password + "\n"
 	}
+	var textSb92 strings.Builder
 	for _, key := range []string{"domain", "dom", "workgroup"} {
 		if domain, ok := j.opts[key]; ok {
-			text += "domain=" + domain + "\n"
+			textSb92.WriteString("domain=" + domain + "\n")
 			j.opts = maps.Clone(j.opts)
 			delete(j.opts, key)
 		}
 	}
+	text += textSb92.String()
 	return with(j, map[string]string{"credentials": j.file("credentials")}, map[string]string{"credentials": text})
 }
 

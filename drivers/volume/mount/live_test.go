@@ -158,7 +158,7 @@ func nothingBelow(t *testing.T, root string) {
 
 // TestProgramKilled: the program that serves the volume of a running container is killed.
 // No byte goes to the host's disk, everybody is told, and the next mount is whole again.
-func TestProgramKilled(t *testing.T) {
+func TestProgramKilled(t *testing.T) { //nolint:tparallel // the two run beside each other, and beside no other
 	t.Run("rclone", func(t *testing.T) {
 		t.Parallel()
 		s := startServer(t)

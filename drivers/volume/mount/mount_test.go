@@ -180,7 +180,7 @@ func TestWrongOptions(t *testing.T) {
 		}
 		err := d.Create(t.Context(), "v", opts)
 		wantErr(t, err, errdefs.ErrInvalid, tt.want)
-		if err != nil && (strings.Contains(err.Error(), "ter2")) {
+		if err != nil && strings.Contains(err.Error(), "ter2") {
 			t.Errorf("a password is shown: %v", err)
 		}
 	}

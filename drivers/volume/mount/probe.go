@@ -152,7 +152,7 @@ func settle(ctx context.Context, t fsType, target string) error {
 	for {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil //nolint:nilerr // there is none
+			return nil
 		}
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))

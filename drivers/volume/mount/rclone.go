@@ -162,9 +162,11 @@ func buildRclone(j job) (plan, error) {
 			own[b.password] = j.password
 		}
 		text := "[remora]\ntype = " + name + "\n"
+		var textSb165 strings.Builder
 		for _, key := range slices.Sorted(maps.Keys(own)) {
-			text += key + " = " + own[key] + "\n"
+			textSb165.WriteString(key + " = " + own[key] + "\n")
 		}
+		text += textSb165.String()
 		conf, source = j.file("rclone.conf"), "remora:"+strings.TrimPrefix(j.f.Device, ":"+name+":")
 		p.files["rclone.conf"] = text
 	}
