@@ -154,14 +154,15 @@ func buildCephFuse(j job) (plan, error) {
 // (davfs2.conf(5)).
 func buildDavfs(j job) (plan, error) {
 	opts := map[string]string{"conf": j.file("davfs2.conf")}
-	text := "ask_auth 0\nsecrets " + quoteDavfs(j.file("secrets")) + "\n"
+	var text strings.Builder
+	text.WriteString("ask_auth 0\nsecrets " + quoteDavfs(j.file("secrets")) + "\n")
 	for _, key := range slices.Sorted(maps.Keys(j.opts)) {
 		_, inFile := davConf[key]
 		switch {
 		case inFile:
-			text += key + " " + j.opts[key] + "\n"
+			text.WriteString(key + " " + j.opts[key] + "\n")
 		case davOptions[key] == file && strings.HasPrefix(key, "trust_"):
-			text += key + " " + quoteDavfs(j.opts[key]) + "\n"
+			text.WriteString(key + " " + quoteDavfs(j.opts[key]) + "\n")
 		default:
 			opts[key] = j.opts[key]
 		}
@@ -171,7 +172,7 @@ func buildDavfs(j job) (plan, error) {
 		secrets = quoteDavfs(j.f.Device) + " " + quoteDavfs(j.f.Username) + " " + quoteDavfs(j.password) + "\n"
 	}
 	j.opts = opts
-	return with(j, nil, map[string]string{"davfs2.conf": text, "secrets": secrets})
+	return with(j, nil, map[string]string{"davfs2.conf": text.String(), "secrets": secrets})
 }
 
 func quoteDavfs(s string) string {
