@@ -177,3 +177,31 @@ func TestSshfsUnderContainers(t *testing.T) {
 	h.MustDocker("volume", "rm", "share", "stranger")
 	is(t, "the server keeps what it has", h.Must("cat", "/var/lib/docker/remote/hi"), "bye")
 }
+
+// TestBackupUnderContainers: a database is backed up while its container writes, from a
+// snapshot, and read by another container from the volume that is made of the backup.
+func TestBackupUnderContainers(t *testing.T) {
+	h := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...).Host(t, "h1")
+	h.Write("/etc/remora/near.password", "correct horse battery staple\n")
+	h.Must("chmod", "0600", "/etc/remora/near.password")
+	h.Remora("[pool.snap]\ndriver = \"btrfs\"\n[repository.near]\nurl = \"/var/lib/docker/near\"\npassword_file = \"/etc/remora/near.password\"\n")
+	h.Dockerd()
+	h.MustCli("backup", "init", "near")
+	h.MustDocker("volume", "create", "-d", "snap", "db")
+	writes(h, "db", "t", "rows")
+	h.MustDocker("run", "-d", "--name", "writer", "--network=none", "-v", "db:/data", "bb:1", "sh", "-c",
+		"i=0; while true; do i=$((i+1)); echo $i >> /data/log; done")
+	h.MustCli("backup", "create", "--pool", "snap", "db")
+	h.MustDocker("exec", "writer", "rm", "/data/t")
+	id := strings.Fields(strings.Split(h.MustCli("backup", "ls", "db"), "\n")[1])[0]
+	is(t, "snapshots left behind", len(strings.Split(h.MustCli("snapshot", "ls", "--pool", "snap", "db"), "\n")), 1)
+
+	h.MustCli("backup", "restore", id, "--to", "copy")
+	is(t, "in the copy", reads(h, "copy", "t"), "rows")
+	numbered(t, reads(h, "copy", "log"))
+	h.MustDocker("rm", "-f", "writer")
+	h.MustCli("backup", "restore", id, "--in-place", "--yes")
+	is(t, "in place", reads(h, "db", "t"), "rows")
+	is(t, "the same", reads(h, "db", "log"), reads(h, "copy", "log"))
+	want(t, h.MustCli("backup", "verify"), "1 backups, 0 damaged")
+}
