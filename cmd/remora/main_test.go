@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"regexp"
 	"strings"
 	"syscall"
@@ -60,8 +61,16 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testing.Short() {
+		scripts = slices.DeleteFunc(scripts, func(name string) bool { return filepath.Base(name) == "backup.txtar" })
+		t.Run("backup", func(t *testing.T) { t.Skip("short: each repository that is opened makes a key of its password") })
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:           "testdata",
+		Files:         scripts,
 		WorkdirRoot:   root,
 		UpdateScripts: *update,
 		Setup:         setup,

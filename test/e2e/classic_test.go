@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -147,11 +148,16 @@ func TestDaemonRestartsUnderContainers(t *testing.T) {
 		r = h.Remora("")
 		is(t, "mounts", mounts(t, h, "v1"), 1)
 		want(t, h.MustDocker("inspect", "-f", "{{.State.Status}}", "c1"), "running")
+		before := h.MustDocker("exec", "c1", "wc", "-l", "/data/log")
+		eventually(t, 10*time.Second, func() bool { return h.MustDocker("exec", "c1", "wc", "-l", "/data/log") != before })
 	}
 	h.MustDocker("kill", "c1")
 	lines := strings.Fields(h.MustDocker("run", "--rm", "--network=none", "-v", "v1:/data", "bb:1", "cat", "/data/log"))
-	if len(lines) < 10 {
-		t.Errorf("%d lines were written", len(lines))
+	for i, line := range lines {
+		if line != strconv.Itoa(i+1) {
+			t.Errorf("line %d is %q: what was written between is lost", i+1, line)
+			break
+		}
 	}
 	is(t, "mounts", mounts(t, h, "v1"), 0)
 }
