@@ -35,6 +35,7 @@ type archive struct {
 	total int64
 	raw   *counted
 	data  io.Reader // without compression
+	plain bool      // there was none
 	close func()
 	end   *ending
 	tar   *tar.Reader
@@ -104,7 +105,7 @@ func (a *archive) uncompress() error {
 	case is("-----BEGIN PGP"), strings.HasSuffix(a.file.Name(), ".gpg"):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "it is encrypted by gpg"), "gpg --output FILE.tar.gz --decrypt FILE.tar.gz.gpg")
 	default:
-		a.data = b
+		a.data, a.plain = b, true
 	}
 	return nil
 }
@@ -126,6 +127,9 @@ func (a *archive) next(ctx context.Context) (entry, error) {
 			return entry{}, io.EOF
 		}
 		if err != nil {
+			if a.plain && a.raw.n < 512 { // not even a header
+				err = tar.ErrHeader
+			}
 			return entry{}, damaged(err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
@@ -239,7 +243,7 @@ func Dirs(ctx context.Context, file, below string, told Progress) (dirs []Dir, l
 		return nil
 	})
 	if err == nil && !top.there {
-		err = errdefs.Errorf(errdefs.ErrNotFound, "there is no directory %q in it", below)
+		err = errdefs.Errorf(errdefs.ErrNotFound, "%s: there is no directory %q in it", file, below)
 		if len(top.names) > 0 {
 			err = errdefs.Hint(err, "name another with --path; there is: "+strings.Join(top.names, ", "))
 		}
