@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -339,6 +340,68 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestKilledAnywhere kills unpackings at any moment, and each goes on where the last one was.
+func TestKilledAnywhere(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	if dir := os.Getenv("REMORA_TEST_UNPACK"); dir != "" {
+		_, err := Fill(t.Context(), dir+"/a.tar.gz", "backup", dir+"/v", nil)
+		if err != nil && !errors.Is(err, errdefs.ErrExists) {
+			t.Fatal(err)
+		}
+		return
+	}
+	dir, want := t.TempDir(), t.TempDir()
+	data := mustRead(t, "testdata/offen.tar.gz")
+	err := errors.Join(os.WriteFile(dir+"/a.tar.gz", data, 0o600), os.Mkdir(dir+"/v", 0o755))
+	if err == nil {
+		_, err = Fill(t.Context(), "testdata/offen.tar.gz", "backup", want, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[State]int{}
+	for i := range 60 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAnywhere$")
+		cmd.Env = append(os.Environ(), "REMORA_TEST_UNPACK="+dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i%20) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		s, err := Look(dir + "/v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[s]++; s != Full {
+			continue
+		}
+		same(t, told(t, dir+"/v"), told(t, want)) // it was whole at once, and is emptied for the next
+		if err := errors.Join(os.RemoveAll(dir+"/v"), os.Mkdir(dir+"/v", 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("states: %v", seen)
+	if _, err := Fill(t.Context(), dir+"/a.tar.gz", "backup", dir+"/v", nil); err != nil {
+		t.Fatal(err)
+	}
+	same(t, told(t, dir+"/v"), told(t, want))
+}
+
+func TestOneAtATime(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	dir := t.TempDir()
+	var inner error
+	_, err := Fill(t.Context(), "testdata/offen.tar.gz", ".", dir, func(int64, int64) {
+		if inner == nil {
+			_, inner = Fill(t.Context(), "testdata/offen.tar.gz", ".", dir, nil)
+		}
+	})
+	if err != nil || !errors.Is(inner, errdefs.ErrInUse) {
+		t.Errorf("%v, and beside it %v", err, inner)
+	}
+}
+
 func FuzzFill(f *testing.F) {
 	for _, name := range []string{"offen.tar.gz", "offen.tar.zst", "convoy.tar.gz"} {
 		data, err := os.ReadFile("testdata/" + name)
@@ -366,7 +429,7 @@ func FuzzFill(f *testing.F) {
 	})
 }
 
-func mustRead(f *testing.F, file string) []byte {
+func mustRead(f testing.TB, file string) []byte {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		f.Fatal(err)

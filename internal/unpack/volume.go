@@ -73,6 +73,14 @@ func Fill(ctx context.Context, file, below, dir string, told Progress) (Result, 
 		return Result{}, fmt.Errorf("%s: %w", dir, classify(err))
 	}
 	defer root.Close()
+	top, err := root.Open(".")
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", dir, classify(err))
+	}
+	defer top.Close()
+	if err := unix.Flock(int(top.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) { // some file systems have no locks
+		return Result{}, errdefs.Errorf(errdefs.ErrInUse, "%s: another archive is being unpacked into it", dir)
+	}
 	var r Result
 	if _, err := root.Lstat(written); errors.Is(err, fs.ErrNotExist) {
 		if r, err = write(ctx, root, file, below, told); err != nil {
@@ -118,12 +126,12 @@ func write(ctx context.Context, root *os.Root, file, below string, told Progress
 			return t.Result, classify(err)
 		}
 	}
-	top, err := root.Open(".")
+	d, err := inner.Open(".")
 	if err != nil {
 		return t.Result, classify(err)
 	}
-	defer top.Close()
-	if err := unix.Syncfs(int(top.Fd())); err != nil {
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
 		return t.Result, classify(err)
 	}
 	return t.Result, root.Rename(writing, written)

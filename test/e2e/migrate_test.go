@@ -99,6 +99,28 @@ func TestSshfsTutorial(t *testing.T) {
 	}
 }
 
+// TestAdoptRexray: a disk that is mounted where REX-Ray had it is taken over in place, and without
+// the disk a container does not start.
+func TestAdoptRexray(t *testing.T) {
+	l := newLab(t, engine...)
+	h := l.Host(t, "h1")
+	h.Remora("")
+	h.Dockerd()
+	h.Must("mkdir", "-p", "/var/lib/docker/rexray/dbdata", "/var/lib/docker/rexray/away")
+	h.Must("mount", "-t", "tmpfs", "none", "/var/lib/docker/rexray/dbdata")
+	h.Must("mkdir", "/var/lib/docker/rexray/dbdata/data", "/var/lib/docker/rexray/dbdata/lost+found")
+	h.Write("/var/lib/docker/rexray/dbdata/data/t", "rows\n")
+	want(t, h.Fails(l.Remora, "volume", "adopt", "rexray", "/var/lib/docker/rexray", "--yes"), "no disk is mounted at /var/lib/docker/rexray/away")
+	is(t, "volumes", h.MustCli("volume", "ls", "-q"), "dbdata")
+	h.MustDocker("volume", "create", "-d", "remora", "dbdata")
+	is(t, "the data, and not what is beside it", h.MustDocker("run", "--rm", "--network=none", "-v", "dbdata:/data", "bb:1", "ls", "/data"), "t")
+
+	h.Must("umount", "/var/lib/docker/rexray/dbdata")
+	want(t, h.Fails("docker", "run", "--rm", "--network=none", "-v", "dbdata:/data", "bb:1", "touch", "/data/lost"), "nothing is mounted at /var/lib/docker/rexray/dbdata")
+	is(t, "below the disk", h.Must("ls", "-A", "/var/lib/docker/rexray/dbdata"), "")
+	h.MustDocker("volume", "rm", "dbdata")
+}
+
 // password is that of root on the test's server, and shadow what it knows of it (crypt(5)).
 const (
 	password = "correct-horse"
