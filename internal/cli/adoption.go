@@ -205,11 +205,11 @@ func (r *adoption) settle(f adoptFlags, known engineKnowledge) {
 	case owner == "local" && f.tool == "local" && r.Name == r.Old:
 		r.Commands = []string{remove + "   # deletes the original: look at the copy first"}
 	case f.tool != "local" && isTool(owner, f.tool):
-		remove += "   # " + owner + " forgets it and leaves its data, and has to run for that"
+		what := " forgets it and leaves its data, and has to run for that"
 		if f.tool == "sshfs" { // docker-volume-sshfs#81
-			remove += "; stop all containers with volumes of it first, or it may delete what is on the server"
+			what = " has to run for that, but no container with any volume of it: it may delete what is on the server"
 		}
-		r.Commands = []string{remove}
+		r.Commands = []string{remove + "   # " + owner + what}
 	default:
 		r.Commands = []string{fmt.Sprintf("%s   # another volume, of the driver %q: its data may go with it", remove, owner)}
 	}

@@ -360,7 +360,7 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[State]int{}
-	for i := range 60 {
+	for i := range 40 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAnywhere$")
 		cmd.Env = append(os.Environ(), "REMORA_TEST_UNPACK="+dir)
 		if err := cmd.Start(); err != nil {

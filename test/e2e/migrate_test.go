@@ -25,8 +25,10 @@ func TestAdoptKeepsTheDriversName(t *testing.T) {
 	old := h.Start(nil, bin, "-name", "local-persist", "-unix", "/run/docker/plugins/local-persist.sock", "-root", "/var/lib/docker/data")
 	h.Remora("")
 	h.Dockerd()
-	compose := []string{"volume", "create", "-d", "local-persist", "--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.volume=images",
-		"-o", "mountpoint=/var/lib/docker/data/shop_images", "shop_images"}
+	compose := []string{
+		"volume", "create", "-d", "local-persist", "--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.volume=images",
+		"-o", "mountpoint=/var/lib/docker/data/shop_images", "shop_images",
+	}
 	h.MustDocker(compose...)
 	writes(h, "shop_images", "a", "jpg")
 	h.MustDocker("create", "--name", "web", "--network=none", "-v", "shop_images:/data", "bb:1", "cat", "/data/a")
