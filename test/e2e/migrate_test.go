@@ -33,9 +33,10 @@ func TestAdoptKeepsTheDriversName(t *testing.T) {
 	writes(h, "shop_images", "a", "jpg")
 	h.MustDocker("create", "--name", "web", "--network=none", "-v", "shop_images:/data", "bb:1", "cat", "/data/a")
 	h.Write("/var/lib/docker/plugin-data/local-persist.json", `{"state":{"shop_images":"/var/lib/docker/data/shop_images"}}`)
-	noErr(t, old.Stop(10*time.Second))
-
 	h.Write("/etc/remora/remora.toml", "[pool.remora]\n[pool.local-persist]\n")
+	want(t, h.Fails(l.Remora, "reload"), "local-persist.sock", "another process listens there")
+	is(t, "what still answers", reads(h, "shop_images", "a"), "jpg")
+	noErr(t, old.Stop(10*time.Second))
 	want(t, h.MustCli("reload"), "local-persist")
 	want(t, h.MustCli("volume", "adopt", "local-persist", "--pool", "local-persist", "--yes"), "in place", "made")
 	var told []struct{ Commands []string }
