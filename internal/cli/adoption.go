@@ -204,6 +204,9 @@ func (r *adoption) settle(f adoptFlags, known engineKnowledge) {
 		return
 	case owner == "local" && f.tool == "local" && r.Name == r.Old:
 		r.Commands = []string{remove + "   # deletes the original: look at the copy first"}
+	case f.tool == "rexray" && isTool(owner, f.tool):
+		r.Commands = []string{"# not " + remove + ", by which REX-Ray deletes the disk, unless its configuration has " + rexrayKeep + ": true; or take it over with --rename " + r.Name + "=NEW"}
+		return
 	case f.tool != "local" && isTool(owner, f.tool):
 		what := " forgets it and leaves its data, and has to run for that"
 		if f.tool == "sshfs" { // docker-volume-sshfs#81
@@ -215,6 +218,9 @@ func (r *adoption) settle(f adoptFlags, known engineKnowledge) {
 	}
 	r.Commands = append(r.Commands, "docker volume create -d "+*f.pool+" "+r.Name)
 }
+
+// rexrayKeep is the key with which REX-Ray says yes to a removal and does nothing.
+const rexrayKeep = "libstorage.integration.volume.operations.remove.disable"
 
 // isTool says whether a volume driver of the engine is the tool, by its plain name or as a managed
 // plugin of anybody's, such as "vieux/sshfs:latest".
