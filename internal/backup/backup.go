@@ -8,7 +8,10 @@
 package backup
 
 import (
+	"runtime"
 	"time"
+
+	"github.com/kopia/kopia/repo/blob"
 
 	"github.com/remora-plugins/remora/internal/config"
 )
@@ -22,8 +25,26 @@ type Place struct {
 	// Host is the name under which backups of this host are found.
 	Host string
 
-	login time.Duration // 0 is loginTime
+	login      time.Duration // 0 is loginTime
+	stall      time.Duration // 0 is stallTime
+	checkpoint time.Duration // 0 is checkpointTime
+
+	// While it is mended, hidden are the blobs that are not to be seen, and mended those that
+	// are to be seen so.
+	hidden []blob.ID
+	mended map[blob.ID][]byte
 }
+
+// parallel is how many files are read or written at a time: as many as there are processors,
+// and more where each waits for a server.
+func (p Place) parallel() int {
+	if p.URL.Scheme == config.SchemeFile {
+		return runtime.NumCPU()
+	}
+	return max(runtime.NumCPU(), remoteParallel)
+}
+
+const remoteParallel = 8
 
 // Kind is what a volume holds, by which its files are cut into the pieces that are stored once.
 type Kind string

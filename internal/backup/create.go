@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,9 +50,12 @@ const (
 	tagSkipped     = "remora.skipped"
 )
 
-// checkpoint is how often what has been stored so far is noted, so that a backup that is cut
+// checkpointTime is how often what has been stored so far is noted, so that a backup that is cut
 // off goes on from there the next time.
-const checkpoint = 5 * time.Minute
+const checkpointTime = 30 * time.Second
+
+// partingTime is how long a backup that is called off may take to note that.
+const partingTime = 10 * time.Second
 
 // compressor is the fastest of those that are worth their time.
 const compressor = "zstd-fastest"
@@ -83,7 +87,11 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{
 		Purpose: "backup", OnUpload: func(n int64) { stored.Add(n) },
 	}, func(ctx context.Context, w repo.RepositoryWriter) (err error) {
-		m, err = r.upload(ctx, w, dir, q, p)
+		if m, err = r.upload(ctx, w, dir, q, p); err != nil && ctx.Err() != nil {
+			part, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)
+			defer cancel()
+			_ = w.Flush(part) // what is not noted is stored again the next time, that is all
+		}
 		return err
 	})
 	if err != nil {
@@ -114,9 +122,10 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 		}
 	}
 	tags := tagsOf(q)
-	u := upload.NewUploader(w)
+	u := upload.NewUploader(keeping{w})
 	u.DisableIgnoreRules = true // else what a file in the volume names, and caches, would be left out
-	u.CheckpointInterval = checkpoint
+	u.CheckpointInterval = cmp.Or(r.place.checkpoint, checkpointTime)
+	u.ParallelUploads = r.place.parallel()
 	u.CheckpointLabels = tags
 	u.Progress = p
 	p.cancel = u.Cancel
@@ -124,7 +133,7 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 		u.ForceHashPercentage = 100
 	}
 	defer context.AfterFunc(ctx, u.Cancel)()
-	m, err := u.Upload(ctx, dir, policyOf(q.Kind), src, last...)
+	m, err := u.Upload(ctx, dir, policyOf(q.Kind, r.place.parallel()), src, last...)
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
@@ -140,7 +149,25 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 	if m.ID, err = snapshot.SaveSnapshot(ctx, w, m); err != nil {
 		return nil, err
 	}
+	if all, err = snapshot.ListSnapshots(ctx, w, src); err != nil { // with those of this one
+		return nil, err
+	}
 	return m, deleteIncomplete(ctx, w, all)
+}
+
+// keeping is a writer for kopia's uploader, which at each checkpoint removes old backups as
+// kopia's own policy says: here a person does, and nobody else.
+type keeping struct {
+	repo.RepositoryWriter
+}
+
+// DeleteManifest implements [repo.RepositoryWriter]: backups that were cut off may go.
+func (k keeping) DeleteManifest(ctx context.Context, id manifest.ID) error {
+	m, err := snapshot.LoadSnapshot(ctx, k.RepositoryWriter, id)
+	if err != nil || m.IncompleteReason == "" {
+		return err
+	}
+	return k.RepositoryWriter.DeleteManifest(ctx, id)
 }
 
 // deleteIncomplete removes what backups have left that were cut off: the one that has just
@@ -165,10 +192,11 @@ func tagsOf(q Request) map[string]string {
 	return tags
 }
 
-func policyOf(k Kind) *policy.Tree {
-	no := policy.OptionalBool(false)
+func policyOf(k Kind, parallel int) *policy.Tree {
+	no, files := policy.OptionalBool(false), policy.OptionalInt(parallel)
 	p := *policy.DefaultPolicy
 	p.CompressionPolicy = policy.CompressionPolicy{CompressorName: compressor}
+	p.UploadPolicy.MaxParallelFileReads = &files
 	p.SplitterPolicy = policy.SplitterPolicy{Algorithm: splitters[k]}
 	p.ErrorHandlingPolicy = policy.ErrorHandlingPolicy{IgnoreFileErrors: &no, IgnoreDirectoryErrors: &no, IgnoreUnknownTypes: &no}
 	return policy.BuildTree(map[string]*policy.Policy{".": &p}, policy.DefaultPolicy)

@@ -29,7 +29,7 @@ func (p Place) classify(err error) error {
 	switch {
 	case errors.Is(err, repo.ErrInvalidPassword):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "the password is wrong, or the first block is damaged"),
-			"the password is that with which the repository was made")
+			"the password is that with which the repository was made; if it is that: "+p.repairCommand())
 	case errors.Is(err, repo.ErrAlreadyInitialized):
 		return errdefs.Errorf(errdefs.ErrExists, "there is one already at %s", p.URL)
 	case errors.Is(err, repo.ErrRepositoryNotInitialized):
@@ -46,12 +46,37 @@ func (p Place) classify(err error) error {
 		return errdefs.As(errdefs.ErrDenied, err)
 	case errors.Is(err, blob.ErrInvalidCredentials), refused(err):
 		return errdefs.Errorf(errdefs.ErrDenied, "cannot log in: %s", tail(err))
-	case errors.Is(err, blob.ErrBlobNotFound):
-		return fmt.Errorf("a part of it is missing: %w", err)
 	case isNet(err):
 		return errdefs.As(errdefs.ErrUnavailable, err)
+	case errors.Is(err, blob.ErrBlobNotFound):
+		return errdefs.Hint(fmt.Errorf("a part of it is missing: %w", err), "mend it: "+p.repairCommand())
+	case isDamage(err):
+		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %w", err), "mend it: "+p.repairCommand())
 	}
 	return err
+}
+
+func (p Place) repairCommand() string { return "remora backup repair " + p.Name }
+
+// isDamage tells whether an error says that what was read is not what was written. Kopia has
+// no words for that but text.
+func isDamage(err error) bool {
+	if err == nil || errdefs.Class(err) != nil || isNet(err) {
+		return false
+	}
+	if errors.Is(err, blob.ErrBlobNotFound) || errors.Is(err, blob.ErrInvalidRange) {
+		return true
+	}
+	text := strings.ToLower(err.Error())
+	for _, s := range []string{
+		"decrypt", "invalid checksum", "checksum mismatch", "decompress", "corrupt", "deserialize blob config",
+		"format blob", "malformed", "unable to open index", "invalid header", "message authentication failed",
+	} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
 }
 
 // refused tells whether a server did not let us in. Its client has no words for that but text.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -145,128 +144,6 @@ func TestSilentServer(t *testing.T) {
 	put(t, p.SFTP.KnownHosts, "")
 	_, err = Open(t.Context(), p)
 	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
-}
-
-// blobs returns the files of the repository whose names begin so.
-func blobs(t *testing.T, p Place, prefix string) (found []string) {
-	t.Helper()
-	err := filepath.WalkDir(p.URL.Path, func(name string, d fs.DirEntry, err error) error {
-		rel := strings.ReplaceAll(strings.TrimPrefix(name, p.URL.Path), "/", "")
-		if err == nil && d.Type().IsRegular() && strings.HasPrefix(rel, prefix) {
-			found = append(found, name)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
-
-// A flipped byte is found by Verify, whatever it hits, and hits no other backup than those
-// that need what it is in.
-func TestFlippedByte(t *testing.T) {
-	p := newPlace(t)
-	r := opened(t, p)
-	one, two := t.TempDir(), t.TempDir()
-	put(t, one+"/a", noise(t, 2<<20))
-	put(t, two+"/b", noise(t, 2<<20))
-	var before []string
-	create := func(volume, dir string) (b Backup, made map[string][]string) {
-		t.Helper()
-		b = must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: volume, Dir: dir, PointInTime: true}))
-		made = map[string][]string{}
-		for _, kind := range []string{"p", "q", "x"} {
-			for _, name := range blobs(t, p, kind) {
-				if !strings.Contains(strings.Join(before, "\n"), name) {
-					made[kind] = append(made[kind], name)
-					before = append(before, name)
-				}
-			}
-			if len(made[kind]) == 0 {
-				t.Fatalf("no blob of the kind %q was made", kind)
-			}
-		}
-		return b, made
-	}
-	hit, made := create("one", one)
-	safe, _ := create("two", two)
-	for kind, names := range made {
-		t.Run(kind, func(t *testing.T) {
-			found := 0
-			places := []float64{0.1, 0.35, 0.7}
-			if testing.Short() {
-				places = places[:1]
-			}
-			for _, at := range places {
-				for _, name := range names {
-					flip(t, name, at)
-				}
-				v, err := Verify(t.Context(), p, nil, nil)
-				switch {
-				case err == nil && len(v.Damaged) == 1 && v.Damaged[0].Backup.ID == hit.ID && v.Damaged[0].Err != nil,
-					err != nil && kind != "p": // without an index, or the list of backups, nothing is known
-					found++
-				case err == nil && len(v.Damaged) == 0: // it hit what is there only to mend the index
-					restores(t, p, uncached, hit.ID, one)
-				default:
-					t.Errorf("at %v: verify finds %+v, %v", at, v, err)
-				}
-				if kind == "p" {
-					restores(t, p, uncached, safe.ID, two)
-				} else { // this host has a copy of these in its cache
-					restores(t, p, cached, safe.ID, two)
-				}
-				for _, name := range names {
-					flip(t, name, at)
-				}
-			}
-			if found == 0 {
-				t.Error("nothing was hit")
-			}
-			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
-				t.Errorf("mended, it is %+v", v)
-			}
-		})
-	}
-	for _, name := range []string{"kopia.repository", "kopia.blobcfg"} {
-		t.Run(name, func(t *testing.T) {
-			found := blobs(t, p, name)
-			if len(found) != 1 {
-				t.Fatalf("found are %q", found)
-			}
-			flip(t, found[0], 0.5)
-			if _, err := Verify(t.Context(), p, nil, nil); err == nil {
-				t.Error("verify finds nothing")
-			}
-			flip(t, found[0], 0.5)
-			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); len(v.Damaged) > 0 {
-				t.Errorf("mended, it is %+v", v)
-			}
-		})
-	}
-}
-
-// restores wants a backup to be what is in a directory.
-func restores(t *testing.T, p Place, m mode, id, dir string) {
-	t.Helper()
-	r := must[*Repository](t)(p.open(t.Context(), m))
-	to := t.TempDir()
-	must[Backup](t)(r.Restore(t.Context(), id, to, nil))
-	same(t, tree(t, dir), tree(t, to))
-	if err := r.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-// flip changes one byte of a file; to do it again undoes it.
-func flip(t *testing.T, name string, at float64) {
-	t.Helper()
-	b := must[[]byte](t)(os.ReadFile(name))
-	b[int(float64(len(b))*at)] ^= 1
-	if err := errors.Join(os.Chmod(name, 0o600), os.WriteFile(name, b, 0o600)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Half of a blob, as a crash of the server may leave it.

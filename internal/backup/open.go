@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -15,6 +16,8 @@ import (
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/splitter"
+
+	"github.com/remora-plugins/remora/internal/config"
 )
 
 // userName is the user that all backups of Remora have, in kopia's words.
@@ -109,6 +112,7 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("is not opened directly"), rep.Close(ctx))
 	}
+	debug.FreeOSMemory() // to make a key of the password takes 64 MiB, on purpose
 	return &Repository{place: p, rep: direct}, nil
 }
 
@@ -129,6 +133,9 @@ func (p Place) configFile(m mode) (string, error) {
 			CacheDirectory:         filepath.Join(p.Dir, "cache"),
 			ContentCacheSizeBytes:  cacheBytes,
 			MetadataCacheSizeBytes: cacheBytes,
+		}
+		if p.URL.Scheme == config.SchemeFile { // what is cached is no nearer than what is not
+			c.Caching = &content.CachingOptions{}
 		}
 	case uncached:
 		name = "kopia-uncached.json"
