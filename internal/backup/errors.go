@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -51,10 +52,16 @@ func (p Place) classify(err error) error {
 	case errors.Is(err, blob.ErrBlobNotFound):
 		return errdefs.Hint(fmt.Errorf("a part of it is missing: %w", err), "mend it: "+p.repairCommand())
 	case isDamage(err):
+		if name := partName.FindString(err.Error()); name != "" {
+			err = errors.New(name) // the rest is how kopia came to it
+		}
 		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %w", err), "mend it: "+p.repairCommand())
 	}
 	return err
 }
+
+// partName finds the name of a blob in an error.
+var partName = regexp.MustCompile(`\b[pqx][0-9a-z_]+-s[0-9a-z]+(-c\d+)?\b|\bblob config\b|\bformat blob\b`)
 
 func (p Place) repairCommand() string { return "remora backup repair " + p.Name }
 
