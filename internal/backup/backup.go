@@ -9,6 +9,8 @@ package backup
 
 import (
 	"runtime"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -44,7 +46,35 @@ func (p Place) parallel() int {
 	return max(runtime.NumCPU(), remoteParallel)
 }
 
-const remoteParallel = 8
+const remoteParallel = 4
+
+// bulkGC is the percentage by which the heap may grow between collections while much data goes
+// through large buffers that are used again. It costs nothing then, and saves a quarter.
+const bulkGC = 25
+
+var bulk struct {
+	sync.Mutex
+	n   int
+	was int
+}
+
+// frugal has the process use less memory until what it returns is called.
+func frugal() (end func()) {
+	bulk.Lock()
+	defer bulk.Unlock()
+	if bulk.n++; bulk.n == 1 {
+		if bulk.was = debug.SetGCPercent(bulkGC); bulk.was >= 0 && bulk.was < bulkGC {
+			debug.SetGCPercent(bulk.was)
+		}
+	}
+	return func() {
+		bulk.Lock()
+		defer bulk.Unlock()
+		if bulk.n--; bulk.n == 0 {
+			debug.SetGCPercent(bulk.was)
+		}
+	}
+}
 
 // Kind is what a volume holds, by which its files are cut into the pieces that are stored once.
 type Kind string

@@ -71,6 +71,7 @@ func (r *Repository) Create(ctx context.Context, q Request) (Backup, error) {
 }
 
 func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
+	defer frugal()()
 	if _, ok := splitters[q.Kind]; !ok && q.Kind != "" {
 		return Backup{}, errdefs.Errorf(errdefs.ErrInvalid, "kind %q: want files, database or block", q.Kind)
 	}

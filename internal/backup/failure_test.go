@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -18,28 +17,6 @@ import (
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// childEnv makes the test binary a process that backs up what it names until it is killed.
-const childEnv = "BACKUP_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		p := Place{
-			Repository: config.Repository{Name: "near", URL: &url.URL{Scheme: "file", Path: dir + "/repository"}, PasswordFile: dir + "/password"},
-			Dir:        dir + "/state", Host: "here",
-		}
-		r, err := Open(context.Background(), p)
-		if err == nil {
-			_, _ = os.Stdout.WriteString("go\n") // the parent notices otherwise
-			_, err = r.Create(context.Background(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true})
-		}
-		if err != nil {
-			panic(err)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 func wants(t *testing.T, err, class error, text string) {
 	t.Helper()
@@ -202,59 +179,6 @@ func TestFull(t *testing.T) {
 	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
 		t.Errorf("with room again: %+v", v)
 	}
-}
-
-// A process that is killed at any moment of a backup leaves the old ones whole, nothing in the
-// way of the next one, and no backup that is half there.
-func TestKilled(t *testing.T) {
-	times := 10
-	switch {
-	case os.Getenv("REMORA_SOAK") != "":
-		times = 100
-	case testing.Short(): // "make e2e" has all
-		times = 3
-	}
-	p := newPlace(t)
-	dir := filepath.Dir(p.PasswordFile)
-	r := opened(t, p)
-	put(t, dir+"/data/a", noise(t, 8<<20))
-	first := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
-	want := tree(t, dir+"/data")
-	finished := 0
-	for i := range times {
-		put(t, fmt.Sprintf("%s/data/b%d", dir, i%10), noise(t, 24<<20))
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+dir)
-		out := must[interface{ Read([]byte) (int, error) }](t)(func() (interface{ Read([]byte) (int, error) }, error) { return cmd.StdoutPipe() }())
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := out.Read(make([]byte, 3)); n != 3 || err != nil {
-			t.Fatalf("the child does not begin: %v", err)
-		}
-		time.Sleep(time.Duration(i*37%400) * time.Millisecond) // another moment each time
-		_ = cmd.Process.Kill()                                 // it may have ended by itself
-		if cmd.Wait() == nil {
-			finished++
-		}
-	}
-	if finished == times {
-		t.Error("no process was killed in the middle")
-	}
-	all := must[[]Backup](t)(reopened(t, p).List(t.Context()))
-	if len(all) < 1+finished {
-		t.Errorf("there are %d backups, and %d were told to be made", len(all), 1+finished)
-	}
-	last := must[Backup](t)(reopened(t, p).Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
-	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != len(all)+1 || len(v.Damaged) > 0 {
-		t.Errorf("verified: %+v", v)
-	}
-	to := t.TempDir()
-	must[Backup](t)(reopened(t, p).Restore(t.Context(), first.ID, to, nil))
-	same(t, want, tree(t, to))
-	to = t.TempDir()
-	must[Backup](t)(reopened(t, p).Restore(t.Context(), last.ID, to, nil))
-	same(t, tree(t, dir+"/data"), tree(t, to))
 }
 
 // A backup that nobody wants any more ends soon, and is not there.

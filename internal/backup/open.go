@@ -26,6 +26,10 @@ const userName = "remora"
 // cacheBytes bounds each of the two caches.
 const cacheBytes = 512 << 20
 
+// packBytes is the size from which a blob of data is written. Some are in memory, and on their
+// way, at a time.
+const packBytes = 16 << 20
+
 // Repository is an open repository. Its methods are safe for concurrent use.
 type Repository struct {
 	place Place
@@ -48,6 +52,7 @@ func (p Place) init(ctx context.Context) error {
 		return err
 	}
 	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+		BlockFormat:  format.ContentFormat{MutableParameters: format.MutableParameters{MaxPackSize: packBytes}},
 		ObjectFormat: format.ObjectFormat{Splitter: splitter.DefaultAlgorithm},
 	}, secret)
 	if err = errors.Join(err, st.Close(ctx)); err != nil {

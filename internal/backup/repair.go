@@ -46,6 +46,7 @@ func Repair(ctx context.Context, p Place, dryRun bool, tell func(Progress)) (Rep
 }
 
 func (p Place) repair(ctx context.Context, dryRun bool, tell func(Progress), done *Repaired) (err error) {
+	defer frugal()()
 	if _, err := password(p.Repository); err != nil {
 		return err
 	}

@@ -107,6 +107,7 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 
 // write writes an entry of a backup to a path.
 func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size int64, tell func(Progress)) error {
+	defer frugal()()
 	out := &output{restore.FilesystemOutput{TargetPath: to, OverwriteDirectories: true}, r}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		if err := os.MkdirAll(to, 0o700); err != nil { // Init looks at it

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"sync"
@@ -22,6 +23,7 @@ type proxy struct {
 	up   atomic.Int64 // bytes to the server
 
 	mu     sync.Mutex
+	rate   int   // bytes a second to the server; 0 is as fast as it goes
 	after  int64 // freeze after so many bytes; 0 is never
 	frozen bool
 	thaw   chan struct{}
@@ -72,8 +74,11 @@ func (p *proxy) pass(to, from net.Conn, up bool, end chan struct{}) {
 		if p.after > 0 && p.up.Load() > p.after {
 			p.frozen = true
 		}
-		frozen, thaw := p.frozen, p.thaw
+		frozen, thaw, rate := p.frozen, p.thaw, p.rate
 		p.mu.Unlock()
+		if up && rate > 0 {
+			time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+		}
 		if frozen {
 			select { // and then the connection is dead
 			case <-thaw:
@@ -195,6 +200,43 @@ func TestFrozenSFTP(t *testing.T) {
 	p.URL.Host = x.addr
 	p.SFTP.KnownHosts = known("known-proxy", x.addr, "host")
 	frozen(t, p, x)
+}
+
+// A backup that is cut off goes on where it was: what was stored is not sent again.
+func TestResumed(t *testing.T) {
+	testenv.Require(t, testenv.S3)
+	p, addr, _ := s3Place(t)
+	x := newProxy(t, addr)
+	x.rate = 10 << 20 // for each connection
+	p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
+	p.stall, p.checkpoint = 2*time.Second, 500*time.Millisecond
+	if err := Init(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	const size, files = 320 << 20, 8
+	dir := t.TempDir()
+	for i := range files {
+		put(t, fmt.Sprintf("%s/%d", dir, i), noise(t, size/files))
+	}
+	r := must[*Repository](t)(Open(t.Context(), p))
+	x.freeze(size * 6 / 10)
+	_, err := r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true})
+	wants(t, err, errdefs.ErrUnavailable, "stalled")
+	_ = r.Close(t.Context()) // of a connection that is dead
+	x.melt()
+	p.Dir = t.TempDir() // nothing of it is remembered but in the repository
+	sent := x.up.Load()
+	r = must[*Repository](t)(Open(t.Context(), p))
+	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	sent = x.up.Load() - sent
+	t.Logf("of %d bytes %d were sent again or for the first time, %d stored", size, sent, b.Stored)
+	if sent > size*7/10 {
+		t.Errorf("sent are %d bytes of %d, of which 60 %% were there", sent, size)
+	}
+	if err := r.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	restores(t, p, cached, b.ID, dir)
 }
 
 // A line that is slow, but moves, is no stall.
