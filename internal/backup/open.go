@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,9 @@ func (p Place) init(ctx context.Context) error {
 	st, err := p.storage(ctx, true)
 	if err != nil {
 		return err
+	}
+	if err := p.lists(ctx, st); err != nil {
+		return errors.Join(err, st.Close(ctx))
 	}
 	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
 		BlockFormat:  format.ContentFormat{MutableParameters: format.MutableParameters{MaxPackSize: packBytes}},
@@ -108,8 +112,8 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	switch {
 	case o.err != nil:
 		return nil, o.err
-	case errors.Is(err, blob.ErrBlobNotFound):
-		return nil, repo.ErrRepositoryNotInitialized
+	case errors.Is(err, blob.ErrBlobNotFound), errors.Is(err, repo.ErrRepositoryNotInitialized):
+		return nil, p.none(ctx)
 	case err != nil:
 		return nil, err
 	}
@@ -119,6 +123,23 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	}
 	debug.FreeOSMemory() // to make a key of the password takes 64 MiB, on purpose
 	return &Repository{place: p, rep: direct}, nil
+}
+
+// none says why there is no repository.
+func (p Place) none(ctx context.Context) error {
+	st, err := p.storage(ctx, false)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(errors.Join(p.lists(ctx, st), st.Close(ctx)), repo.ErrRepositoryNotInitialized)
+}
+
+// lists makes sure that a bucket is there: to read from none is answered as if a blob was not.
+func (p Place) lists(ctx context.Context, st blob.Storage) error {
+	if p.URL.Scheme != config.SchemeS3 {
+		return nil
+	}
+	return st.ListBlobs(ctx, format.KopiaRepositoryBlobID, func(blob.Metadata) error { return nil })
 }
 
 // configFile writes the file by which kopia finds what it opens.

@@ -134,7 +134,13 @@ func TestS3(t *testing.T) {
 	wrong = p
 	wrong.URL = &url.URL{Scheme: "s3", Host: "no-bucket"}
 	_, err = Open(t.Context(), wrong)
-	wants(t, err, errdefs.ErrNotFound, "there is none at s3://no-bucket")
+	wants(t, err, errdefs.ErrNotFound, `repository "near": bucket "no-bucket": is not there`)
+	wants(t, Init(t.Context(), wrong), errdefs.ErrNotFound, `repository "near": bucket "no-bucket": is not there`)
+	wrong = p
+	wrong.S3.CredentialsFile, wrong.S3.AccessKeyEnv, wrong.S3.SecretKeyEnv = "", "BACKUP_TEST_NOBODY", "BACKUP_TEST_KEY"
+	t.Setenv("BACKUP_TEST_NOBODY", "nobody")
+	_, err = Open(t.Context(), wrong)
+	wants(t, err, errdefs.ErrDenied, `repository "near": cannot log in: `)
 	remote(t, p, stop)
 	if found := must[[]os.DirEntry](t)(os.ReadDir(filepath.Dir(p.S3.CredentialsFile) + "/bucket/some/prefix")); len(found) < 4 {
 		t.Errorf("below the prefix are %d", len(found))

@@ -3,8 +3,10 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -32,6 +34,7 @@ type watched struct {
 	last    time.Time // of a sign of life
 	asking  bool
 	stalled error
+	noRoom  error // it is for the rest of this session: each of several writers would find out slowly
 	closed  chan struct{}
 	once    sync.Once
 }
@@ -210,6 +213,12 @@ func (w *watched) ListBlobs(ctx context.Context, prefix blob.ID, tell func(blob.
 
 // PutBlob implements [blob.Storage].
 func (w *watched) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts blob.PutOptions) error {
+	w.mu.Lock()
+	noRoom := w.noRoom
+	w.mu.Unlock()
+	if noRoom != nil {
+		return noRoom
+	}
 	at := opts.GetModTime
 	got := make(chan time.Time, 1)
 	err := w.do(ctx, func(ctx context.Context, c *watchedCall) error {
@@ -224,7 +233,30 @@ func (w *watched) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 	if err == nil && at != nil {
 		*at = <-got
 	}
-	return err
+	return w.full(ctx, err, data.Length())
+}
+
+// full says of an error that it is for want of room, where the server says it in a way of its
+// own: one with SFTP says that it failed.
+func (w *watched) full(ctx context.Context, err error, length int) error {
+	if err == nil || errdefs.Class(err) != nil || ctx.Err() != nil {
+		return err
+	}
+	got := make(chan blob.Capacity, 1)
+	if w.do(ctx, func(ctx context.Context, _ *watchedCall) error {
+		c, err := w.Storage.GetCapacity(ctx)
+		got <- c
+		return err
+	}) != nil {
+		return err // it cannot say
+	}
+	if room := <-got; room.FreeB > uint64(length) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noRoom = fmt.Errorf("%w: %w", syscall.ENOSPC, err)
+	return w.noRoom
 }
 
 // DeleteBlob implements [blob.Storage].
