@@ -28,7 +28,7 @@ type Place struct {
 	Host string
 
 	login      time.Duration // 0 is loginTime
-	stall      time.Duration // 0 is stallTime
+	stall      time.Duration // 0 is what the configuration says, or stallTime
 	checkpoint time.Duration // 0 is checkpointTime
 
 	// While it is mended, hidden are the blobs that are not to be seen, and mended those that
@@ -40,6 +40,9 @@ type Place struct {
 // parallel is how many files are read or written at a time: as many as there are processors,
 // and more where each waits for a server.
 func (p Place) parallel() int {
+	if p.Parallel > 0 {
+		return p.Parallel
+	}
 	if p.URL.Scheme == config.SchemeFile {
 		return runtime.NumCPU()
 	}

@@ -91,7 +91,11 @@ func (r *Repository) Maintain(ctx context.Context) error {
 
 func (r *Repository) maintain(ctx context.Context, safety maintenance.SafetyParameters) error {
 	err := repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "maintenance"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-		return snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, safety)
+		if err := snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, safety); err != nil {
+			return err
+		}
+		_, err := copied{w.BlobStorage()}.complete(ctx, false, false) // older versions made none
+		return err
 	})
 	if other, ok := errors.AsType[maintenance.NotOwnedError](err); ok {
 		err = errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "the host that keeps it in order is %s", strings.TrimPrefix(other.Owner, userName+"@")),

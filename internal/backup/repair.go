@@ -76,7 +76,7 @@ func (p Place) repair(ctx context.Context, dryRun bool, tell func(Progress), don
 	if err := r.forget(ctx, dryRun, tell, done); err != nil {
 		return err
 	}
-	done.Copies, err = c.complete(ctx, dryRun)
+	done.Copies, err = c.complete(ctx, dryRun, true)
 	return err
 }
 
@@ -116,8 +116,9 @@ func (s copied) mend(ctx context.Context, dryRun bool, done *Repaired, mended ma
 	return nil
 }
 
-// complete makes the copies that are not there, and removes those of what is gone.
-func (s copied) complete(ctx context.Context, dryRun bool) (made int, err error) {
+// complete makes the copies that are not there or, if they are to be read, damaged, and removes
+// those of what is gone.
+func (s copied) complete(ctx context.Context, dryRun, read bool) (made int, err error) {
 	all, err := blob.ListAllBlobs(ctx, s.Storage, "")
 	if err != nil {
 		return 0, err
@@ -137,6 +138,9 @@ func (s copied) complete(ctx context.Context, dryRun bool) (made int, err error)
 			continue
 		}
 		if there[copyPrefix+id] {
+			if !read {
+				continue
+			}
 			_, err := s.getCopy(ctx, id)
 			if err == nil {
 				continue

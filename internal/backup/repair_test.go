@@ -183,6 +183,35 @@ func TestRepairWithoutCopies(t *testing.T) {
 	}
 }
 
+// A prune makes the copies that older versions did not make, and removes those of what others
+// have removed.
+func TestMaintainMakesCopies(t *testing.T) {
+	p := newPlace(t)
+	rep := opened(t, p)
+	before := blobs(t, p, copyPrefix)
+	for _, name := range before {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := strings.LastIndex(before[0], "copy-") + len("copy-")
+	put(t, before[0][:at]+"q00.f", "x")
+	if n := len(blobs(t, p, copyPrefix)); n != 1 {
+		t.Fatalf("there are %d copies", n)
+	}
+	if err := rep.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if seen := must[Repaired](t)(Repair(t.Context(), p, true, nil)); seen.Copies > 0 || seen.Damaged() {
+		t.Errorf("then, %+v", seen)
+	}
+	for _, kind := range []string{"q", "xn"} {
+		if n, copies := len(blobs(t, p, kind)), len(blobs(t, p, copyPrefix+kind)); n == 0 || n != copies {
+			t.Errorf("of %d blobs %s there are %d copies", n, kind, copies)
+		}
+	}
+}
+
 // What kopia's own program has changed is no damage: the password above all.
 func TestRepairAfterPasswordChange(t *testing.T) {
 	p := newPlace(t)
