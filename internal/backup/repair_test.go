@@ -195,7 +195,7 @@ func TestMaintainMakesCopies(t *testing.T) {
 		}
 	}
 	at := strings.LastIndex(before[0], "copy-") + len("copy-")
-	put(t, before[0][:at]+"q00.f", "x")
+	put(t, before[0][:at]+"q0123456789abcdef0123456789.f", "x")
 	if n := len(blobs(t, p, copyPrefix)); n != 1 {
 		t.Fatalf("there are %d copies", n)
 	}
@@ -207,7 +207,7 @@ func TestMaintainMakesCopies(t *testing.T) {
 	}
 	for _, kind := range []string{"q", "xn"} {
 		if n, copies := len(blobs(t, p, kind)), len(blobs(t, p, copyPrefix+kind)); n == 0 || n != copies {
-			t.Errorf("of %d blobs %s there are %d copies", n, kind, copies)
+			t.Errorf("of %d blobs %s there are %d copies: %q", n, kind, copies, blobs(t, p, copyPrefix+kind))
 		}
 	}
 }
