@@ -35,8 +35,7 @@ type watched struct {
 	asking  bool
 	stalled error
 	noRoom  error // it is for the rest of this session: each of several writers would find out slowly
-	closed  chan struct{}
-	once    sync.Once
+	cancel  func()
 }
 
 // watchedCall is a call that runs. Once it is over for who made it, nothing of theirs is
@@ -50,9 +49,10 @@ type watchedCall struct {
 	busy bool      // the caller's own function runs: the storage is not waited for
 }
 
-func watch(st blob.Storage, limit time.Duration) *watched {
-	w := &watched{Storage: st, limit: limit, calls: map[*watchedCall]struct{}{}, closed: make(chan struct{})}
-	go w.guard()
+func watch(ctx context.Context, st blob.Storage, limit time.Duration) *watched {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // until it is closed
+	w := &watched{Storage: st, limit: limit, calls: map[*watchedCall]struct{}{}, cancel: cancel}
+	go w.guard(ctx)
 	return w
 }
 
@@ -122,20 +122,20 @@ func (c *watchedCall) alive(busy bool) {
 }
 
 // guard gives the storage up when it stalls.
-func (w *watched) guard() {
+func (w *watched) guard(ctx context.Context) {
 	every := time.NewTicker(w.limit / 8)
 	defer every.Stop()
 	for {
 		select {
-		case <-w.closed:
+		case <-ctx.Done():
 			return
 		case <-every.C:
-			w.look()
+			w.look(ctx)
 		}
 	}
 }
 
-func (w *watched) look() {
+func (w *watched) look(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	waiting := false
@@ -153,7 +153,7 @@ func (w *watched) look() {
 		}
 	case silent > w.limit/2 && !w.asking:
 		w.asking = true
-		go w.ask()
+		go w.ask(ctx)
 	}
 	for c := range w.calls {
 		if w.stalled != nil || !c.busy && time.Since(c.last) > stallOnce*w.limit {
@@ -171,8 +171,8 @@ func stallError(limit time.Duration) error {
 }
 
 // ask puts a small question: a slow line may take long for a blob, but not for that.
-func (w *watched) ask() {
-	_, err := w.Storage.GetMetadata(context.Background(), format.KopiaRepositoryBlobID) // guard gives it up with the rest
+func (w *watched) ask(ctx context.Context) {
+	_, err := w.Storage.GetMetadata(ctx, format.KopiaRepositoryBlobID)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asking = false
@@ -236,6 +236,12 @@ func (w *watched) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 	return w.full(ctx, err, data.Length())
 }
 
+func (w *watched) hasStalled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stalled != nil
+}
+
 // full says of an error that it is for want of room, where the server says it in a way of its
 // own: one with SFTP says that it failed.
 func (w *watched) full(ctx context.Context, err error, length int) error {
@@ -267,13 +273,10 @@ func (w *watched) DeleteBlob(ctx context.Context, id blob.ID) error {
 // Close implements [blob.Storage]. A storage that has stalled is closed in the background: it
 // would say goodbye to its server first.
 func (w *watched) Close(ctx context.Context) error {
-	w.once.Do(func() { close(w.closed) })
+	w.cancel()
 	done := make(chan error, 1)
 	go func() { done <- w.Storage.Close(context.WithoutCancel(ctx)) }()
-	w.mu.Lock()
-	stalled := w.stalled != nil
-	w.mu.Unlock()
-	if stalled {
+	if w.hasStalled() {
 		return nil
 	}
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -242,7 +243,7 @@ func TestResumed(t *testing.T) {
 // A line that is slow, but moves, is no stall.
 func TestSlowIsNoStall(t *testing.T) {
 	st := &slow{left: make(chan error, 1)}
-	w := watch(st, 200*time.Millisecond)
+	w := watch(t.Context(), st, 200*time.Millisecond)
 	defer w.Close(t.Context())
 	if err := w.PutBlob(t.Context(), "x", slice(make([]byte, 64)), blob.PutOptions{}); err != nil {
 		t.Errorf("a slow one: %v", err)
@@ -284,9 +285,13 @@ func (s *slow) PutBlob(_ context.Context, _ blob.ID, data blob.Bytes, _ blob.Put
 		return err
 	}
 	for {
-		if _, err := r.Read(make([]byte, 8)); err != nil {
+		_, err := r.Read(make([]byte, 8))
+		if errors.Is(err, io.EOF) {
 			s.took = time.Since(started)
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		time.Sleep(60 * time.Millisecond)
 	}

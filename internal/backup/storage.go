@@ -103,7 +103,7 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 		if o.err != nil {
 			return nil, o.err
 		}
-		var st blob.Storage = copied{watch(o.st, cmp.Or(p.stall, p.Stall, stallTime))}
+		var st blob.Storage = copied{watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))}
 		if len(p.hidden)+len(p.mended) > 0 {
 			st = repairing{st, p.hidden, p.mended}
 		}
