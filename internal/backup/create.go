@@ -85,13 +85,16 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 	var m *snapshot.Manifest
 	stop := follow(q.Tell, p.now)
 	defer stop()
-	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{
+	// Who calls it off ends the reading. What is on its way by then arrives and is noted, if it
+	// can soon, for the next backup to go on from.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(partingTime, func() { cancel(context.Cause(ctx)) }) })()
+	err = repo.WriteSession(work, r.rep, repo.WriteSessionOptions{
 		Purpose: "backup", OnUpload: func(n int64) { stored.Add(n) },
-	}, func(ctx context.Context, w repo.RepositoryWriter) (err error) {
-		if m, err = r.upload(ctx, w, dir, q, p); err != nil && ctx.Err() != nil {
-			part, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)
-			defer cancel()
-			_ = w.Flush(part) // what is not noted is stored again the next time, that is all
+	}, func(work context.Context, w repo.RepositoryWriter) (err error) {
+		if m, err = r.upload(work, ctx.Done(), w, dir, q, p); err != nil && ctx.Err() != nil {
+			_ = w.Flush(work) // what is not noted is stored again the next time, that is all
 		}
 		return err
 	})
@@ -106,7 +109,8 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 	return b, nil
 }
 
-func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir kopiafs.Directory, q Request, p *progress) (*snapshot.Manifest, error) {
+// upload stores a directory until enough is closed.
+func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.RepositoryWriter, dir kopiafs.Directory, q Request, p *progress) (*snapshot.Manifest, error) {
 	src := snapshot.SourceInfo{Host: r.place.Host, UserName: userName, Path: "/" + q.Pool + "/" + q.Volume}
 	all, err := snapshot.ListSnapshots(ctx, w, src)
 	if err != nil {
@@ -133,11 +137,17 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 	if q.Reread {
 		u.ForceHashPercentage = 100
 	}
-	defer context.AfterFunc(ctx, u.Cancel)()
+	uploaded := make(chan struct{})
+	defer close(uploaded)
+	go func() {
+		select {
+		case <-enough:
+			u.Cancel()
+		case <-uploaded:
+		}
+	}()
 	m, err := u.Upload(ctx, dir, policyOf(q.Kind, r.place.parallel()), src, last...)
 	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case p.err() != nil:
 		return nil, p.err()
 	case err != nil:

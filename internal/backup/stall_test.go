@@ -203,41 +203,66 @@ func TestFrozenSFTP(t *testing.T) {
 	frozen(t, p, x)
 }
 
-// A backup that is cut off goes on where it was: what was stored is not sent again.
+// A backup that is cut off goes on where it was: what was stored is not sent again, whether a
+// person has ended it or the server was gone from one moment to the next.
 func TestResumed(t *testing.T) {
 	testenv.Require(t, testenv.S3)
-	p, addr, _ := s3Place(t)
-	x := newProxy(t, addr)
-	x.rate = 10 << 20 // for each connection
-	p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
-	p.stall, p.checkpoint = 2*time.Second, 500*time.Millisecond
-	if err := Init(t.Context(), p); err != nil {
-		t.Fatal(err)
+	if testing.Short() {
+		t.Skip("short: it sends half a gigabyte, slowly")
 	}
 	const size, files = 320 << 20, 8
 	dir := t.TempDir()
 	for i := range files {
 		put(t, fmt.Sprintf("%s/%d", dir, i), noise(t, size/files))
 	}
-	r := must[*Repository](t)(Open(t.Context(), p))
-	x.freeze(size * 6 / 10)
-	_, err := r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true})
-	wants(t, err, errdefs.ErrUnavailable, "stalled")
-	_ = r.Close(t.Context()) // of a connection that is dead
-	x.melt()
-	p.Dir = t.TempDir() // nothing of it is remembered but in the repository
-	sent := x.up.Load()
-	r = must[*Repository](t)(Open(t.Context(), p))
-	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
-	sent = x.up.Load() - sent
-	t.Logf("of %d bytes %d were sent again or for the first time, %d stored", size, sent, b.Stored)
-	if sent > size*7/10 {
-		t.Errorf("sent are %d bytes of %d, of which 60 %% were there", sent, size)
+	for _, canceled := range []bool{false, true} {
+		t.Run(fmt.Sprint("canceled=", canceled), func(t *testing.T) {
+			p, addr, _ := s3Place(t)
+			x := newProxy(t, addr)
+			x.rate = 10 << 20 // for each connection
+			p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
+			p.stall, p.checkpoint = 4*time.Second, 500*time.Millisecond
+			if canceled {
+				p.checkpoint = time.Minute
+			}
+			if err := Init(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+			r := must[*Repository](t)(Open(t.Context(), p))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
+			if canceled {
+				q.Tell = func(Progress) {
+					if x.up.Load() > size*6/10 {
+						cancel()
+					}
+				}
+			} else {
+				x.freeze(size * 6 / 10)
+			}
+			_, err := r.Create(ctx, q)
+			if canceled != errors.Is(err, context.Canceled) || canceled == errors.Is(err, errdefs.ErrUnavailable) {
+				t.Fatalf("error is %v", err)
+			}
+			_ = r.Close(t.Context()) // of a connection that may be dead
+			x.melt()
+			p.Dir = t.TempDir() // nothing of it is remembered but in the repository
+			sent := x.up.Load()
+			r = must[*Repository](t)(Open(t.Context(), p))
+			q.Tell = nil
+			b := must[Backup](t)(r.Create(t.Context(), q))
+			sent = x.up.Load() - sent
+			t.Logf("of %d bytes %d were sent again or for the first time, %d stored", size, sent, b.Stored)
+			if sent > size*7/10 {
+				t.Errorf("sent are %d bytes of %d, of which 60 %% were there", sent, size)
+			}
+			if err := r.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			restores(t, p, cached, b.ID, dir)
+		})
 	}
-	if err := r.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	restores(t, p, cached, b.ID, dir)
 }
 
 // A line that is slow, but moves, is no stall.
