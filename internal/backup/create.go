@@ -127,11 +127,12 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 		}
 	}
 	tags := tagsOf(q)
-	u := upload.NewUploader(keeping{w})
+	k := &keeping{RepositoryWriter: w}
+	u := upload.NewUploader(k)
 	u.DisableIgnoreRules = true // else what a file in the volume names, and caches, would be left out
 	u.CheckpointInterval = cmp.Or(r.place.checkpoint, checkpointTime)
 	u.ParallelUploads = r.place.parallel()
-	u.CheckpointLabels = tags
+	u.CheckpointLabels = maps.Clone(tags)
 	u.Progress = p
 	p.cancel = u.Cancel
 	if q.Reread {
@@ -147,6 +148,7 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 		}
 	}()
 	m, err := u.Upload(ctx, dir, policyOf(q.Kind, r.place.parallel()), src, last...)
+	k.end()
 	switch {
 	case p.err() != nil:
 		return nil, p.err()
@@ -167,18 +169,55 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 }
 
 // keeping is a writer for kopia's uploader, which at each checkpoint removes old backups as
-// kopia's own policy says: here a person does, and nobody else.
+// kopia's own policy says: here a person does, and nobody else. A checkpoint may be under way
+// still when the uploader has ended: it writes nothing then.
 type keeping struct {
 	repo.RepositoryWriter
+	mu    sync.Mutex
+	ended bool
+}
+
+var errEnded = errors.New("the upload has ended")
+
+// end waits until no checkpoint writes, and lets none do so any more.
+func (k *keeping) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended = true
+}
+
+func (k *keeping) unlessEnded(do func() error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ended {
+		return errEnded
+	}
+	return do()
+}
+
+// PutManifest implements [repo.RepositoryWriter].
+func (k *keeping) PutManifest(ctx context.Context, labels map[string]string, payload any) (id manifest.ID, err error) {
+	err = k.unlessEnded(func() (err error) {
+		id, err = k.RepositoryWriter.PutManifest(ctx, labels, payload)
+		return err
+	})
+	return id, err
+}
+
+// Flush implements [repo.RepositoryWriter].
+func (k *keeping) Flush(ctx context.Context) error {
+	return k.unlessEnded(func() error { return k.RepositoryWriter.Flush(ctx) })
 }
 
 // DeleteManifest implements [repo.RepositoryWriter]: backups that were cut off may go.
-func (k keeping) DeleteManifest(ctx context.Context, id manifest.ID) error {
-	m, err := snapshot.LoadSnapshot(ctx, k.RepositoryWriter, id)
-	if err != nil || m.IncompleteReason == "" {
-		return err
-	}
-	return k.RepositoryWriter.DeleteManifest(ctx, id)
+func (k *keeping) DeleteManifest(ctx context.Context, id manifest.ID) error {
+	return k.unlessEnded(func() error {
+		m, err := snapshot.LoadSnapshot(ctx, k.RepositoryWriter, id)
+		if err != nil || m.IncompleteReason == "" {
+			return err
+		}
+		return k.RepositoryWriter.DeleteManifest(ctx, id)
+	})
 }
 
 // deleteIncomplete removes what backups have left that were cut off: the one that has just

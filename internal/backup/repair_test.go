@@ -75,8 +75,11 @@ func soak(t *testing.T, few int) (times int, r *rand.Rand) {
 		seed = must[uint64](t)(strconv.ParseUint(s, 10, 64))
 	}
 	t.Logf("seed %d", seed)
-	if os.Getenv("REMORA_SOAK") != "" {
+	switch {
+	case os.Getenv("REMORA_SOAK") != "":
 		few = 100
+	case testing.Short(): // "make e2e" has all
+		few = 2
 	}
 	return few, rand.New(rand.NewPCG(seed, 0))
 }

@@ -219,21 +219,21 @@ func (w *watched) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 	if noRoom != nil {
 		return noRoom
 	}
-	at := opts.GetModTime
+	at, length := opts.GetModTime, data.Length()
 	got := make(chan time.Time, 1)
 	err := w.do(ctx, func(ctx context.Context, c *watchedCall) error {
 		var t time.Time
 		if at != nil {
 			opts.GetModTime = &t
 		}
-		err := w.Storage.PutBlob(ctx, id, watchedBytes{c, data, data.Length()}, opts)
+		err := w.Storage.PutBlob(ctx, id, watchedBytes{c, data, length}, opts)
 		got <- t
 		return err
 	})
 	if err == nil && at != nil {
 		*at = <-got
 	}
-	return w.full(ctx, err, data.Length())
+	return w.full(ctx, err, length)
 }
 
 func (w *watched) hasStalled() bool {
