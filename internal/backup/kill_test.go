@@ -132,7 +132,7 @@ func TestSoakKilled(t *testing.T) {
 		}
 	}
 	t.Logf("killed in the middle: %v", killed)
-	if len(killed) < 2 {
+	if len(killed) == 0 {
 		t.Error("no process was killed in the middle")
 	}
 	if seen := must[Repaired](t)(Repair(t.Context(), p, true, nil)); seen.Damaged() {
