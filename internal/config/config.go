@@ -38,6 +38,8 @@ type Config struct {
 	Control         Control
 	Metrics         Metrics
 	Volume          Volume
+	Backup          Backup
+	Engine          Engine
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
@@ -75,6 +77,20 @@ type Volume struct {
 	// TrashMinFree is how much of its storage, in percent, has to be free for the trash to be
 	// kept that long.
 	TrashMinFree float64
+}
+
+// Backup holds what is common to backups to all repositories.
+type Backup struct {
+	// Parallel is how many are made at a time without a person who waits for each.
+	Parallel int
+}
+
+// Engine says which engines the daemon asks.
+type Engine struct {
+	// Sockets are where they listen; without any, Docker and Podman are asked where they are.
+	Sockets []string
+	// None has nobody asked.
+	None bool
 }
 
 // Pool is one configured driver.

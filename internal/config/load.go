@@ -202,6 +202,9 @@ func (b *builder) keys(file map[string]any) error {
 	names := make([]string, 0, len(known)+3)
 	for _, k := range known {
 		names = append(names, k.Name)
+		if k.Type == typeList && file[k.Name] != nil {
+			file[k.Name] = joinList(file[k.Name])
+		}
 		v, err := b.resolve(k, file)
 		if err == nil {
 			err = k.set(b.config, v.Value)

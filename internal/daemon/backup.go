@@ -123,6 +123,7 @@ func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
 		}
+		b.d.made.forget(p.Name)
 		if err == nil {
 			b.d.log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
 		}
@@ -181,6 +182,7 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 		if req.DryRun {
 			return nil
 		}
+		defer b.d.made.forget(p.Name)
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
@@ -220,7 +222,16 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 	if _, err := p.handler.Get(ctx, req.Name); err != nil {
 		return c, err
 	}
-	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
+	at, err := b.place(req.Repository)
+	if err != nil {
+		return c, err
+	}
+	ctx, release, err := b.d.claims.take(ctx, p.conf.Name, req.Name, backingUp, fmt.Sprintf("backup to %q", at.Name))
+	if err != nil {
+		return c, err
+	}
+	defer release()
+	err = b.with(ctx, at.Name, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
 		var one backup.Backup
 		store := func(ctx context.Context, dir string, still bool) (err error) {
 			one, err = r.Create(ctx, backup.Request{
@@ -250,6 +261,7 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 		if err == nil {
 			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
+			b.d.made.add(place.Name, one)
 		}
 		return err
 	})

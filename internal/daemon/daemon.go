@@ -64,6 +64,8 @@ type Daemon struct {
 	kept []*door
 
 	schedules *schedule.Engine
+	claims    claims
+	made      made
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -94,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	defer d.end(errStopping)
 	d.conf.Store(conf)
 	d.metrics = newMetrics(d)
-	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
+	d.schedules = schedule.NewEngine(d.log, conf.Backup.Parallel, d.metrics.ran)
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}

@@ -33,6 +33,7 @@ type pool struct {
 	mountRoot string
 	usage     *usage.Cache
 	asking    chan struct{}
+	claims    *claims
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -109,14 +110,14 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		// A driver that has an option of this name for something else is no Cloner, or takes
 		// absolute paths.
 		CloneOption: "from",
-		MayRemove:   d.protected().mayRemove(conf.Name),
+		MayRemove:   d.mayRemove(conf.Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))
 	}
 	p := &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, asking: make(chan struct{}, askers),
+		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims,
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -36,8 +36,16 @@ func (s storage) CreateSnapshot(ctx context.Context, req control.SnapshotCreateR
 // takeSnapshot makes a snapshot, and a name for it where there is none. Two of the same second
 // are told apart by a number.
 func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (name string, err error) {
+	ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Volume, looking, "snapshot")
+	if err != nil {
+		return "", err
+	}
+	defer release()
 	if req.Name != "" {
-		return req.Name, p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels)
+		if err := p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels); err != nil {
+			return "", err
+		}
+		return req.Name, nil
 	}
 	now := time.Now().Format(snapshotName)
 	for n := 1; n < 100; n++ {
@@ -45,11 +53,15 @@ func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateReque
 		if n > 1 {
 			name = fmt.Sprintf("%s-%d", now, n)
 		}
-		if err = p.handler.CreateSnapshot(ctx, req.Volume, name, req.Labels); !errors.Is(err, errdefs.ErrExists) {
+		err = p.handler.CreateSnapshot(ctx, req.Volume, name, req.Labels)
+		if err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, errdefs.ErrExists) {
 			break
 		}
 	}
-	return name, err
+	return "", err
 }
 
 func (p *pool) toSnapshot(of string, s volume.Snapshot) control.Snapshot {
