@@ -68,6 +68,7 @@ func (a *app) backupCreate() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.backups(func(b control.Backups) error {
 			made := []control.Backup{}
+			var beside []string
 			err := a.each(args, func(name string) error {
 				bar := a.bar()
 				one, err := b.Create(cmd.Context(), control.BackupCreateRequest{
@@ -83,7 +84,7 @@ func (a *app) backupCreate() *cobra.Command {
 				if one.Skipped > 0 {
 					a.sayf("warning: volume %q: %d devices, sockets and pipes are not in the backup\n", name, one.Skipped)
 				}
-				made = append(made, one)
+				made, beside = append(made, one), append(beside, one.Errors...)
 				if *f == "json" {
 					return nil
 				}
@@ -93,7 +94,7 @@ func (a *app) backupCreate() *cobra.Command {
 			if *f == "json" && len(made) > 0 {
 				err = errors.Join(a.printJSON(made), err)
 			}
-			return err
+			return a.partly(err, beside)
 		})
 	}
 	return cmd

@@ -53,7 +53,8 @@ func (a *app) snapshotCreate() *cobra.Command {
 		Use:   "create VOLUME [NAME]",
 		Short: "Keep a volume as it is now, and print the snapshot's name",
 		Long: "Keep a volume as it is now, and print the snapshot's name. Without one it is called after the\n" +
-			"time on the daemon's clock, such as 20261128-124501.",
+			"time on the daemon's clock, such as 20261128-124501. When a hook of the configuration fails\n" +
+			"before it there is none; when one fails after it, the exit status is 3.",
 		Args: usage(cobra.RangeArgs(1, 2)),
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
@@ -76,7 +77,7 @@ func (a *app) snapshotCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.printf("%s\n", s.Name)
+		return a.partly(a.printf("%s\n", s.Name), s.Errors)
 	}
 	return cmd
 }

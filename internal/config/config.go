@@ -3,7 +3,7 @@
 //
 // Every key can be given by the environment too, since a managed plugin is set only by
 // KEY=VALUE: "log.level" is REMORA_LOG_LEVEL, and the key "path" of the pool "fast" is
-// REMORA_POOL_FAST_PATH. The package knows the keys of the daemon and those that every
+// REMORA_POOL_FAST_PATH. Hooks alone, which are commands that the daemon runs, are in the file or nowhere. The package knows the keys of the daemon and those that every
 // pool has; the keys of a driver are checked by a function that the caller gives, so that
 // no driver is imported here.
 package config
@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/schedule"
 )
 
@@ -46,6 +47,8 @@ type Config struct {
 	Repositories []Repository
 	// Schedules are sorted by name.
 	Schedules []schedule.Schedule
+	// Hooks are sorted by name.
+	Hooks []hook.Hook
 
 	values []Value
 }

@@ -190,7 +190,7 @@ type Pool struct {
 	Error string `json:"Error,omitempty"`
 }
 
-// Reload says which pools, and schedules, a reload touched. Each list is sorted.
+// Reload says which pools, schedules and so on a reload touched. Each list is sorted.
 type Reload struct {
 	Added   []string `json:"Added,omitempty"`
 	Changed []string `json:"Changed,omitempty"`
@@ -199,6 +199,8 @@ type Reload struct {
 	Repositories []string `json:"Repositories,omitempty"`
 	// Schedules are those that are new, changed or gone.
 	Schedules []string `json:"Schedules,omitempty"`
+	// Hooks are those that are new, changed or gone.
+	Hooks []string `json:"Hooks,omitempty"`
 	// NeedRestart lists the keys that changed in the file but take effect only when
 	// the daemon is started again.
 	NeedRestart []string `json:"NeedRestart,omitempty"`

@@ -121,6 +121,8 @@ type Snapshot struct {
 	Name      string            `json:"Name"`
 	CreatedAt time.Time         `json:"CreatedAt,omitzero"`
 	Labels    map[string]string `json:"Labels,omitempty"`
+	// Errors say what went wrong beside it, such as a hook after it; in the answer to Create alone.
+	Errors []string `json:"Errors,omitempty"`
 }
 
 // SnapshotCreateRequest asks for a snapshot. An empty Name is made of the time.

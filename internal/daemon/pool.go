@@ -12,6 +12,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -34,6 +35,7 @@ type pool struct {
 	usage     *usage.Cache
 	asking    chan struct{}
 	claims    *claims
+	hooks     func(ctx context.Context, e hook.Event) (end func(context.Context) error, err error)
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -117,7 +119,7 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	}
 	p := &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims,
+		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks,
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -89,6 +89,9 @@ func (s scheduled) Take(ctx context.Context, t schedule.Task, of, name string) (
 			Repository: t.Repository, Pool: s.conf.Name, Name: name, Labels: labels,
 		}, func(control.Progress) {})
 		done = one.ID != ""
+		for _, text := range one.Errors {
+			err = join(err, errors.New(text))
+		}
 		for _, w := range one.Warnings {
 			s.d.log.WarnContext(ctx, "scheduled backup", slog.String("schedule", of), slog.String("warning", w))
 		}

@@ -28,18 +28,18 @@ func (d *Daemon) schedule() {
 	d.schedules.Set(d.life, conf, pools)
 }
 
-// changed returns the names of the schedules that are new, different or gone, sorted.
-func changed(old, next []schedule.Schedule) []string {
-	was := map[string]schedule.Schedule{}
+// changed returns the names of those that are new, different or gone, sorted.
+func changed[T any](old, next []T, name func(T) string) []string {
+	was := map[string]T{}
 	for _, s := range old {
-		was[s.Name] = s
+		was[name(s)] = s
 	}
 	var names []string
 	for _, s := range next {
-		if o, ok := was[s.Name]; !ok || !reflect.DeepEqual(o, s) {
-			names = append(names, s.Name)
+		if o, ok := was[name(s)]; !ok || !reflect.DeepEqual(o, s) {
+			names = append(names, name(s))
 		}
-		delete(was, s.Name)
+		delete(was, name(s))
 	}
 	names = slices.AppendSeq(names, maps.Keys(was))
 	slices.Sort(names)

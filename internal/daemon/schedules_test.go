@@ -116,6 +116,7 @@ func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool) {
 	h.t.Cleanup(func() { d.end(nil) })
 	d.state.Store(running)
 	d.metrics = newMetrics(d)
+	d.openHooks()
 	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])
 	h.must(err)
 	p, err := d.newPool(h.t.Context(), conf.Pools[0], driver)
