@@ -21,7 +21,7 @@ type engine struct {
 
 // get asks for a path of the API.
 func (e engine) get(ctx context.Context, path string, answer any) error {
-	return engineapi.Client{Socket: e.socket}.Get(ctx, path, answer)
+	return engineapi.Engine{Socket: e.socket}.Get(ctx, path, answer)
 }
 
 // used returns the names of the volumes that containers have, those that are stopped too.

@@ -22,18 +22,12 @@ func (d *Daemon) openHooks() {
 }
 
 // engines are those that may be asked.
-func (d *Daemon) engines() (all []engine.Client) {
+func (d *Daemon) engines() []engine.Engine {
 	c := d.boot.Engine
 	if c.None {
 		return nil
 	}
-	if len(c.Sockets) == 0 {
-		return engine.Local()
-	}
-	for _, socket := range c.Sockets {
-		all = append(all, engine.Client{Socket: socket})
-	}
-	return all
+	return engine.There(c.Sockets)
 }
 
 // hooksNow are those of the configuration in force.

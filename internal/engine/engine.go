@@ -1,217 +1,164 @@
-// Package engine asks engines, dockerd or one that answers Docker's API, for what plugins are
-// not told: labels, containers, the volumes of a Compose project. It also runs commands in
-// containers. Every answer is waited for a limited time.
+// Package engine asks engines for what the plugin protocol does not tell, over the API of Docker,
+// which Podman answers too: who uses a volume. And it has them run a command in a container that
+// reaches nothing but what is mounted in it.
 package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// The sockets of Docker and of Podman, if it is asked to listen (podman-system-service(1)).
+// The sockets where engines listen unless they are told otherwise.
 const (
 	DockerSocket = "/run/docker.sock"
 	PodmanSocket = "/run/podman/podman.sock"
 )
 
-// answerTime bounds one answer.
-const answerTime = 20 * time.Second
-
-// Client asks the engine that listens at a socket.
-type Client struct {
+// Engine is one that answers on a socket.
+type Engine struct {
 	Socket string
 }
 
-// Local returns those of Docker and of Podman, as far as they are here.
-func Local() (all []Client) {
-	for _, socket := range []string{DockerSocket, PodmanSocket} {
-		if _, err := os.Stat(socket); !errors.Is(err, fs.ErrNotExist) {
-			all = append(all, Client{socket})
+// There returns the engines at sockets that are there; without any it is Docker and Podman.
+func There(sockets []string) []Engine {
+	if len(sockets) == 0 {
+		sockets = []string{DockerSocket, PodmanSocket}
+	}
+	var all []Engine
+	for _, s := range sockets {
+		if _, err := os.Stat(s); err == nil {
+			all = append(all, Engine{s})
 		}
 	}
 	return all
 }
 
-// Get asks for a path of the API, and decodes the answer.
-func (c Client) Get(ctx context.Context, path string, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	return c.ask(ctx, http.MethodGet, path, nil, func(body io.Reader) error { return json.NewDecoder(body).Decode(answer) })
+// call makes one request. A body that is not nil is sent as JSON; the answer is read into answer,
+// which may be nil.
+func (e Engine) call(ctx context.Context, method, path string, body, answer any) error {
+	err := e.do(ctx, method, path, body, func(r io.Reader) error {
+		if answer == nil {
+			return nil
+		}
+		return json.NewDecoder(r).Decode(answer)
+	})
+	if err != nil && errdefs.Class(err) == nil {
+		err = errdefs.As(errdefs.ErrUnavailable, err)
+	}
+	if err != nil {
+		return fmt.Errorf("engine at %s: %w", e.Socket, err)
+	}
+	return nil
 }
 
-// post sends an object to a path of the API, and decodes the answer.
-func (c Client) post(ctx context.Context, path string, request, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	return c.ask(ctx, http.MethodPost, path, request, func(body io.Reader) error { return json.NewDecoder(body).Decode(answer) })
-}
-
-// ask sends one request and reads its answer.
-func (c Client) ask(ctx context.Context, method, path string, request any, read func(io.Reader) error) error {
-	h := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
+// do makes one request, and has read read what is answered.
+func (e Engine) do(ctx context.Context, method, path string, body any, read func(io.Reader) error) error {
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", e.Socket)
 	}}}
-	defer h.CloseIdleConnections()
-	var body io.Reader
-	if request != nil {
-		data, err := json.Marshal(request)
+	defer c.CloseIdleConnections()
+	var sent io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
 		if err != nil {
 			return err
 		}
-		body = bytes.NewReader(data)
+		sent = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://docker"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, sent)
 	if err != nil {
 		return err
 	}
-	if request != nil {
+	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := h.Do(req)
-	if err == nil {
-		defer resp.Body.Close()
-		if resp.StatusCode >= http.StatusOK && resp.StatusCode < http.StatusMultipleChoices {
-			err = read(resp.Body)
-		} else {
-			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // as far as it goes
-			err = errdefs.As(classOf(resp.StatusCode), fmt.Errorf("answers %s to %s: %s", resp.Status, path, message(text)))
-		}
-	}
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	err = fmt.Errorf("engine at %s: %w", c.Socket, err)
-	if errdefs.Class(err) == nil {
-		err = errdefs.As(errdefs.ErrUnavailable, err)
-	}
-	return err
-}
-
-// message returns what an engine says, which is an object with a message.
-func message(body []byte) string {
-	var m struct {
-		Message string `json:"message"`
-	}
-	if json.Unmarshal(body, &m) == nil && m.Message != "" {
-		return errdefs.OneLine(m.Message)
-	}
-	return errdefs.OneLine(strings.TrimSpace(string(body)))
-}
-
-func classOf(status int) error {
-	switch status {
-	case http.StatusNotFound:
-		return errdefs.ErrNotFound
-	case http.StatusConflict:
-		return errdefs.ErrInUse
-	case http.StatusBadRequest:
-		return errdefs.ErrInvalid
-	}
-	return errdefs.ErrUnavailable
-}
-
-// filtered adds filters, such as a label, to a path.
-func filtered(path string, filters map[string][]string) string {
-	if len(filters) == 0 {
-		return path
-	}
-	text, err := json.Marshal(filters)
+	resp, err := c.Do(req)
 	if err != nil {
-		panic(err) // a map of texts has JSON
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
 	}
-	sign := "?"
-	if strings.Contains(path, "?") {
-		sign = "&"
+	defer resp.Body.Close()
+	if resp.StatusCode < 300 || resp.StatusCode == http.StatusNotModified {
+		return read(resp.Body)
 	}
-	return path + sign + "filters=" + url.QueryEscape(string(text))
+	return refused(resp)
 }
 
-// Volume is a volume that the engine knows.
-type Volume struct {
-	Name, Driver string
-	Labels       map[string]string
+// refused makes an error of an answer.
+func refused(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4000)) // as far as it goes
+	var said struct {
+		Message string `json:"message"`
+		Cause   string `json:"cause"`
+	}
+	_ = json.Unmarshal(text, &said) // what is no JSON is shown as it is
+	what := errdefs.OneLine(cmp.Or(said.Message, strings.TrimSpace(string(text)), resp.Status))
+	class := errdefs.ErrUnavailable
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		class = errdefs.ErrNotFound
+	case http.StatusConflict:
+		class = errdefs.ErrInUse
+	case http.StatusBadRequest:
+		class = errdefs.ErrInvalid
+	}
+	return errdefs.Errorf(class, "%s", what)
 }
 
-// Volumes returns the volumes that the engine knows, and with a label those that have it: KEY or
-// KEY=VALUE.
-func (c Client) Volumes(ctx context.Context, label string) ([]Volume, error) {
-	var list struct{ Volumes []Volume }
-	err := c.Get(ctx, filtered("/volumes", byLabel(label)), &list)
-	return list.Volumes, err
-}
-
-// Container is a container.
+// Container is one that has volumes.
 type Container struct {
-	ID     string `json:"Id"`
-	Names  []string
-	State  string
-	Labels map[string]string
-	Mounts []Mount
+	ID      string
+	Name    string
+	Running bool
+	// Volumes are the names of those that it has, with the drivers they are of where the engine
+	// tells; an empty driver is any.
+	Volumes []Volume
 }
 
-// Mount is one that a container has.
-type Mount struct{ Type, Name, Driver string }
+// Volume names a volume as an engine does.
+type Volume struct {
+	Driver, Name string
+}
 
-// Name is the container's name.
-func (c Container) Name() string {
-	if len(c.Names) == 0 {
-		return c.ID
+// Containers returns all containers that have volumes, those that are stopped too, by name.
+func (e Engine) Containers(ctx context.Context) ([]Container, error) {
+	var list []struct {
+		ID     string `json:"Id"`
+		Names  []string
+		State  string
+		Mounts []struct{ Type, Name, Driver string }
 	}
-	return strings.TrimPrefix(c.Names[0], "/")
-}
-
-// Running tells whether commands can be run in the container.
-func (c Container) Running() bool { return c.State == "running" }
-
-// Has tells whether the container has a volume of a pool.
-func (c Container) Has(pool, volume string) bool {
-	for _, m := range c.Mounts {
-		if m.Type == "volume" && m.Name == volume && (m.Driver == pool || m.Driver == "") {
-			return true
+	if err := e.call(ctx, http.MethodGet, "/containers/json?all=1", nil, &list); err != nil {
+		return nil, err
+	}
+	var all []Container
+	for _, c := range list {
+		one := Container{ID: c.ID, Name: fmt.Sprintf("%.12s", c.ID), Running: c.State == "running"}
+		if len(c.Names) > 0 {
+			one.Name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		for _, m := range c.Mounts {
+			if m.Type == "volume" {
+				one.Volumes = append(one.Volumes, Volume{m.Driver, m.Name})
+			}
+		}
+		if len(one.Volumes) > 0 {
+			all = append(all, one)
 		}
 	}
-	return false
-}
-
-// Containers returns the containers, those that are stopped too, and with a label those that
-// have it.
-func (c Client) Containers(ctx context.Context, label string) (all []Container, err error) {
-	err = c.Get(ctx, filtered("/containers/json?all=1", byLabel(label)), &all)
-	return all, err
-}
-
-func byLabel(label string) map[string][]string {
-	if label == "" {
-		return nil
-	}
-	return map[string][]string{"label": {label}}
-}
-
-// Container returns a container by its name or ID.
-func (c Client) Container(ctx context.Context, name string) (Container, error) {
-	var full struct {
-		ID     string `json:"Id"`
-		Name   string
-		State  struct{ Status string }
-		Config struct{ Labels map[string]string }
-		Mounts []Mount
-	}
-	err := c.Get(ctx, "/containers/"+url.PathEscape(name)+"/json", &full)
-	return Container{full.ID, []string{full.Name}, full.State.Status, full.Config.Labels, full.Mounts}, err
+	slices.SortFunc(all, func(a, b Container) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }

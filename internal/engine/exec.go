@@ -24,33 +24,38 @@ type Command struct {
 // Exec runs a command in a container and waits for it. It returns the end of what the command
 // printed, also with an error. When ctx ends it is not waited for any more; nothing in the API
 // could end it in the container.
-func (c Client) Exec(ctx context.Context, container string, cmd Command) (output string, err error) {
+func (e Engine) Exec(ctx context.Context, container string, cmd Command) (output string, err error) {
 	var made struct {
 		ID string `json:"Id"`
 	}
-	err = c.post(ctx, "/containers/"+url.PathEscape(container)+"/exec", map[string]any{
+	short, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err = e.call(short, http.MethodPost, "/containers/"+url.PathEscape(container)+"/exec", map[string]any{
 		"AttachStdout": true, "AttachStderr": true, "Cmd": cmd.Args, "Env": cmd.Env, "User": cmd.User,
 	}, &made)
 	if err != nil {
 		return "", err
 	}
 	var tail Tail
-	err = c.ask(ctx, http.MethodPost, "/exec/"+made.ID+"/start", map[string]any{"Detach": false, "Tty": false}, func(body io.Reader) error {
+	err = e.do(ctx, http.MethodPost, "/exec/"+made.ID+"/start", map[string]any{"Detach": false, "Tty": false}, func(body io.Reader) error {
 		return copyStreams(&tail, body)
 	})
 	if err != nil {
-		return tail.String(), err
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return tail.String(), fmt.Errorf("engine at %s: %w", e.Socket, err)
 	}
 	var ended struct {
 		Running  bool
 		ExitCode int
 	}
-	if err := c.Get(ctx, "/exec/"+made.ID+"/json", &ended); err != nil {
+	if err := e.Get(ctx, "/exec/"+made.ID+"/json", &ended); err != nil {
 		return tail.String(), err
 	}
 	switch {
 	case ended.Running:
-		return tail.String(), errdefs.Errorf(errdefs.ErrUnavailable, "engine at %s: its output has ended, and it still runs", c.Socket)
+		return tail.String(), errdefs.Errorf(errdefs.ErrUnavailable, "engine at %s: its output has ended, and it still runs", e.Socket)
 	case ended.ExitCode != 0:
 		return tail.String(), fmt.Errorf("exit status %d", ended.ExitCode)
 	}

@@ -67,7 +67,7 @@ const (
 )
 
 // run runs the command of one moment, if there is one.
-func (h Hook) run(ctx context.Context, engines []engine.Client, m moment, e Event) error {
+func (h Hook) run(ctx context.Context, engines []engine.Engine, m moment, e Event) error {
 	args := h.Before
 	if m == after {
 		args = h.After
@@ -140,7 +140,7 @@ func withOutput(err error, output string) error {
 // inContainers runs a command in the container of the name, or in each that has the label and the
 // volume. In one that is stopped nobody writes, and nothing is done; that there is none at all
 // is an error, as the name may be wrong.
-func (h Hook) inContainers(ctx context.Context, engines []engine.Client, cmd engine.Command, e Event) error {
+func (h Hook) inContainers(ctx context.Context, engines []engine.Engine, cmd engine.Command, e Event) error {
 	if len(engines) == 0 {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "no engine here to ask for the container %q", h.Container),
 			"name its socket: engine.sockets in the configuration")
@@ -152,7 +152,7 @@ func (h Hook) inContainers(ctx context.Context, engines []engine.Client, cmd eng
 		var all []engine.Container
 		var err error
 		if isLabel {
-			all, err = x.Containers(ctx, h.Container)
+			all, err = x.Having(ctx, h.Container)
 			all = slices.DeleteFunc(all, func(c engine.Container) bool { return !c.Has(e.Pool, e.Volume) })
 		} else {
 			var one engine.Container
@@ -165,12 +165,12 @@ func (h Hook) inContainers(ctx context.Context, engines []engine.Client, cmd eng
 		}
 		for _, c := range all {
 			found = true
-			if c.State == "created" || c.State == "exited" || c.State == "dead" || c.State == "stopped" || c.State == "configured" {
+			if !c.Running {
 				continue
 			}
 			output, err := x.Exec(ctx, c.ID, cmd)
 			if err != nil {
-				errs = append(errs, withOutput(fmt.Errorf("container %q: %w", c.Name(), err), output))
+				errs = append(errs, withOutput(fmt.Errorf("container %q: %w", c.Name, err), output))
 			}
 		}
 	}

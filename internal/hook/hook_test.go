@@ -26,7 +26,7 @@ func newPlace(t *testing.T) place {
 	dir := t.TempDir()
 	return place{&Runner{
 		Dir: filepath.Join(dir, "hooks"), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Engines: func() []engine.Client { return nil },
+		Engines: func() []engine.Engine { return nil },
 	}, t, filepath.Join(dir, "said")}
 }
 

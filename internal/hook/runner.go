@@ -24,7 +24,7 @@ type Runner struct {
 	// Dir is where that is written down.
 	Dir string
 	// Engines returns those that are asked for containers.
-	Engines func() []engine.Client
+	Engines func() []engine.Engine
 	Log     *slog.Logger
 
 	mu    sync.Mutex
@@ -81,7 +81,7 @@ func (r *Runner) Begin(ctx context.Context, all []Hook, e Event) (end func(conte
 }
 
 // end runs what comes after, the last first, and all of it whatever fails.
-func (r *Runner) end(ctx context.Context, engines []engine.Client, hooks []Hook, e Event, file string) error {
+func (r *Runner) end(ctx context.Context, engines []engine.Engine, hooks []Hook, e Event, file string) error {
 	var errs []error
 	for _, h := range slices.Backward(hooks) {
 		if err := h.run(ctx, engines, after, e); err != nil {
