@@ -222,7 +222,7 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 		return c, err
 	}
 	defer release()
-	return b.create(ctx, p, req, "", progress)
+	return b.create(ctx, p, req, nil, progress)
 }
 
 // claim claims a volume, which has to be there, for a backup.
@@ -237,9 +237,9 @@ func (b backups) claim(ctx context.Context, p *pool, req control.BackupCreateReq
 	return b.d.claims.take(ctx, p.conf.Name, req.Name, backingUp, fmt.Sprintf("backup to %q", at.Name))
 }
 
-// create backs up a volume that is claimed, from a snapshot that has been made for it or, where
-// none is named, one that it makes if the driver can.
-func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRequest, from string, progress func(control.Progress)) (c control.Backup, err error) {
+// create backs up a volume that is claimed, from what has been prepared for it or, with nil, a
+// snapshot that it makes if the driver can.
+func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRequest, from *prepared, progress func(control.Progress)) (c control.Backup, err error) {
 	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
 		var one backup.Backup
 		store := func(ctx context.Context, dir string, still bool) (err error) {

@@ -42,27 +42,41 @@ func (p *pool) begin(ctx context.Context, name string, labels map[string]string)
 	return p.hooks(ctx, hook.Event{Pool: p.conf.Name, Volume: name, Schedule: labels[schedule.Label]})
 }
 
-// still has read look at a volume as it is at one moment, if the driver can: at a snapshot that
-// has been made for it, or at one of its own. Any other is read as it lies there. The hooks are
+// prepared is a volume around which the hooks are somebody else's matter, with a snapshot that has
+// been made for a backup; it is empty where the driver can make none.
+type prepared struct {
+	snapshot string
+}
+
+// still has read look at a volume as it is at one moment, if the driver can: at the snapshot that
+// has been prepared, or at one of its own. Any other is read as it lies there. The hooks are
 // around the snapshot, or around all of the reading. What one after it came to is told beside.
-func (p *pool) still(ctx context.Context, req control.BackupCreateRequest, from string, read func(ctx context.Context, dir string, still bool) error) (beside, err error) {
-	if from != "" {
-		return nil, p.readAndDrop(ctx, req.Name, from, read)
+func (p *pool) still(ctx context.Context, req control.BackupCreateRequest, from *prepared, read func(ctx context.Context, dir string, still bool) error) (beside, err error) {
+	live := func(ctx context.Context, dir string) error { return read(ctx, dir, false) }
+	still := func(ctx context.Context, dir string) error { return read(ctx, dir, true) }
+	switch {
+	case from != nil && from.snapshot != "":
+		return nil, p.handler.ReadSnapshot(ctx, req.Name, from.snapshot, still)
+	case from != nil:
+		return nil, p.mounted(ctx, req.Name, live)
 	}
 	end, err := p.begin(ctx, req.Name, req.Labels)
 	if err != nil {
 		return nil, err
 	}
 	if !volume.Can[volume.SnapshotOpener](p.handler) {
-		err := p.mounted(ctx, req.Name, func(ctx context.Context, dir string) error { return read(ctx, dir, false) })
+		err := p.mounted(ctx, req.Name, live)
 		return end(context.WithoutCancel(ctx)), err
 	}
-	from, err = p.snapshotForBackup(ctx, req.Name)
+	snapshot, err := p.snapshotForBackup(ctx, req.Name)
 	beside = end(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, join(err, beside)
 	}
-	return beside, p.readAndDrop(ctx, req.Name, from, read)
+	defer func() {
+		err = join(err, p.handler.RemoveSnapshot(context.WithoutCancel(ctx), req.Name, snapshot))
+	}()
+	return beside, p.handler.ReadSnapshot(ctx, req.Name, snapshot, still)
 }
 
 // snapshotForBackup makes a snapshot that is there for a backup alone.
@@ -79,13 +93,8 @@ func (p *pool) snapshotForBackup(ctx context.Context, name string) (string, erro
 		}
 	}
 	snapshot := snapshotPrefix + strings.ToLower(rand.Text()[:10])
-	return snapshot, p.handler.CreateSnapshot(ctx, name, snapshot, nil)
-}
-
-// readAndDrop has read look at a snapshot, which is removed then.
-func (p *pool) readAndDrop(ctx context.Context, name, snapshot string, read func(ctx context.Context, dir string, still bool) error) (err error) {
-	defer func() {
-		err = join(err, p.handler.RemoveSnapshot(context.WithoutCancel(ctx), name, snapshot))
-	}()
-	return p.handler.ReadSnapshot(ctx, name, snapshot, func(ctx context.Context, dir string) error { return read(ctx, dir, true) })
+	if err := p.handler.CreateSnapshot(ctx, name, snapshot, nil); err != nil {
+		return "", err
+	}
+	return snapshot, nil
 }
