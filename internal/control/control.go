@@ -131,6 +131,9 @@ type Volume struct {
 	// Unknown has the names of those of the fields above that are not known yet, or that the
 	// driver did not tell in time.
 	Unknown []string `json:"Unknown,omitempty"`
+	// Schedules are those that the volume asks for by an option or a label; answered to Inspect and
+	// Create alone.
+	Schedules []string `json:"Schedules,omitempty"`
 	// Status is what the driver tells; answered to Inspect and Create alone.
 	Status map[string]any `json:"Status,omitempty"`
 	// Options are those the volume was made with, where the driver remembers them, without

@@ -68,6 +68,7 @@ type Daemon struct {
 	claims    claims
 	made      made
 	hooks     hook.Runner
+	asked     asked
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -117,6 +118,9 @@ func Run(ctx context.Context, o Options) error {
 	recovered := make(chan struct{})
 	d.hooks.Recover(d.life, d.hooksNow, func() { close(recovered) }) //nolint:contextcheck // it ends with the daemon, not before
 	if err = d.startAll(ctx); err == nil {
+		labels := make(chan struct{})
+		go func() { defer close(labels); d.watchLabels(d.life) }()
+		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
 		d.loop(ctx, hup, api.done)

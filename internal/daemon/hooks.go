@@ -16,8 +16,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// openHooks makes ready what runs hooks.
+// openHooks makes ready what runs hooks, and what volumes ask for.
 func (d *Daemon) openHooks() {
+	d.asked.dir = filepath.Join(d.boot.StateDir, "schedules")
 	d.hooks.Dir, d.hooks.Engines, d.hooks.Log = filepath.Join(d.boot.StateDir, "hooks"), d.engines, d.log
 }
 

@@ -113,6 +113,7 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		// absolute paths.
 		CloneOption: "from",
 		MayRemove:   d.mayRemove(conf.Name),
+		Own:         d.ownOptions(conf.Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))

@@ -36,7 +36,7 @@ func (s scheduled) Volumes() []schedule.Volume {
 		if err != nil {
 			break
 		}
-		all = append(all, schedule.Volume{Name: v.Name, CreatedAt: v.CreatedAt})
+		all = append(all, schedule.Volume{Name: v.Name, CreatedAt: v.CreatedAt, Schedules: s.d.asked.of(s.conf.Name, v.Name)})
 	}
 	return all
 }

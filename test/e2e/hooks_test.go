@@ -130,3 +130,26 @@ func TestComposeProject(t *testing.T) {
 	is(t, "snapshots", h.MustCli("snapshot", "ls", "-q", "shop_db"), "release\nsecond")
 	is(t, "backups", len(strings.Fields(h.MustCli("backup", "create", "--project", "shop"))), 3)
 }
+
+// TestScheduleByLabel: a volume asks for a schedule by a label, which engines do not tell
+// plugins, or by an option.
+func TestScheduleByLabel(t *testing.T) {
+	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
+	h := l.Host(t, "h1")
+	h.Remora("[pool.snap]\ndriver = \"btrfs\"\n[schedule.often]\ncron = \"* * * * *\"\nkeep_last = 1\n")
+	h.Dockerd()
+	h.MustDocker("volume", "create", "-d", "snap", "--label", "remora.schedule=often", "labelled")
+	h.MustDocker("volume", "create", "-d", "snap", "--label", "remora.schedule=oftn", "wrong")
+	h.MustDocker("volume", "create", "-d", "snap", "-o", "schedule=often", "asked")
+	h.MustDocker("volume", "create", "-d", "snap", "plain")
+	want(t, h.Fails("docker", "volume", "create", "-d", "snap", "-o", "schedule=oftn", "bad"), `no schedule "oftn", there are: often`)
+	eventually(t, 40*time.Second, func() bool {
+		list := h.MustCli("schedule", "ls", "--volumes")
+		return strings.Contains(list, " labelled ") && strings.Contains(list, " asked ") && !strings.Contains(list, " plain ") && !strings.Contains(list, " wrong ")
+	})
+	eventually(t, 150*time.Second, func() bool {
+		return h.MustCli("snapshot", "ls", "-q", "labelled") != "" && h.MustCli("snapshot", "ls", "-q", "asked") != ""
+	})
+	is(t, "snapshots of what asks for nothing", h.MustCli("snapshot", "ls", "-q", "plain"), "")
+	want(t, h.MustCli("volume", "inspect", "labelled"), `"often"`)
+}
