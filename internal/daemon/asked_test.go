@@ -40,7 +40,7 @@ func TestVolumesAskForSchedules(t *testing.T) {
 	h.must(create("b", "one", nil))
 	h.must(create("b", "two", map[string]string{"schedule": "nightly", "mode": "0700"}))
 	wants("at first", "a/by-name a/one", "a/one b/two")
-	if err := create("a", "bad", asks("nigthly")); err == nil || !strings.Contains(err.Error(), `option "schedule": no schedule "nigthly", there are: hourly, nightly`) {
+	if err := create("a", "bad", asks("nightlong")); err == nil || !strings.Contains(err.Error(), `option "schedule": no schedule "nightlong", there are: hourly, nightly`) {
 		t.Errorf("error is %v", err)
 	}
 	if _, err := h.control.Volumes().Inspect(ctx, control.VolumeRequest{Pool: "a", Name: "bad"}); err == nil {

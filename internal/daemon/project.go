@@ -61,7 +61,7 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 		}
 		m := &member{p: p, name: v[1], ctx: ctx}
 		all = append(all, m)
-		m.ctx, m.release, m.err = claim(ctx, p, m.name)
+		m.ctx, m.release, m.err = claim(ctx, p, m.name) //nolint:fatcontext // each has its own
 	}
 	if len(all) == 0 {
 		return nil, sum, nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "project %q: no volume of a pool belongs to it", project),
@@ -198,7 +198,7 @@ func (x projects) Snapshot(ctx context.Context, req control.ProjectSnapshotReque
 
 // Backup implements [control.Projects].
 func (x projects) Backup(ctx context.Context, req control.ProjectBackupRequest, progress func(control.Progress)) (a control.ProjectBackups, err error) {
-	b := backups{x.d}
+	b := backups(x)
 	of := func(p *pool, name string) control.BackupCreateRequest {
 		return control.BackupCreateRequest{
 			Repository: req.Repository, Pool: p.conf.Name, Name: name, Kind: req.Kind, Reread: req.Reread, Labels: req.Labels,
@@ -222,7 +222,7 @@ func (x projects) Backup(ctx context.Context, req control.ProjectBackupRequest, 
 	tell := together(req.Project, progress)
 	slots := make(chan struct{}, x.d.boot.Backup.Parallel)
 	var mu sync.Mutex
-	eachMember(all, func(m *member) {
+	eachMember(all, func(m *member) { //nolint:contextcheck // each has its own
 		slots <- struct{}{}
 		defer func() { <-slots }()
 		one, err := b.create(m.ctx, m.p, of(m.p, m.name), &prepared{m.snapshot}, tell(m.name))

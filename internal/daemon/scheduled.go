@@ -188,7 +188,14 @@ func (m *made) add(repository string, b backup.Backup) {
 	l := m.in(repository)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all = append(l.all, b)
+	if !l.has(b.ID) { // somebody may have read it in the repository already
+		l.all = append(l.all, b)
+	}
+}
+
+// has tells whether a backup is in the list. mu is held.
+func (l *madeIn) has(id string) bool {
+	return slices.ContainsFunc(l.all, func(b backup.Backup) bool { return b.ID == id })
 }
 
 // forget has the repository asked the next time.

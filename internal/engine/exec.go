@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,7 +78,7 @@ func copyStreams(w io.Writer, r io.Reader) error {
 		}
 		n := binary.BigEndian.Uint32(head[4:])
 		if head[0] > 2 || n > maxFrame {
-			return fmt.Errorf("output: not in frames as the API has them")
+			return errors.New("output: not in frames as the API has them")
 		}
 		if _, err := io.CopyN(w, r, int64(n)); err != nil {
 			return fmt.Errorf("output: %w", err)

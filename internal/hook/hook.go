@@ -103,7 +103,7 @@ const reaped = time.Second
 func onHost(ctx context.Context, args, env []string) error {
 	name := args[0]
 	if !strings.Contains(name, "/") {
-		for _, dir := range strings.Split(searchPath, ":") {
+		for dir := range strings.SplitSeq(searchPath, ":") {
 			if found, err := exec.LookPath(path.Join(dir, name)); err == nil {
 				name = found
 				break
@@ -189,10 +189,10 @@ func joined(errs []error) error {
 	if err == nil || len(errs) == 1 {
 		return err
 	}
-	return oneLine{err}
+	return lineError{err}
 }
 
-type oneLine struct{ error }
+type lineError struct{ error }
 
-func (o oneLine) Error() string { return errdefs.OneLine(o.error.Error()) }
-func (o oneLine) Unwrap() error { return o.error }
+func (e lineError) Error() string { return errdefs.OneLine(e.error.Error()) }
+func (e lineError) Unwrap() error { return e.error }

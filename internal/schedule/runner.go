@@ -241,7 +241,7 @@ func (r *runner) run(ctx context.Context, v Volume, st *state) {
 	r.ran(r.schedule.Name, err)
 	// Each run that fails is told; what a driver cannot do is told once.
 	if err != nil && !(errors.Is(err, errdefs.ErrUnsupported) && errors.Is(before, errdefs.ErrUnsupported)) {
-		r.log.ErrorContext(ctx, "scheduled "+r.task.String()+" failed", what(v, err)...)
+		r.log.ErrorContext(ctx, "scheduled run failed", what(v, err)...)
 	}
 }
 
