@@ -153,3 +153,40 @@ func TestScheduleByLabel(t *testing.T) {
 	is(t, "snapshots of what asks for nothing", h.MustCli("snapshot", "ls", "-q", "plain"), "")
 	want(t, h.MustCli("volume", "inspect", "labelled"), `"often"`)
 }
+
+// TestHooksAndProjectsOfPodman: Podman answers the same API, with streams, labels and names of its
+// own making.
+func TestHooksAndProjectsOfPodman(t *testing.T) {
+	l := newLab(t, testenv.Podman, testenv.Btrfs)
+	h := l.Host(t, "h1")
+	h.Remora("[pool.remora]\ndriver = \"btrfs\"\n" +
+		"[hook.works]\nvolumes = [\"db\"]\ncontainer = \"role=db\"\nbefore = [\"sh\", \"-c\", \"echo $REMORA_VOLUME $REMORA_HOOK > /data/said\"]\n" +
+		"[hook.fails]\nvolumes = [\"bad\"]\ncontainer = \"c1\"\nbefore = [\"sh\", \"-c\", \"echo no >&2; exit 3\"]\n" +
+		"[hook.nobody]\nvolumes = [\"nobody\"]\ncontainer = \"nobody\"\nbefore = [\"sh\"]\n")
+	pod := podman(t, h)
+	pod("import", "-q", l.Image, lab.ImageName)
+	s := h.Start([]string{"PODMAN_IGNORE_CGROUPSV1_WARNING=1"}, "podman", "--root=/var/lib/docker/podman", "--runroot=/run/podman", "--storage-driver=vfs",
+		"system", "service", "--time=0", "unix:///run/podman/podman.sock")
+	h.Wait(s, 30*time.Second, "podman", func() error {
+		_, err := h.Run("podman", "--url=unix:///run/podman/podman.sock", "version")
+		return err
+	})
+	for _, v := range []string{"db", "bad", "nobody"} {
+		pod("volume", "create", "--driver", "remora", "--label", "com.docker.compose.project=shop", v)
+	}
+	pod("volume", "create", "--driver", "remora", "external")
+	pod("run", "-d", "--name", "c1", "--label", "role=db", "--label", "com.docker.compose.project=shop", "--network=none",
+		"-v", "db:/data", "-v", "external:/more", lab.ImageName, "sleep", "1000")
+	h.MustCli("snapshot", "create", "db", "s")
+	h.MustCli("volume", "create", "--from", "db@s", "clone")
+	pod("volume", "reload")
+	is(t, "what the hook left", pod("run", "--rm", "--network=none", "-v", "clone:/data", lab.ImageName, "cat", "/data/said"), "db before")
+	want(t, h.Fails(l.Remora, "snapshot", "create", "bad"), `hook "fails" before: container "c1": exit status 3: no`)
+	want(t, h.Fails(l.Remora, "snapshot", "create", "nobody"), `hook "nobody" before: container "nobody": no such container`)
+	out := h.Fails(l.Remora, "snapshot", "create", "--project", "shop", "all")
+	want(t, out, `volume "bad": hook "fails"`, `volume "nobody": hook "nobody"`, "2 snapshots, all within ")
+	for _, v := range []string{"db", "external"} {
+		want(t, h.MustCli("snapshot", "ls", "-q", v), "all")
+	}
+	pod("rm", "-f", "-t", "0", "c1")
+}
