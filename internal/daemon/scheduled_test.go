@@ -134,6 +134,10 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 	h.must(err)
 	s := schedule.Schedule{Name: "nightly", Cron: cron, Volumes: []string{"*"}, Keep: schedule.Keep{Last: 2}}
 	near := schedule.Task{Repository: "near"}
+	for _, l := range []map[string]string{nil, {schedule.Label: "weekly"}} {
+		_, err := backups{d}.Create(ctx, control.BackupCreateRequest{Name: "data", Labels: l}, func(control.Progress) {})
+		h.must(err)
+	}
 	for i := range 4 {
 		if i == 3 { // somebody removes one behind the back of the list
 			taken, err := scheduled{p, d}.Taken(ctx, near, "nightly", "data")
@@ -149,8 +153,12 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 	}
 	all, err := backups{d}.List(ctx, control.BackupListRequest{})
 	h.must(err)
-	if len(all) != 2 {
-		t.Errorf("there are %d", len(all))
+	var of []string
+	for _, b := range all {
+		of = append(of, b.Labels[schedule.Label])
+	}
+	if got := strings.Join(of, ","); got != ",weekly,nightly,nightly" {
+		t.Errorf("there are those of %q", got)
 	}
 	h.must(p.close(ctx))
 }
