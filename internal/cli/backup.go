@@ -53,12 +53,24 @@ func (a *app) backupInit() *cobra.Command {
 
 func (a *app) backupCreate() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "create VOLUME...", Short: "Back volumes up", Args: names("volume"),
+		Use: "create {VOLUME... | --project PROJECT}", Short: "Back volumes up",
 		Long: "Back volumes up, and print the ID of each backup. A volume whose driver has snapshots is\n" +
 			"read from one that is made for it, while containers write to it. Any other is read as it\n" +
-			"is; if a container writes to it meanwhile, the backup is not of one moment, and that is said.",
+			"is; if a container writes to it meanwhile, the backup is not of one moment, and that is said.\n" +
+			"When a hook of the configuration fails before it there is none; when one fails after it, the\n" +
+			"exit status is 3.\n\n" +
+			"With --project all volumes of a Compose project are backed up, those of its containers too, as\n" +
+			"an engine knows them: first snapshots of all are made at the same time, and then several are\n" +
+			"backed up at once, as backup.parallel says.",
 	}
 	repo, pool := repoFlag(cmd), a.poolFlag(cmd, defaultPoolHelp)
+	project := projectFlag(cmd)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if *project != "" {
+			return usage(cobra.NoArgs)(cmd, args)
+		}
+		return names("volume")(cmd, args)
+	}
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
 	kind := cmd.Flags().String("kind", "", "what is in it: `files|database|block`; stays so for the next backups (files)")
 	reread := cmd.Flags().Bool("reread", false, "read files too whose size and times have not changed")
@@ -66,8 +78,17 @@ func (a *app) backupCreate() *cobra.Command {
 	cmd.Flags().FuncP("label", "l", "`KEY=VALUE` to remember; may be repeated", func(s string) error { return setPair(labels, s) })
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := alone(cmd, *project, "pool"); err != nil {
+			return err
+		}
+		if *project != "" {
+			return a.backupProject(cmd.Context(), control.ProjectBackupRequest{
+				Project: *project, Repository: *repo, Kind: *kind, Reread: *reread, Labels: labels,
+			}, *f)
+		}
 		return a.backups(func(b control.Backups) error {
 			made := []control.Backup{}
+			var beside []string
 			err := a.each(args, func(name string) error {
 				bar := a.bar()
 				one, err := b.Create(cmd.Context(), control.BackupCreateRequest{
@@ -77,26 +98,35 @@ func (a *app) backupCreate() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, w := range one.Warnings {
-					a.sayf("warning: %s\n", w)
-				}
-				if one.Skipped > 0 {
-					a.sayf("warning: volume %q: %d devices, sockets and pipes are not in the backup\n", name, one.Skipped)
-				}
-				made = append(made, one)
+				a.warnOf(one)
+				made, beside = append(made, one), append(beside, one.Errors...)
 				if *f == "json" {
 					return nil
 				}
-				a.sayf("volume %q: %s in %d files, %s stored\n", name, amount(one.Size), one.Files, amount(one.Stored))
-				return a.printf("%s\n", one.ID)
+				return a.printBackup(one)
 			})
 			if *f == "json" && len(made) > 0 {
 				err = errors.Join(a.printJSON(made), err)
 			}
-			return err
+			return a.partly(err, beside)
 		})
 	}
 	return cmd
+}
+
+// warnOf tells what is to be said of a backup that was made.
+func (a *app) warnOf(one control.Backup) {
+	for _, w := range one.Warnings {
+		a.sayf("warning: %s\n", w)
+	}
+	if one.Skipped > 0 {
+		a.sayf("warning: volume %q: %d devices, sockets and pipes are not in the backup\n", one.Volume, one.Skipped)
+	}
+}
+
+func (a *app) printBackup(one control.Backup) error {
+	a.sayf("volume %q: %s in %d files, %s stored\n", one.Volume, amount(one.Size), one.Files, amount(one.Stored))
+	return a.printf("%s\n", one.ID)
 }
 
 func (a *app) backupList() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	engineapi "github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/client"
@@ -101,7 +102,7 @@ func (d *doctor) discovery(ctx context.Context) {
 }
 
 // dockerSocket is where dockerd listens unless DOCKER_HOST says otherwise.
-const dockerSocket = "/run/docker.sock"
+const dockerSocket = engineapi.DockerSocket
 
 // docker looks whether an engine answers, and which.
 func (d *doctor) docker(ctx context.Context) {

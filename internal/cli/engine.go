@@ -2,25 +2,17 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
+	engineapi "github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// engineTime bounds one answer of an engine.
-const engineTime = 20 * time.Second
-
-// podmanSocket is where podman answers Docker's API, if it is asked to (podman-system-service(1)).
-const podmanSocket = "/run/podman/podman.sock"
+// podmanSocket is where podman answers Docker's API, if it is asked to.
+const podmanSocket = engineapi.PodmanSocket
 
 // engine is one that answers Docker's API on a socket.
 type engine struct {
@@ -29,30 +21,7 @@ type engine struct {
 
 // get asks for a path of the API.
 func (e engine) get(ctx context.Context, path string, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, engineTime)
-	defer cancel()
-	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", e.socket)
-	}}}
-	defer c.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := c.Do(req)
-	if err == nil {
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // as far as it goes
-			err = fmt.Errorf("answers %s to %s: %s", resp.Status, path, strings.TrimSpace(string(text)))
-		} else {
-			err = json.NewDecoder(resp.Body).Decode(answer)
-		}
-	}
-	if err != nil {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "engine at %s: %w", e.socket, err)
-	}
-	return nil
+	return engineapi.Engine{Socket: e.socket}.Get(ctx, path, answer)
 }
 
 // used returns the names of the volumes that containers have, those that are stopped too.

@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/internal/control"
 )
 
 func (a *app) scheduleCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "schedule", Short: "Look at the schedules by which snapshots are made", RunE: group,
-		Long: "Look at the schedules by which snapshots are made. They are the tables [schedule.NAME] of the\n" +
-			"configuration.",
+		Use: "schedule", Short: "Look at the schedules by which snapshots and backups are made", RunE: group,
+		Long: "Look at the schedules by which snapshots and backups are made. They are the tables\n" +
+			"[schedule.NAME] of the configuration.",
 	}
 	cmd.AddCommand(a.scheduleList())
 	return cmd
@@ -20,10 +24,12 @@ func (a *app) scheduleCommand() *cobra.Command {
 func (a *app) scheduleList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the schedules, with their last run and the next",
-		Long: "List the schedules: for how many volumes each is, when it last made a snapshot of any of them\n" +
-			"and when the next is due, and what went wrong with one the last time it was its turn.",
+		Long: "List the schedules: what each does, for how many volumes, when it was last done for any of\n" +
+			"them and when it is due next, and what went wrong with one the last time it was its turn. With\n" +
+			"--volumes there is a line for each volume.",
 		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	each := cmd.Flags().Bool("volumes", false, "a line for each volume")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()
@@ -32,24 +38,51 @@ func (a *app) scheduleList() *cobra.Command {
 		}
 		defer c.Close()
 		list, err := c.Storage().Schedules(cmd.Context())
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if *f == "json" {
+		case *f == "json":
 			return a.printJSON(list.Schedules)
+		case *each:
+			return a.scheduleRuns(list.Schedules)
 		}
 		rows := make([][]string, 0, len(list.Schedules))
 		for _, s := range list.Schedules {
-			next, wrong := "-", "-"
-			if !s.Next.IsZero() {
-				next = s.Next.Local().Format(time.DateTime)
+			wrong := s.Error
+			if s.Failed > 1 {
+				wrong = fmt.Sprintf("%s (and %d more)", wrong, s.Failed-1)
 			}
-			if s.Error != "" {
-				wrong = s.Error
-			}
-			rows = append(rows, []string{s.Name, s.Cron, strconv.Itoa(s.Volumes), ago(s.Last), next, wrong})
+			rows = append(rows, []string{s.Name, s.Cron, strings.Join(s.Tasks, ", "), strconv.Itoa(s.Volumes), ago(s.Last), due(s.Next, false), orDash(wrong)})
 		}
-		return a.table([]string{"NAME", "CRON", "VOLUMES", "LAST", "NEXT", "ERROR"}, rows)
+		return a.table([]string{"NAME", "CRON", "TASKS", "VOLUMES", "LAST", "NEXT", "ERROR"}, rows)
 	}
 	return cmd
+}
+
+func (a *app) scheduleRuns(all []control.Schedule) error {
+	var rows [][]string
+	for _, s := range all {
+		for _, r := range s.Runs {
+			rows = append(rows, []string{s.Name, r.Pool, r.Volume, r.Task, ago(r.Last), due(r.Next, r.Running), orDash(r.Error)})
+		}
+	}
+	return a.table([]string{"NAME", "POOL", "VOLUME", "TASK", "LAST", "NEXT", "ERROR"}, rows)
+}
+
+// due says when something is to be done.
+func due(next time.Time, running bool) string {
+	switch {
+	case running:
+		return "now"
+	case next.IsZero():
+		return "-"
+	}
+	return next.Local().Format(time.DateTime)
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
 }

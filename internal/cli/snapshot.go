@@ -50,20 +50,34 @@ func (a *app) completeSnapshots(pool *string, most int) cobra.CompletionFunc {
 
 func (a *app) snapshotCreate() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "create VOLUME [NAME]",
+		Use:   "create {VOLUME | --project PROJECT} [NAME]",
 		Short: "Keep a volume as it is now, and print the snapshot's name",
 		Long: "Keep a volume as it is now, and print the snapshot's name. Without one it is called after the\n" +
-			"time on the daemon's clock, such as 20261128-124501.",
-		Args: usage(cobra.RangeArgs(1, 2)),
+			"time on the daemon's clock, such as 20261128-124501. When a hook of the configuration fails\n" +
+			"before it there is none; when one fails after it, the exit status is 3.\n\n" +
+			"With --project all volumes of a Compose project are kept, those of its containers too, as an\n" +
+			"engine knows them, and each is printed as VOLUME@NAME. First the hooks before all of them are\n" +
+			"run; then the snapshots are made at the same time, and how far apart they are is said; then the\n" +
+			"hooks after them. The exit status is 3 where only some could be made.",
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
+	project := projectFlag(cmd)
+	cmd.Args = usage(func(cmd *cobra.Command, args []string) error {
+		if *project != "" {
+			return cobra.MaximumNArgs(1)(cmd, args)
+		}
+		return cobra.RangeArgs(1, 2)(cmd, args)
+	})
 	labels := map[string]string{}
 	cmd.Flags().FuncP("label", "l", "`KEY=VALUE` to remember with it; may be repeated", func(s string) error { return setPair(labels, s) })
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		req := control.SnapshotCreateRequest{Pool: *pool, Volume: args[0], Labels: labels}
-		if len(args) == 2 {
-			if req.Name = args[1]; req.Name == "" {
+		if err := alone(cmd, *project, "pool"); err != nil {
+			return err
+		}
+		name := ""
+		if n := len(args); n == 2 || n == 1 && *project != "" {
+			if name = args[n-1]; name == "" {
 				return usageError(cmd, errors.New("NAME is empty"))
 			}
 		}
@@ -72,11 +86,14 @@ func (a *app) snapshotCreate() *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		s, err := c.Storage().CreateSnapshot(cmd.Context(), req)
+		if *project != "" {
+			return a.snapshotProject(cmd.Context(), c, control.ProjectSnapshotRequest{Project: *project, Name: name, Labels: labels})
+		}
+		s, err := c.Storage().CreateSnapshot(cmd.Context(), control.SnapshotCreateRequest{Pool: *pool, Volume: args[0], Name: name, Labels: labels})
 		if err != nil {
 			return err
 		}
-		return a.printf("%s\n", s.Name)
+		return a.partly(a.printf("%s\n", s.Name), s.Errors)
 	}
 	return cmd
 }

@@ -18,7 +18,10 @@ func (a *app) volumeCreate() *cobra.Command {
 			"options are those of the pool's driver: \"remora driver show\" lists them.\n\n" +
 			"With --from the volume begins with the data of another one of the pool, or of a snapshot\n" +
 			"of it, and has nothing to do with that afterwards. Then a volume that has the name already\n" +
-			"is an error. An absolute path is handed to the driver as its option \"from\".",
+			"is an error. An absolute path is handed to the driver as its option \"from\".\n\n" +
+			"With --schedule, or the option \"schedule\", snapshots and backups are made by schedules of the\n" +
+			"configuration, beside those that are for it by its name. It can be given again for a volume that\n" +
+			"is there.",
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -26,9 +29,13 @@ func (a *app) volumeCreate() *cobra.Command {
 	opts := map[string]string{}
 	cmd.Flags().FuncP("opt", "o", "`KEY=VALUE` for the driver; may be repeated", func(s string) error { return setPair(opts, s) })
 	from := cmd.Flags().String("from", "", "make it a clone of `VOLUME[@SNAPSHOT]`")
+	schedules := cmd.Flags().StringSlice("schedule", nil, "`schedule` of the configuration that the volume is to have; may be repeated, and empty takes them away")
 	snapshot := cmd.Flags().String("from-snapshot", "", "the `SNAPSHOT` of the volume of --from")
 	_ = cmd.RegisterFlagCompletionFunc("from", a.completeVolumes(pool, 100)) // fails only for a flag that is not there
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("schedule") {
+			opts["schedule"] = strings.Join(*schedules, ",")
+		}
 		req, err := cloneRequest(*from, *snapshot)
 		if err != nil {
 			return usageError(cmd, err)

@@ -3,7 +3,7 @@
 //
 // Every key can be given by the environment too, since a managed plugin is set only by
 // KEY=VALUE: "log.level" is REMORA_LOG_LEVEL, and the key "path" of the pool "fast" is
-// REMORA_POOL_FAST_PATH. The package knows the keys of the daemon and those that every
+// REMORA_POOL_FAST_PATH. Hooks alone, which are commands that the daemon runs, are in the file or nowhere. The package knows the keys of the daemon and those that every
 // pool has; the keys of a driver are checked by a function that the caller gives, so that
 // no driver is imported here.
 package config
@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/schedule"
 )
 
@@ -38,12 +39,16 @@ type Config struct {
 	Control         Control
 	Metrics         Metrics
 	Volume          Volume
+	Backup          Backup
+	Engine          Engine
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
 	Repositories []Repository
 	// Schedules are sorted by name.
 	Schedules []schedule.Schedule
+	// Hooks are sorted by name.
+	Hooks []hook.Hook
 
 	values []Value
 }
@@ -75,6 +80,20 @@ type Volume struct {
 	// TrashMinFree is how much of its storage, in percent, has to be free for the trash to be
 	// kept that long.
 	TrashMinFree float64
+}
+
+// Backup holds what is common to backups to all repositories.
+type Backup struct {
+	// Parallel is how many are made at a time without a person who waits for each.
+	Parallel int
+}
+
+// Engine says which engines the daemon asks.
+type Engine struct {
+	// Sockets are where they listen; without any, Docker and Podman are asked where they are.
+	Sockets []string
+	// None has nobody asked.
+	None bool
 }
 
 // Pool is one configured driver.

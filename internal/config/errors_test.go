@@ -9,6 +9,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
+// near is a repository.
+const near = "[repository.near]\nurl = \"/srv\"\npassword_file = \"/p\"\n"
+
 // What is wrong is said in one line: where, what, and what would be right.
 func TestErrors(t *testing.T) {
 	for _, tt := range []struct {
@@ -24,7 +27,7 @@ func TestErrors(t *testing.T) {
 		{"version is text", "version = \"1\"", "", nil, "FILE:1:1: version: is 1, and this program reads version 1"},
 		{
 			"unknown key", "\nplugindir = \"/x\"\n", "", nil,
-			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: control.group, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, plugin_dir, pool.NAME, repository.NAME, run_dir, `,
+			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: backup.parallel, control.group, engine.sockets, hook.NAME, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, plugin_dir, pool.NAME, repository.NAME, run_dir, `,
 		},
 		{"unknown key in a table", "[log]\nformat = \"json\"\n  lvl = \"debug\"\n", "", nil, `FILE:3:3: unknown key "log.lvl", did you mean "log.level"?`},
 		{"unknown key in an inline table", "log = { lvl = 1 }\n", "", nil, `FILE:1:9: unknown key "log.lvl"`},
@@ -100,12 +103,29 @@ func TestErrors(t *testing.T) {
 		{"wrong pattern", "[schedule.x]\nvolumes = [\"a\", \"b[\"]\n", "", nil, `FILE:2:1: schedule.x.volumes: "b[" is not a pattern such as db*`},
 		{"wrong number", "[schedule.x]\nkeep_last = -1\n", "", nil, `FILE:2:1: schedule.x.keep_last: "-1" is not a number such as 7`},
 		{"wrong jitter", "[schedule.x]\njitter = 5\n", "", nil, `FILE:2:1: schedule.x.jitter: "5" is not a duration`},
-		{"unknown key of a schedule", "[schedule.x]\nkeep = 5\n", "", nil, `FILE:2:1: schedule "x": unknown key "keep" (there are: cron, jitter, keep_daily, `},
+		{"unknown key of a schedule", "[schedule.x]\nkeep = 5\n", "", nil, `FILE:2:1: schedule "x": unknown key "keep" (there are: backup, cron, jitter, keep_daily, `},
+		{"backup to nowhere", "[schedule.x]\ncron = \"@daily\"\nbackup = [\"naer\"]\n" + near, "", nil, `FILE:3:1: schedule.x.backup: no repository "naer", did you mean "near"?`},
+		{"schedule that does nothing", "[schedule.x]\ncron = \"@daily\"\nsnapshot = false\n", "", nil, `FILE:3:1: schedule.x.snapshot: false, and no backup either`},
+		{"snapshot perhaps", "[schedule.x]\ncron = \"@daily\"\nsnapshot = \"perhaps\"\n", "", nil, `FILE:3:1: schedule.x.snapshot: "perhaps" is neither true nor false`},
+		{"no backup at a time", "[backup]\nparallel = 0\n", "", nil, `FILE:2:1: backup.parallel: "0" is not a number of 1 at least`},
+		{"relative socket", "[engine]\nsockets = [\"docker.sock\"]\n", "", nil, `FILE:2:1: engine.sockets: "docker.sock" is not the absolute path of a socket`},
+		{"engine and none", "[engine]\nsockets = [\"/run/docker.sock\", \"none\"]\n", "", nil, `FILE:2:1: engine.sockets: "none" is not`},
+		{"hook without a command", "[hook.x]\nvolumes = [\"a\"]\n", "", nil, `FILE:1:2: hook "x": it runs nothing: give it "before" or "after"`},
+		{"hook as a text", "[hook.x]\nbefore = \"sync\"\n", "", nil, `FILE:2:1: hook.x.before: want a program and its arguments`},
+		{"hook of numbers", "[hook.x]\nafter = [1]\n", "", nil, `FILE:2:1: hook.x.after: want a program and its arguments`},
+		{"hook of nothing", "[hook.x]\nafter = []\n", "", nil, `FILE:2:1: hook.x.after: want a program and its arguments`},
+		{"hook with a wrong time", "[hook.x]\nafter = [\"a\"]\ntimeout = \"soon\"\n", "", nil, `FILE:3:1: hook.x.timeout: "soon" is not a duration`},
+		{"hook with no time", "[hook.x]\nafter = [\"a\"]\ntimeout = \"0s\"\n", "", nil, `FILE:3:1: hook.x.timeout: "0s": want more than nothing`},
+		{"hook for a wrong pattern", "[hook.x]\nafter = [\"a\"]\nvolumes = [\"[\"]\n", "", nil, `FILE:3:1: hook.x.volumes: "[" is not a pattern`},
+		{"hook with an unknown key", "[hook.x]\nbefor = [\"a\"]\n", "", nil, `FILE:2:1: hook "x": unknown key "befor", did you mean "before"?`},
+		{"user on the host", "[hook.x]\nbefore = [\"a\"]\nuser = \"postgres\"\n", "", nil, `FILE:1:2: hook "x": "user" is for commands in a container`},
+		{"hook in the environment", "[hook.x]\nbefore = [\"a\"]\n", "REMORA_HOOK_X_BEFORE=evil", nil, `environment: unknown variable "REMORA_HOOK_X_BEFORE"`},
+		{"hook as a flag", "[hook.x]\nbefore = [\"a\"]\n", "", map[string]string{"hook.x.before": "evil"}, `flag: unknown key "hook.x.before"`},
 		{"no such schedule in the environment", "[schedule.x]\ncron = \"@daily\"\n", "REMORA_SCHEDULE_Y_CRON=@daily", nil, `environment: "REMORA_SCHEDULE_Y_CRON" is no key of a schedule there is`},
 		{"no such schedule in a flag", "", "", map[string]string{"schedule.y.cron": "@daily"}, `flag: "schedule.y.cron" is no key of a schedule there is`},
 		{
 			"unknown variable", "", "REMORA_LOGLEVEL=debug", nil,
-			`environment: unknown variable "REMORA_LOGLEVEL", did you mean "REMORA_LOG_LEVEL"? (there are: REMORA_CONTROL_GROUP, `,
+			`environment: unknown variable "REMORA_LOGLEVEL", did you mean "REMORA_LOG_LEVEL"? (there are: REMORA_BACKUP_PARALLEL, REMORA_CONTROL_GROUP, REMORA_ENGINE_SOCKETS, `,
 		},
 		{"variable of no pool", "", "REMORA_POOL_FAST_PATH=/x", nil, `environment: "REMORA_POOL_FAST_PATH" is no key of a pool there is`},
 		{"wrong value of a variable", "", "REMORA_LOG_LEVEL=loud", nil, `REMORA_LOG_LEVEL: log.level: "loud" is none of`},

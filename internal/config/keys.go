@@ -109,6 +109,16 @@ func Keys() []Key {
 			set:  optionalPath(func(c *Config) *string { return &c.Metrics.TLSKey }),
 		},
 	}
+	keys = append(keys, Key{
+		Name: "backup.parallel", Type: typeNumber, Default: "2", Restart: true,
+		Help: "how many backups schedules, and `remora backup create --project`, make at a time",
+		set:  number(1, func(c *Config) *int { return &c.Backup.Parallel }),
+	})
+	keys = append(keys, Key{
+		Name: "engine.sockets", Type: typeList, Restart: true,
+		Help: "sockets of the engines that are asked for labels of volumes, for the volumes of a Compose project, and to run hooks in containers; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
+		set:  engineSockets,
+	})
 	for _, k := range poolKeys() {
 		k.Name = k.common
 		set := k.setPool
@@ -221,6 +231,33 @@ func mode(at func(*Config) *fs.FileMode) func(*Config, string) error {
 			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not an octal mode such as 0660", s)
 		}
 		*at(c) = fs.FileMode(n)
+		return nil
+	}
+}
+
+// engineSockets takes absolute paths, with or without unix:// before them.
+func engineSockets(c *Config, s string) error {
+	for _, socket := range words(s) {
+		socket = strings.TrimPrefix(socket, "unix://")
+		switch {
+		case socket == "none" && s == socket:
+			c.Engine.None = true
+			return nil
+		case !filepath.IsAbs(socket):
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not the absolute path of a socket, nor \"none\" alone", socket)
+		}
+		c.Engine.Sockets = append(c.Engine.Sockets, filepath.Clean(socket))
+	}
+	return nil
+}
+
+func number(least int, at func(*Config) *int) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		n, err := strconv.ParseUint(s, 10, 31)
+		if err != nil || int(n) < least {
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a number of %d at least", s, least)
+		}
+		*at(c) = int(n)
 		return nil
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -72,6 +73,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.schedules(table["schedule"]); err != nil {
 		return nil, err
 	}
+	if err := b.hooks(table["hook"]); err != nil {
+		return nil, err
+	}
 	if err := b.leftover(); err != nil {
 		return nil, err
 	}
@@ -109,6 +113,7 @@ type builder struct {
 	used      map[string]string // variables that stood for a key, with the key
 	at        string            // the file, in errors
 	mode      fs.FileMode       // of the file
+	owner     int               // of the file
 	positions positions
 	secrets   bool // the file holds some
 }
@@ -127,14 +132,14 @@ func newBuilder(s Source) *builder {
 // file the table is empty.
 func (b *builder) read() (map[string]any, error) {
 	name := cmp.Or(b.source.File, DefaultFile)
-	data, mode, err := readFile(name)
+	data, mode, owner, err := readFile(name)
 	if errors.Is(err, fs.ErrNotExist) && b.source.File == "" {
 		return map[string]any{}, nil
 	}
 	if err != nil {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "configuration: %w", err), "name another file with --config, or make this one")
 	}
-	b.config.File, b.at, b.mode = name, name, mode
+	b.config.File, b.at, b.mode, b.owner = name, name, mode, owner
 	table, err := decode(name, data)
 	if err != nil {
 		return nil, err
@@ -143,13 +148,16 @@ func (b *builder) read() (map[string]any, error) {
 	return table, nil
 }
 
-func readFile(name string) ([]byte, fs.FileMode, error) {
+func readFile(name string) (data []byte, mode fs.FileMode, owner int, err error) {
 	fi, err := os.Stat(name)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
-	data, err := os.ReadFile(name)
-	return data, fi.Mode().Perm(), err
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		owner = int(st.Uid)
+	}
+	data, err = os.ReadFile(name)
+	return data, fi.Mode().Perm(), owner, err
 }
 
 // decode reads the form of a file, without a look at its keys.
@@ -176,7 +184,7 @@ func (b *builder) version(table map[string]any) error {
 	return nil
 }
 
-// flatten gives the keys of a table their dotted names; pools, repositories and schedules are left out. An empty
+// flatten gives the keys of a table their dotted names; pools, repositories, schedules and hooks are left out. An empty
 // table of ours has no keys; any other stands for itself, as a key that is wrong.
 func flatten(table map[string]any) map[string]any {
 	flat := map[string]any{}
@@ -184,7 +192,7 @@ func flatten(table map[string]any) map[string]any {
 		sub, isTable := v.(map[string]any)
 		ours := slices.ContainsFunc(Keys(), func(k Key) bool { return strings.HasPrefix(k.Name, key+".") })
 		switch {
-		case key == "pool", key == "repository", key == "schedule":
+		case key == "pool", key == "repository", key == "schedule", key == "hook":
 		case isTable && (ours || len(sub) > 0):
 			for inner, w := range sub {
 				flat[key+"."+inner] = w
@@ -202,6 +210,9 @@ func (b *builder) keys(file map[string]any) error {
 	names := make([]string, 0, len(known)+3)
 	for _, k := range known {
 		names = append(names, k.Name)
+		if k.Type == typeList && file[k.Name] != nil {
+			file[k.Name] = joinList(file[k.Name])
+		}
 		v, err := b.resolve(k, file)
 		if err == nil {
 			err = k.set(b.config, v.Value)
@@ -213,7 +224,7 @@ func (b *builder) keys(file map[string]any) error {
 		delete(file, k.Name)
 	}
 	for _, name := range b.inOrder(file) {
-		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME", "schedule.NAME")))
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME", "schedule.NAME", "hook.NAME")))
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.source.Flags)) {
 		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") && !strings.HasPrefix(name, "schedule.") {

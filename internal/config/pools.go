@@ -49,7 +49,7 @@ func (b *builder) tables(kind, example, env string, raw any) (map[string]map[str
 		}
 		tables[name] = table
 	}
-	for _, name := range words(b.env[env]) {
+	for _, name := range words(b.env[env]) { // without one there are none
 		b.used[env] = env
 		if tables[name] == nil {
 			tables[name] = map[string]any{}

@@ -19,6 +19,7 @@ const (
 	typeCron   = "cron"
 	typeList   = "list"
 	typeNumber = "number"
+	typeBool   = "true|false"
 )
 
 // scheduleKey is a key of a schedule.
@@ -61,11 +62,39 @@ func scheduleKeys() []scheduleKey {
 			Key{Name: "volumes", Type: typeList, Help: "for which volumes of these pools, by names or patterns; empty is all where `pools` is given, and otherwise none"},
 			list(func(s *schedule.Schedule) *[]string { return &s.Volumes }),
 		},
-		keep("keep_last", "how many of the schedule's youngest snapshots stay; where all that begin with `keep_` are 0, all stay", func(k *schedule.Keep) *int { return &k.Last }),
-		keep("keep_hourly", "of how many hours that have a snapshot the youngest stays", func(k *schedule.Keep) *int { return &k.Hourly }),
+		{
+			Key{Name: "backup", Type: typeList, Help: "to which repositories the volumes are backed up, by names; empty is none"},
+			func(s *schedule.Schedule, text string) error {
+				for _, name := range words(text) {
+					if !slices.Contains(s.Tasks, schedule.Task{Repository: name}) {
+						s.Tasks = append(s.Tasks, schedule.Task{Repository: name})
+					}
+				}
+				return nil
+			},
+		},
+		{
+			// Behind backup, whose tasks it adds to.
+			Key{Name: "snapshot", Type: typeBool, Help: "whether snapshots are made; true without `backup`, and false with it"},
+			func(s *schedule.Schedule, text string) error {
+				on, err := strconv.ParseBool(text)
+				switch {
+				case err != nil:
+					return errdefs.Errorf(errdefs.ErrInvalid, "%q is neither true nor false", text)
+				case on:
+					s.Tasks = append([]schedule.Task{{}}, s.Tasks...)
+				case len(s.Tasks) == 0:
+					return errdefs.Errorf(errdefs.ErrInvalid, "false, and no backup either: it would do nothing")
+				}
+				return nil
+			},
+		},
+		keep("keep_last", "how many of the schedule's youngest snapshots stay, and of its backups in each repository; where all that begin with `keep_` are 0, all stay", func(k *schedule.Keep) *int { return &k.Last }),
+		keep("keep_hourly", "of how many hours that have one the youngest stays", func(k *schedule.Keep) *int { return &k.Hourly }),
 		keep("keep_daily", "the same of days", func(k *schedule.Keep) *int { return &k.Daily }),
 		keep("keep_weekly", "the same of weeks, which begin on Monday", func(k *schedule.Keep) *int { return &k.Weekly }),
 		keep("keep_monthly", "the same of months", func(k *schedule.Keep) *int { return &k.Monthly }),
+		keep("keep_yearly", "the same of years", func(k *schedule.Keep) *int { return &k.Yearly }),
 	}
 }
 
@@ -109,8 +138,8 @@ func (b *builder) schedules(raw any) error {
 		if s.Cron == (schedule.Cron{}) {
 			return errdefs.Errorf(errdefs.ErrInvalid, `%s: schedule %q: key "cron" is missing: when it is to run, such as "@daily"`, at, name)
 		}
-		if len(s.Pools)+len(s.Volumes) == 0 {
-			b.config.Warnings = append(b.config.Warnings, fmt.Sprintf("schedule %q: is for no volume; give it pools or volumes", name))
+		if err := b.hasRepositories(s); err != nil {
+			return err
 		}
 		b.config.Schedules = append(b.config.Schedules, s)
 	}
@@ -147,6 +176,23 @@ func (b *builder) schedule(name string, table map[string]any) (schedule.Schedule
 		return s, errdefs.Errorf(errdefs.ErrInvalid, "%s: schedule %q: unknown key %q%s", b.where(full), name, key, near(key, known))
 	}
 	return s, nil
+}
+
+// hasRepositories refuses a schedule that backs up to a repository that there is not.
+func (b *builder) hasRepositories(s schedule.Schedule) error {
+	var names []string
+	for _, r := range b.config.Repositories {
+		names = append(names, r.Name)
+	}
+	for _, t := range s.Tasks {
+		if t.Repository == "" || slices.Contains(names, t.Repository) {
+			continue
+		}
+		full := "schedule." + s.Name + ".backup"
+		i := slices.IndexFunc(b.config.values, func(v Value) bool { return v.Key == full })
+		return b.wrong(full, b.config.values[i].Source, errdefs.Errorf(errdefs.ErrInvalid, "no repository %q%s", t.Repository, near(t.Repository, names)))
+	}
+	return nil
 }
 
 // joinList makes one text of a list of names, as a variable has them.

@@ -24,6 +24,18 @@ keep_monthly = 12
 [schedule."a-b"]
 cron = "@hourly"
 pools = ["*"]
+backup = ["near", "far"]
+[schedule.both]
+cron = "@daily"
+backup = "near"
+snapshot = true
+keep_yearly = 2
+[repository.near]
+url = "/srv/near"
+password_file = "/p"
+[repository.far]
+url = "/srv/far"
+password_file = "/p"
 `
 	c, err := config.Load(config.Source{
 		File: write(t, text), Drivers: drivers(), Flags: map[string]string{"schedule.a-b.keep_hourly": "3"},
@@ -43,7 +55,8 @@ pools = ["*"]
 		return c
 	}
 	want := []schedule.Schedule{
-		{Name: "a-b", Cron: cron("@hourly"), Pools: []string{"*"}, Keep: schedule.Keep{Last: 2, Hourly: 3}},
+		{Name: "a-b", Cron: cron("@hourly"), Pools: []string{"*"}, Keep: schedule.Keep{Last: 2, Hourly: 3}, Tasks: []schedule.Task{{Repository: "near"}, {Repository: "far"}}},
+		{Name: "both", Cron: cron("@daily"), Keep: schedule.Keep{Yearly: 2}, Tasks: []schedule.Task{{}, {Repository: "near"}}},
 		{Name: "more", Cron: cron("@weekly"), Volumes: []string{"a", "b"}},
 		{
 			Name: "nightly", Cron: cron("30 3 * * *"), Jitter: 20 * time.Minute, Pools: []string{"remora", "fast"}, Volumes: []string{"db*", "web"},
@@ -60,18 +73,14 @@ pools = ["*"]
 	if len(c.Warnings) != 0 {
 		t.Errorf("warnings are %q", c.Warnings)
 	}
-	c = mustLoad(t, "[schedule.idle]\ncron = \"@daily\"\n")
-	if want := []string{`schedule "idle": is for no volume; give it pools or volumes`}; !slices.Equal(c.Warnings, want) {
-		t.Errorf("warnings are %q, want %q", c.Warnings, want)
-	}
 }
 
 // Every key of a schedule must be settable by the environment alone.
 func TestEveryScheduleKeyHasAVariable(t *testing.T) {
-	samples := map[string]string{"cron": "@weekly", "duration": "77s", "list": "x*", "number": "7"}
+	samples := map[string]string{"cron": "@weekly", "duration": "77s", "list": "near", "number": "7", "true|false": "true"}
 	for _, k := range config.ScheduleKeys() {
 		env := "REMORA_SCHEDULE_X_" + strings.ToUpper(k.Name)
-		c := mustLoad(t, "", "REMORA_SCHEDULES=x", "REMORA_SCHEDULE_X_CRON=@weekly", env+"="+samples[k.Type])
+		c := mustLoad(t, near, "REMORA_SCHEDULES=x", "REMORA_SCHEDULE_X_CRON=@weekly", env+"="+samples[k.Type])
 		v := config.Value{Key: "schedule.x." + k.Name, Value: samples[k.Type], Source: env}
 		if !slices.Contains(c.Values(), v) || k.Help == "" {
 			t.Errorf("%s gives %v", env, c.Values())

@@ -135,6 +135,8 @@ type Backup struct {
 	Labels map[string]string `json:"Labels,omitempty"`
 	// Warnings are in the answer to Create alone.
 	Warnings []string `json:"Warnings,omitempty"`
+	// Errors say what went wrong beside it, such as a hook after its snapshot; likewise.
+	Errors []string `json:"Errors,omitempty"`
 }
 
 // BackupList answers [MethodBackupList].

@@ -131,6 +131,9 @@ type Volume struct {
 	// Unknown has the names of those of the fields above that are not known yet, or that the
 	// driver did not tell in time.
 	Unknown []string `json:"Unknown,omitempty"`
+	// Schedules are those that the volume asks for by an option or a label; answered to Inspect and
+	// Create alone.
+	Schedules []string `json:"Schedules,omitempty"`
 	// Status is what the driver tells; answered to Inspect and Create alone.
 	Status map[string]any `json:"Status,omitempty"`
 	// Options are those the volume was made with, where the driver remembers them, without
@@ -190,7 +193,7 @@ type Pool struct {
 	Error string `json:"Error,omitempty"`
 }
 
-// Reload says which pools, and schedules, a reload touched. Each list is sorted.
+// Reload says which pools, schedules and so on a reload touched. Each list is sorted.
 type Reload struct {
 	Added   []string `json:"Added,omitempty"`
 	Changed []string `json:"Changed,omitempty"`
@@ -199,6 +202,8 @@ type Reload struct {
 	Repositories []string `json:"Repositories,omitempty"`
 	// Schedules are those that are new, changed or gone.
 	Schedules []string `json:"Schedules,omitempty"`
+	// Hooks are those that are new, changed or gone.
+	Hooks []string `json:"Hooks,omitempty"`
 	// NeedRestart lists the keys that changed in the file but take effect only when
 	// the daemon is started again.
 	NeedRestart []string `json:"NeedRestart,omitempty"`

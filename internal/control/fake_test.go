@@ -187,7 +187,9 @@ func full() *service {
 			Errors:  []string{"pool \"far\": no answer"},
 		},
 		schedules: control.ScheduleList{
-			Schedules: []control.Schedule{{Name: "nightly", Cron: "@daily", Volumes: 3, Last: at, Next: at.Add(24 * time.Hour), Error: "volume \"cold\": no answer"}},
+			Schedules: []control.Schedule{{Name: "nightly", Cron: "@daily", Tasks: []string{"snapshot", "backup to near"}, Volumes: 3, Failed: 1, Last: at, Next: at.Add(24 * time.Hour), Error: "volume \"cold\": no answer", Runs: []control.ScheduleRun{
+				{Pool: "remora", Volume: "cold", Task: "backup to near", Running: true, Last: at, Next: at.Add(24 * time.Hour), Error: "volume \"cold\": no answer"},
+			}}},
 		},
 		progress: []control.Progress{{Object: "far", Done: 0, Total: 2}, {Object: "fast", Done: 1}},
 	}

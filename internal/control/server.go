@@ -27,6 +27,8 @@ type ServerOptions struct {
 	Daemon  Daemon
 	// Backups, if it is not nil, answers the methods about them.
 	Backups Backups
+	// Projects, if it is not nil, answers the methods about them.
+	Projects Projects
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -77,6 +79,9 @@ func NewServer(o ServerOptions) *Server {
 	handleStorage(s, o.Storage)
 	if o.Backups != nil {
 		handleBackups(s, o.Backups)
+	}
+	if o.Projects != nil {
+		handleProjects(s, o.Projects)
 	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)

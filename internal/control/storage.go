@@ -121,6 +121,8 @@ type Snapshot struct {
 	Name      string            `json:"Name"`
 	CreatedAt time.Time         `json:"CreatedAt,omitzero"`
 	Labels    map[string]string `json:"Labels,omitempty"`
+	// Errors say what went wrong beside it, such as a hook after it; in the answer to Create alone.
+	Errors []string `json:"Errors,omitempty"`
 }
 
 // SnapshotCreateRequest asks for a snapshot. An empty Name is made of the time.
@@ -226,12 +228,32 @@ type TrashRequest struct {
 type Schedule struct {
 	Name string `json:"Name"`
 	Cron string `json:"Cron"`
+	// Tasks are what it does: "snapshot", or "backup to" a repository.
+	Tasks []string `json:"Tasks"`
 	// Volumes is for how many volumes it is.
 	Volumes int `json:"Volumes"`
+	// Failed is with how many runs something went wrong the last time.
+	Failed int `json:"Failed,omitempty"`
 	// Last is the youngest run of any of them, Next the first to come; absent where there is none.
 	Last time.Time `json:"Last,omitzero"`
 	Next time.Time `json:"Next,omitzero"`
 	// Error says what went wrong with a volume the last time it was its turn.
+	Error string `json:"Error,omitempty"`
+	// Runs has one for each task and volume.
+	Runs []ScheduleRun `json:"Runs,omitempty"`
+}
+
+// ScheduleRun is how far a task of a schedule is for one volume.
+type ScheduleRun struct {
+	Pool   string `json:"Pool"`
+	Volume string `json:"Volume"`
+	Task   string `json:"Task"`
+	// Running says that it is being done, or waits for another one to end.
+	Running bool `json:"Running,omitempty"`
+	// Last is when it was done last, Next when it is due; absent where that is not known.
+	Last time.Time `json:"Last,omitzero"`
+	Next time.Time `json:"Next,omitzero"`
+	// Error says what went wrong the last time, or who keeps it waiting.
 	Error string `json:"Error,omitempty"`
 }
 

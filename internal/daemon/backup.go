@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,6 @@ import (
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
-	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // backups answers the control API's questions about backups. A repository is opened for each
@@ -123,6 +121,7 @@ func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
 		}
+		b.d.made.forget(p.Name)
 		if err == nil {
 			b.d.log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
 		}
@@ -181,6 +180,7 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 		if req.DryRun {
 			return nil
 		}
+		defer b.d.made.forget(p.Name)
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
@@ -239,9 +239,29 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 		return c, err
 	}
 	defer p.leave()
-	if _, err := p.handler.Get(ctx, req.Name); err != nil {
+	ctx, release, err := b.claim(ctx, p, req)
+	if err != nil {
 		return c, err
 	}
+	defer release()
+	return b.create(ctx, p, req, nil, progress)
+}
+
+// claim claims a volume, which has to be there, for a backup.
+func (b backups) claim(ctx context.Context, p *pool, req control.BackupCreateRequest) (context.Context, func(), error) {
+	if _, err := p.handler.Get(ctx, req.Name); err != nil {
+		return ctx, nil, err
+	}
+	at, err := b.place(req.Repository)
+	if err != nil {
+		return ctx, nil, err
+	}
+	return b.d.claims.take(ctx, p.conf.Name, req.Name, backingUp, fmt.Sprintf("backup to %q", at.Name))
+}
+
+// create backs up a volume that is claimed, from what has been prepared for it or, with nil, a
+// snapshot that it makes if the driver can.
+func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRequest, from *prepared, progress func(control.Progress)) (c control.Backup, err error) {
 	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
 		var one backup.Backup
 		store := func(ctx context.Context, dir string, still bool) (err error) {
@@ -252,11 +272,8 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 			return err
 		}
 		var warnings []string
-		var err error
-		if volume.Can[volume.SnapshotOpener](p.handler) {
-			err = p.fromSnapshot(ctx, req.Name, func(ctx context.Context, dir string) error { return store(ctx, dir, true) })
-		} else {
-			err = p.mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
+		beside, err := p.still(ctx, req, from, func(ctx context.Context, dir string, still bool) error {
+			if !still {
 				v, err := p.handler.Get(ctx, req.Name)
 				if err != nil {
 					return err
@@ -264,41 +281,22 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 				if len(v.Mounts) > 1 { // this one is ours
 					warnings = append(warnings, fmt.Sprintf("volume %q: in use, and the driver %q has no snapshots: the backup is not of one moment", req.Name, p.conf.Driver))
 				}
-				return store(ctx, dir, false)
-			})
-		}
+			}
+			return store(ctx, dir, still)
+		})
 		c = backupToControl(one, place)
 		c.Warnings = warnings
-		if err == nil {
+		if beside != nil {
+			c.Errors = append(c.Errors, errdefs.OneLine(beside.Error()))
+		}
+		if one.ID != "" {
+			b.d.made.add(place.Name, one)
 			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
 		}
 		return err
 	})
 	return c, err
-}
-
-// fromSnapshot has read look at a snapshot that is made for it.
-func (p *pool) fromSnapshot(ctx context.Context, name string, read func(ctx context.Context, dir string) error) (err error) {
-	all, err := p.handler.Snapshots(ctx, name)
-	if err != nil {
-		return err
-	}
-	for _, s := range all { // what a crash has left
-		if strings.HasPrefix(s.Name, snapshotPrefix) && time.Since(s.CreatedAt) > staleSnapshot {
-			if err := p.handler.RemoveSnapshot(ctx, name, s.Name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-				return err
-			}
-		}
-	}
-	snapshot := snapshotPrefix + strings.ToLower(rand.Text()[:10])
-	if err := p.handler.CreateSnapshot(ctx, name, snapshot, nil); err != nil {
-		return err
-	}
-	defer func() {
-		err = join(err, p.handler.RemoveSnapshot(context.WithoutCancel(ctx), name, snapshot))
-	}()
-	return p.handler.ReadSnapshot(ctx, name, snapshot, read)
 }
 
 // staleSnapshot is the age from which a backup's snapshot is one of a backup that was cut off.

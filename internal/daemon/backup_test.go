@@ -67,11 +67,19 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
+// copiesPool has a pool of the driver above, and a repository.
+const copiesPool = "[pool.copies]\ndriver = \"copying\"\n[repository.near]\nurl = \"DIR/repository\"\npassword_file = \"DIR/password\"\n"
+
+func copies(t *testing.T) (*copying, catalog.Volume) {
+	t.Helper()
+	d := &copying{memory: newMemory(), root: t.TempDir(), opened: func() error { return nil }}
+	return d, catalog.NewVolume("copying", "copies", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return d, nil })
+}
+
 // startCopying starts a daemon with a repository and a volume "data" of the driver above.
 func startCopying(t *testing.T) (h *host, d *copying) {
-	d = &copying{memory: newMemory(), root: t.TempDir(), opened: func() error { return nil }}
-	h = startHost(t, "[pool.copies]\ndriver = \"copying\"\n[repository.near]\nurl = \"DIR/repository\"\npassword_file = \"DIR/password\"\n",
-		catalog.NewVolume("copying", "copies", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return d, nil }))
+	d, driver := copies(t)
+	h = startHost(t, copiesPool, driver)
 	write(t, h.dir+"/password", "secret")
 	if _, err := h.control.Backups().Init(t.Context(), control.BackupRepository{}); err != nil {
 		t.Fatal(err)

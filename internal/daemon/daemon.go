@@ -22,6 +22,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/schedule"
 )
 
@@ -64,6 +65,10 @@ type Daemon struct {
 	kept []*door
 
 	schedules *schedule.Engine
+	claims    claims
+	made      made
+	hooks     hook.Runner
+	asked     asked
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -94,7 +99,8 @@ func Run(ctx context.Context, o Options) error {
 	defer d.end(errStopping)
 	d.conf.Store(conf)
 	d.metrics = newMetrics(d)
-	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
+	d.schedules = schedule.NewEngine(d.log, conf.Backup.Parallel, d.metrics.ran)
+	d.openHooks()
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
@@ -109,7 +115,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return join(err, api.close())
 	}
+	recovered := make(chan struct{})
+	d.hooks.Recover(d.life, d.hooksNow, func() { close(recovered) }) //nolint:contextcheck // it ends with the daemon, not before
 	if err = d.startAll(ctx); err == nil {
+		labels := make(chan struct{})
+		go func() { defer close(labels); d.watchLabels(d.life) }()
+		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
 		d.loop(ctx, hup, api.done)
@@ -118,7 +129,9 @@ func Run(ctx context.Context, o Options) error {
 		d.log.InfoContext(ctx, "stopped before it was ready", slog.Any("error", err))
 		err = nil
 	}
-	return join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
+	err = join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
+	<-recovered
+	return err
 }
 
 // loop waits for signals and looks at the pools until ctx ends. A reload runs beside it:

@@ -49,9 +49,9 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Volumes: volumes{d},
 		Storage: storage{volumes{d}},
 		Daemon:  d,
-		Backups: backups{d},
-		Logger:  d.log,
-		Pages:   d.pages(),
+		Backups: backups{d}, Projects: projects{d},
+		Logger: d.log,
+		Pages:  d.pages(),
 	})
 	return start(ctx, func(ctx context.Context) error { return s.Serve(ctx, l) }), nil
 }

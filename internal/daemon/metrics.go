@@ -51,11 +51,21 @@ var (
 		"Runs of a schedule, one for each volume, by what came of it: ok, or the class of the error.",
 		[]string{"schedule", "result"},
 	}
+	scheduleLast = Metric{
+		"remora_schedule_last_success_timestamp_seconds", "gauge",
+		"When a task of a schedule was done last for a volume, by the clock of Unix: snapshot, or backup to a repository. 0 where it was never, or not that is known yet.",
+		[]string{"schedule", "pool", "volume", "task"},
+	}
+	scheduleFailed = Metric{
+		"remora_schedule_failed", "gauge",
+		"With how many volumes and tasks of a schedule something went wrong the last time it was their turn.",
+		[]string{"schedule"},
+	}
 )
 
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
-	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleRuns}
+	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleFailed, scheduleLast, scheduleRuns}
 }
 
 // metrics is what the daemon tells Prometheus.
@@ -85,7 +95,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -140,5 +150,34 @@ func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
 		for m, value := range map[*Metric]float64{&poolVolumes: float64(volumes), &poolMounted: float64(mounted), &poolReachable: up} {
 			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.conf.Name, p.conf.Driver)
 		}
+	}
+}
+
+// scheduleCollector reads how far the schedules are when it is asked.
+type scheduleCollector struct {
+	d *Daemon
+}
+
+// Describe implements [prometheus.Collector].
+func (c scheduleCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- desc(scheduleLast)
+	ch <- desc(scheduleFailed)
+}
+
+// Collect implements [prometheus.Collector].
+func (c scheduleCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.d.schedules.Status() {
+		failed := 0
+		for _, r := range s.Runs {
+			if r.Error != nil {
+				failed++
+			}
+			last := 0.0
+			if !r.Last.IsZero() {
+				last = float64(r.Last.Unix())
+			}
+			ch <- prometheus.MustNewConstMetric(desc(scheduleLast), prometheus.GaugeValue, last, s.Schedule.Name, r.Pool, r.Volume, r.Task.String())
+		}
+		ch <- prometheus.MustNewConstMetric(desc(scheduleFailed), prometheus.GaugeValue, float64(failed), s.Schedule.Name)
 	}
 }

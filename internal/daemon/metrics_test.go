@@ -48,7 +48,8 @@ func value(t *testing.T, f *dto.MetricFamily, labels ...string) float64 {
 }
 
 func TestMetrics(t *testing.T) {
-	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n[schedule.x]\ncron = \"@daily\"\nvolumes = [\"none\"]\n")
+	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n[schedule.x]\ncron = \"@daily\"\nvolumes = [\"one\"]\nbackup = \"near\"\n"+
+		"[repository.near]\nurl = \"DIR/none\"\npassword_file = \"DIR/none\"\n")
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "one", nil))
 	h.must(h.plugin("a").Create(ctx, "two", nil))
@@ -77,6 +78,7 @@ func TestMetrics(t *testing.T) {
 		{"remora_pool_volumes_mounted", 1, []string{"driver=dir", "pool=a"}},
 		{"remora_pool_reachable", 1, []string{"driver=dir", "pool=a"}},
 		{"remora_pool_reachable", 0, []string{"driver=dir", "pool=b"}},
+		{"remora_schedule_last_success_timestamp_seconds", 0, []string{"pool=a", "schedule=x", "task=backup to near", "volume=one"}},
 	} {
 		if got := value(t, families[want.name], want.labels...); got != want.value {
 			t.Errorf("%s%v is %v, want %v", want.name, want.labels, got, want.value)

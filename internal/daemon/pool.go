@@ -12,6 +12,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -33,6 +34,8 @@ type pool struct {
 	mountRoot string
 	usage     *usage.Cache
 	asking    chan struct{}
+	claims    *claims
+	hooks     func(ctx context.Context, e hook.Event) (end func(context.Context) error, err error)
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -109,14 +112,15 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		// A driver that has an option of this name for something else is no Cloner, or takes
 		// absolute paths.
 		CloneOption: "from",
-		MayRemove:   d.protected().mayRemove(conf.Name),
+		MayRemove:   d.mayRemove(conf.Name),
+		Own:         d.ownOptions(conf.Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))
 	}
 	p := &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, asking: make(chan struct{}, askers),
+		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks,
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))

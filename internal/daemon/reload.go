@@ -12,6 +12,8 @@ import (
 
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/hook"
+	"github.com/remora-plugins/remora/internal/schedule"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -54,7 +56,7 @@ func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
 	}
 	d.confErr.Store(nil)
 	d.log.InfoContext(ctx, "configuration taken over", slog.Any("added", r.Added), slog.Any("changed", r.Changed),
-		slog.Any("removed", r.Removed), slog.Any("schedules", r.Schedules), slog.Any("need_restart", r.NeedRestart))
+		slog.Any("removed", r.Removed), slog.Any("schedules", r.Schedules), slog.Any("hooks", r.Hooks), slog.Any("need_restart", r.NeedRestart))
 	return r, nil
 }
 
@@ -72,7 +74,9 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	// What is at work counts, not what the last configuration asked for: a pool that could
 	// not be started then is tried again.
 	r.Added, r.Changed, r.Removed = compare(at, next.Pools)
-	r.Schedules = changed(d.conf.Load().Schedules, next.Schedules)
+	was := d.conf.Load()
+	r.Schedules = changed(was.Schedules, next.Schedules, func(s schedule.Schedule) string { return s.Name })
+	r.Hooks = changed(was.Hooks, next.Hooks, func(h hook.Hook) string { return h.Name })
 	drivers, err := d.openAll(ctx, next.Pools, slices.Concat(r.Added, r.Changed))
 	if err != nil {
 		return r, err

@@ -33,6 +33,11 @@ func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, 
 		if to == "" {
 			to = one.Volume
 		}
+		ctx, release, err := b.d.claims.take(ctx, p.conf.Name, to, changing, fmt.Sprintf("restore of backup %.12s", one.ID))
+		if err != nil {
+			return err
+		}
+		defer release()
 		tell := teller(to, progress)
 		switch {
 		case len(req.Paths) > 0:

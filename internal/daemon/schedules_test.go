@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/drivers/all"
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/schedule"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -102,21 +104,33 @@ func TestMissedSnapshot(t *testing.T) {
 	}
 }
 
+// assemble puts together what a daemon of the first pool is made of, without one that runs.
+func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool) {
+	h.t.Helper()
+	o := options(h.dir, slog.New(slog.NewTextHandler(h.t.Output(), nil)), append(all.Volumes(), drivers...))
+	conf, err := o.Load()
+	h.must(err)
+	d := &Daemon{options: o, log: o.Logger(conf), boot: conf, pools: map[string]*pool{}}
+	d.conf.Store(conf)
+	d.life, d.end = context.WithCancelCause(context.WithoutCancel(h.t.Context()))
+	h.t.Cleanup(func() { d.end(nil) })
+	d.state.Store(running)
+	d.metrics = newMetrics(d)
+	d.openHooks()
+	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])
+	h.must(err)
+	p, err := d.newPool(h.t.Context(), conf.Pools[0], driver)
+	h.must(err)
+	d.pools[conf.Pools[0].Name] = p
+	return d, p
+}
+
 // Runs on real storage keep what they are told to, and leave alone what is not theirs.
 func TestScheduledRun(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Btrfs)
 	h := newHost(t, "[pool.snaps]\ndriver = \"btrfs\"\nsize = \"256m\"\n")
 	ctx := t.Context()
-	o := options(h.dir, slog.New(slog.NewTextHandler(t.Output(), nil)), all.Volumes())
-	conf, err := o.Load()
-	h.must(err)
-	d := &Daemon{options: o, log: o.Logger(conf), boot: conf, pools: map[string]*pool{}}
-	d.conf.Store(conf)
-	d.metrics = newMetrics(d)
-	driver, err := d.openDriver(ctx, conf.Pools[0])
-	h.must(err)
-	p, err := d.newPool(ctx, conf.Pools[0], driver)
-	h.must(err)
+	d, p := h.assemble()
 	h.must(p.handler.Create(ctx, "data", nil))
 	h.must(p.handler.CreateSnapshot(ctx, "data", "mine", nil))
 	h.must(p.handler.CreateSnapshot(ctx, "data", "theirs", map[string]string{schedule.Label: "other"}))
@@ -125,7 +139,7 @@ func TestScheduledRun(t *testing.T) {
 	s := schedule.Schedule{Name: "daily", Cron: cron, Volumes: []string{"*"}, Keep: schedule.Keep{Last: 2}}
 	var made []string
 	for range 4 {
-		ok, err := s.Run(ctx, scheduled{p}, "data", time.Local)
+		ok, err := s.Run(ctx, scheduled{p, d}, schedule.Task{}, "data", time.Local)
 		if !ok || err != nil {
 			t.Fatalf("run: %v, %v", ok, err)
 		}
@@ -143,7 +157,7 @@ func TestScheduledRun(t *testing.T) {
 		t.Errorf("there are %q, want %q", got, want)
 	}
 	h.must(p.close(ctx))
-	if _, err := s.Run(ctx, scheduled{p}, "data", time.Local); err == nil {
+	if _, err := s.Run(ctx, scheduled{p, d}, schedule.Task{}, "data", time.Local); err == nil {
 		t.Error("a pool that is closed takes snapshots")
 	}
 }

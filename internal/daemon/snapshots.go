@@ -22,22 +22,50 @@ const snapshotName = "20060102-150405"
 func (s storage) CreateSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (control.Snapshot, error) {
 	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Snapshot, error) {
 		name, err := p.takeSnapshot(ctx, req)
-		if err != nil {
+		if name == "" {
 			return control.Snapshot{}, err
 		}
-		all, err := p.handler.Snapshots(ctx, req.Volume)
-		if i := slices.IndexFunc(all, func(x volume.Snapshot) bool { return x.Name == name }); i >= 0 {
-			return p.toSnapshot(req.Volume, all[i]), nil
+		made := p.seen(ctx, req, name)
+		if err != nil {
+			made.Errors = append(made.Errors, errdefs.OneLine(err.Error()))
 		}
-		return control.Snapshot{Pool: p.conf.Name, Volume: req.Volume, Name: name, Labels: req.Labels}, err
+		return made, nil
 	})
 }
 
-// takeSnapshot makes a snapshot, and a name for it where there is none. Two of the same second
-// are told apart by a number.
+// seen is a snapshot that has been made, as the driver tells it if it does.
+func (p *pool) seen(ctx context.Context, req control.SnapshotCreateRequest, name string) control.Snapshot {
+	all, _ := p.handler.Snapshots(ctx, req.Volume) // it is there, whatever can be said of it now
+	if i := slices.IndexFunc(all, func(x volume.Snapshot) bool { return x.Name == name }); i >= 0 {
+		return p.toSnapshot(req.Volume, all[i])
+	}
+	return control.Snapshot{Pool: p.conf.Name, Volume: req.Volume, Name: name, Labels: req.Labels}
+}
+
+// takeSnapshot makes a snapshot, with the hooks around it. There may be one although there is an
+// error: that of a hook after it. Then its name is returned beside.
 func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (name string, err error) {
+	ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Volume, looking, "snapshot")
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	end, err := p.begin(ctx, req.Volume, req.Labels)
+	if err != nil {
+		return "", err
+	}
+	name, err = p.nameSnapshot(ctx, req)
+	return name, join(err, end(context.WithoutCancel(ctx)))
+}
+
+// nameSnapshot makes a snapshot, and a name for it where there is none. Two of the same second
+// are told apart by a number.
+func (p *pool) nameSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (name string, err error) {
 	if req.Name != "" {
-		return req.Name, p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels)
+		if err := p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels); err != nil {
+			return "", err
+		}
+		return req.Name, nil
 	}
 	now := time.Now().Format(snapshotName)
 	for n := 1; n < 100; n++ {
@@ -45,11 +73,15 @@ func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateReque
 		if n > 1 {
 			name = fmt.Sprintf("%s-%d", now, n)
 		}
-		if err = p.handler.CreateSnapshot(ctx, req.Volume, name, req.Labels); !errors.Is(err, errdefs.ErrExists) {
+		err = p.handler.CreateSnapshot(ctx, req.Volume, name, req.Labels)
+		if err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, errdefs.ErrExists) {
 			break
 		}
 	}
-	return name, err
+	return "", err
 }
 
 func (p *pool) toSnapshot(of string, s volume.Snapshot) control.Snapshot {

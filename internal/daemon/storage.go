@@ -38,11 +38,30 @@ func in[T any](ctx context.Context, v volumes, name string, do func(context.Cont
 // Clone implements [control.Storage].
 func (s storage) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
 	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Volume, error) {
+		ctx, release, err := p.claimClone(ctx, req)
+		if err != nil {
+			return control.Volume{}, err
+		}
+		defer release()
 		if err := p.handler.Clone(ctx, req.Name, req.From, req.Snapshot, req.Options); err != nil {
 			return control.Volume{}, err
 		}
 		return s.get(ctx, p, req.Name)
 	})
+}
+
+// claimClone claims what is cloned, and what it becomes.
+func (p *pool) claimClone(ctx context.Context, req control.VolumeCloneRequest) (context.Context, func(), error) {
+	ctx, releaseSource, err := p.claims.take(ctx, p.conf.Name, req.From, looking, fmt.Sprintf("clone to %q", req.Name))
+	if err != nil {
+		return ctx, nil, err
+	}
+	ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, fmt.Sprintf("clone of %q", req.From))
+	if err != nil {
+		releaseSource()
+		return ctx, nil, err
+	}
+	return ctx, func() { release(); releaseSource() }, nil
 }
 
 // Resize implements [control.Storage].
@@ -88,6 +107,11 @@ func (p *pool) enlarged(ctx context.Context, req control.VolumeResizeRequest) (i
 // Rollback implements [control.Storage].
 func (s storage) Rollback(ctx context.Context, req control.VolumeRollbackRequest) error {
 	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+		ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, fmt.Sprintf("rollback to %q", req.Snapshot))
+		if err != nil {
+			return struct{}{}, err
+		}
+		defer release()
 		return struct{}{}, p.handler.Rollback(ctx, req.Name, req.Snapshot)
 	})
 	return err

@@ -186,6 +186,7 @@ func (v volumes) get(ctx context.Context, p *pool, name string) (control.Volume,
 	}
 	c := p.toControl(vol)
 	c.Protected, _ = v.d.protected().has(p.conf.Name, name) // what cannot be read protects still
+	c.Schedules = v.d.asked.of(p.conf.Name, name)
 	return c, nil
 }
 

@@ -32,7 +32,7 @@ func TestPagesNameEverything(t *testing.T) {
 			t.Errorf("cli.md has no %q", want)
 		}
 	}
-	for _, k := range slices.Concat(config.Keys(), config.PoolKeys(), config.RepositoryKeys(), config.ScheduleKeys()) {
+	for _, k := range slices.Concat(config.Keys(), config.PoolKeys(), config.RepositoryKeys(), config.ScheduleKeys(), config.HookKeys()) {
 		if !strings.Contains(all["config.md"], "| `"+k.Name+"` |") {
 			t.Errorf("config.md has no key %q", k.Name)
 		}

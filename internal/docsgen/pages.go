@@ -135,6 +135,10 @@ func configuration(drivers []catalog.Volume) string {
 	}
 	b.WriteString(schedulesHead)
 	for _, k := range config.ScheduleKeys() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, cell.Replace(k.Type), code(k.Default), cell.Replace(k.Help))
+	}
+	b.WriteString(hooksHead)
+	for _, k := range config.HookKeys() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Type, code(k.Default), cell.Replace(k.Help))
 	}
 	for _, d := range drivers {

@@ -90,10 +90,22 @@ that are not in the file. No secret is in the file: it names files and variables
 const schedulesHead = `
 ## Schedules
 
-Each table ` + "`[schedule.NAME]`" + ` makes snapshots of volumes at set times, and removes those of its own that it does not keep:
-[what it is for](../guide/volumes.md#schedules). Names are as those of pools, and so are the variables:
+Each table ` + "`[schedule.NAME]`" + ` makes snapshots and backups of volumes at set times, and removes those of its own that it does
+not keep: [what it is for](../guide/volumes.md#schedules). Names are as those of pools, and so are the variables:
 ` + "`REMORA_SCHEDULE_NAME_KEY`" + `, and ` + "`REMORA_SCHEDULES=hourly,nightly`" + ` makes schedules that are not in the file. A list is
 ` + "`[\"db*\", \"web\"]`" + ` in the file and ` + "`db*,web`" + ` elsewhere.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
+`
+
+// hooksHead stands before the keys of a hook.
+const hooksHead = `
+## Hooks
+
+Each table ` + "`[hook.NAME]`" + ` has commands that run before and after a snapshot: [what it is for](../guide/volumes.md#hooks).
+The daemon runs them, so they are in the file or nowhere: a hook has no variables, and the file must belong to root and be
+written by nobody else.
 
 | Key | Type | Default | What it does |
 |---|---|---|---|

@@ -27,10 +27,14 @@ type memory struct {
 	mu        sync.Mutex
 	volumes   map[string]time.Time // when each was made
 	snapshots map[string][]volume.Snapshot
-	fails     error // of CreateSnapshot
-	blind     error // of Snapshots
+	asks      map[string][]string // the schedules that volumes ask for
+	fails     error               // of Take
+	beside    error               // of Take, which works
+	blind     error               // of Taken
 	takes     time.Duration
 	made      int
+	atOnce    int
+	most      int // at once
 }
 
 func newPool(name string, volumes ...string) *memory {
@@ -49,34 +53,59 @@ func (p *memory) Volumes() (all []Volume) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, created := range p.volumes {
-		all = append(all, Volume{name, created})
+		all = append(all, Volume{name, created, p.asks[name]})
 	}
 	return all
 }
 
-func (p *memory) Snapshots(_ context.Context, name string) ([]volume.Snapshot, error) {
+// of is where what a task makes of a volume is kept.
+func of(t Task, name string) string { return strings.TrimPrefix(t.Repository+":"+name, ":") }
+
+func (p *memory) Taken(_ context.Context, t Task, schedule, name string) (all []Taken, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.snapshots[name]), p.blind
+	for _, s := range p.snapshots[of(t, name)] {
+		if s.Labels[Label] == schedule {
+			all = append(all, Taken{s.Name, s.CreatedAt})
+		}
+	}
+	return all, p.blind
 }
 
-func (p *memory) CreateSnapshot(_ context.Context, name string, labels map[string]string) error {
-	time.Sleep(p.takes)
+func (p *memory) Take(ctx context.Context, t Task, schedule, name string) (bool, error) {
+	p.mu.Lock()
+	p.atOnce++
+	p.most = max(p.most, p.atOnce)
+	p.mu.Unlock()
+	timer := time.NewTimer(p.takes)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.atOnce--
+	if err := ctx.Err(); err != nil && t.Repository != "" {
+		return false, err
+	}
 	if p.fails != nil {
-		return fmt.Errorf("volume %q: %w", name, p.fails)
+		return false, fmt.Errorf("volume %q: %w", name, p.fails)
 	}
 	p.made++
 	// As a file system would have it: from a clock that is a little late.
-	p.snapshots[name] = append(p.snapshots[name], volume.Snapshot{Name: fmt.Sprint("s", p.made), CreatedAt: time.Now().Add(-4 * time.Millisecond), Labels: labels})
-	return nil
+	p.snapshots[of(t, name)] = append(p.snapshots[of(t, name)], volume.Snapshot{
+		Name: fmt.Sprint("s", p.made), CreatedAt: time.Now().Add(-4 * time.Millisecond), Labels: map[string]string{Label: schedule},
+	})
+	return true, p.beside
 }
 
-func (p *memory) RemoveSnapshot(_ context.Context, name, snapshot string) error {
+func (p *memory) Remove(_ context.Context, t Task, name string, gone []Taken) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.snapshots[name] = slices.DeleteFunc(p.snapshots[name], func(s volume.Snapshot) bool { return s.Name == snapshot })
+	p.snapshots[of(t, name)] = slices.DeleteFunc(p.snapshots[of(t, name)], func(s volume.Snapshot) bool {
+		return slices.ContainsFunc(gone, func(g Taken) bool { return g.Name == s.Name })
+	})
 	return nil
 }
 
@@ -135,7 +164,7 @@ func (j *journal) String() string {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, runs: map[string]int{}}
-	b.Engine = NewEngine(slog.New(slog.NewTextHandler(&b.log, nil)), func(name string, err error) {
+	b.Engine = NewEngine(slog.New(slog.NewTextHandler(&b.log, nil)), 2, func(name string, err error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.runs[fmt.Sprint(name, " ", err == nil)]++
@@ -284,31 +313,44 @@ func TestEngineJitter(t *testing.T) {
 	})
 }
 
-// A run that fails is told once, with the volume, and counted; the next one is at its time.
+// A run that fails is told once, with the volume, and counted; it is tried again after a minute,
+// five, a quarter of an hour, and then every hour, until its next time comes.
 func TestEngineFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBench(t), newPool("a", "db")
 		p.fails = errdefs.Errorf(errdefs.ErrUnavailable, "disk is away\nfor long")
-		b.Set(t.Context(), []Schedule{every10(t)}, []Pool{p})
-		pass(25 * time.Minute)
-		if diff := cmp.Diff(map[string]int{"often false": 2}, b.counts()); diff != "" {
-			t.Errorf("runs (-want +got):\n%s", diff)
+		s := every10(t)
+		s.Cron = mustParse(t, "@daily")
+		b.Set(t.Context(), []Schedule{s}, []Pool{p})
+		pass(24 * time.Hour) // the first attempt
+		for i, wait := range []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, time.Hour} {
+			if st := b.Status()[0]; b.counts()["often false"] != i+1 || !st.Next.Equal(time.Now().Add(wait)) || st.Error == nil || !st.Last.IsZero() {
+				t.Errorf("before attempt %d: %v, %+v", i+2, b.counts(), st)
+			}
+			pass(wait)
 		}
-		if n := strings.Count(b.log.String(), "level=ERROR"); n != 2 || !strings.Contains(b.log.String(), "schedule=often pool=a volume=db") {
+		if n := strings.Count(b.log.String(), "level=ERROR"); n != 6 || !strings.Contains(b.log.String(), "schedule=often pool=a task=snapshot volume=db") {
 			t.Errorf("%d errors in the log:\n%s", n, b.log.String())
 		}
-		if st := b.Status()[0]; !st.Last.IsZero() || st.Error == nil {
-			t.Errorf("status is %+v", st)
-		}
 		p.set(func() { p.fails = nil })
-		pass(10 * time.Minute)
-		if st := b.Status()[0]; p.count() != 1 || st.Error != nil {
+		pass(time.Hour)
+		st := b.Status()[0]
+		if p.count() != 1 || st.Error != nil || st.Next.Sub(st.Last) < 20*time.Hour {
 			t.Errorf("%d made, status is %+v", p.count(), st)
 		}
 		p.set(func() { p.fails = errdefs.ErrUnsupported }) // of this volume, which only its driver knows
-		pass(time.Hour)
-		if n := strings.Count(b.log.String(), "level=ERROR"); n != 3 || b.counts()["often false"] != 8 {
+		pass(72 * time.Hour)
+		if n := strings.Count(b.log.String(), "level=ERROR"); n != 7 || b.counts()["often false"] != 6+3 {
 			t.Errorf("%d errors in the log, runs %v", n, b.counts())
+		}
+		p.set(func() { p.fails = errdefs.ErrUnavailable })
+		s.Cron = mustParse(t, "*/10 * * * *")
+		b.Set(t.Context(), []Schedule{s}, []Pool{p})
+		pass(time.Second)
+		before := b.counts()["often false"]
+		pass(10 * time.Minute) // at 1, 6 and 10, which is its time
+		if got := b.counts()["often false"] - before; got != 3 {
+			t.Errorf("%d attempts in ten minutes\n%s", got, b.log.String())
 		}
 	})
 }
@@ -339,7 +381,7 @@ func TestEngineUnable(t *testing.T) {
 			b.Set(t.Context(), []Schedule{every10(t)}, []Pool{p, other})
 			pass(time.Hour)
 		}
-		if n := strings.Count(b.log.String(), "level="); n != 1 || !strings.Contains(b.log.String(), "level=WARN msg=\"nothing is scheduled in the pool: its driver cannot make snapshots\" schedule=often pool=a") {
+		if n := strings.Count(b.log.String(), "level="); n != 1 || !strings.Contains(b.log.String(), "level=WARN msg=\"nothing is scheduled in the pool: its driver cannot make snapshots\" schedule=often pool=a task=snapshot") {
 			t.Errorf("%d lines in the log:\n%s", n, b.log.String())
 		}
 		if err := b.Status()[0].Error; err == nil || err.Error() != `pool "a": the driver cannot make snapshots` {

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Keep says which snapshots of a schedule stay. Each rule keeps some, and what no rule keeps
+// Keep says which snapshots or backups of a schedule stay. Each rule keeps some, and what no rule keeps
 // goes; without any rule all stay.
 type Keep struct {
 	// Last is how many of the youngest stay.
 	Last int
-	// Of so many hours, days, weeks and months, of those in which there is a snapshot, the
+	// Of so many hours, days, weeks, months and years, of those in which there is one, the
 	// youngest stays.
-	Hourly, Daily, Weekly, Monthly int
+	Hourly, Daily, Weekly, Monthly, Yearly int
 }
 
-// Taken is a snapshot and when it was made.
+// Taken is a snapshot by its name, or a backup by its ID, and when it was made.
 type Taken struct {
 	Name string
 	At   time.Time
@@ -43,6 +43,7 @@ func (k Keep) Remove(all []Taken, loc *time.Location) []Taken {
 		{k.Daily, func(t time.Time) string { return t.Format(time.DateOnly) }},
 		{k.Weekly, func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, "-", w) }},
 		{k.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
+		{k.Yearly, func(t time.Time) string { return t.Format("2006") }},
 	} {
 		last, n := "", 0
 		for i, s := range dated {

@@ -68,7 +68,7 @@ func TestKeepUnknownTime(t *testing.T) {
 // snapshot goes only for a younger one of all its periods or for their number, and to do it
 // again removes nothing more.
 func TestKeepProperties(t *testing.T) {
-	periods := []string{"2006-01-02 15", "2006-01-02", "", "2006-01"}
+	periods := []string{"2006-01-02 15", "2006-01-02", "", "2006-01", "2006"}
 	period := func(rule int, at time.Time) string {
 		if rule == 2 {
 			for at.Weekday() != time.Monday {
@@ -80,8 +80,8 @@ func TestKeepProperties(t *testing.T) {
 	}
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		k := Keep{r.IntN(4), r.IntN(4), r.IntN(4), r.IntN(4), r.IntN(4)}
-		rules := []int{k.Hourly, k.Daily, k.Weekly, k.Monthly}
+		k := Keep{r.IntN(4), r.IntN(4), r.IntN(4), r.IntN(4), r.IntN(4), r.IntN(4)}
+		rules := []int{k.Hourly, k.Daily, k.Weekly, k.Monthly, k.Yearly}
 		var all []Taken
 		when := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		for i := range r.IntN(60) {

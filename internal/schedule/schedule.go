@@ -1,9 +1,9 @@
-// Package schedule makes snapshots of volumes at set times, and removes those that it made
-// when there are enough.
+// Package schedule makes snapshots and backups of volumes at set times, and removes those that
+// it made when there are enough.
 //
-// Nothing is remembered here between two starts: a snapshot that a schedule made has its name
-// as a label, so the youngest of them says when the last run was, and whether one has been
-// missed meanwhile.
+// Nothing is remembered here between two starts: what a schedule made has its name as a label,
+// so the youngest of them says when the last run was, and whether one has been missed
+// meanwhile.
 package schedule
 
 import (
@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
-	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// Label is that of the snapshots which a schedule made; its value is the schedule's name.
+// Label is that of the snapshots and backups which a schedule made; its value is the schedule's
+// name.
 const Label = "remora.schedule"
 
 // Schedule says what is to be done, when, and with which volumes.
@@ -29,14 +29,45 @@ type Schedule struct {
 	// always the same.
 	Jitter time.Duration
 	// Pools and Volumes are names, or patterns as for path.Match. An empty list is all where the
-	// other one is not empty, and none where both are.
+	// other one is not empty, and none where both are. Volumes that ask for the schedule by its
+	// name come beside them.
 	Pools, Volumes []string
-	Keep           Keep
+	// Keep is for what each of the tasks made, by itself.
+	Keep Keep
+	// Tasks are what is done; none is a snapshot.
+	Tasks []Task
 }
 
-// Matches tells whether the schedule is for a volume.
+// Task is one of the things that a schedule does.
+type Task struct {
+	// Repository is where a backup of the volume is made; empty makes a snapshot.
+	Repository string
+}
+
+// String names the task for people.
+func (t Task) String() string {
+	if t.Repository == "" {
+		return "snapshot"
+	}
+	return "backup to " + t.Repository
+}
+
+// Does returns the tasks.
+func (s Schedule) Does() []Task {
+	if len(s.Tasks) == 0 {
+		return []Task{{}}
+	}
+	return s.Tasks
+}
+
+// Matches tells whether the schedule is for a volume by its name.
 func (s Schedule) Matches(pool, name string) bool {
 	return s.inPool(pool) && (len(s.Volumes) == 0 || matches(s.Volumes, name))
+}
+
+// isFor tells whether the schedule is for a volume.
+func (s Schedule) isFor(pool string, v Volume) bool {
+	return slices.Contains(v.Schedules, s.Name) || s.Matches(pool, v.Name)
 }
 
 func (s Schedule) inPool(pool string) bool {
@@ -98,10 +129,16 @@ func (s Schedule) since(pool, name string, at time.Time) time.Time {
 type Volume struct {
 	Name      string
 	CreatedAt time.Time
+	// Schedules are the names of those that the volume itself asks for.
+	Schedules []string
 }
 
 // ErrClosed is the error of a [Pool] that is closed, or being closed.
 var ErrClosed = errors.New("pool is closed")
+
+// ErrBusy is the error of a [Pool] that leaves a volume alone, because something is done with it
+// that must not be disturbed. It is no failure: the run is put off.
+var ErrBusy = errors.New("volume is busy")
 
 // Pool is a pool whose driver can make snapshots, or cannot. Its methods are safe for
 // concurrent use.
@@ -111,52 +148,50 @@ type Pool interface {
 	Able() bool
 	// Volumes returns the volumes from memory.
 	Volumes() []Volume
-	Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error)
-	CreateSnapshot(ctx context.Context, name string, labels map[string]string) error
-	RemoveSnapshot(ctx context.Context, name, snapshot string) error
+	// Taken returns what a task of the schedule has made of a volume, and is still there.
+	Taken(ctx context.Context, t Task, schedule, name string) ([]Taken, error)
+	// Take does a task for a volume. It may have been done although there is an error beside it.
+	Take(ctx context.Context, t Task, schedule, name string) (done bool, err error)
+	// Remove removes what a task made of a volume. What is gone already is no error.
+	Remove(ctx context.Context, t Task, name string, gone []Taken) error
 }
 
-// runTime bounds one run: what a driver is asked in it, all together.
-const runTime = 5 * time.Minute
+// What a task may take for one volume. A snapshot is what a driver is asked for, all together,
+// and the hooks around it; a first backup may send a whole disk over a thin line.
+const (
+	snapshotTime = 30 * time.Minute
+	backupTime   = 24 * time.Hour
+)
 
-// Run makes a snapshot of a volume, tells whether it did, and removes those that the schedule
-// made and does not keep.
-func (s Schedule) Run(ctx context.Context, p Pool, name string, loc *time.Location) (made bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, runTime, errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", runTime))
+// limit bounds a task for one volume.
+func (t Task) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := snapshotTime
+	if t.Repository != "" {
+		limit = backupTime
+	}
+	return context.WithTimeoutCause(ctx, limit, errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", limit))
+}
+
+// Run does a task for a volume, tells whether it is done, and removes what the schedule made so
+// and does not keep.
+func (s Schedule) Run(ctx context.Context, p Pool, t Task, name string, loc *time.Location) (done bool, err error) {
+	ctx, cancel := t.limit(ctx)
 	defer cancel()
-	if err := p.CreateSnapshot(ctx, name, map[string]string{Label: s.Name}); err != nil {
-		return false, err
+	done, err = p.Take(ctx, t, s.Name, name)
+	if !done || s.Keep == (Keep{}) {
+		return done, err
 	}
-	all, err := p.Snapshots(ctx, name)
-	if err != nil {
-		return true, err
+	all, listErr := p.Taken(ctx, t, s.Name, name)
+	if gone := s.Keep.Remove(all, loc); listErr == nil && len(gone) > 0 {
+		listErr = p.Remove(ctx, t, name, gone)
 	}
-	var errs []error
-	for _, x := range s.Keep.Remove(s.own(all), loc) {
-		err := p.RemoveSnapshot(ctx, name, x.Name)
-		if err != nil && !errors.Is(err, errdefs.ErrNotFound) { // somebody was faster
-			errs = append(errs, err)
-		}
-	}
-	return true, errors.Join(errs...)
+	return true, errors.Join(err, listErr)
 }
 
-// own returns the snapshots that the schedule made.
-func (s Schedule) own(all []volume.Snapshot) []Taken {
-	var own []Taken
-	for _, x := range all {
-		if x.Labels[Label] == s.Name {
-			own = append(own, Taken{x.Name, x.CreatedAt})
-		}
-	}
-	return own
-}
-
-// last returns when the schedule made the youngest of its snapshots; zero where there is none.
-func (s Schedule) last(all []volume.Snapshot) time.Time {
-	own := s.own(all)
-	if len(own) == 0 {
+// youngest returns when the youngest was made; zero where there is none.
+func youngest(all []Taken) time.Time {
+	if len(all) == 0 {
 		return time.Time{}
 	}
-	return slices.MaxFunc(own, func(a, b Taken) int { return a.At.Compare(b.At) }).At
+	return slices.MaxFunc(all, func(a, b Taken) int { return a.At.Compare(b.At) }).At
 }

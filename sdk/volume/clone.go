@@ -25,7 +25,9 @@ func (h *Handler) Clone(ctx context.Context, name, from, snapshot string, opts m
 		opts = map[string]string{}
 	}
 	return h.change(ctx, "clone", name, func(ctx context.Context) error {
-		return redact(h.clone(ctx, d, name, from, snapshot, opts), opts)
+		return redact(h.withOwn(ctx, name, opts, func(opts map[string]string) error {
+			return h.clone(ctx, d, name, from, snapshot, opts)
+		}), opts)
 	})
 }
 

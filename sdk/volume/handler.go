@@ -162,7 +162,7 @@ func (h *Handler) Create(ctx context.Context, name string, opts map[string]strin
 		opts = map[string]string{}
 	}
 	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "create", Limit: h.options.LongTimeout, Do: func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, redact(h.create(ctx, name, opts), opts)
+		return struct{}{}, redact(h.withOwn(ctx, name, opts, func(opts map[string]string) error { return h.create(ctx, name, opts) }), opts)
 	}})
 	return err
 }

@@ -45,6 +45,8 @@ type Options struct {
 	// VOLUME or VOLUME@SNAPSHOT. Where the driver is no [Cloner], or the value is an absolute
 	// path, the option is the driver's own. Empty is none.
 	CloneOption string
+	// Own are options of volumes that the program keeps itself.
+	Own OwnOptions
 	// MayRemove is asked before a volume is removed, whoever wants it; its error is the
 	// answer. nil allows all.
 	MayRemove func(ctx context.Context, name string) error

@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// answerTime bounds one answer.
+const answerTime = 20 * time.Second
+
+// Get asks for a path of the API, and decodes the answer.
+func (e Engine) Get(ctx context.Context, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return e.call(ctx, http.MethodGet, path, nil, answer)
+}
+
+// Labelled is a volume that an engine knows, with its labels.
+type Labelled struct {
+	Volume
+	Labels map[string]string
+}
+
+// Volumes returns the volumes that the engine knows, and with a label those that have it: KEY or
+// KEY=VALUE.
+func (e Engine) Volumes(ctx context.Context, label string) ([]Labelled, error) {
+	var list struct{ Volumes []Labelled }
+	err := e.Get(ctx, withLabel("/volumes", label), &list)
+	return list.Volumes, err
+}
+
+// Having returns the containers that have volumes and a label, those that are stopped too.
+func (e Engine) Having(ctx context.Context, label string) ([]Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var list []struct {
+		ID string `json:"Id"`
+	}
+	if err := e.call(ctx, http.MethodGet, withLabel("/containers/json?all=1", label), nil, &list); err != nil {
+		return nil, err
+	}
+	has := map[string]bool{}
+	for _, c := range list {
+		has[c.ID] = true
+	}
+	all, err := e.Containers(ctx)
+	return slices.DeleteFunc(all, func(c Container) bool { return !has[c.ID] }), err
+}
+
+// withLabel adds a label to look for to a path.
+func withLabel(path, label string) string {
+	if label == "" {
+		return path
+	}
+	text, err := json.Marshal(map[string][]string{"label": {label}})
+	if err != nil {
+		panic(err) // a map of texts has JSON
+	}
+	sign := "?"
+	if strings.Contains(path, "?") {
+		sign = "&"
+	}
+	return path + sign + "filters=" + url.QueryEscape(string(text))
+}
+
+// Container returns a container by its name or ID. Of its volumes nothing is told.
+func (e Engine) Container(ctx context.Context, name string) (Container, error) {
+	var full struct {
+		ID    string `json:"Id"`
+		Name  string
+		State struct{ Running bool }
+	}
+	err := e.Get(ctx, "/containers/"+url.PathEscape(name)+"/json", &full)
+	return Container{ID: full.ID, Name: strings.TrimPrefix(full.Name, "/"), Running: full.State.Running}, err
+}
+
+// Has tells whether the container has a volume of a pool.
+func (c Container) Has(pool, volume string) bool {
+	for _, v := range c.Volumes {
+		if v.Name == volume && (v.Driver == pool || v.Driver == "") {
+			return true
+		}
+	}
+	return false
+}
