@@ -125,7 +125,7 @@ func TestNobodyKnowsWhoHoldsWhatIsAway(t *testing.T) {
 // to mount again, and as long as it has not, the volume has no path.
 func TestProgramBehindMountHasEnded(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"))
+	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"), false)
 	if err := m.open(); err != nil {
 		t.Fatal(err)
 	}

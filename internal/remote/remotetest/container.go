@@ -29,7 +29,7 @@ func Start(t *testing.T, d volume.Driver, opts map[string]string) *Live {
 	t.Helper()
 	l := &Live{Root: filepath.Join(t.TempDir(), "mounts")}
 	h, err := volume.NewHandler(t.Context(), d, volume.Options{
-		MountRoot: l.Root, Ledger: filepath.Join(t.TempDir(), "ledger"), Refresh: -1,
+		MountRoot: l.Root, GuardMountpoints: true, Ledger: filepath.Join(t.TempDir(), "ledger"), Refresh: -1,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
