@@ -47,10 +47,12 @@ func TestProgramKilled(t *testing.T) { //nolint:tparallel // the two run beside 
 }
 
 func programKilled(t *testing.T, l *live) {
+	moment := remotetest.Moments(t)
 	for i := range remotetest.Rounds(10) {
 		if got := l.Inside.Write(t, fmt.Sprintf("before%d", i)); got != "written" {
 			t.Fatalf("round %d: write: %s", i, got)
 		}
+		moment()
 		if err := syscall.Kill(remotetest.Serving(t, l.At, "rclone", "mount.davfs"), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,9 @@ func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	l := startLive(t, s, s.rclone("v"))
+	moment := remotetest.Moments(t)
 	for i := range remotetest.Rounds(10) {
+		moment()
 		l.kill()
 		err := remotetest.Within(t, 10*time.Second, "ping", func() error { return l.Handler.Ping(t.Context()) })
 		remotetest.WantErr(t, err, errdefs.ErrUnavailable, `volume "v": `+l.address()+": connection refused")
@@ -111,6 +115,10 @@ func TestServerRestarts(t *testing.T) {
 			t.Errorf("status is %v, %v", info.Status, err)
 		}
 		_, err = l.driver.Mount(t.Context(), "v", l.At)
+		remotetest.WantErr(t, err, errdefs.ErrUnavailable, "connection refused")
+		_, err = l.Handler.Mount(t.Context(), "v", "another")
+		remotetest.WantErr(t, err, errdefs.ErrUnavailable, "connection refused")
+		_, err = l.Handler.Path(t.Context(), "v")
 		remotetest.WantErr(t, err, errdefs.ErrUnavailable, "connection refused")
 		got := make(chan string, 1)
 		go func() { got <- l.Inside.Write(t, "meanwhile") }()

@@ -38,7 +38,9 @@ func TestSshfsKilled(t *testing.T) {
 	if got := l.Inside.Write(t, "before"); got != "written" {
 		t.Fatalf("write: %s", got)
 	}
+	moment := remotetest.Moments(t)
 	for i := range remotetest.Rounds(20) {
+		moment()
 		pid := remotetest.Serving(t, l.At, "sshfs")
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -108,7 +110,9 @@ func TestSshfsKilledAndLeft(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	l := startLive(t)
+	moment := remotetest.Moments(t)
 	for i := range remotetest.Rounds(20) {
+		moment()
 		l.kill()
 		err := remotetest.Within(t, 15*time.Second, "a look at the mount", func() error {
 			var err error
@@ -162,7 +166,9 @@ func TestLinkCut(t *testing.T) {
 		mounts[name] = remotetest.Enter(t, at)
 	}
 	const limit = remote.LookTime + 5*time.Second
+	moment := remotetest.Moments(t)
 	for i := range remotetest.Rounds(20) / len(mounts) {
+		moment()
 		l.signal(syscall.SIGSTOP)
 		remotetest.WantErr(t, remotetest.Within(t, limit, "ping", func() error { return l.Handler.Ping(t.Context()) }), errdefs.ErrUnavailable, "10 of 10 volumes that are mounted do not answer")
 		var all sync.WaitGroup

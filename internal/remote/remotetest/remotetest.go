@@ -5,6 +5,7 @@ package remotetest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,6 +32,22 @@ func Rounds(few int) int {
 		return 2
 	}
 	return few
+}
+
+// Moments returns what waits for a random while of up to 50 ms, so that what is cut off is cut off
+// at other moments in each round. The log has the seed, and REMORA_SOAK_SEED repeats one.
+func Moments(t testing.TB) (wait func()) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("REMORA_SOAK_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("REMORA_SOAK_SEED: %v", err)
+		}
+	}
+	t.Logf("seed %d", seed)
+	chance := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments, not secrets
+	return func() { time.Sleep(time.Duration(chance.Int64N(int64(50 * time.Millisecond)))) }
 }
 
 // MountAt mounts at a directory of the test's, and has it taken away at the end.
