@@ -42,6 +42,7 @@ if [ "${1:-}" != docker ]; then
 	need fuse3 fusermount3
 	need davfs2 mount.davfs
 	need s3fs s3fs
+	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 	# Repositories in S3. It is in no distribution.

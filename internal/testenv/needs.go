@@ -54,6 +54,8 @@ var (
 	Davfs = Need{"davfs", sync.OnceValue(fuse("davfs2", "/usr/sbin/mount.davfs"))}
 	// S3fs is the command s3fs.
 	S3fs = Need{"s3fs", sync.OnceValue(fuse("s3fs", "s3fs"))}
+	// Glusterfs is the helper of mount(8) for GlusterFS, and a server that a test starts for itself.
+	Glusterfs = Need{"glusterfs", sync.OnceValue(fuse("glusterfs-server and glusterfs-client", "/usr/sbin/mount.glusterfs", "/usr/sbin/glusterd", "gluster"))}
 	// Immutable is the right to set the immutable flag, and a temporary directory on a file
 	// system that has it.
 	Immutable = Need{"immutable", sync.OnceValue(immutableFlag)}
@@ -61,7 +63,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Immutable}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Immutable}
 }
 
 func root() error {
