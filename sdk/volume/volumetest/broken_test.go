@@ -53,6 +53,7 @@ var broken = map[string]struct{ file, right, wrong, fails string }{
 // suite runs as a process of its own, with a real driver and with one line of the Handler's
 // source changed (go build -overlay).
 func TestBrokenHandler(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds the suite once for each mistake")
 	}
