@@ -35,12 +35,14 @@ if [ "${1:-}" != docker ]; then
 	need sshfs sshfs
 	need openssh-client ssh ssh-keygen
 	need openssh-server sshd
-	need e2fsprogs mkfs.ext4 e2fsck debugfs
+	need e2fsprogs mkfs.ext4 e2fsck debugfs chattr lsattr
 	need xfsprogs mkfs.xfs
 	need mount losetup
 	need rclone rclone
 	need fuse3 fusermount3
 	need davfs2 mount.davfs
+	need s3fs s3fs
+	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
 	need "gcc libc6-dev" gcc # the race detector
 	# Repositories in S3. It is in no distribution.

@@ -184,7 +184,7 @@ func (s *Server) method(name string, serve func(w http.ResponseWriter, r *http.R
 // answerPanic, deferred, makes an error of a panic.
 func (s *Server) answerPanic(ctx context.Context, w http.ResponseWriter, method string) {
 	if p := recover(); p != nil {
-		s.log.ErrorContext(ctx, "panic", slog.String("method", method), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		s.log.ErrorContext(ctx, "panic", slog.String("method", method), slog.String("panic", errdefs.Recovered(p)), slog.String("stack", string(debug.Stack())))
 		fail(w, fmt.Errorf("%s: internal error: the daemon panicked, its log says where", method))
 	}
 }

@@ -101,14 +101,15 @@ func closeDriver(ctx context.Context, driver volume.Driver) error {
 func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Driver) (*pool, error) {
 	mountRoot := filepath.Join(d.boot.RunDir, "mounts", conf.Name)
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
-		Logger:     d.log.With(slog.String("pool", conf.Name)),
-		Observe:    d.metrics.observer(conf.Name),
-		MountRoot:  mountRoot,
-		Ledger:     filepath.Join(d.boot.RunDir, "ledger", conf.Name+".jsonl"),
-		Linger:     conf.Linger,
-		MountGrace: orNone(conf.MountGrace),
-		Refresh:    orNone(conf.Refresh),
-		Trash:      conf.TrashKeep > 0,
+		Logger:           d.log.With(slog.String("pool", conf.Name)),
+		Observe:          d.metrics.observer(conf.Name),
+		MountRoot:        mountRoot,
+		GuardMountpoints: true,
+		Ledger:           filepath.Join(d.boot.RunDir, "ledger", conf.Name+".jsonl"),
+		Linger:           conf.Linger,
+		MountGrace:       orNone(conf.MountGrace),
+		Refresh:          orNone(conf.Refresh),
+		Trash:            conf.TrashKeep > 0,
 		// A driver that has an option of this name for something else is no Cloner, or takes
 		// absolute paths.
 		CloneOption: "from",

@@ -9,9 +9,11 @@
 package definition
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 const (
@@ -72,6 +75,34 @@ func (s *Store) Names() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Volumes yields the volumes that are defined, as inspect shows them. One whose definition cannot
+// be read is among them, with the error in its status.
+func (s *Store) Volumes(ctx context.Context, inspect func(ctx context.Context, name string) (volume.Info, error)) iter.Seq2[volume.Info, error] {
+	return func(yield func(volume.Info, error) bool) {
+		names, err := s.Names()
+		if err != nil {
+			yield(volume.Info{}, err)
+			return
+		}
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				yield(volume.Info{}, err)
+				return
+			}
+			info, err := inspect(ctx, name)
+			if errors.Is(err, errdefs.ErrNotFound) {
+				continue // removed since
+			}
+			if err != nil {
+				info = volume.Info{Name: name, Status: map[string]any{"error": err.Error()}}
+			}
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Read decodes the facts of a volume into v. A name that has none is [ErrNoVolume].

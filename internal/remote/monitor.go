@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -139,6 +140,18 @@ func (m *Monitor) Of(name string) (h Health, ok bool) {
 	defer m.mu.Unlock()
 	h, ok = m.health[name]
 	return h, ok
+}
+
+// State says in words what is remembered of a volume.
+func (m *Monitor) State(name string) string {
+	h, ok := m.Of(name)
+	switch {
+	case !ok:
+		return "not mounted"
+	case h.Err != nil:
+		return fmt.Sprintf("does not answer since %s: %v", h.Since.UTC().Format(time.RFC3339), h.Err)
+	}
+	return "answers"
 }
 
 // Close ends the looking. A look that hangs is not waited for.

@@ -52,11 +52,18 @@ var (
 	Rclone = Need{"rclone", sync.OnceValue(fuse("rclone and fuse3", "rclone", "fusermount3"))}
 	// Davfs is the helper of mount(8) for WebDAV.
 	Davfs = Need{"davfs", sync.OnceValue(fuse("davfs2", "/usr/sbin/mount.davfs"))}
+	// S3fs is the command s3fs.
+	S3fs = Need{"s3fs", sync.OnceValue(fuse("s3fs", "s3fs"))}
+	// Glusterfs is the helper of mount(8) for GlusterFS, and a server that a test starts for itself.
+	Glusterfs = Need{"glusterfs", sync.OnceValue(fuse("glusterfs-server and glusterfs-client", "/usr/sbin/mount.glusterfs", "/usr/sbin/glusterd", "gluster"))}
+	// Immutable is the right to set the immutable flag, and a temporary directory on a file
+	// system that has it.
+	Immutable = Need{"immutable", sync.OnceValue(immutableFlag)}
 )
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Immutable}
 }
 
 func root() error {
@@ -123,6 +130,21 @@ func loop() error {
 		}
 	}
 	return nil
+}
+
+func immutableFlag() error {
+	if err := programs("e2fsprogs", "chattr", "lsattr")(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "immutable-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(dir) }()
+	if err := probe("chattr", "+i", dir); err != nil {
+		return err
+	}
+	return probe("chattr", "-i", dir)
 }
 
 // systemd looks where sd_booted(3) does.

@@ -152,7 +152,7 @@ func (h *Handler) ask(ctx context.Context, f func(context.Context) (Decision, er
 		r := result{error: errors.New("internal error: the authorizer ended its goroutine")}
 		defer func() {
 			if p := recover(); p != nil {
-				h.log.ErrorContext(ctx, "panic", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+				h.log.ErrorContext(ctx, "panic", slog.String("panic", errdefs.Recovered(p)), slog.String("stack", string(debug.Stack())))
 				r = result{error: errors.New("internal error: the authorizer panicked, its log says where")}
 			}
 			done <- r

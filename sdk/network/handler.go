@@ -48,7 +48,8 @@ var _ sdk.Plugin = (*Handler)(nil)
 // NewHandler puts a Handler in front of driver: it reads what a Handler before it
 // remembered, tells the driver of that if it is a [Restorer], and has it delete what
 // was half made or half deleted, a failure of which is logged alone. It fails when the
-// state cannot be read, or the driver cannot restore it.
+// state cannot be read, or the driver cannot restore it. Each of the two takes
+// [Options.Timeout] at the most; what is not deleted by then is at the next start.
 //
 // ctx bounds the start alone. Close the Handler when its server has stopped.
 func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error) {
@@ -70,12 +71,20 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		return nil, err
 	}
 	if r, ok := driver.(Restorer); ok {
-		if err := r.Restore(ctx, h.Networks()); err != nil {
+		if err := h.restore(ctx, r); err != nil {
 			return nil, fmt.Errorf("restore networks: %w", err)
 		}
 	}
 	h.sweep(ctx)
 	return h, nil
+}
+
+// restore bounds Restore, of a driver that does not look at its context too.
+func (h *Handler) restore(ctx context.Context, r Restorer) error {
+	ctx, cancel := h.run.Context(ctx)
+	defer cancel()
+	_, err := bounded.Look(ctx, h.run, func(ctx context.Context) (nothing, error) { return nothing{}, r.Restore(ctx, h.Networks()) })
+	return err
 }
 
 // Networks returns the networks, by the order of their IDs, and their endpoints.
@@ -103,8 +112,10 @@ func (h *Handler) Close(ctx context.Context) error {
 	return errors.Join(h.run.Wait(ctx), bounded.Close(ctx, h.log, h.driver))
 }
 
-// sweep deletes what a Handler before this one had not finished.
+// sweep deletes what a Handler before this one had not finished, as far as it comes.
 func (h *Handler) sweep(ctx context.Context) {
+	ctx, cancel := h.run.Context(ctx)
+	defer cancel()
 	warn := func(n, ep string, err error) {
 		if err != nil {
 			h.log.WarnContext(ctx, "rest of an unfinished call cannot be deleted", slog.String("network", n),
@@ -113,12 +124,12 @@ func (h *Handler) sweep(ctx context.Context) {
 	}
 	for _, n := range h.book.all() {
 		id := n.Network.ID
-		if n.Status != ready {
+		if n.Status != ready && ctx.Err() == nil {
 			warn(id, "", h.deleteNetwork(ctx, id))
 			continue
 		}
 		for _, ep := range slices.Sorted(maps.Keys(n.Endpoints)) {
-			if n.Endpoints[ep].Status != ready {
+			if n.Endpoints[ep].Status != ready && ctx.Err() == nil {
 				warn(id, ep, h.deleteEndpoint(ctx, id, ep))
 			}
 		}

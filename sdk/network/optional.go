@@ -92,7 +92,8 @@ type Restored struct {
 // starts: after a reboot nothing of its networks is left on the host, and no engine
 // creates them again.
 type Restorer interface {
-	// Restore is called once, before every other method. An error fails [NewHandler].
+	// Restore is called once, before every other method, and within [Options.Timeout]. An error
+	// fails [NewHandler].
 	Restore(ctx context.Context, networks []Restored) error
 }
 

@@ -63,7 +63,7 @@ func NewHandler(ctx context.Context, driver Driver, o Options) (*Handler, error)
 		options:     o,
 		log:         o.Logger,
 		index:       newIndex(),
-		mountpoints: newMountpoints(o.MountRoot),
+		mountpoints: newMountpoints(o.MountRoot, o.GuardMountpoints),
 		listing:     make(chan struct{}, 1),
 		runner:      &bounded.Runner{Log: o.Logger},
 	}

@@ -271,7 +271,7 @@ func TestMountRoot(t *testing.T) {
 			t.Errorf("mount root %q is taken: %v", root, h.Close(t.Context()))
 		}
 	}
-	m := newMountpoints(dir)
+	m := newMountpoints(dir, false)
 	for _, name := range []string{"..", ".", "", "a/b", "../x"} {
 		if p, err := m.make(name); err == nil {
 			t.Errorf("name %q makes mountpoint %q", name, p)

@@ -188,7 +188,11 @@ func (h *Handler) Path(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	if rec := h.mounts.get(name); rec.Mountpoint != "" {
-		if _, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place); err != nil {
+		_, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place)
+		if err == nil {
+			err = h.look(ctx, name, rec.Mountpoint)
+		}
+		if err != nil {
 			return "", named(name, err)
 		}
 	}

@@ -21,14 +21,15 @@ const statTime = 5 * time.Second
 // with rmdir(2) alone, which takes no data with it whatever may have gone wrong.
 type mountpoints struct {
 	root  string
+	guard bool // nothing can be written below what is mounted; see protect
 	looks *looks
 }
 
-func newMountpoints(root string) mountpoints {
+func newMountpoints(root string, guard bool) mountpoints {
 	if root != "" {
 		root = filepath.Clean(root)
 	}
-	return mountpoints{root, &looks{pending: map[string]*look{}}}
+	return mountpoints{root, guard, &looks{pending: map[string]*look{}}}
 }
 
 func (m mountpoints) open() error {
@@ -75,6 +76,7 @@ func (m mountpoints) make(name string) (string, error) {
 	}
 	err := os.Mkdir(p, 0o700)
 	if err == nil {
+		m.protect(p)
 		return p, nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
@@ -92,6 +94,7 @@ func (m mountpoints) make(name string) (string, error) {
 		return "", errdefs.Hint(fmt.Errorf("mountpoint %q: not a mount, and not empty", p),
 			"something wrote below the mountpoint while nothing was mounted there; move it away")
 	}
+	m.protect(p)
 	return p, nil
 }
 
@@ -102,7 +105,7 @@ func (m mountpoints) remove(mountpoint string) error {
 	if !m.ours(mountpoint) {
 		return nil
 	}
-	err := syscall.Rmdir(mountpoint)
+	err := m.rmdir(mountpoint)
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
 		return nil

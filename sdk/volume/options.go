@@ -33,6 +33,11 @@ type Options struct {
 	// reboot with mounts in it, which below /run it cannot. Empty makes no mountpoints:
 	// Mount of a driver gets an empty target.
 	MountRoot string
+	// GuardMountpoints sets the immutable flag (chattr(1), +i) on the mountpoints that are made,
+	// where the file system has it and this process may: when what was mounted has gone, whoever
+	// still writes to the path, root or a container, is refused, and fills no disk of the host. A
+	// mountpoint that a crash leaves is removed by the next start; by hand it takes a chattr -i.
+	GuardMountpoints bool
 	// Ledger is the file that remembers who has mounted what. It survives restarts of
 	// plugin and engine; one written before the last reboot is not believed. Empty keeps
 	// the counts in memory, which is for tests.

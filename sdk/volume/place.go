@@ -3,10 +3,14 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"syscall"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
 
 // place is a directory as the kernel knows it. Whatever is mounted on the directory, or
@@ -49,7 +53,22 @@ func (h *Handler) standing(ctx context.Context, name string, rec *mounted) (moun
 	case rec.Place == (place{}) && !h.mountpoints.ours(rec.Mountpoint):
 		return "", nil
 	}
-	return rec.Mountpoint, nil
+	return rec.Mountpoint, h.look(ctx, name, rec.Mountpoint)
+}
+
+// look asks a driver that knows more of its mounts than the kernel does.
+func (h *Handler) look(ctx context.Context, name, mountpoint string) error {
+	l, ok := h.driver.(Looker)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, statTime, fmt.Errorf("no answer within %s", statTime))
+	defer cancel()
+	_, err := bounded.Look(ctx, h.runner, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.Look(ctx, name, mountpoint) })
+	if err != nil {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "mountpoint %q: %w", mountpoint, redact(err, nil))
+	}
+	return nil
 }
 
 // held asks whether a container uses the volume. The look at the mount tables begins at

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -125,7 +126,7 @@ func TestNobodyKnowsWhoHoldsWhatIsAway(t *testing.T) {
 // to mount again, and as long as it has not, the volume has no path.
 func TestProgramBehindMountHasEnded(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"))
+	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"), false)
 	if err := m.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -159,4 +160,42 @@ func TestProgramBehindMountHasEnded(t *testing.T) {
 	if again, err := m.make("a"); err != nil || again != dir {
 		t.Errorf("the mountpoint is not given to the driver again: %q, %v", again, err)
 	}
+}
+
+// looking is a driver that knows more of its mounts than the kernel.
+type looking struct {
+	*bindDriver
+	look func(ctx context.Context) error
+}
+
+func (l *looking) Look(ctx context.Context, _, _ string) error { return l.look(ctx) }
+
+// TestDriverThatKnowsItsMounts: a server that is gone is noticed although the file system answers.
+func TestDriverThatKnowsItsMounts(t *testing.T) {
+	_, d, o := newMounting(t, nil)
+	o.Ledger = ""
+	l := &looking{d, func(context.Context) error { return errors.New("connection refused") }}
+	h := newTestHandler(t, l, o)
+	p := mustMount(t, h, "a", id(1)) // the driver has just mounted it, and is not asked
+	for what, f := range map[string]func() error{
+		"mount": func() error { _, err := h.Mount(t.Context(), "a", id(2)); return err },
+		"path":  func() error { _, err := h.Path(t.Context(), "a"); return err },
+	} {
+		l.look = func(context.Context) error { return errors.New("connection refused") }
+		if err := f(); !errors.Is(err, errdefs.ErrUnavailable) || !strings.HasSuffix(err.Error(), p+`": connection refused`) {
+			t.Errorf("%s: %v", what, err)
+		}
+		l.look = func(context.Context) error { panic("no") }
+		if err := f(); !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("%s where the driver panics: %v", what, err)
+		}
+		l.look = func(context.Context) error { return nil }
+		if err := f(); err != nil {
+			t.Errorf("%s where all is well: %v", what, err)
+		}
+	}
+	wantCount(t, h, "a", id(1), 1)
+	mustUnmount(t, h, "a", id(1))
+	mustUnmount(t, h, "a", id(2))
+	wantMount(t, p, false)
 }

@@ -21,7 +21,7 @@
 // # What more a driver may do
 //
 // A driver says that it can do more by having a method more. [Handler] looks for
-// these, and nobody else does: [Inspector], [Scoper], [Pinger], [io.Closer]; [Sizer],
+// these, and nobody else does: [Inspector], [Scoper], [Pinger], [Looker], [io.Closer]; [Sizer],
 // [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer].
 package volume
 
@@ -105,4 +105,12 @@ type Scoper interface {
 type Pinger interface {
 	// Ping returns nil, or ErrUnavailable with the cause.
 	Ping(ctx context.Context) error
+}
+
+// Looker is implemented by a driver whose file systems may answer out of their memory for a server
+// that is gone. It is asked before each further use of a mount, and has five seconds.
+type Looker interface {
+	// Look returns nil where what is mounted at mountpoint is whole, or ErrUnavailable with the
+	// cause.
+	Look(ctx context.Context, name, mountpoint string) error
 }

@@ -67,14 +67,17 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := store.Sweep(d.sweep); err != nil {
 		d.log.WarnContext(ctx, "what a crash left cannot be removed", slog.Any("error", err))
 	}
-	d.monitor = remote.NewMonitor(ctx, lookEvery, d.log, d.mounted, func(ctx context.Context, name, at string) error {
-		f, err := d.facts(name)
-		if err != nil {
-			return d.looks.At(ctx, at)
-		}
-		return d.look(ctx, f, at)
-	})
+	d.monitor = remote.NewMonitor(ctx, lookEvery, d.log, d.mounted, d.Look)
 	return d, nil
+}
+
+// Look asks the server of a volume too, since rclone and davfs2 answer without it for a while.
+func (d *driver) Look(ctx context.Context, name, mountpoint string) error {
+	f, err := d.facts(name)
+	if err != nil {
+		return d.looks.At(ctx, mountpoint)
+	}
+	return d.look(ctx, f, mountpoint)
 }
 
 // configure checks the keys of the pool.

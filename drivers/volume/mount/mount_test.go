@@ -16,6 +16,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/remote"
+	"github.com/remora-plugins/remora/internal/remote/remotetest"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -179,7 +180,7 @@ func TestWrongOptions(t *testing.T) {
 			}
 		}
 		err := d.Create(t.Context(), "v", opts)
-		wantErr(t, err, errdefs.ErrInvalid, tt.want)
+		remotetest.WantErr(t, err, errdefs.ErrInvalid, tt.want)
 		if err != nil && strings.Contains(err.Error(), "ter2") {
 			t.Errorf("a password is shown: %v", err)
 		}
@@ -203,8 +204,8 @@ func TestMountTellsTheTruth(t *testing.T) {
 		"down":      {s.rclone("d", "webdav-url", "http://127.0.0.1:1"), errdefs.ErrUnavailable, "connection refused"},
 	} {
 		create(t, d, name, tt.opts)
-		err := within(t, 15*time.Second, name, func() error { _, err := mountAt(t, d, name); return err })
-		wantErr(t, err, tt.class, tt.want)
+		err := remotetest.Within(t, 15*time.Second, name, func() error { _, err := remotetest.MountAt(t, d, name); return err })
+		remotetest.WantErr(t, err, tt.class, tt.want)
 	}
 	if left, err := os.ReadDir(filepath.Join(d.run, mountsName)); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
@@ -223,7 +224,7 @@ func TestPasswordIsShownNowhere(t *testing.T) {
 	secret := "hunter2hunter2"
 	s.kill()
 	create(t, d, "v", s.rclone("v", "password", "-", "o", "password="+secret+",ro"))
-	_, err = mountAt(t, d, "v")
+	_, err = remotetest.MountAt(t, d, "v")
 	info, _ := d.Inspect(t.Context(), "v")
 	js, _ := json.Marshal(info)
 	if text := string(js) + log.String() + err.Error(); strings.Contains(text, secret) || info.Options["o"] != "ro" {
@@ -263,7 +264,7 @@ func TestLocalTypes(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
 	create(t, d, "disk", map[string]string{"type": "ext4", "device": loop, "o": "noatime,errors=remount-ro"})
 	for name, typ := range map[string]string{"mem": "tmpfs", "disk": "ext4"} {
-		at, err := mountAt(t, d, name)
+		at, err := remotetest.MountAt(t, d, name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -2,12 +2,9 @@ package sshfs
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -51,29 +48,7 @@ func (d *driver) facts(name string) (facts, error) {
 
 // Volumes yields the volumes that are defined. No server is asked.
 func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
-	return func(yield func(volume.Info, error) bool) {
-		names, err := d.store.Names()
-		if err != nil {
-			yield(volume.Info{}, err)
-			return
-		}
-		for _, name := range names {
-			if err := ctx.Err(); err != nil {
-				yield(volume.Info{}, err)
-				return
-			}
-			info, err := d.Inspect(ctx, name)
-			if errors.Is(err, errdefs.ErrNotFound) {
-				continue // removed since
-			}
-			if err != nil {
-				info = volume.Info{Name: name, Status: map[string]any{"error": err.Error()}}
-			}
-			if !yield(info, nil) {
-				return
-			}
-		}
-	}
+	return d.store.Volumes(ctx, d.Inspect)
 }
 
 // Inspect returns one volume as Volumes would yield it.
@@ -82,15 +57,9 @@ func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
 	if err != nil {
 		return volume.Info{}, err
 	}
-	status := map[string]any{"remote": f.source().String(), "port": f.Port, "state": "not mounted"}
+	status := map[string]any{"remote": f.source().String(), "port": f.Port, "state": d.monitor.State(name)}
 	if f.Password {
 		status["password"] = "in a file"
-	}
-	if h, ok := d.monitor.Of(name); ok {
-		status["state"] = "answers"
-		if h.Err != nil {
-			status["state"] = fmt.Sprintf("does not answer since %s: %v", h.Since.UTC().Format(time.RFC3339), h.Err)
-		}
 	}
 	return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Options, Status: status}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/remora-plugins/remora/internal/remote/remotetest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -50,7 +51,11 @@ func TestPasswordIsShownNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = h.Close(t.Context()); detach(mounts + "/right"); detach(mounts + "/wrong") })
+	t.Cleanup(func() {
+		_ = h.Close(t.Context())
+		remotetest.Detach(mounts + "/right")
+		remotetest.Detach(mounts + "/wrong")
+	})
 
 	const wrong = "wrong horse, right battery"
 	var errs []string
@@ -64,7 +69,7 @@ func TestPasswordIsShownNowhere(t *testing.T) {
 		}
 		opts["password"] = p + "x"
 		err := h.Create(t.Context(), name, opts)
-		wantErr(t, err, errdefs.ErrExists, "another password")
+		remotetest.WantErr(t, err, errdefs.ErrExists, "another password")
 		errs = append(errs, err.Error())
 	}
 	at, err := h.Mount(t.Context(), "right", "id")
@@ -75,7 +80,7 @@ func TestPasswordIsShownNowhere(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = h.Mount(t.Context(), "wrong", "id")
-	wantErr(t, err, errdefs.ErrDenied, "does not take the password")
+	remotetest.WantErr(t, err, errdefs.ErrDenied, "does not take the password")
 	errs = append(errs, err.Error())
 	errs = append(errs, errdefs.Hints(err)...)
 
@@ -165,7 +170,7 @@ func TestPasswordFromFileAndEnvironment(t *testing.T) {
 		if err := d.Create(t.Context(), name, opts); err != nil {
 			t.Fatal(err)
 		}
-		at, err := mountAt(t, d, name)
+		at, err := remotetest.MountAt(t, d, name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -185,7 +190,7 @@ func TestPasswordFromFileAndEnvironment(t *testing.T) {
 		if err := d.Create(t.Context(), name, tt.opts); err != nil {
 			t.Fatal(err)
 		}
-		_, err := mountAt(t, d, name)
-		wantErr(t, err, errdefs.ErrInvalid, tt.want)
+		_, err := remotetest.MountAt(t, d, name)
+		remotetest.WantErr(t, err, errdefs.ErrInvalid, tt.want)
 	}
 }

@@ -2,7 +2,6 @@ package sshfs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,8 +16,8 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/remote/remotetest"
 	"github.com/remora-plugins/remora/internal/testenv"
-	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // password is that of root on the test's server, and shadow what the server knows of it
@@ -43,7 +42,7 @@ type server struct {
 func startServer(t testing.TB) *server {
 	t.Helper()
 	testenv.Require(t, testenv.Root, testenv.Netns, testenv.Sshfs)
-	s := &server{t: t, dir: t.TempDir(), port: freePort(t)}
+	s := &server{t: t, dir: t.TempDir(), port: remotetest.FreePort(t)}
 	s.key, s.knownHosts = s.file("id"), s.file("known_hosts")
 	for _, name := range []string{"host", "id", "other"} {
 		s.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", s.file(name))
@@ -78,7 +77,7 @@ func (s *server) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	waitFor(s.t, "sshd listens", func() bool {
+	remotetest.WaitFor(s.t, "sshd listens", func() bool {
 		c, err := net.Dial("tcp", s.address())
 		if err != nil {
 			return false
@@ -105,7 +104,7 @@ func (s *server) kill() {
 func (s *server) signal(sig syscall.Signal) {
 	if sig != syscall.SIGCONT {
 		_ = syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP)
-		waitFor(s.t, "sshd stands still", func() bool {
+		remotetest.WaitFor(s.t, "sshd stands still", func() bool {
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
 			return err != nil || strings.Contains(string(b), ") T ")
 		})
@@ -154,14 +153,7 @@ func (s *server) run(name string, args ...string) {
 // options are those of a volume on the server, with a key.
 func (s *server) options(name string, more ...string) map[string]string {
 	s.t.Helper()
-	opts := map[string]string{"sshcmd": s.sshcmd(name), "port": strconv.Itoa(s.port), "identity_file": s.key}
-	for i := 0; i < len(more); i += 2 {
-		opts[more[i]] = more[i+1]
-		if more[i+1] == "-" {
-			delete(opts, more[i])
-		}
-	}
-	return opts
+	return remotetest.With(map[string]string{"sshcmd": s.sshcmd(name), "port": strconv.Itoa(s.port), "identity_file": s.key}, more...)
 }
 
 // quick has the link be given up within seconds.
@@ -200,22 +192,6 @@ func openPool(t testing.TB, dir string, log *slog.Logger, table map[string]any) 
 	return x, nil
 }
 
-// mountAt mounts and has it taken away at the end of the test.
-func mountAt(t testing.TB, d volume.Driver, name string) (string, error) {
-	t.Helper()
-	target := filepath.Join(t.TempDir(), "target")
-	if err := os.Mkdir(target, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { detach(target) })
-	return d.Mount(t.Context(), name, target)
-}
-
-func detach(target string) {
-	for syscall.Unmount(target, syscall.MNT_DETACH) == nil { //nolint:revive // until nothing is mounted there
-	}
-}
-
 // descendants returns the process and all that come from it, the eldest first.
 func descendants(pid int) []int {
 	children := map[int][]int{}
@@ -235,58 +211,4 @@ func descendants(pid int) []int {
 		all = append(all, children[all[i]]...)
 	}
 	return all
-}
-
-// serving returns the process of sshfs that serves a mountpoint.
-func serving(t testing.TB, target string) int {
-	t.Helper()
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range lines {
-		b, err := os.ReadFile(path)
-		args := strings.Split(string(b), "\x00")
-		if err == nil && filepath.Base(args[0]) == "sshfs" && strings.Contains(string(b), "\x00"+target+"\x00") {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-			return pid
-		}
-	}
-	t.Fatalf("no sshfs serves %s", target)
-	return 0
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// waitFor waits for other processes and the kernel, who have no clock to fake.
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
-// within fails where f takes longer than limit, or never ends.
-func within(t testing.TB, limit time.Duration, what string, f func() error) error {
-	t.Helper()
-	done := make(chan error, 1)
-	start := time.Now()
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		if took := time.Since(start); took > limit {
-			t.Errorf("%s took %v, of at most %v", what, took, limit)
-		}
-		return err
-	case <-time.After(3 * limit):
-		t.Fatalf("%s hangs", what)
-		return errors.New("hangs")
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/remote"
+	"github.com/remora-plugins/remora/internal/remote/remotetest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -26,13 +27,6 @@ var (
 )
 
 func TestREADME(t *testing.T) { catalogtest.README(t, Driver()) }
-
-func wantErr(t testing.TB, err, class error, text string) {
-	t.Helper()
-	if !errors.Is(errdefs.Class(err), class) || !strings.Contains(fmt.Sprint(err), text) || strings.Contains(fmt.Sprint(err), "\n") {
-		t.Errorf("error is %q of class %v, want one line with %q of class %v", err, errdefs.Class(err), text, class)
-	}
-}
 
 // offline opens a pool that no server is behind.
 func offline(t testing.TB, dir string, table map[string]any) *driver {
@@ -71,13 +65,13 @@ func TestCreateWorksOffline(t *testing.T) {
 		t.Errorf("adopt: %v", err)
 	}
 	opts["sshcmd"] = "me@192.0.2.1:/other"
-	wantErr(t, d.Create(t.Context(), "v", opts), errdefs.ErrExists, "it points to me@192.0.2.1:/data at port 22 already")
+	remotetest.WantErr(t, d.Create(t.Context(), "v", opts), errdefs.ErrExists, "it points to me@192.0.2.1:/data at port 22 already")
 	opts["sshcmd"], opts["uid"] = "me@192.0.2.1:/data", "1001"
-	wantErr(t, d.Create(t.Context(), "v", opts), errdefs.ErrExists, "other options")
+	remotetest.WantErr(t, d.Create(t.Context(), "v", opts), errdefs.ErrExists, "other options")
 	if err := d.Remove(t.Context(), "v"); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, d.Remove(t.Context(), "v"), errdefs.ErrNotFound, "no such volume")
+	remotetest.WantErr(t, d.Remove(t.Context(), "v"), errdefs.ErrNotFound, "no such volume")
 	if entries, err := os.ReadDir(dir + "/state/sshfs/test/volumes"); err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
@@ -127,13 +121,13 @@ func TestWrongOptions(t *testing.T) {
 		{map[string]string{"sshcmd": sshcmd, "host_key": "ssh-ed25519"}, "not a public key"},
 		{map[string]string{"sshcmd": sshcmd, "host_key": "ssh-ed25519 AAAA"}, "not a public key"},
 	} {
-		wantErr(t, d.Create(t.Context(), "v", tt.opts), errdefs.ErrInvalid, tt.want)
+		remotetest.WantErr(t, d.Create(t.Context(), "v", tt.opts), errdefs.ErrInvalid, tt.want)
 	}
 	if err := d.Create(t.Context(), "v", map[string]string{"sshcmd": sshcmd, "ProxyJump": "bastion"}); err != nil {
 		t.Errorf("what the pool allows: %v", err)
 	}
 	for _, name := range []string{"", "..", "a/b", ".a"} {
-		wantErr(t, d.Create(t.Context(), name, map[string]string{"sshcmd": sshcmd}), errdefs.ErrInvalid, "not the name of a volume")
+		remotetest.WantErr(t, d.Create(t.Context(), name, map[string]string{"sshcmd": sshcmd}), errdefs.ErrInvalid, "not the name of a volume")
 	}
 }
 
@@ -152,7 +146,7 @@ func TestWrongKeysOfAPool(t *testing.T) {
 		{map[string]any{"password_file": "a", "password_env": "b"}, "leave one out"},
 	} {
 		_, err := openPool(t, t.TempDir(), nil, tt.table)
-		wantErr(t, err, errdefs.ErrInvalid, tt.want)
+		remotetest.WantErr(t, err, errdefs.ErrInvalid, tt.want)
 	}
 }
 
@@ -165,7 +159,7 @@ func TestBaseIsThePools(t *testing.T) {
 		if val == "" {
 			val = "/x"
 		}
-		wantErr(t, d.Create(t.Context(), "v", map[string]string{key: val}), errdefs.ErrInvalid, "pool's base")
+		remotetest.WantErr(t, d.Create(t.Context(), "v", map[string]string{key: val}), errdefs.ErrInvalid, "pool's base")
 	}
 	t.Setenv("X", "pool's own")
 	if err := d.Create(t.Context(), "theirs", map[string]string{"sshcmd": "u@evil:/p"}); err != nil {
@@ -324,7 +318,7 @@ func TestMountTellsTheTruth(t *testing.T) {
 		"changed":   {s.options("d", "host_key", other), errdefs.ErrDenied, "its host key is not the one that is trusted", "new host_key"},
 		"directory": {s.options("d", "sshcmd", "root@127.0.0.1:"+s.data("absent")), errdefs.ErrInvalid, "no such directory: " + s.data("absent"), ""},
 		"file":      {s.options("d", "sshcmd", "root@127.0.0.1:"+s.data("file")), errdefs.ErrInvalid, "not a directory: ", ""},
-		"refused":   {s.options("d", "port", strconv.Itoa(freePort(t))), errdefs.ErrUnavailable, "connection refused", "start the SSH server"},
+		"refused":   {s.options("d", "port", strconv.Itoa(remotetest.FreePort(t))), errdefs.ErrUnavailable, "connection refused", "start the SSH server"},
 		"dns":       {s.options("d", "sshcmd", "root@nosuch.invalid:/x"), errdefs.ErrUnavailable, "not known to DNS", "getent hosts nosuch.invalid"},
 		"value":     {s.options("d", "Ciphers", "rot13"), errdefs.ErrInvalid, "ipher", ""},
 	} {
@@ -333,8 +327,8 @@ func TestMountTellsTheTruth(t *testing.T) {
 				t.Fatal(err)
 			}
 			target := t.TempDir()
-			err := within(t, 20*time.Second, "mount", func() error { _, err := d.Mount(t.Context(), name, target); return err })
-			wantErr(t, err, tt.class, tt.want)
+			err := remotetest.Within(t, 20*time.Second, "mount", func() error { _, err := d.Mount(t.Context(), name, target); return err })
+			remotetest.WantErr(t, err, tt.class, tt.want)
 			if !strings.Contains(strings.Join(errdefs.Hints(err), "\n"), tt.hint) {
 				t.Errorf("hints are %q, want %q", errdefs.Hints(err), tt.hint)
 			}
@@ -349,8 +343,8 @@ func TestMountTellsTheTruth(t *testing.T) {
 		if err := d.Create(t.Context(), "silent", s.options("d")); err != nil {
 			t.Fatal(err)
 		}
-		err := within(t, 20*time.Second, "mount", func() error { _, err := mountAt(t, d, "silent"); return err })
-		wantErr(t, err, errdefs.ErrUnavailable, "timed out")
+		err := remotetest.Within(t, 20*time.Second, "mount", func() error { _, err := remotetest.MountAt(t, d, "silent"); return err })
+		remotetest.WantErr(t, err, errdefs.ErrUnavailable, "timed out")
 	})
 }
 
@@ -365,13 +359,13 @@ func TestTrust(t *testing.T) {
 		if err := d.Create(t.Context(), name, opts); err != nil {
 			t.Fatal(err)
 		}
-		at, err := mountAt(t, d, name)
+		at, err := remotetest.MountAt(t, d, name)
 		if err == nil {
 			err = d.Unmount(t.Context(), name, at)
 		}
 		return err
 	}
-	wantErr(t, try("silence", s.options("d")), errdefs.ErrDenied, "not known")
+	remotetest.WantErr(t, try("silence", s.options("d")), errdefs.ErrDenied, "not known")
 	for name, opts := range map[string]map[string]string{
 		"inline": s.options("d", "host_key", s.hostKey),
 		"line":   s.options("d", "host_key", "127.0.0.1 "+s.hostKey+" comment"),
@@ -383,7 +377,7 @@ func TestTrust(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	wantErr(t, try("silence", nil), errdefs.ErrDenied, "not known")
+	remotetest.WantErr(t, try("silence", nil), errdefs.ErrDenied, "not known")
 	if err := try("new", s.options("d", "StrictHostKeyChecking", "accept-new")); err != nil {
 		t.Errorf("accept-new: %v", err)
 	}
@@ -401,7 +395,7 @@ func TestOptionsReachSshfs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.write("data/with, comma/f", "x")
-	at, err := mountAt(t, d, "v")
+	at, err := remotetest.MountAt(t, d, "v")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +417,7 @@ func TestOptionsReachSshfs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Mount(t.Context(), "w", other)
-	wantErr(t, err, errdefs.ErrInUse, "something else is mounted")
+	remotetest.WantErr(t, err, errdefs.ErrInUse, "something else is mounted")
 	if err := d.Unmount(t.Context(), "v", other); err != nil {
 		t.Error(err)
 	}

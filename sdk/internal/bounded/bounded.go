@@ -309,7 +309,7 @@ func readable(work context.Context, err error) error {
 func guard[T any](ctx context.Context, r *Runner, name string, f func(context.Context) (T, error)) (value T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.Log.ErrorContext(ctx, "panic", slog.String("verb", name), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			r.Log.ErrorContext(ctx, "panic", slog.String("verb", name), slog.String("panic", errdefs.Recovered(p)), slog.String("stack", string(debug.Stack())))
 			err = fmt.Errorf("%s: internal error: the driver panicked, its log says where", name)
 		}
 	}()

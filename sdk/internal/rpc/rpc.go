@@ -201,7 +201,7 @@ func tooLarge(m Method) error {
 func guard[Req, Resp any](ctx context.Context, log *slog.Logger, method string, req *Req, call func(context.Context, *Req) (Resp, error)) (resp Resp, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			log.ErrorContext(ctx, "panic", slog.String("method", method), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			log.ErrorContext(ctx, "panic", slog.String("method", method), slog.String("panic", errdefs.Recovered(p)), slog.String("stack", string(debug.Stack())))
 			err = fmt.Errorf("%s: internal error: the plugin panicked, its log says where", method)
 		}
 	}()

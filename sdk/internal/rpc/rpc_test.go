@@ -189,8 +189,8 @@ func TestPanic(t *testing.T) {
 	if rec.Code != 500 || rec.Body.String() != `{"Err":"Some.Method: internal error: the plugin panicked, its log says where"}`+"\n" {
 		t.Errorf("status %d, body %s", rec.Code, rec.Body)
 	}
-	if log := w.log.String(); !strings.Contains(log, "the driver's secret") || !strings.Contains(log, "rpc_test.go") {
-		t.Errorf("the log does not say where: %s", log)
+	if log := w.log.String(); strings.Contains(log, "the driver's secret") || !strings.Contains(log, "panic=string") || !strings.Contains(log, "rpc_test.go") {
+		t.Errorf("the log does not say where, or shows a secret: %s", log)
 	}
 	if rec := w.send(t, http.MethodPost, strings.NewReader(`{"Name":"v"}`)); rec.Code != 200 {
 		t.Errorf("afterwards: status %d", rec.Code)

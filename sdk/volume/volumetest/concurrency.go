@@ -275,6 +275,9 @@ func (p *plugin) hang(name string) *hung {
 func hang(t *testing.T, f *faults, those func(verb, object string) bool) *hung {
 	h := &hung{arrived: make(chan struct{}), gate: make(chan struct{})}
 	t.Cleanup(h.open)
+	// A plugin that waits for it is late then, and the case says so.
+	late := time.AfterFunc(patience*3/2, h.open)
+	t.Cleanup(func() { late.Stop() })
 	f.inject(func(_ context.Context, verb, object string) error {
 		if those(verb, object) {
 			h.once.Do(func() { close(h.arrived) })

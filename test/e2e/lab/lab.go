@@ -123,6 +123,8 @@ func (h *Host) unmount() {
 			_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
 		}
 	}
+	// The mountpoints of a daemon that was killed cannot be removed as they are.
+	_ = exec.Command("chattr", "-R", "-f", "-i", filepath.Join(h.Dir, "run")).Run()
 }
 
 // Command returns a command that runs in the host.
