@@ -17,7 +17,7 @@ type Wanted struct {
 	Of string
 	// At, if it is not zero, is the time at which the backup has to have been begun, or before.
 	At time.Time
-	// Pool is that of the volume; empty is any that has one of the name.
+	// Pool is the one that is meant where volumes of several pools have the name.
 	Pool string
 }
 
@@ -64,7 +64,7 @@ func pick(all []Backup, host string, w Wanted) (Backup, error) {
 func ofVolume(all []Backup, host string, w Wanted) ([]Backup, error) {
 	hosts := map[string]bool{}
 	found := slices.DeleteFunc(slices.Clone(all), func(b Backup) bool {
-		other := b.Volume != w.Of || w.Pool != "" && b.Pool != w.Pool
+		other := b.Volume != w.Of
 		if !other {
 			hosts[b.Host] = true
 		}
@@ -81,6 +81,9 @@ func ofVolume(all []Backup, host string, w Wanted) ([]Backup, error) {
 		}
 		return other
 	})
+	if len(pools) > 1 && pools[w.Pool] {
+		return slices.DeleteFunc(found, func(b Backup) bool { return b.Pool != w.Pool }), nil
+	}
 	if len(pools) > 1 {
 		return nil, several(w.Of, "pools", pools)
 	}

@@ -37,6 +37,7 @@ func TestPick(t *testing.T) {
 		{want: Wanted{Of: "both"}, class: errdefs.ErrInvalid, text: "several hosts: h2, h3"},
 		{want: Wanted{Of: "two"}, class: errdefs.ErrInvalid, text: "several pools: fast, slow"},
 		{want: Wanted{Of: "two", Pool: "fast"}, id: "cccc4444"},
+		{want: Wanted{Of: "db", Pool: "slow"}, id: "cccc3333"},
 		{want: Wanted{Of: "aaaa"}, class: errdefs.ErrInvalid, text: "is a volume, and the beginning of an ID"},
 		{want: Wanted{Of: "aaaa1"}, id: "aaaa1111"},
 		{want: Wanted{Of: "cccc"}, class: errdefs.ErrInvalid, text: "more than one"},

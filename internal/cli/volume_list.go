@@ -66,6 +66,9 @@ func stateOf(v control.Volume) string {
 	if v.Mounted {
 		words = append(words, "mounted")
 	}
+	if v.Restoring != "" {
+		words = append(words, v.Restoring)
+	}
 	if v.Protected {
 		words = append(words, "protected")
 	}

@@ -91,7 +91,10 @@ type BackupPruneRequest struct {
 // BackupRestoreRequest asks for a backup to be restored.
 type BackupRestoreRequest struct {
 	Repository string `json:"Repository,omitempty"`
-	ID         string `json:"ID"`
+	// ID is that of a backup, or the name of a volume, of which the newest backup is meant, or
+	// with At the newest that was begun at that time or before.
+	ID string    `json:"ID"`
+	At time.Time `json:"At,omitzero"`
 	// Pool is where the volume is; empty is the pool of the backup.
 	Pool string `json:"Pool,omitempty"`
 	// To is a volume that is made, with Options; without Paths it must not be there. Empty is
@@ -100,6 +103,8 @@ type BackupRestoreRequest struct {
 	Options map[string]string `json:"Options,omitempty"`
 	// Paths are files and directories; nil is everything.
 	Paths []string `json:"Paths,omitempty"`
+	// Purge keeps nothing of what is replaced in place.
+	Purge bool `json:"Purge,omitempty"`
 }
 
 // Backup is a backup of a volume.
@@ -166,6 +171,9 @@ type BackupRestore struct {
 	Backup Backup `json:"Backup"`
 	Pool   string `json:"Pool"`
 	Volume string `json:"Volume"`
+	// Kept is the ID that what was replaced has in the trash.
+	Kept     string   `json:"Kept,omitempty"`
+	Warnings []string `json:"Warnings,omitempty"`
 }
 
 // handleBackups adds the methods about backups.

@@ -120,6 +120,10 @@ type Volume struct {
 	Mounts []Mount `json:"Mounts,omitempty"`
 	// Protected says that it cannot be removed.
 	Protected bool `json:"Protected,omitempty"`
+	// Restoring says that the volume is not whole: "restoring", with how far it is, while it is
+	// being filled from a backup, "partial" where that was cut off, and "proof" for one that is
+	// thrown away.
+	Restoring string `json:"Restoring,omitempty"`
 	// Used is what the data takes, in bytes. It is absent where nobody knows.
 	Used *int64 `json:"Used,omitempty"`
 	// UsedAt is when Used was found by counting the files; absent where the driver knows.

@@ -8,11 +8,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +39,9 @@ type Options struct {
 	Drivers []catalog.Volume
 	// Version is told to whoever asks.
 	Version string
+	// CreateWait is how long the creation of a volume from a backup waits for it; 0 is as long as
+	// engines allow.
+	CreateWait time.Duration
 	// Logger returns the logger that a configuration asks for.
 	Logger func(*config.Config) *slog.Logger
 }
@@ -64,6 +69,9 @@ type Daemon struct {
 	kept []*door
 
 	schedules *schedule.Engine
+	fills     *fills
+	// createWait is how long the creation of a volume from a backup waits for it.
+	createWait time.Duration
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -93,6 +101,8 @@ func Run(ctx context.Context, o Options) error {
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer d.end(errStopping)
 	d.conf.Store(conf)
+	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
+	d.fills = newFills(filepath.Join(conf.StateDir, "fills"), d.log)
 	d.metrics = newMetrics(d)
 	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
 	for _, w := range conf.Warnings {
@@ -159,6 +169,7 @@ func (d *Daemon) lookAll(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, p := range d.all() {
 		wg.Go(func() { p.look(ctx) })
+		go p.recover(p.ctx, d)
 	}
 	wg.Wait()
 }
@@ -183,7 +194,15 @@ func (d *Daemon) startAll(ctx context.Context) error {
 	d.openSpare(ctx, nil) // where two were meant for the same pool
 	d.schedule()
 	d.state.Store(running)
+	d.recoverAll()
 	return nil
+}
+
+// recoverAll deals with what was cut off of restores, beside everything else.
+func (d *Daemon) recoverAll() {
+	for _, p := range d.all() {
+		go p.recover(p.ctx, d)
+	}
 }
 
 // each does something with all of list at the same time.
