@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +44,9 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits for what takes milliseconds.
 const patience = 20 * time.Second
 
+// testCreateWait is how long the daemons of a test wait for a volume that is made of a backup.
+var testCreateWait atomic.Int64
+
 // options are those of a daemon with everything below dir.
 func options(dir string, log *slog.Logger, drivers []catalog.Volume) Options {
 	known := map[string]config.Driver{}
@@ -62,7 +66,7 @@ func options(dir string, log *slog.Logger, drivers []catalog.Volume) Options {
 			})
 		},
 		Drivers: drivers,
-		Version: "v1.2.3",
+		Version: "v1.2.3", CreateWait: time.Duration(testCreateWait.Load()),
 		Logger:  func(*config.Config) *slog.Logger { return log },
 	}
 }
