@@ -38,12 +38,15 @@ type Config struct {
 	Control         Control
 	Metrics         Metrics
 	Volume          Volume
+	Engine          Engine
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
 	Repositories []Repository
 	// Schedules are sorted by name.
 	Schedules []schedule.Schedule
+	// Verifies are sorted by name.
+	Verifies []Verify
 
 	values []Value
 }
@@ -75,6 +78,14 @@ type Volume struct {
 	// TrashMinFree is how much of its storage, in percent, has to be free for the trash to be
 	// kept that long.
 	TrashMinFree float64
+}
+
+// Engine says which engines the daemon asks.
+type Engine struct {
+	// Sockets are where they listen; without any, Docker and Podman are asked where they are.
+	Sockets []string
+	// None has nobody asked.
+	None bool
 }
 
 // Pool is one configured driver.

@@ -129,7 +129,7 @@ size = 10
 
 // Every key must be settable by the environment alone, as a managed plugin has nothing else.
 func TestEveryKeyHasAVariable(t *testing.T) {
-	samples := map[string]string{"path": "/srv/other", "duration": "77s", "percent": "7%", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464"}
+	samples := map[string]string{"path": "/srv/other", "duration": "77s", "percent": "7%", "mode": "0640", "text": "operators", "list": "/run/other.sock", "address": "127.0.0.1:9464"}
 	together := []string{"REMORA_METRICS_LISTEN=:1", "REMORA_METRICS_TLS_CA=/a", "REMORA_METRICS_TLS_CERT=/c", "REMORA_METRICS_TLS_KEY=/k"}
 	for _, k := range config.Keys() {
 		value, ok := samples[k.Type]

@@ -109,6 +109,11 @@ func Keys() []Key {
 			set:  optionalPath(func(c *Config) *string { return &c.Metrics.TLSKey }),
 		},
 	}
+	keys = append(keys, Key{
+		Name: "engine.sockets", Type: typeList, Restart: true,
+		Help: "sockets of the engines that are asked which containers use a volume, and that run the checks of a proof of restore; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
+		set:  engineSockets,
+	})
 	for _, k := range poolKeys() {
 		k.Name = k.common
 		set := k.setPool
@@ -223,6 +228,22 @@ func mode(at func(*Config) *fs.FileMode) func(*Config, string) error {
 		*at(c) = fs.FileMode(n)
 		return nil
 	}
+}
+
+// engineSockets takes absolute paths, with or without unix:// before them.
+func engineSockets(c *Config, s string) error {
+	for _, socket := range words(s) {
+		socket = strings.TrimPrefix(socket, "unix://")
+		switch {
+		case socket == "none" && s == socket:
+			c.Engine.None = true
+			return nil
+		case !filepath.IsAbs(socket):
+			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not the absolute path of a socket, nor \"none\" alone", socket)
+		}
+		c.Engine.Sockets = append(c.Engine.Sockets, filepath.Clean(socket))
+	}
+	return nil
 }
 
 func duration(at func(*Config) *time.Duration) func(*Config, string) error {
