@@ -18,6 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// OpenUncached is [Open] for one who wants to know what the repository itself has, and not what this
+// host remembers of it.
+func OpenUncached(ctx context.Context, p Place) (*Repository, error) {
+	r, err := p.open(ctx, uncached)
+	return r, p.explain(err)
+}
+
 // Compared says what was compared.
 type Compared struct {
 	Files, Bytes int64

@@ -16,6 +16,7 @@ const (
 	MethodBackupRemove  = "Backup.Remove"
 	MethodBackupPrune   = "Backup.Prune"
 	MethodBackupRestore = "Backup.Restore"
+	MethodBackupProve   = "Backup.Prove"
 )
 
 // Backups does what the methods Backup.* ask for. Its methods are safe for concurrent use. In
@@ -31,6 +32,9 @@ type Backups interface { //nolint:interfacebloat // one method of the API each
 	Inspect(ctx context.Context, req BackupRequest) (Backup, error)
 	// Verify reads all of one backup, or of every one, and says what is damaged.
 	Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error)
+	// Prove restores the newest backup of a volume, or of each, to where it is thrown away again,
+	// and says whether all was there. It tells each proof when it has ended.
+	Prove(ctx context.Context, req BackupListRequest, progress func(Progress)) (BackupProofs, error)
 	// Remove forgets a backup.
 	Remove(ctx context.Context, req BackupRequest) error
 	// Prune removes the backups that are not to be kept, and frees room.
@@ -176,6 +180,38 @@ type BackupRestore struct {
 	Warnings []string `json:"Warnings,omitempty"`
 }
 
+// Proof says of a volume what came of the last restore of its newest backup that was made to show
+// that it can be.
+type Proof struct {
+	Repository string `json:"Repository"`
+	Pool       string `json:"Pool"`
+	Volume     string `json:"Volume"`
+	// Backup is the one that was restored, which was begun at Made.
+	Backup string    `json:"Backup"`
+	Made   time.Time `json:"Made"`
+	// At is when that began, Seconds how long it took.
+	At      time.Time `json:"At"`
+	Seconds float64   `json:"Seconds"`
+	// Files and Bytes are what was read from the disk and compared.
+	Files int64 `json:"Files"`
+	Bytes int64 `json:"Bytes"`
+	// Check is the image in which a command looked at it; empty is none.
+	Check string `json:"Check,omitempty"`
+	// Error says why it is no proof; empty is success.
+	Error string `json:"Error,omitempty"`
+	// Proven is when it succeeded last, ProvenBackup with which backup, of ProvenMade.
+	Proven        time.Time `json:"Proven,omitzero"`
+	ProvenBackup  string    `json:"ProvenBackup,omitempty"`
+	ProvenMade    time.Time `json:"ProvenMade,omitzero"`
+	ProvenSeconds float64   `json:"ProvenSeconds,omitempty"`
+}
+
+// BackupProofs answers [MethodBackupProve].
+type BackupProofs struct {
+	// Proofs is never null.
+	Proofs []Proof `json:"Proofs"`
+}
+
 // handleBackups adds the methods about backups.
 func handleBackups(s *Server, b Backups) {
 	handle(s, MethodBackupInit, b.Init)
@@ -191,6 +227,7 @@ func handleBackups(s *Server, b Backups) {
 	handleLong(s, MethodBackupCreate, b.Create)
 	handleLong(s, MethodBackupVerify, b.Verify)
 	handleLong(s, MethodBackupPrune, b.Prune)
+	handleLong(s, MethodBackupProve, b.Prove)
 	handleLong(s, MethodBackupRestore, b.Restore)
 }
 
@@ -230,6 +267,11 @@ func (b clientBackups) Inspect(ctx context.Context, req BackupRequest) (Backup, 
 // Verify implements [Backups].
 func (b clientBackups) Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error) {
 	return callLong[BackupVerify](ctx, b.c, MethodBackupVerify, req, progress)
+}
+
+// Prove implements [Backups].
+func (b clientBackups) Prove(ctx context.Context, req BackupListRequest, progress func(Progress)) (BackupProofs, error) {
+	return callLong[BackupProofs](ctx, b.c, MethodBackupProve, req, progress)
 }
 
 // Remove implements [Backups].

@@ -176,6 +176,8 @@ type Status struct {
 	StateDir    string `json:"StateDir"`
 	// Pools is sorted by name and never null.
 	Pools []Pool `json:"Pools"`
+	// Proofs are what is known of restores of backups, by repository, pool and volume.
+	Proofs []Proof `json:"Proofs,omitempty"`
 }
 
 // Pool is a pool as it stands in [Status].

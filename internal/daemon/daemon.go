@@ -70,6 +70,9 @@ type Daemon struct {
 
 	schedules *schedule.Engine
 	fills     *fills
+	proofs    *proofs
+	// proving is full while a backup is restored to prove that it is good.
+	proving chan struct{}
 	// createWait is how long the creation of a volume from a backup waits for it.
 	createWait time.Duration
 
@@ -103,6 +106,7 @@ func Run(ctx context.Context, o Options) error {
 	d.conf.Store(conf)
 	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
 	d.fills = newFills(filepath.Join(conf.StateDir, "fills"), d.log)
+	d.proofs, d.proving = openProofs(ctx, filepath.Join(conf.StateDir, "proofs"), d.log), make(chan struct{}, 1)
 	d.metrics = newMetrics(d)
 	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
 	for _, w := range conf.Warnings {
@@ -122,6 +126,14 @@ func Run(ctx context.Context, o Options) error {
 	if err = d.startAll(ctx); err == nil {
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
+		proves := make(chan struct{})
+		go func() { defer close(proves); d.proveLoop(d.life) }() //nolint:contextcheck // it ends with the daemon
+		defer func() {
+			select {
+			case <-proves:
+			case <-time.After(closeTime): // it removes what it made, or the next daemon does
+			}
+		}()
 		d.loop(ctx, hup, api.done)
 		notify("STOPPING=1")
 	} else if ctx.Err() != nil {

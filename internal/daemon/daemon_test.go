@@ -67,7 +67,7 @@ func options(dir string, log *slog.Logger, drivers []catalog.Volume) Options {
 		},
 		Drivers: drivers,
 		Version: "v1.2.3", CreateWait: time.Duration(testCreateWait.Load()),
-		Logger:  func(*config.Config) *slog.Logger { return log },
+		Logger: func(*config.Config) *slog.Logger { return log },
 	}
 }
 
@@ -101,14 +101,20 @@ func newHost(t *testing.T, toml string) *host {
 func startHost(t *testing.T, toml string, drivers ...catalog.Volume) *host {
 	t.Helper()
 	h := newHost(t, toml)
+	h.run(drivers...)
+	return h
+}
+
+// run runs a daemon until the test ends.
+func (h *host) run(drivers ...catalog.Volume) {
+	h.t.Helper()
 	h.start(drivers...)
-	t.Cleanup(func() {
+	h.t.Cleanup(func() {
 		if err := h.stop(); err != nil {
-			t.Errorf("daemon: %v", err)
+			h.t.Errorf("daemon: %v", err)
 		}
 	})
 	h.await("ready", func() bool { _, _, err := h.page("/healthz"); return err == nil && h.served() })
-	return h
 }
 
 func (h *host) start(drivers ...catalog.Volume) {

@@ -25,8 +25,8 @@ func silent(control.Progress) {}
 func writeVersion(t *testing.T, dir, version string, files int) {
 	t.Helper()
 	noise := make([]byte, 64<<10)
-	_, _ = rand.Read(noise)
 	for i := range files {
+		_, _ = rand.Read(noise)
 		write(t, fmt.Sprintf("%s/%03d", dir, i), version+string(noise))
 	}
 }
