@@ -132,6 +132,10 @@ type Volume struct {
 	Limit int64 `json:"Limit,omitempty"`
 	// Snapshots is how many there are; absent where the driver has none.
 	Snapshots *int `json:"Snapshots,omitempty"`
+	// LastBackup is when the newest backup by this host was begun; absent where there is none.
+	LastBackup time.Time `json:"LastBackup,omitzero"`
+	// Consumers are the containers that have the volume, as far as an engine tells.
+	Consumers []Consumer `json:"Consumers,omitempty"`
 	// Unknown has the names of those of the fields above that are not known yet, or that the
 	// driver did not tell in time.
 	Unknown []string `json:"Unknown,omitempty"`
@@ -148,6 +152,12 @@ type Mount struct {
 	// Count is how often the ID mounted and has not unmounted; never below 1.
 	Count int       `json:"Count"`
 	Since time.Time `json:"Since,omitzero"`
+}
+
+// Consumer is a container that has a volume.
+type Consumer struct {
+	Name    string `json:"Name"`
+	Running bool   `json:"Running"`
 }
 
 // VolumeList answers [MethodVolumeList].

@@ -122,6 +122,7 @@ func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
 		one, err := r.Inspect(ctx, req.ID)
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
+			b.d.last.forget()
 		}
 		if err == nil {
 			b.d.log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
@@ -181,6 +182,7 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 		if req.DryRun {
 			return nil
 		}
+		defer b.d.last.forget()
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
@@ -250,6 +252,7 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 		if err == nil {
 			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
+			b.d.last.made(place.Name, one)
 		}
 		return err
 	})

@@ -70,6 +70,8 @@ type Daemon struct {
 
 	schedules *schedule.Engine
 	fills     *fills
+	last      *lastBackups
+	consumers consumers
 	proofs    *proofs
 	// proving is full while a backup is restored to prove that it is good.
 	proving chan struct{}
@@ -105,8 +107,7 @@ func Run(ctx context.Context, o Options) error {
 	defer d.end(errStopping)
 	d.conf.Store(conf)
 	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
-	d.fills = newFills(filepath.Join(conf.StateDir, "fills"), d.log)
-	d.proofs, d.proving = openProofs(ctx, filepath.Join(conf.StateDir, "proofs"), d.log), make(chan struct{}, 1)
+	d.remember(ctx)
 	d.metrics = newMetrics(d)
 	d.schedules = schedule.NewEngine(d.log, d.metrics.ran)
 	for _, w := range conf.Warnings {
@@ -126,12 +127,11 @@ func Run(ctx context.Context, o Options) error {
 	if err = d.startAll(ctx); err == nil {
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
-		proves := make(chan struct{})
-		go func() { defer close(proves); d.proveLoop(d.life) }() //nolint:contextcheck // it ends with the daemon
+		ended := d.beside()
 		defer func() {
 			select {
-			case <-proves:
-			case <-time.After(closeTime): // it removes what it made, or the next daemon does
+			case <-ended:
+			case <-time.After(closeTime): // what a proof made it removes, or the next daemon does
 			}
 		}()
 		d.loop(ctx, hup, api.done)
@@ -141,6 +141,24 @@ func Run(ctx context.Context, o Options) error {
 		err = nil
 	}
 	return join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
+}
+
+// remember makes what is remembered of backups, from the state directory where that has it.
+func (d *Daemon) remember(ctx context.Context) {
+	d.fills = newFills(filepath.Join(d.boot.StateDir, "fills"), d.log)
+	d.proofs, d.proving = openProofs(ctx, filepath.Join(d.boot.StateDir, "proofs"), d.log), make(chan struct{}, 1)
+	d.last = newLastBackups()
+}
+
+// beside starts what goes on beside all calls until the daemon stops, and returns what is closed
+// when it has ended.
+func (d *Daemon) beside() (ended <-chan struct{}) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { d.proveLoop(d.life) })
+	wg.Go(func() { d.lookBackups(d.life) })
+	go func() { wg.Wait(); close(done) }()
+	return done
 }
 
 // loop waits for signals and looks at the pools until ctx ends. A reload runs beside it:

@@ -112,6 +112,7 @@ func TestScheduledRun(t *testing.T) {
 	h.must(err)
 	d := &Daemon{options: o, log: o.Logger(conf), boot: conf, pools: map[string]*pool{}}
 	d.conf.Store(conf)
+	d.remember(ctx)
 	d.metrics = newMetrics(d)
 	driver, err := d.openDriver(ctx, conf.Pools[0])
 	h.must(err)
