@@ -63,7 +63,7 @@ const proofErrorWidth = 120
 func seconds(n float64) string {
 	d := time.Duration(n * float64(time.Second))
 	if d < 10*time.Second {
-		return d.Round(100 * time.Millisecond).String()
+		return fmt.Sprintf("%.1fs", n)
 	}
 	return d.Round(time.Second).String()
 }

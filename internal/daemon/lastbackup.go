@@ -37,9 +37,11 @@ func (l *lastBackups) forget() {
 func (l *lastBackups) made(repository string, b backup.Backup) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lists[repository] != nil { // else all of them are asked for still
-		l.lists[repository][[2]string{b.Pool, b.Volume}] = b.Started
+	if l.lists[repository] == nil { // it could not be reached before
+		l.forget()
+		return
 	}
+	l.lists[repository][[2]string{b.Pool, b.Volume}] = b.Started
 }
 
 // add adds to volumes when they were backed up last.

@@ -182,3 +182,38 @@ func TestKilledProof(t *testing.T) {
 		}
 	})
 }
+
+// A list knows the last backup of each volume without asking for it: those that were made by this
+// daemon, by one before it, and none where the last is gone.
+func TestLastBackup(t *testing.T) {
+	h := startBackedUp(t, 1)
+	ctx := t.Context()
+	last := func() (at time.Time, unknown bool) {
+		all, err := h.control.Volumes().List(ctx, control.VolumeListRequest{Pool: "a", Usage: true})
+		h.must(err)
+		return all[0].LastBackup, slices.Contains(all[0].Unknown, "LastBackup")
+	}
+	known := func() bool { _, unknown := last(); return !unknown }
+	all, err := h.control.Backups().List(ctx, control.BackupListRequest{})
+	h.must(err)
+	h.await("the first", func() bool { at, _ := last(); return known() && at.Equal(all[0].Started) })
+	two, err := h.control.Backups().Create(ctx, control.BackupCreateRequest{Pool: "a", Name: "data"}, silent)
+	h.must(err)
+	if at, unknown := last(); !at.Equal(two.Started) || unknown {
+		t.Errorf("the last backup is of %v, %v, want %v", at, unknown, two.Started)
+	}
+	h.must(h.control.Backups().Remove(ctx, control.BackupRequest{ID: two.ID}))
+	h.await("the one before", func() bool { at, _ := last(); return at.Equal(all[0].Started) })
+	h.must(h.stop())
+	h.control.Close()
+	h.must(os.Rename(h.dir+"/repository", h.dir+"/away"))
+	h.start()
+	h.await("ready", h.served)
+	if at, unknown := last(); !at.IsZero() || !unknown {
+		t.Errorf("of a repository out of reach the last backup is of %v, %v", at, unknown)
+	}
+	h.must(os.Rename(h.dir+"/away", h.dir+"/repository"))
+	_, err = h.control.Reload(ctx)
+	h.must(err)
+	h.await("it again", func() bool { at, _ := last(); return known() && at.Equal(all[0].Started) })
+}

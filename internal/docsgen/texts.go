@@ -31,6 +31,11 @@ jitter = "20m"
 volumes = ["db*"]
 keep_daily = 7
 keep_weekly = 4
+
+[verify.weekly]
+cron = "0 4 * * 0"
+image = "postgres:17"
+command = "pg_verifybackup /data"
 `
 
 // configHead takes the mark of generated pages, the path of the file, and the example.
@@ -94,6 +99,18 @@ Each table ` + "`[schedule.NAME]`" + ` makes snapshots of volumes at set times, 
 [what it is for](../guide/volumes.md#schedules). Names are as those of pools, and so are the variables:
 ` + "`REMORA_SCHEDULE_NAME_KEY`" + `, and ` + "`REMORA_SCHEDULES=hourly,nightly`" + ` makes schedules that are not in the file. A list is
 ` + "`[\"db*\", \"web\"]`" + ` in the file and ` + "`db*,web`" + ` elsewhere.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
+`
+
+// verifiesHead stands before the keys of a verification.
+const verifiesHead = `
+## Verifications
+
+Each table ` + "`[verify.NAME]`" + ` says of which backups it is [proved](../guide/backup.md#is-it-good) that they can be restored: the
+newest of each volume of this host. The key KEY of the verification NAME has the variable ` + "`REMORA_VERIFY_NAME_KEY`" + `, and
+` + "`REMORA_VERIFIES=weekly,db`" + ` makes some that are not in the file.
 
 | Key | Type | Default | What it does |
 |---|---|---|---|

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,12 @@ func TestConvoysWay(t *testing.T) {
 	// In place, what was there is in the trash, with its snapshots; a container keeps it from being done.
 	h.MustCli("snapshot", "create", "--pool", "snap", "db", "s1")
 	h.MustDocker("run", "-d", "--name", "user", "--network=none", "-v", "db:/data", "bb:1", "sleep", "1000")
+	h.MustDocker("create", "--name", "idle", "--network=none", "-v", "db:/data", "bb:1", "true")
+	list := h.MustCli("volume", "ls", "--pool", "snap")
+	if !regexp.MustCompile(`(?m)^snap +db .* seconds? ago +\(idle\),user +`).MatchString(list) {
+		t.Errorf("the list does not show who has the volume, or its last backup:\n%s", list)
+	}
+	h.MustDocker("rm", "idle")
 	want(t, h.Fails(l.Remora, "backup", "restore", id, "--in-place", "--yes"), `volume "db": mounted 1 times`)
 	h.MustDocker("rm", "-f", "user")
 	h.MustCli("backup", "restore", id, "--in-place", "--yes")
