@@ -43,7 +43,8 @@ type pool struct {
 	calls    sync.WaitGroup // in flight
 	looking  chan struct{}  // closed when the look under way has ended, nil without one
 
-	// recovering is locked while what was cut off of restores is settled.
+	// fills are those of all pools; recovering is locked while what was cut off is settled.
+	fills      *fills
 	recovering sync.Mutex
 
 	// reach is what the last look at the storage came to.
@@ -126,7 +127,7 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	}
 	p = &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, asking: make(chan struct{}, askers),
+		mountRoot: mountRoot, asking: make(chan struct{}, askers), fills: d.fills,
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))

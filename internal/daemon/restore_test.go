@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -330,5 +331,53 @@ func TestCutOffWhileSwapping(t *testing.T) {
 		}
 		c.end()
 		h.control.Close()
+	}
+}
+
+// A volume with a file system of its own keeps its limit, and its old content with its snapshots,
+// when it is restored in place.
+func TestRestoreInPlaceOnLoop(t *testing.T) {
+	testenv.Require(t, testenv.Loop)
+	notShort(t)
+	h := startHost(t, "[pool.img]\ndriver = \"loop\"\n"+strings.TrimPrefix(repositoryTOML, "[pool.a]\nlinger = \"0s\"\n"))
+	write(t, h.dir+"/password", "secret")
+	ctx := t.Context()
+	_, err := h.control.Backups().Init(ctx, control.BackupRepository{})
+	h.must(err)
+	_, err = h.control.Volumes().Create(ctx, control.VolumeCreateRequest{Pool: "img", Name: "data", Options: map[string]string{"size": "32m"}})
+	h.must(err)
+	was, err := h.control.Storage().Resize(ctx, control.VolumeResizeRequest{Pool: "img", Name: "data", Size: 48 << 20})
+	h.must(err)
+	within := func(name string, do func(dir string)) {
+		t.Helper()
+		dir, err := h.plugin("img").Mount(ctx, name, "one")
+		h.must(err)
+		do(dir)
+		h.must(h.plugin("img").Unmount(ctx, name, "one"))
+	}
+	within("data", func(dir string) { write(t, dir+"/file", "A") })
+	_, err = h.control.Backups().Create(ctx, control.BackupCreateRequest{Pool: "img", Name: "data"}, silent)
+	h.must(err)
+	within("data", func(dir string) { write(t, dir+"/file", "B") })
+	r, err := h.control.Backups().Restore(ctx, control.BackupRestoreRequest{ID: "data"}, silent)
+	h.must(err)
+	_, err = h.control.Storage().Restore(ctx, control.TrashRestoreRequest{Pool: "img", ID: r.Kept, Name: "old"})
+	h.must(err)
+	for name, want := range map[string]string{"data": "A", "old": "B"} {
+		within(name, func(dir string) {
+			if text, err := os.ReadFile(dir + "/file"); err != nil || string(text) != want {
+				t.Errorf("%s has %q, %v", name, text, err)
+			}
+			is, err := h.control.Storage().Usage(ctx, control.VolumeRequest{Pool: "img", Name: name}, silent)
+			if h.must(err); is.Limit != was.Limit {
+				t.Errorf("%s has the limit %d, and before %d", name, is.Limit, was.Limit)
+			}
+		})
+	}
+	if p := h.prove("data"); p.Error != "" {
+		t.Errorf("proof is %+v", p)
+	}
+	if got := h.names("img"); !slices.Equal(got, []string{"data", "old"}) {
+		t.Errorf("volumes are %v", got)
 	}
 }

@@ -65,6 +65,9 @@ func (s scheduled) Volumes() []schedule.Volume {
 		if err != nil {
 			break
 		}
+		if s.fills.word(s.conf.Name, v.Name) != "" {
+			continue // it is not whole
+		}
 		all = append(all, schedule.Volume{Name: v.Name, CreatedAt: v.CreatedAt})
 	}
 	return all

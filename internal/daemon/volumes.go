@@ -91,7 +91,7 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 				}
 				return nil, fmt.Errorf("pool %q: %w", p.conf.Name, err)
 			}
-			c := p.toControl(vol, v.d.fills)
+			c := p.toControl(vol)
 			c.Status, c.Options = nil, nil
 			c.Protected = protected[c.Name]
 			all = append(all, c)
@@ -201,12 +201,12 @@ func (v volumes) get(ctx context.Context, p *pool, name string) (control.Volume,
 	if err != nil {
 		return control.Volume{}, err
 	}
-	c := p.toControl(vol, v.d.fills)
+	c := p.toControl(vol)
 	c.Protected, _ = v.d.protected().has(p.conf.Name, name) // what cannot be read protects still
 	return c, nil
 }
 
-func (p *pool) toControl(v volume.Volume, fills *fills) control.Volume {
+func (p *pool) toControl(v volume.Volume) control.Volume {
 	c := control.Volume{
 		Pool:       p.conf.Name,
 		Driver:     p.conf.Driver,
@@ -216,7 +216,7 @@ func (p *pool) toControl(v volume.Volume, fills *fills) control.Volume {
 		Mounted:    len(v.Mounts) > 0,
 		Status:     v.Status,
 		Options:    v.Options,
-		Restoring:  fills.word(p.conf.Name, v.Name),
+		Restoring:  p.fills.word(p.conf.Name, v.Name),
 	}
 	for _, m := range v.Mounts {
 		c.Mounts = append(c.Mounts, control.Mount{ID: m.ID, Count: m.Count, Since: m.Since})

@@ -80,8 +80,9 @@ func (e Engine) Run(ctx context.Context, c Check) (err error) {
 func (e Engine) start(ctx context.Context, c Check) (id string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTime, errdefs.Errorf(context.DeadlineExceeded, "gave up after %s", startTime))
 	defer cancel()
+	type bind struct{ Type, Source, Target string }
 	type hostConfig struct {
-		Binds              []string
+		Mounts             []bind
 		NetworkMode        string
 		Memory, MemorySwap int64
 		PidsLimit          int64
@@ -96,7 +97,7 @@ func (e Engine) start(ctx context.Context, c Check) (id string, err error) {
 	}{
 		Image: c.Image, Labels: map[string]string{c.Label.Key: c.Label.Value}, NetworkDisabled: true,
 		HostConfig: hostConfig{
-			Binds: []string{c.Dir + ":" + c.Mountpoint}, NetworkMode: "none", Memory: c.Memory, MemorySwap: c.Memory, PidsLimit: most,
+			Mounts: []bind{{"bind", c.Dir, c.Mountpoint}}, NetworkMode: "none", Memory: c.Memory, MemorySwap: c.Memory, PidsLimit: most,
 			SecurityOpt: []string{"no-new-privileges"},
 		},
 	}
