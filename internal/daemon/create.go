@@ -60,7 +60,7 @@ func (d *Daemon) create(ctx context.Context, p *pool, name string, opts map[stri
 		}
 		return d.await(ctx, under)
 	}
-	d.begin(p, f, opts)
+	d.begin(p, f, opts) //nolint:contextcheck // it is part of the pool's life, not of the call's
 	return d.await(ctx, f)
 }
 
@@ -157,14 +157,14 @@ func (d *Daemon) settleMade(ctx context.Context, p *pool, f *fill, err error) er
 	if p.ctx.Err() != nil || d.life.Err() != nil {
 		return errStopping
 	}
-	if _, gerr := p.handler.Get(p.ctx, f.name); errors.Is(gerr, errdefs.ErrNotFound) {
+	if _, gerr := p.handler.Get(context.WithoutCancel(ctx), f.name); errors.Is(gerr, errdefs.ErrNotFound) {
 		return join(err, f.end())
 	}
 	f.of.mu.Lock()
 	waited := f.waiting > 0
 	f.of.mu.Unlock()
 	if waited {
-		return join(err, p.discard(f, f.name))
+		return join(err, p.discard(ctx, f, f.name))
 	}
 	d.log.ErrorContext(ctx, "volume is not whole", slog.String("pool", f.pool), slog.String("volume", f.name), slog.Any("error", err))
 	if class := errdefs.Class(err); errors.Is(class, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
@@ -179,17 +179,16 @@ func (d *Daemon) settleMade(ctx context.Context, p *pool, f *fill, err error) er
 }
 
 // resume goes on with a volume that an engine wanted and that is not whole.
-func (d *Daemon) resume(p *pool, f *fill) error {
+func (d *Daemon) resume(p *pool, f *fill) {
 	f.of.mu.Lock()
-	if f.running || time.Now().Before(f.again) {
+	if f.running || f.of.all[[2]string{f.pool, f.name}] != f || time.Now().Before(f.again) {
 		f.of.mu.Unlock()
-		return nil
+		return
 	}
 	f.running, f.done, f.err, f.since, f.progress = true, make(chan struct{}), nil, time.Now(), backup.Progress{}
 	f.of.mu.Unlock()
 	d.log.Info("volume is restored again from the beginning, as that was cut off", slog.String("pool", f.pool), slog.String("volume", f.name))
 	d.begin(p, f, nil)
-	return nil
 }
 
 // giveUpFill ends the fill of a volume that somebody removes.

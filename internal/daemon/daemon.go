@@ -199,7 +199,7 @@ func (d *Daemon) lookAll(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, p := range d.all() {
 		wg.Go(func() { p.look(ctx) })
-		go p.recover(p.ctx, d)
+		go p.recover(p.ctx, d) //nolint:contextcheck // a look does not wait for it
 	}
 	wg.Wait()
 }

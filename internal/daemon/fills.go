@@ -140,6 +140,9 @@ func (f *fill) end() error {
 	s := f.of
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.all[[2]string{f.pool, f.name}] != f {
+		return nil // another has taken it over, and the file with it
+	}
 	root, err := os.OpenRoot(filepath.Join(s.dir, f.pool))
 	if err == nil {
 		err = state.Remove(root, f.name)
@@ -148,11 +151,8 @@ func (f *fill) end() error {
 	if err != nil {
 		return fmt.Errorf("volume %q: %w", f.name, state.Classify(err))
 	}
-	for _, name := range []string{f.name, f.Beside} {
-		if s.all[[2]string{f.pool, name}] == f {
-			delete(s.all, [2]string{f.pool, name})
-		}
-	}
+	delete(s.all, [2]string{f.pool, f.name})
+	delete(s.all, [2]string{f.pool, f.Beside})
 	return nil
 }
 

@@ -78,10 +78,10 @@ func (s restoring) swap(ctx context.Context, v volume.Volume) (kept string, err 
 	}
 	if err != nil {
 		err = fmt.Errorf("the volume is left as it is: %w", err)
-		return "", join(err, s.p.discard(f, beside))
+		return "", join(err, s.p.discard(ctx, f, beside))
 	}
 	if err = f.change(func(facts *fillFacts) { facts.Whole = true }); err != nil {
-		return "", join(err, s.p.discard(f, beside))
+		return "", join(err, s.p.discard(ctx, f, beside))
 	}
 	if err = s.p.takePlace(context.WithoutCancel(ctx), f); err != nil {
 		return "", err
@@ -109,26 +109,27 @@ func (p *pool) takePlace(ctx context.Context, f *fill) error {
 		}
 		return join(err, gerr)
 	case errors.Is(err, errdefs.ErrInUse), errors.Is(err, errdefs.ErrDenied):
-		return join(fmt.Errorf("the volume is left as it is: %w", err), p.giveUp(f))
+		return join(fmt.Errorf("the volume is left as it is: %w", err), p.giveUp(ctx, f))
 	}
 	return err // tried again
 }
 
 // giveUp destroys the volume beside, wherever it is, and forgets the fill.
-func (p *pool) giveUp(f *fill) error {
-	all, err := p.handler.Trashed(p.ctx)
+func (p *pool) giveUp(ctx context.Context, f *fill) error {
+	ctx = context.WithoutCancel(ctx)
+	all, err := p.handler.Trashed(ctx)
 	if err != nil {
 		return err
 	}
 	for _, t := range all {
 		if t.Name == f.Beside {
-			err = join(err, p.handler.Purge(context.WithoutCancel(p.ctx), t.ID))
+			err = join(err, p.handler.Purge(ctx, t.ID))
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return p.discard(f, f.Beside)
+	return p.discard(ctx, f, f.Beside)
 }
 
 // likeOptions are those with which a volume is made that is to be as v, and empty.

@@ -100,7 +100,7 @@ func (w proving) inPool(ctx context.Context, p *pool) (c backup.Compared, err er
 		return c, err
 	}
 	defer func() {
-		err = join(err, p.discard(f, w.name))
+		err = join(err, p.discard(ctx, f, w.name))
 		f.stopped(err)
 	}()
 	var opts map[string]string

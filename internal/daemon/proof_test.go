@@ -169,9 +169,9 @@ func TestProofIsDue(t *testing.T) {
 
 // A daemon that is killed in a proof leaves nothing of it.
 func TestKilledProof(t *testing.T) {
-	killRestores(t, 8, func(*host) {}, func(h *host) {
+	killRestores(t, 4, func(*host) {}, func(h *host) {
 		_, _ = h.control.Backups().Prove(t.Context(), control.BackupListRequest{Name: "data"}, silent) // it is killed
-	}, func(h *host) {
+	}, "volumes/a/remora-proof-*/data/*", func(h *host) {
 		h.await("what was cut off settled", func() bool { return h.noFills("a") })
 		if got := h.names("a"); !slices.Equal(got, []string{"data"}) {
 			t.Errorf("volumes are %v", got)

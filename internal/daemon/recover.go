@@ -65,7 +65,7 @@ func (p *pool) settle(ctx context.Context, s *fills, f *fill, d *Daemon) {
 			log.InfoContext(ctx, "restore in place finished, that had been cut off")
 		}
 	case f.Kind == fillInPlace:
-		if err = p.giveUp(f); err == nil {
+		if err = p.giveUp(ctx, f); err == nil {
 			log.WarnContext(ctx, "restore in place had been cut off: the volume is as it was")
 		}
 	case err != nil && !gone: // it cannot be looked at now
@@ -78,11 +78,11 @@ func (p *pool) settle(ctx context.Context, s *fills, f *fill, d *Daemon) {
 	case f.Kind == fillNew && !v.CreatedAt.IsZero() && v.CreatedAt.Before(f.Began.Truncate(1e9)):
 		err = f.end() // it is another one
 	case f.Kind == fillNew, f.Kind == fillProof:
-		if err = p.discard(f, name); err == nil && f.Kind == fillNew {
+		if err = p.discard(ctx, f, name); err == nil && f.Kind == fillNew {
 			log.WarnContext(ctx, "restore had been cut off: its volume is removed")
 		}
 	case f.Kind == fillCreate && f.Error == "" && d != nil:
-		err = d.resume(p, f)
+		d.resume(p, f) //nolint:contextcheck // it is part of the pool's life
 	}
 	if err != nil {
 		log.WarnContext(ctx, "what was cut off of a restore is still there", slog.Any("error", err))

@@ -101,16 +101,15 @@ func (s restoring) made(ctx context.Context, to string, opts map[string]string, 
 		return join(err, f.end())
 	}
 	if err = do(f); err != nil {
-		return join(err, s.p.discard(f, to))
+		return join(err, s.p.discard(ctx, f, to))
 	}
 	return f.end()
 }
 
 // discard destroys a volume that did not become whole, and forgets its fill. Where it cannot, that
 // is done later.
-func (p *pool) discard(f *fill, name string) error {
-	ctx := f.context(context.WithoutCancel(p.ctx))
-	if err := p.handler.Destroy(ctx, name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+func (p *pool) discard(ctx context.Context, f *fill, name string) error {
+	if err := p.handler.Destroy(f.context(context.WithoutCancel(ctx)), name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
 	return f.end()

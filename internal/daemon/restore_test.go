@@ -67,8 +67,9 @@ func (h *host) names(pool string) (names []string) {
 }
 
 // killRestores kills a daemon in the middle of what do asks for, many times, and has check look at
-// what the next one makes of it.
-func killRestores(t *testing.T, rounds int, prepare, do func(h *host), check func(h *host)) {
+// what the next one makes of it: every other time at any moment, and else when there are files that
+// begun, a pattern below the state directory, means.
+func killRestores(t *testing.T, rounds int, prepare, do func(h *host), begun string, check func(h *host)) {
 	t.Helper()
 	notShort(t)
 	h := newHost(t, repositoryTOML)
@@ -86,11 +87,18 @@ func killRestores(t *testing.T, rounds int, prepare, do func(h *host), check fun
 	start := time.Now()
 	do(h)
 	took := time.Since(start)
-	for range rounds {
+	for round := range rounds {
 		prepare(h)
 		ended := make(chan struct{})
 		go func() { defer close(ended); do(h) }()
-		time.Sleep(time.Duration(mathrand.Int64N(int64(took * 11 / 10))))
+		if round%2 == 0 {
+			time.Sleep(time.Duration(mathrand.Int64N(int64(took * 11 / 10))))
+		} else {
+			h.await("files", func() bool {
+				found, err := filepath.Glob(h.dir + "/state/" + begun)
+				return err == nil && len(found) > 3
+			})
+		}
 		c.signal(syscall.SIGKILL)
 		_ = c.cmd.Wait() // killed
 		<-ended
@@ -108,7 +116,7 @@ const killFiles = 200
 func TestKilledRestoreInPlace(t *testing.T) {
 	data := func(h *host) string { return h.dir + "/state/volumes/a/data/data" }
 	seen := map[string]int{}
-	killRestores(t, 12, func(h *host) {
+	killRestores(t, 8, func(h *host) {
 		list, err := h.control.Storage().Trash(t.Context(), control.TrashListRequest{Pool: "a"})
 		h.must(err)
 		for _, x := range list.Trashed {
@@ -117,7 +125,7 @@ func TestKilledRestoreInPlace(t *testing.T) {
 		writeVersion(t, data(h), "B", killFiles)
 	}, func(h *host) {
 		_, _ = h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data"}, silent) // it is killed
-	}, func(h *host) {
+	}, "volumes/a/remora-restore-*/data/*", func(h *host) {
 		// From the moment on at which an engine can ask.
 		if _, err := h.plugin("a").Get(t.Context(), "data"); err != nil {
 			t.Errorf("an engine hears %v", err)
@@ -151,11 +159,11 @@ func TestKilledRestoreInPlace(t *testing.T) {
 
 // A restore to a new volume that is killed leaves none, or a whole one.
 func TestKilledRestoreToNew(t *testing.T) {
-	killRestores(t, 8, func(h *host) {
+	killRestores(t, 4, func(h *host) {
 		_ = h.control.Volumes().Remove(t.Context(), control.VolumeRemoveRequest{Pool: "a", Name: "new", Purge: true}) // it may be there
 	}, func(h *host) {
 		_, _ = h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data", To: "new"}, silent) // it is killed
-	}, func(h *host) {
+	}, "volumes/a/new/data/*", func(h *host) {
 		h.await("what was cut off settled", func() bool { return h.noFills("a") })
 		switch names := h.names("a"); {
 		case slices.Equal(names, []string{"data"}):
@@ -172,11 +180,11 @@ func TestKilledRestoreToNew(t *testing.T) {
 // A volume that an engine wants to be made of a backup is made by the next daemon, or was not
 // begun; it cannot be mounted before it is whole.
 func TestKilledCreate(t *testing.T) {
-	killRestores(t, 8, func(h *host) {
+	killRestores(t, 4, func(h *host) {
 		_ = h.control.Volumes().Remove(t.Context(), control.VolumeRemoveRequest{Pool: "a", Name: "new", Purge: true}) // it may be there
 	}, func(h *host) {
 		_ = h.plugin("a").Create(t.Context(), "new", map[string]string{"backup": "near/data"}) // it is killed
-	}, func(h *host) {
+	}, "volumes/a/new/data/*", func(h *host) {
 		for ; !h.noFills("a"); time.Sleep(time.Millisecond) {
 			_, err := h.plugin("a").Mount(t.Context(), "new", "early")
 			switch {

@@ -67,7 +67,7 @@ func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (c
 func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
 	var engines <-chan struct{}
 	if req.Usage {
-		engines = v.d.consumers.ask(v.d)
+		engines = v.d.consumers.ask(v.d) //nolint:contextcheck // whoever asks next has the answer too
 	}
 	late := time.NewTimer(consumerTime)
 	defer late.Stop()
@@ -126,7 +126,7 @@ func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (contro
 	if err == nil {
 		late := time.NewTimer(consumerTime)
 		defer late.Stop()
-		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c}
+		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
 		addDetails(ctx, map[*pool][]*control.Volume{p: one})
 		v.d.last.add(one, v.d.conf.Load().Repositories)
 		v.d.addConsumers(ctx, one, engines, late.C)
