@@ -129,9 +129,11 @@ func Run(ctx context.Context, o Options) error {
 		notify("READY=1")
 		ended := d.beside()
 		defer func() {
+			ctx, cancel := d.closing(ctx)
+			defer cancel()
 			select {
 			case <-ended:
-			case <-time.After(closeTime): // what a proof made it removes, or the next daemon does
+			case <-ctx.Done(): // what a proof made it removes, or the next daemon does
 			}
 		}()
 		d.loop(ctx, hup, api.done)
