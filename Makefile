@@ -34,8 +34,8 @@ storage: ## the tests of drivers and backups on storage of their own; needs root
 e2e: build ## the tests against real engines; needs root
 	test/run.sh e2e
 
-soak: build ## the long tests against real engines; needs root
-	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run Soak ./test/e2e/...
+soak: build ## the long tests against real engines and repositories; needs root
+	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run Soak ./test/e2e/... ./internal/backup
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz

@@ -17,8 +17,13 @@ import (
 // Volume is one that another tool made.
 type Volume struct {
 	Name string // as that tool calls it, which may not be a name for Remora
-	Path string // the directory with its data; empty where nobody can say
-	Err  error  // why it cannot be taken over: ErrNotFound where the directory is missing
+	Path string // the directory with its data, or whatever else that is; empty where nobody can say
+	// Options are those by which a volume here has the same data, secrets among them. Without
+	// any it is Path that is taken.
+	Options map[string]string
+	// Archive is the file that has the data, and Path the place of that in it.
+	Archive string
+	Err     error // why it cannot be taken over: ErrNotFound where the directory is missing
 }
 
 // maxState is the most that is read of a state file.

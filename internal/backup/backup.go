@@ -8,7 +8,12 @@
 package backup
 
 import (
+	"runtime"
+	"runtime/debug"
+	"sync"
 	"time"
+
+	"github.com/kopia/kopia/repo/blob"
 
 	"github.com/remora-plugins/remora/internal/config"
 )
@@ -22,7 +27,56 @@ type Place struct {
 	// Host is the name under which backups of this host are found.
 	Host string
 
-	login time.Duration // 0 is loginTime
+	login      time.Duration // 0 is loginTime
+	stall      time.Duration // 0 is what the configuration says, or stallTime
+	checkpoint time.Duration // 0 is checkpointTime
+
+	// While it is mended, hidden are the blobs that are not to be seen, and mended those that
+	// are to be seen so.
+	hidden []blob.ID
+	mended map[blob.ID][]byte
+}
+
+// parallel is how many files are read or written at a time: as many as there are processors,
+// and more where each waits for a server.
+func (p Place) parallel() int {
+	if p.Parallel > 0 {
+		return p.Parallel
+	}
+	if p.URL.Scheme == config.SchemeFile {
+		return runtime.NumCPU()
+	}
+	return max(runtime.NumCPU(), remoteParallel)
+}
+
+const remoteParallel = 4
+
+// bulkGC is the percentage by which the heap may grow between collections while much data goes
+// through large buffers that are used again. It costs nothing then, and saves a quarter.
+const bulkGC = 25
+
+var bulk struct {
+	sync.Mutex
+	n   int
+	was int
+}
+
+// frugal has the process use less memory until what it returns is called.
+func frugal() (end func()) {
+	bulk.Lock()
+	defer bulk.Unlock()
+	if bulk.n++; bulk.n == 1 {
+		if bulk.was = debug.SetGCPercent(bulkGC); bulk.was >= 0 && bulk.was < bulkGC {
+			debug.SetGCPercent(bulk.was)
+		}
+	}
+	return func() {
+		bulk.Lock()
+		defer bulk.Unlock()
+		if bulk.n--; bulk.n == 0 {
+			debug.SetGCPercent(bulk.was)
+		}
+	}
 }
 
 // Kind is what a volume holds, by which its files are cut into the pieces that are stored once.

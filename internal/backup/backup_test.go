@@ -350,7 +350,7 @@ func TestRemove(t *testing.T) {
 	same(t, tree(t, dir), tree(t, to))
 	other := p
 	other.Host, other.Dir = "there", t.TempDir()
-	if err := reopened(t, other).Maintain(t.Context()); !errors.Is(err, errdefs.ErrDenied) || !strings.Contains(err.Error(), "remora@here") {
+	if err := reopened(t, other).Maintain(t.Context()); !errors.Is(err, errdefs.ErrDenied) || !strings.Contains(err.Error(), "in order is here") {
 		t.Errorf("another host keeps order: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,9 +50,12 @@ const (
 	tagSkipped     = "remora.skipped"
 )
 
-// checkpoint is how often what has been stored so far is noted, so that a backup that is cut
+// checkpointTime is how often what has been stored so far is noted, so that a backup that is cut
 // off goes on from there the next time.
-const checkpoint = 5 * time.Minute
+const checkpointTime = 30 * time.Second
+
+// partingTime is how long a backup that is called off may take to note that.
+const partingTime = 10 * time.Second
 
 // compressor is the fastest of those that are worth their time.
 const compressor = "zstd-fastest"
@@ -67,6 +71,7 @@ func (r *Repository) Create(ctx context.Context, q Request) (Backup, error) {
 }
 
 func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
+	defer frugal()()
 	if _, ok := splitters[q.Kind]; !ok && q.Kind != "" {
 		return Backup{}, errdefs.Errorf(errdefs.ErrInvalid, "kind %q: want files, database or block", q.Kind)
 	}
@@ -80,10 +85,17 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 	var m *snapshot.Manifest
 	stop := follow(q.Tell, p.now)
 	defer stop()
-	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{
+	// Who calls it off ends the reading. What is on its way by then arrives and is noted, if it
+	// can soon, for the next backup to go on from.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(partingTime, func() { cancel(context.Cause(ctx)) }) })()
+	err = repo.WriteSession(work, r.rep, repo.WriteSessionOptions{
 		Purpose: "backup", OnUpload: func(n int64) { stored.Add(n) },
-	}, func(ctx context.Context, w repo.RepositoryWriter) (err error) {
-		m, err = r.upload(ctx, w, dir, q, p)
+	}, func(work context.Context, w repo.RepositoryWriter) (err error) {
+		if m, err = r.upload(work, ctx.Done(), w, dir, q, p); err != nil && ctx.Err() != nil {
+			_ = w.Flush(work) // what is not noted is stored again the next time, that is all
+		}
 		return err
 	})
 	if err != nil {
@@ -97,7 +109,8 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 	return b, nil
 }
 
-func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir kopiafs.Directory, q Request, p *progress) (*snapshot.Manifest, error) {
+// upload stores a directory until enough is closed.
+func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.RepositoryWriter, dir kopiafs.Directory, q Request, p *progress) (*snapshot.Manifest, error) {
 	src := snapshot.SourceInfo{Host: r.place.Host, UserName: userName, Path: "/" + q.Pool + "/" + q.Volume}
 	all, err := snapshot.ListSnapshots(ctx, w, src)
 	if err != nil {
@@ -114,20 +127,29 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 		}
 	}
 	tags := tagsOf(q)
-	u := upload.NewUploader(w)
+	k := &keeping{RepositoryWriter: w}
+	u := upload.NewUploader(k)
 	u.DisableIgnoreRules = true // else what a file in the volume names, and caches, would be left out
-	u.CheckpointInterval = checkpoint
-	u.CheckpointLabels = tags
+	u.CheckpointInterval = cmp.Or(r.place.checkpoint, checkpointTime)
+	u.ParallelUploads = r.place.parallel()
+	u.CheckpointLabels = maps.Clone(tags)
 	u.Progress = p
 	p.cancel = u.Cancel
 	if q.Reread {
 		u.ForceHashPercentage = 100
 	}
-	defer context.AfterFunc(ctx, u.Cancel)()
-	m, err := u.Upload(ctx, dir, policyOf(q.Kind), src, last...)
+	uploaded := make(chan struct{})
+	defer close(uploaded)
+	go func() {
+		select {
+		case <-enough:
+			u.Cancel()
+		case <-uploaded:
+		}
+	}()
+	m, err := u.Upload(ctx, dir, policyOf(q.Kind, r.place.parallel()), src, last...)
+	k.end()
 	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case p.err() != nil:
 		return nil, p.err()
 	case err != nil:
@@ -140,7 +162,62 @@ func (r *Repository) upload(ctx context.Context, w repo.RepositoryWriter, dir ko
 	if m.ID, err = snapshot.SaveSnapshot(ctx, w, m); err != nil {
 		return nil, err
 	}
+	if all, err = snapshot.ListSnapshots(ctx, w, src); err != nil { // with those of this one
+		return nil, err
+	}
 	return m, deleteIncomplete(ctx, w, all)
+}
+
+// keeping is a writer for kopia's uploader, which at each checkpoint removes old backups as
+// kopia's own policy says: here a person does, and nobody else. A checkpoint may be under way
+// still when the uploader has ended: it writes nothing then.
+type keeping struct {
+	repo.RepositoryWriter
+	mu    sync.Mutex
+	ended bool
+}
+
+var errEnded = errors.New("the upload has ended")
+
+// end waits until no checkpoint writes, and lets none do so any more.
+func (k *keeping) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended = true
+}
+
+func (k *keeping) unlessEnded(do func() error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ended {
+		return errEnded
+	}
+	return do()
+}
+
+// PutManifest implements [repo.RepositoryWriter].
+func (k *keeping) PutManifest(ctx context.Context, labels map[string]string, payload any) (id manifest.ID, err error) {
+	err = k.unlessEnded(func() (err error) {
+		id, err = k.RepositoryWriter.PutManifest(ctx, labels, payload)
+		return err
+	})
+	return id, err
+}
+
+// Flush implements [repo.RepositoryWriter].
+func (k *keeping) Flush(ctx context.Context) error {
+	return k.unlessEnded(func() error { return k.RepositoryWriter.Flush(ctx) })
+}
+
+// DeleteManifest implements [repo.RepositoryWriter]: backups that were cut off may go.
+func (k *keeping) DeleteManifest(ctx context.Context, id manifest.ID) error {
+	return k.unlessEnded(func() error {
+		m, err := snapshot.LoadSnapshot(ctx, k.RepositoryWriter, id)
+		if err != nil || m.IncompleteReason == "" {
+			return err
+		}
+		return k.RepositoryWriter.DeleteManifest(ctx, id)
+	})
 }
 
 // deleteIncomplete removes what backups have left that were cut off: the one that has just
@@ -165,10 +242,11 @@ func tagsOf(q Request) map[string]string {
 	return tags
 }
 
-func policyOf(k Kind) *policy.Tree {
-	no := policy.OptionalBool(false)
+func policyOf(k Kind, parallel int) *policy.Tree {
+	no, files := policy.OptionalBool(false), policy.OptionalInt(parallel)
 	p := *policy.DefaultPolicy
 	p.CompressionPolicy = policy.CompressionPolicy{CompressorName: compressor}
+	p.UploadPolicy.MaxParallelFileReads = &files
 	p.SplitterPolicy = policy.SplitterPolicy{Algorithm: splitters[k]}
 	p.ErrorHandlingPolicy = policy.ErrorHandlingPolicy{IgnoreFileErrors: &no, IgnoreDirectoryErrors: &no, IgnoreUnknownTypes: &no}
 	return policy.BuildTree(map[string]*policy.Policy{".": &p}, policy.DefaultPolicy)

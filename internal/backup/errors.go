@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -29,7 +31,7 @@ func (p Place) classify(err error) error {
 	switch {
 	case errors.Is(err, repo.ErrInvalidPassword):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "the password is wrong, or the first block is damaged"),
-			"the password is that with which the repository was made")
+			"the password is that with which the repository was made; if it is that: "+p.repairCommand())
 	case errors.Is(err, repo.ErrAlreadyInitialized):
 		return errdefs.Errorf(errdefs.ErrExists, "there is one already at %s", p.URL)
 	case errors.Is(err, repo.ErrRepositoryNotInitialized):
@@ -40,32 +42,62 @@ func (p Place) classify(err error) error {
 		return err
 	case errors.Is(err, snapshot.ErrSnapshotNotFound), errors.Is(err, manifest.ErrNotFound):
 		return errdefs.Errorf(errdefs.ErrNotFound, "no such backup")
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return errdefs.Hint(errdefs.As(errdefs.ErrUnavailable, err), "make room, or remove old backups with remora backup prune")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), says(err, "quota", "storagefull", "minimum free drive"):
+		text := syscall.ENOSPC.Error()
+		if says(err, "quota") {
+			text = syscall.EDQUOT.Error()
+		}
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s where it lies", text), "make room there, or remove old backups with remora backup prune")
+	case says(err, "nosuchbucket", "bucket does not exist"):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "bucket %q: is not there", p.URL.Host), "make it with the tools of who serves it, or correct url and endpoint")
+	case says(err, "requesttimetooskewed", "request time and the server's time", "request time and the current time", "clock skew"):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the clocks of this host and of the server differ too much"),
+			"timedatectl shows whether this host's is kept right")
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.As(errdefs.ErrDenied, err)
 	case errors.Is(err, blob.ErrInvalidCredentials), refused(err):
 		return errdefs.Errorf(errdefs.ErrDenied, "cannot log in: %s", tail(err))
-	case errors.Is(err, blob.ErrBlobNotFound):
-		return fmt.Errorf("a part of it is missing: %w", err)
 	case isNet(err):
 		return errdefs.As(errdefs.ErrUnavailable, err)
+	case errors.Is(err, blob.ErrBlobNotFound):
+		return errdefs.Hint(fmt.Errorf("a part of it is missing: %w", err), "mend it: "+p.repairCommand())
+	case isDamage(err):
+		if name := partName.FindString(err.Error()); name != "" {
+			err = errors.New(name) // the rest is how kopia came to it
+		}
+		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %w", err), "mend it: "+p.repairCommand())
 	}
 	return err
 }
 
-// refused tells whether a server did not let us in. Its client has no words for that but text.
-func refused(err error) bool {
-	text := err.Error()
-	for _, s := range []string{
-		"Access Denied", "request signature we calculated does not match", // S3
-		"ssh: handshake failed", "ssh: unable to authenticate",
-	} {
-		if strings.Contains(text, s) {
-			return true
-		}
+// partName finds the name of a blob in an error.
+var partName = regexp.MustCompile(`\b[pqx][0-9a-z_]+-s[0-9a-z]+(-c\d+)?\b|\bblob config\b|\bformat blob\b`)
+
+func (p Place) repairCommand() string { return "remora backup repair " + p.Name }
+
+// isDamage tells whether an error says that what was read is not what was written. Kopia has
+// no words for that but text.
+func isDamage(err error) bool {
+	if err == nil || errdefs.Class(err) != nil || isNet(err) {
+		return false
 	}
-	return false
+	if errors.Is(err, blob.ErrBlobNotFound) || errors.Is(err, blob.ErrInvalidRange) {
+		return true
+	}
+	return says(err, "decrypt", "invalid checksum", "checksum mismatch", "decompress", "corrupt", "deserialize blob config",
+		"format blob", "malformed", "unable to open index", "invalid header", "message authentication failed")
+}
+
+// refused tells whether a server did not let us in.
+func refused(err error) bool {
+	return says(err, "access denied", "accessdenied", "request signature we calculated does not match", "invalidaccesskeyid", "access key id",
+		"ssh: handshake failed", "ssh: unable to authenticate")
+}
+
+// says tells whether an error has some words. Servers' clients have nothing else.
+func says(err error, words ...string) bool {
+	text := strings.ToLower(err.Error())
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // tail is what an error says at its end: before it, the SSH client prints all its settings.

@@ -3,8 +3,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -19,28 +17,6 @@ import (
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// childEnv makes the test binary a process that backs up what it names until it is killed.
-const childEnv = "BACKUP_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		p := Place{
-			Repository: config.Repository{Name: "near", URL: &url.URL{Scheme: "file", Path: dir + "/repository"}, PasswordFile: dir + "/password"},
-			Dir:        dir + "/state", Host: "here",
-		}
-		r, err := Open(context.Background(), p)
-		if err == nil {
-			_, _ = os.Stdout.WriteString("go\n") // the parent notices otherwise
-			_, err = r.Create(context.Background(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true})
-		}
-		if err != nil {
-			panic(err)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 func wants(t *testing.T, err, class error, text string) {
 	t.Helper()
@@ -147,128 +123,6 @@ func TestSilentServer(t *testing.T) {
 	wants(t, err, errdefs.ErrUnavailable, `repository "near": does not answer within 1s`)
 }
 
-// blobs returns the files of the repository whose names begin so.
-func blobs(t *testing.T, p Place, prefix string) (found []string) {
-	t.Helper()
-	err := filepath.WalkDir(p.URL.Path, func(name string, d fs.DirEntry, err error) error {
-		rel := strings.ReplaceAll(strings.TrimPrefix(name, p.URL.Path), "/", "")
-		if err == nil && d.Type().IsRegular() && strings.HasPrefix(rel, prefix) {
-			found = append(found, name)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
-
-// A flipped byte is found by Verify, whatever it hits, and hits no other backup than those
-// that need what it is in.
-func TestFlippedByte(t *testing.T) {
-	p := newPlace(t)
-	r := opened(t, p)
-	one, two := t.TempDir(), t.TempDir()
-	put(t, one+"/a", noise(t, 2<<20))
-	put(t, two+"/b", noise(t, 2<<20))
-	var before []string
-	create := func(volume, dir string) (b Backup, made map[string][]string) {
-		t.Helper()
-		b = must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: volume, Dir: dir, PointInTime: true}))
-		made = map[string][]string{}
-		for _, kind := range []string{"p", "q", "x"} {
-			for _, name := range blobs(t, p, kind) {
-				if !strings.Contains(strings.Join(before, "\n"), name) {
-					made[kind] = append(made[kind], name)
-					before = append(before, name)
-				}
-			}
-			if len(made[kind]) == 0 {
-				t.Fatalf("no blob of the kind %q was made", kind)
-			}
-		}
-		return b, made
-	}
-	hit, made := create("one", one)
-	safe, _ := create("two", two)
-	for kind, names := range made {
-		t.Run(kind, func(t *testing.T) {
-			found := 0
-			places := []float64{0.1, 0.35, 0.7}
-			if testing.Short() {
-				places = places[:1]
-			}
-			for _, at := range places {
-				for _, name := range names {
-					flip(t, name, at)
-				}
-				v, err := Verify(t.Context(), p, nil, nil)
-				switch {
-				case err == nil && len(v.Damaged) == 1 && v.Damaged[0].Backup.ID == hit.ID && v.Damaged[0].Err != nil,
-					err != nil && kind != "p": // without an index, or the list of backups, nothing is known
-					found++
-				case err == nil && len(v.Damaged) == 0: // it hit what is there only to mend the index
-					restores(t, p, uncached, hit.ID, one)
-				default:
-					t.Errorf("at %v: verify finds %+v, %v", at, v, err)
-				}
-				if kind == "p" {
-					restores(t, p, uncached, safe.ID, two)
-				} else { // this host has a copy of these in its cache
-					restores(t, p, cached, safe.ID, two)
-				}
-				for _, name := range names {
-					flip(t, name, at)
-				}
-			}
-			if found == 0 {
-				t.Error("nothing was hit")
-			}
-			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
-				t.Errorf("mended, it is %+v", v)
-			}
-		})
-	}
-	for _, name := range []string{"kopia.repository", "kopia.blobcfg"} {
-		t.Run(name, func(t *testing.T) {
-			found := blobs(t, p, name)
-			if len(found) != 1 {
-				t.Fatalf("found are %q", found)
-			}
-			flip(t, found[0], 0.5)
-			if _, err := Verify(t.Context(), p, nil, nil); err == nil {
-				t.Error("verify finds nothing")
-			}
-			flip(t, found[0], 0.5)
-			if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); len(v.Damaged) > 0 {
-				t.Errorf("mended, it is %+v", v)
-			}
-		})
-	}
-}
-
-// restores wants a backup to be what is in a directory.
-func restores(t *testing.T, p Place, m mode, id, dir string) {
-	t.Helper()
-	r := must[*Repository](t)(p.open(t.Context(), m))
-	to := t.TempDir()
-	must[Backup](t)(r.Restore(t.Context(), id, to, nil))
-	same(t, tree(t, dir), tree(t, to))
-	if err := r.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-// flip changes one byte of a file; to do it again undoes it.
-func flip(t *testing.T, name string, at float64) {
-	t.Helper()
-	b := must[[]byte](t)(os.ReadFile(name))
-	b[int(float64(len(b))*at)] ^= 1
-	if err := errors.Join(os.Chmod(name, 0o600), os.WriteFile(name, b, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Half of a blob, as a crash of the server may leave it.
 func TestTornBlob(t *testing.T) {
 	p := newPlace(t)
@@ -325,59 +179,6 @@ func TestFull(t *testing.T) {
 	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != 2 || len(v.Damaged) > 0 {
 		t.Errorf("with room again: %+v", v)
 	}
-}
-
-// A process that is killed at any moment of a backup leaves the old ones whole, nothing in the
-// way of the next one, and no backup that is half there.
-func TestKilled(t *testing.T) {
-	times := 10
-	switch {
-	case os.Getenv("REMORA_SOAK") != "":
-		times = 100
-	case testing.Short(): // "make e2e" has all
-		times = 3
-	}
-	p := newPlace(t)
-	dir := filepath.Dir(p.PasswordFile)
-	r := opened(t, p)
-	put(t, dir+"/data/a", noise(t, 8<<20))
-	first := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
-	want := tree(t, dir+"/data")
-	finished := 0
-	for i := range times {
-		put(t, fmt.Sprintf("%s/data/b%d", dir, i%10), noise(t, 24<<20))
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+dir)
-		out := must[interface{ Read([]byte) (int, error) }](t)(func() (interface{ Read([]byte) (int, error) }, error) { return cmd.StdoutPipe() }())
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := out.Read(make([]byte, 3)); n != 3 || err != nil {
-			t.Fatalf("the child does not begin: %v", err)
-		}
-		time.Sleep(time.Duration(i*37%400) * time.Millisecond) // another moment each time
-		_ = cmd.Process.Kill()                                 // it may have ended by itself
-		if cmd.Wait() == nil {
-			finished++
-		}
-	}
-	if finished == times {
-		t.Error("no process was killed in the middle")
-	}
-	all := must[[]Backup](t)(reopened(t, p).List(t.Context()))
-	if len(all) < 1+finished {
-		t.Errorf("there are %d backups, and %d were told to be made", len(all), 1+finished)
-	}
-	last := must[Backup](t)(reopened(t, p).Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir + "/data", PointInTime: true}))
-	if v := must[Verified](t)(Verify(t.Context(), p, nil, nil)); v.Backups != len(all)+1 || len(v.Damaged) > 0 {
-		t.Errorf("verified: %+v", v)
-	}
-	to := t.TempDir()
-	must[Backup](t)(reopened(t, p).Restore(t.Context(), first.ID, to, nil))
-	same(t, want, tree(t, to))
-	to = t.TempDir()
-	must[Backup](t)(reopened(t, p).Restore(t.Context(), last.ID, to, nil))
-	same(t, tree(t, dir+"/data"), tree(t, to))
 }
 
 // A backup that nobody wants any more ends soon, and is not there.

@@ -1,12 +1,14 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -15,6 +17,8 @@ import (
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/splitter"
+
+	"github.com/remora-plugins/remora/internal/config"
 )
 
 // userName is the user that all backups of Remora have, in kopia's words.
@@ -22,6 +26,10 @@ const userName = "remora"
 
 // cacheBytes bounds each of the two caches.
 const cacheBytes = 512 << 20
+
+// packBytes is the size from which a blob of data is written. Some are in memory, and on their
+// way, at a time.
+const packBytes = 16 << 20
 
 // Repository is an open repository. Its methods are safe for concurrent use.
 type Repository struct {
@@ -44,7 +52,11 @@ func (p Place) init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.lists(ctx, st); err != nil {
+		return errors.Join(err, st.Close(ctx))
+	}
 	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+		BlockFormat:  format.ContentFormat{MutableParameters: format.MutableParameters{MaxPackSize: packBytes}},
 		ObjectFormat: format.ObjectFormat{Splitter: splitter.DefaultAlgorithm},
 	}, secret)
 	if err = errors.Join(err, st.Close(ctx)); err != nil {
@@ -100,8 +112,8 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	switch {
 	case o.err != nil:
 		return nil, o.err
-	case errors.Is(err, blob.ErrBlobNotFound):
-		return nil, repo.ErrRepositoryNotInitialized
+	case errors.Is(err, blob.ErrBlobNotFound), errors.Is(err, repo.ErrRepositoryNotInitialized):
+		return nil, p.none(ctx)
 	case err != nil:
 		return nil, err
 	}
@@ -109,7 +121,25 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("is not opened directly"), rep.Close(ctx))
 	}
+	debug.FreeOSMemory() // to make a key of the password takes 64 MiB, on purpose
 	return &Repository{place: p, rep: direct}, nil
+}
+
+// none says why there is no repository.
+func (p Place) none(ctx context.Context) error {
+	st, err := p.storage(ctx, false)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(errors.Join(p.lists(ctx, st), st.Close(ctx)), repo.ErrRepositoryNotInitialized)
+}
+
+// lists makes sure that a bucket is there: to read from none is answered as if a blob was not.
+func (p Place) lists(ctx context.Context, st blob.Storage) error {
+	if p.URL.Scheme != config.SchemeS3 {
+		return nil
+	}
+	return st.ListBlobs(ctx, format.KopiaRepositoryBlobID, func(blob.Metadata) error { return nil })
 }
 
 // configFile writes the file by which kopia finds what it opens.
@@ -129,6 +159,9 @@ func (p Place) configFile(m mode) (string, error) {
 			CacheDirectory:         filepath.Join(p.Dir, "cache"),
 			ContentCacheSizeBytes:  cacheBytes,
 			MetadataCacheSizeBytes: cacheBytes,
+		}
+		if p.URL.Scheme == config.SchemeFile { // what is cached is no nearer than what is not
+			c.Caching = &content.CachingOptions{}
 		}
 	case uncached:
 		name = "kopia-uncached.json"

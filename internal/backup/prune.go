@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -90,10 +91,28 @@ func (r *Repository) Maintain(ctx context.Context) error {
 
 func (r *Repository) maintain(ctx context.Context, safety maintenance.SafetyParameters) error {
 	err := repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "maintenance"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-		return snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, safety)
+		if err := snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, safety); err != nil {
+			return err
+		}
+		_, err := copied{w.BlobStorage()}.complete(ctx, false, false) // older versions made none
+		return err
 	})
 	if other, ok := errors.AsType[maintenance.NotOwnedError](err); ok {
-		err = errdefs.Errorf(errdefs.ErrDenied, "the host that keeps it in order is %s", other.Owner)
+		err = errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "the host that keeps it in order is %s", strings.TrimPrefix(other.Owner, userName+"@")),
+			"run it there; if that host is gone for good: remora backup prune --take-over")
 	}
+	return r.place.explain(err)
+}
+
+// TakeOver makes this host the one that keeps the repository in order.
+func (r *Repository) TakeOver(ctx context.Context) error {
+	err := r.direct(ctx, "take over", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		params, err := maintenance.GetParams(ctx, w)
+		if err != nil || params.Owner == w.ClientOptions().UsernameAtHost() {
+			return err
+		}
+		params.Owner = w.ClientOptions().UsernameAtHost()
+		return maintenance.SetParams(ctx, w, params)
+	})
 	return r.place.explain(err)
 }

@@ -101,21 +101,27 @@ func remote(t *testing.T, p Place, stop func()) {
 	}
 }
 
-func TestS3(t *testing.T) {
-	testenv.Require(t, testenv.S3)
+// s3Place is a place in a bucket of a server that is started for it.
+func s3Place(t *testing.T) (p Place, addr string, stop func()) {
+	t.Helper()
 	root := t.TempDir()
 	if err := os.Mkdir(root+"/bucket", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	addr, stop := serve(t, func(addr string) []string {
+	addr, stop = serve(t, func(addr string) []string {
 		return []string{"versitygw", "--port", addr, "--access", "me", "--secret", "hunter2hunter2", "posix", root}
 	})
-	p := newPlace(t)
+	p = newPlace(t)
 	p.URL = must[*url.URL](t)(url.Parse("s3://bucket/some/prefix"))
-	file := filepath.Join(t.TempDir(), "credentials")
+	file := filepath.Join(root, "credentials")
 	put(t, file, "[default]\naws_access_key_id = me\naws_secret_access_key = hunter2hunter2\n")
 	p.S3 = config.RepositoryS3{Endpoint: &url.URL{Scheme: "http", Host: addr}, Region: "us-east-1", CredentialsFile: file}
+	return p, addr, stop
+}
 
+func TestS3(t *testing.T) {
+	testenv.Require(t, testenv.S3)
+	p, _, stop := s3Place(t)
 	wrong := p
 	t.Setenv("BACKUP_TEST_ID", "me")
 	t.Setenv("BACKUP_TEST_KEY", "hunter2wrong")
@@ -128,15 +134,23 @@ func TestS3(t *testing.T) {
 	wrong = p
 	wrong.URL = &url.URL{Scheme: "s3", Host: "no-bucket"}
 	_, err = Open(t.Context(), wrong)
-	wants(t, err, errdefs.ErrNotFound, "there is none at s3://no-bucket")
+	wants(t, err, errdefs.ErrNotFound, `repository "near": bucket "no-bucket": is not there`)
+	wants(t, Init(t.Context(), wrong), errdefs.ErrNotFound, `repository "near": bucket "no-bucket": is not there`)
+	wrong = p
+	wrong.S3.CredentialsFile, wrong.S3.AccessKeyEnv, wrong.S3.SecretKeyEnv = "", "BACKUP_TEST_NOBODY", "BACKUP_TEST_KEY"
+	t.Setenv("BACKUP_TEST_NOBODY", "nobody")
+	_, err = Open(t.Context(), wrong)
+	wants(t, err, errdefs.ErrDenied, `repository "near": cannot log in: `)
 	remote(t, p, stop)
-	if found := must[[]os.DirEntry](t)(os.ReadDir(root + "/bucket/some/prefix")); len(found) < 4 {
+	if found := must[[]os.DirEntry](t)(os.ReadDir(filepath.Dir(p.S3.CredentialsFile) + "/bucket/some/prefix")); len(found) < 4 {
 		t.Errorf("below the prefix are %d", len(found))
 	}
 }
 
-func TestSFTP(t *testing.T) {
-	testenv.Require(t, testenv.Root, testenv.Sshd)
+// sftpPlace is a place on a server that is started for it; known makes a file that knows an
+// address by a key.
+func sftpPlace(t *testing.T) (p Place, addr string, known func(name, addr, key string) string, stop func()) {
+	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"host", "id", "stranger"} {
 		if out, err := exec.Command("ssh-keygen", "-qt", "ed25519", "-N", "", "-f", dir+"/"+name).CombinedOutput(); err != nil {
@@ -146,24 +160,30 @@ func TestSFTP(t *testing.T) {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // sshd wants it to be there
 		t.Fatal(err)
 	}
-	addr, stop := serve(t, func(addr string) []string {
+	addr, stop = serve(t, func(addr string) []string {
 		host, port, _ := net.SplitHostPort(addr)
 		put(t, dir+"/sshd_config", fmt.Sprintf("Port %s\nListenAddress %s\nHostKey %s/host\nAuthorizedKeysFile %s/id.pub\nStrictModes no\n"+
 			"PermitRootLogin prohibit-password\nUsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n", port, host, dir, dir))
 		return []string{"sshd", "-D", "-e", "-f", dir + "/sshd_config"}
 	})
-	host, port, _ := net.SplitHostPort(addr)
-	known := func(name, key string) string {
+	known = func(name, addr, key string) string {
+		host, port, _ := net.SplitHostPort(addr)
 		pub := strings.Fields(string(must[[]byte](t)(os.ReadFile(dir + "/" + key + ".pub"))))
 		put(t, dir+"/"+name, fmt.Sprintf("[%s]:%s %s %s\n", host, port, pub[0], pub[1]))
 		return dir + "/" + name
 	}
-	p := newPlace(t)
+	p = newPlace(t)
 	p.URL = &url.URL{Scheme: "sftp", User: url.User("root"), Host: addr, Path: dir + "/below/repository"}
-	p.SFTP = config.RepositorySFTP{KeyFile: dir + "/id", KnownHosts: known("known", "host")}
+	p.SFTP = config.RepositorySFTP{KeyFile: dir + "/id", KnownHosts: known("known", addr, "host")}
+	return p, addr, known, stop
+}
 
+func TestSFTP(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Sshd)
+	p, addr, known, stop := sftpPlace(t)
+	dir := filepath.Dir(p.SFTP.KeyFile)
 	wrong := p
-	wrong.SFTP.KnownHosts = known("known-wrong", "stranger")
+	wrong.SFTP.KnownHosts = known("known-wrong", addr, "stranger")
 	_, err := Open(t.Context(), wrong)
 	wants(t, err, errdefs.ErrDenied, `repository "near": cannot log in: ssh: handshake failed: knownhosts: key mismatch`)
 	wrong = p

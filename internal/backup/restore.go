@@ -110,7 +110,8 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 
 // write writes an entry of a backup to a path.
 func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size int64, tell func(Progress)) error {
-	out := &output{restore.FilesystemOutput{TargetPath: to, OverwriteDirectories: true, WriteSparseFiles: true}, r}
+	defer frugal()()
+	out := &output{restore.FilesystemOutput{TargetPath: to, OverwriteDirectories: true}, r}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		if err := os.MkdirAll(to, 0o700); err != nil { // Init looks at it
 			return err
@@ -130,6 +131,7 @@ func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size
 	cancel := make(chan struct{})
 	defer context.AfterFunc(ctx, func() { close(cancel) })()
 	_, err := restore.Entry(ctx, r.rep, out, e, restore.Options{
+		Parallel:               r.place.parallel(),
 		RestoreDirEntryAtDepth: math.MaxInt32, // at 0, which is its zero value, it writes placeholders
 		Cancel:                 cancel,
 		ProgressCallback: func(_ context.Context, s restore.Stats) {

@@ -103,7 +103,11 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 		if o.err != nil {
 			return nil, o.err
 		}
-		return named{o.st, p.Name}, nil
+		var st blob.Storage = copied{watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))}
+		if len(p.hidden)+len(p.mended) > 0 {
+			st = repairing{st, p.hidden, p.mended}
+		}
+		return named{st, p.Name}, nil
 	case <-waiting.Done():
 	}
 	go func() {

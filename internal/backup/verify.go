@@ -41,6 +41,7 @@ func Verify(ctx context.Context, p Place, ids []string, tell func(Progress)) (Ve
 }
 
 func (r *Repository) verify(ctx context.Context, ids []string, tell func(Progress)) (v Verified, err error) {
+	defer frugal()()
 	var all []*snapshot.Manifest
 	if len(ids) == 0 {
 		if all, err = r.manifests(ctx); err != nil {

@@ -14,7 +14,7 @@ import (
 func (a *app) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "backup", Short: "Back volumes up, and restore them", RunE: group}
 	cmd.AddCommand(a.backupInit(), a.backupCreate(), a.backupList(), a.backupInspect(), a.backupVerify(), a.backupRemove(),
-		a.backupPrune(), a.backupRestore())
+		a.backupPrune(), a.backupRestore(), a.backupRepair())
 	return cmd
 }
 

@@ -18,7 +18,8 @@ func (a *app) backupPrune() *cobra.Command {
 		Long: "Keep of each volume the newest backups, and the newest of each of the last hours, days,\n" +
 			"weeks, months and years that have any; remove the others of this host, and free what no\n" +
 			"backup needs any more. --dry-run only says what would go. What goes from the repository\n" +
-			"stays in it for a day, as others may be using it.",
+			"stays in it for a day, as others may be using it. Room is freed by one host, that which\n" +
+			"made the repository or took it over.",
 	}
 	repo := repoFlag(cmd)
 	pool := a.poolFlag(cmd, "all")
@@ -39,6 +40,7 @@ func (a *app) backupPrune() *cobra.Command {
 		cmd.Flags().IntVar(k.at, "keep-"+k.name, 0, k.what)
 	}
 	cmd.Flags().BoolVarP(&req.DryRun, "dry-run", "n", false, "only say what would be done")
+	cmd.Flags().BoolVar(&req.TakeOver, "take-over", false, "make this host the one that frees room, where the other is gone for good")
 	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ const adoptHelp = "\n\nWithout --yes it says what it would do and changes nothin
 
 func (a *app) volumeAdopt() *cobra.Command {
 	cmd := &cobra.Command{Use: "adopt", Short: "Take over the volumes that another tool left on this host", RunE: group}
-	cmd.AddCommand(a.adoptLocalPersist(), a.adoptConvoy(), a.adoptDocker())
+	cmd.AddCommand(a.adoptLocalPersist(), a.adoptSshfs(), a.adoptConvoy(), a.adoptConvoyBackup(), a.adoptRexray(), a.adoptArchive(), a.adoptDocker())
 	return cmd
 }
 
@@ -26,7 +27,8 @@ func (a *app) adoptLocalPersist() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "local-persist [FILE]", Short: "Take over the volumes of local-persist, in place",
 		Long: "Take over the volumes of local-persist. Each becomes one whose data stays in its directory,\n" +
-			"as with -o mountpoint=. FILE is " + adopt.LocalPersistFile + "\nif it is not given." + adoptHelp,
+			"as with -o mountpoint=. FILE is " + adopt.LocalPersistFile + "\nif it is not given. With a pool that is called local-persist too, --pool local-persist, the\n" +
+			"engine and Compose files need not know." + adoptHelp,
 		Args: usage(cobra.MaximumNArgs(1)),
 	}
 	flags := a.adoptFlags(cmd)
@@ -39,7 +41,7 @@ func (a *app) adoptLocalPersist() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		flags.tool, flags.inPlace = "local-persist", true
+		flags.tool, flags.how = "local-persist", adoptInPlace
 		return a.adopt(cmd.Context(), found, *flags)
 	}
 	return cmd
@@ -58,7 +60,7 @@ func (a *app) adoptConvoy() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		flags.tool, flags.inPlace = "convoy", true
+		flags.tool, flags.how = "convoy", adoptInPlace
 		return a.adopt(cmd.Context(), found, *flags)
 	}
 	return cmd
@@ -75,13 +77,16 @@ func (a *app) adoptDocker() *cobra.Command {
 	}
 	flags := a.adoptFlags(cmd)
 	root := cmd.Flags().String("root", adopt.DockerRoot, "`directory` with Docker's volumes")
-	cmd.Flags().BoolVar(&flags.inPlace, "in-place", false, "leave the data where it is")
+	inPlace := cmd.Flags().Bool("in-place", false, "leave the data where it is")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		found, err := adopt.DockerLocal(*root, args)
 		if err != nil {
 			return err
 		}
-		flags.tool = "local"
+		flags.tool, flags.how = "local", adoptCopy
+		if *inPlace {
+			flags.how = adoptInPlace
+		}
 		return a.adopt(cmd.Context(), found, *flags)
 	}
 	return cmd
@@ -91,15 +96,18 @@ func (a *app) adoptDocker() *cobra.Command {
 type adoptFlags struct {
 	tool    string // the name of its volume driver in the engine
 	pool    *string
-	inPlace bool
+	how     string // what becomes of the data
+	driver  string // of the pool; empty is any
 	yes     bool
 	rename  map[string]string
 	engines []string
 	format  *format
+	// notes are lines that a person should read in the end, if there are any.
+	notes func(control.Status) []string
 }
 
 func (a *app) adoptFlags(cmd *cobra.Command) *adoptFlags {
-	f := &adoptFlags{rename: map[string]string{}, format: formatFlag(cmd)}
+	f := &adoptFlags{rename: map[string]string{}, format: formatFlag(cmd), driver: "dir"}
 	f.pool = a.poolFlag(cmd, defaultPoolHelp)
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do it")
 	cmd.Flags().Func("rename", "call the volume `OLD=NEW` here; may be repeated", func(s string) error {
@@ -125,7 +133,7 @@ func (a *app) adopt(ctx context.Context, found []adopt.Volume, f adoptFlags) err
 	if err != nil {
 		return err
 	}
-	if *f.pool, err = dirPool(*f.pool, s); err != nil {
+	if *f.pool, err = adoptPool(*f.pool, f.driver, s); err != nil {
 		return err
 	}
 	for old := range f.rename {
@@ -137,7 +145,7 @@ func (a *app) adopt(ctx context.Context, found []adopt.Volume, f adoptFlags) err
 	if err != nil {
 		return err
 	}
-	rows := planAdoptions(ctx, c, found, f, known)
+	rows := a.planAdoptions(ctx, c, found, f, known)
 	if f.yes {
 		for i := range rows {
 			a.doAdoption(ctx, c, &rows[i], *f.pool)
@@ -146,19 +154,33 @@ func (a *app) adopt(ctx context.Context, found []adopt.Volume, f adoptFlags) err
 	for i := range rows {
 		rows[i].settle(f, known)
 	}
-	return a.showAdoptions(rows, f)
+	var notes []string
+	if f.notes != nil {
+		notes = f.notes(s)
+	}
+	return a.showAdoptions(rows, f, notes)
 }
 
-// dirPool finds the pool, whose driver must be the one that can have its data elsewhere.
-func dirPool(name string, s control.Status) (string, error) {
+// adoptPool finds the pool, which must have the driver, if there is one that must be: without a
+// name, the only pool that has it.
+func adoptPool(name, driver string, s control.Status) (string, error) {
+	var have []string
+	for _, p := range s.Pools {
+		if p.Driver == driver {
+			have = append(have, p.Name)
+		}
+	}
+	if name == "" && driver != "dir" && len(have) == 1 {
+		return have[0], nil
+	}
 	name, err := control.ResolvePool(name, poolNames(s))
 	if err != nil {
 		return "", err
 	}
 	for _, p := range s.Pools {
-		if p.Name == name && p.Driver != "dir" {
-			return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "pool %q: its driver is %q, and volumes are taken over by \"dir\" alone", name, p.Driver),
-				"name another pool with --pool, or make one: [pool.NAME] with driver = \"dir\"")
+		if p.Name == name && driver != "" && p.Driver != driver {
+			return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "pool %q: its driver is %q, and these volumes are taken over by %q alone", name, p.Driver, driver),
+				fmt.Sprintf("name another pool with --pool, or make one: [pool.NAME] with driver = %q", driver))
 		}
 	}
 	return name, nil

@@ -6,7 +6,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -22,9 +24,19 @@ type Repository struct {
 	// PasswordFile or PasswordEnv, one of them, says where the password is.
 	PasswordFile string
 	PasswordEnv  string
-	S3           RepositoryS3
-	SFTP         RepositorySFTP
+	// Parallel is how many files are read or written at a time; 0 is what suits the repository.
+	Parallel int
+	// Stall is how long nothing may move before it is given up.
+	Stall time.Duration
+	S3    RepositoryS3
+	SFTP  RepositorySFTP
 }
+
+// The bounds of what a repository's numbers may be.
+const (
+	maxParallel = 64
+	minStall    = 5 * time.Second
+)
 
 // RepositoryS3 is about a repository in S3.
 type RepositoryS3 struct {
@@ -73,6 +85,28 @@ func repositoryKeys() []repositoryKey {
 		{
 			Key: Key{Name: "password_env", Type: typeText, Help: "in its place, the variable of the daemon that has the password"},
 			set: repositoryVariable(func(r *Repository) *string { return &r.PasswordEnv }),
+		},
+		{
+			Key: Key{Name: "parallel", Type: typeNumber, Default: "0", Help: "files that are read or written at a time, up to 64; 0 is one for each processor, and at least four with a server. Each takes some 40 MiB of memory"},
+			set: func(r *Repository, s string) error {
+				n, err := strconv.ParseUint(s, 10, 31)
+				if err != nil || n > maxParallel {
+					return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a number from 0 to %d", s, maxParallel)
+				}
+				r.Parallel = int(n)
+				return nil
+			},
+		},
+		{
+			Key: Key{Name: "stall", Type: typeDuration, Default: "1m", Help: "how long nothing may move before a repository is given up, 5s at least"},
+			set: func(r *Repository, s string) error {
+				d, err := time.ParseDuration(s)
+				if err != nil || d < minStall {
+					return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a duration of 5s at least, such as 2m", s)
+				}
+				r.Stall = d
+				return nil
+			},
 		},
 		{
 			Key: Key{Name: "endpoint", Type: typeText, Default: "https://s3.amazonaws.com", Help: "where S3 is served; any but Amazon's and Google's is asked with the bucket in the path"}, scheme: SchemeS3,

@@ -57,7 +57,7 @@ func TestEveryRepositoryKeyHasAVariable(t *testing.T) {
 	for _, k := range config.RepositoryKeys() {
 		value := map[string]string{"url": "/srv/y", "endpoint": "https://h"}[k.Name]
 		if value == "" {
-			value = map[string]string{"path": "/some/path", "text": "SOME"}[k.Type]
+			value = map[string]string{"path": "/some/path", "text": "SOME", "number": "7", "duration": "77s"}[k.Type]
 		}
 		env := []string{"REMORA_REPOSITORIES=x", "REMORA_REPOSITORY_X_URL=" + urls[schemes[k.Name]]}
 		if k.Name != "password_env" {
@@ -91,6 +91,8 @@ func TestRepositoryErrors(t *testing.T) {
 		{"other scheme", "[repository.x]\nurl = \"ftp://h/x\"\n" + password, "", `FILE:2:1: repository.x.url: "ftp://h/x": want an absolute path`},
 		{"password in the url", "[repository.x]\nurl = \"sftp://u:hunter2@h/x\"\n" + password, "", `repository.x.url: "sftp://u:xxxxx@h/x": no password in an URL`},
 		{"sftp without a user", "[repository.x]\nurl = \"sftp://h/x\"\n" + password, "", `repository.x.url: "sftp://h/x": want sftp://USER@HOST/PATH`},
+		{"too many at a time", "[repository.x]\nurl = \"/x\"\nparallel = 65\n" + password, "", `"65" is not a number from 0 to 64`},
+		{"no patience", "[repository.x]\nurl = \"/x\"\nstall = \"1s\"\n" + password, "", `"1s" is not a duration of 5s at least, such as 2m`},
 		{"sftp without a key", "[repository.x]\nurl = \"sftp://u@h/x\"\n" + password, "", `repository "x": key "key_file" is missing: the private key for h`},
 		{"sftp without a host's key", "[repository.x]\nurl = \"sftp://u@h/x\"\nkey_file = \"/k\"\n" + password, "", `key "known_hosts" is missing`},
 		{"s3 without a bucket", "[repository.x]\nurl = \"s3:///x\"\n" + password, "", `repository.x.url: "s3:///x": want s3://BUCKET/PREFIX`},

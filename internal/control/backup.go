@@ -17,6 +17,7 @@ const (
 	MethodBackupPrune   = "Backup.Prune"
 	MethodBackupRestore = "Backup.Restore"
 	MethodBackupProve   = "Backup.Prove"
+	MethodBackupRepair  = "Backup.Repair"
 )
 
 // Backups does what the methods Backup.* ask for. Its methods are safe for concurrent use. In
@@ -39,6 +40,8 @@ type Backups interface { //nolint:interfacebloat // one method of the API each
 	Remove(ctx context.Context, req BackupRequest) error
 	// Prune removes the backups that are not to be kept, and frees room.
 	Prune(ctx context.Context, req BackupPruneRequest, progress func(Progress)) (BackupPrune, error)
+	// Repair mends a repository in which bytes are damaged.
+	Repair(ctx context.Context, req BackupRepairRequest, progress func(Progress)) (BackupRepair, error)
 	// Restore writes a backup, or some paths of it, into a volume.
 	Restore(ctx context.Context, req BackupRestoreRequest, progress func(Progress)) (BackupRestore, error)
 }
@@ -88,6 +91,15 @@ type BackupPruneRequest struct {
 	Weekly  int    `json:"Weekly,omitempty"`
 	Monthly int    `json:"Monthly,omitempty"`
 	Yearly  int    `json:"Yearly,omitempty"`
+	// DryRun only says what would be done.
+	DryRun bool `json:"DryRun,omitempty"`
+	// TakeOver makes this host the one that frees room from now on.
+	TakeOver bool `json:"TakeOver,omitempty"`
+}
+
+// BackupRepairRequest asks for a repository to be mended.
+type BackupRepairRequest struct {
+	Repository string `json:"Repository,omitempty"`
 	// DryRun only says what would be done.
 	DryRun bool `json:"DryRun,omitempty"`
 }
@@ -170,6 +182,19 @@ type BackupChoice struct {
 	Reasons []string `json:"Reasons,omitempty"`
 }
 
+// BackupRepair says what was damaged and mended, or would be.
+type BackupRepair struct {
+	Repository string `json:"Repository"`
+	// Mended are parts that were written again from their copies.
+	Mended []string `json:"Mended,omitempty"`
+	// Indexes are those that were made anew.
+	Indexes []string `json:"Indexes,omitempty"`
+	// Pieces are how many pieces of files and directories cannot be read, and were forgotten.
+	Pieces int `json:"Pieces,omitempty"`
+	// Copies are how many copies were made that were not there.
+	Copies int `json:"Copies,omitempty"`
+}
+
 // BackupRestore says what was restored, and to where.
 type BackupRestore struct {
 	Backup Backup `json:"Backup"`
@@ -228,6 +253,7 @@ func handleBackups(s *Server, b Backups) {
 	handleLong(s, MethodBackupVerify, b.Verify)
 	handleLong(s, MethodBackupPrune, b.Prune)
 	handleLong(s, MethodBackupProve, b.Prove)
+	handleLong(s, MethodBackupRepair, b.Repair)
 	handleLong(s, MethodBackupRestore, b.Restore)
 }
 
@@ -288,6 +314,11 @@ func (b clientBackups) Prune(ctx context.Context, req BackupPruneRequest, progre
 // Restore implements [Backups].
 func (b clientBackups) Restore(ctx context.Context, req BackupRestoreRequest, progress func(Progress)) (BackupRestore, error) {
 	return callLong[BackupRestore](ctx, b.c, MethodBackupRestore, req, progress)
+}
+
+// Repair implements [Backups].
+func (b clientBackups) Repair(ctx context.Context, req BackupRepairRequest, progress func(Progress)) (BackupRepair, error) {
+	return callLong[BackupRepair](ctx, b.c, MethodBackupRepair, req, progress)
 }
 
 // callLong calls a method that tells progress.

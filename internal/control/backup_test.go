@@ -55,6 +55,10 @@ func (k *keeper) Prove(_ context.Context, r control.BackupListRequest, _ func(co
 
 func (k *keeper) Remove(_ context.Context, r control.BackupRequest) error { return k.take(r) }
 
+func (k *keeper) Repair(_ context.Context, r control.BackupRepairRequest, _ func(control.Progress)) (control.BackupRepair, error) {
+	return control.BackupRepair{Repository: "near", Mended: []string{"x"}, Pieces: 2}, k.take(r)
+}
+
 func (k *keeper) Prune(_ context.Context, r control.BackupPruneRequest, _ func(control.Progress)) (control.BackupPrune, error) {
 	return control.BackupPrune{Choices: []control.BackupChoice{{Backup: k.backup, Reasons: []string{"last 1"}}}, Warnings: []string{"w"}}, k.take(r)
 }
@@ -96,6 +100,11 @@ func TestBackupAnswers(t *testing.T) {
 			"Prune", `{"Last":1,"DryRun":true}`,
 			control.BackupPruneRequest{Last: 1, DryRun: true},
 			`{"Result":{"Choices":[{` + backup + `,"Reasons":["last 1"]}],"Warnings":["w"]}}`,
+		},
+		{
+			"Repair", `{"DryRun":true}`,
+			control.BackupRepairRequest{DryRun: true},
+			`{"Result":{"Repository":"near","Mended":["x"],"Pieces":2}}`,
 		},
 		{
 			"Restore", `{"ID":"k1","Paths":["x"]}`,
@@ -149,14 +158,15 @@ func TestBackupClient(t *testing.T) {
 		e6 := b.Remove(ctx, control.BackupRequest{ID: "k1"})
 		p, e7 := b.Prune(ctx, control.BackupPruneRequest{Last: 1}, progress)
 		r, e8 := b.Restore(ctx, control.BackupRestoreRequest{ID: "k1", To: "new"}, progress)
-		o, e9 := b.Prove(ctx, control.BackupListRequest{Name: "data"}, progress)
-		if e9 == nil && o.Proofs[0].Volume != "data" {
+		o, e10 := b.Prove(ctx, control.BackupListRequest{Name: "data"}, progress)
+		if e10 == nil && o.Proofs[0].Volume != "data" {
 			t.Errorf("proofs are %+v", o)
 		}
-		if e2 == nil && (one.ID != "k1" || v.Backups != 1 || len(p.Choices) != 1 || r.Volume != "new") {
+		m, e9 := b.Repair(ctx, control.BackupRepairRequest{}, progress)
+		if e2 == nil && (m.Pieces != 2 || one.ID != "k1" || v.Backups != 1 || len(p.Choices) != 1 || r.Volume != "new") {
 			t.Errorf("answers are %+v, %+v, %+v, %+v", one, v, p, r)
 		}
-		return []error{e1, e2, e3, e4, e5, e6, e7, e8, e9}
+		return []error{e1, e2, e3, e4, e5, e6, e7, e8, e9, e10}
 	}
 	if err := errors.Join(all()...); err != nil || len(told) != 1 {
 		t.Errorf("%v, progress %v", err, told)

@@ -188,13 +188,35 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 		}
 		b.d.log.InfoContext(ctx, "backups pruned", slog.String("repository", p.Name), slog.Int("removed", len(gone)))
 		progress(control.Progress{Object: p.Name})
+		if req.TakeOver {
+			if err := r.TakeOver(ctx); err != nil {
+				return err
+			}
+			b.d.log.InfoContext(ctx, "repository taken over", slog.String("repository", p.Name))
+		}
 		err = r.Maintain(ctx)
 		if errors.Is(err, errdefs.ErrDenied) {
-			c.Warnings, err = append(c.Warnings, "no room was freed: "+err.Error()), nil
+			c.Warnings, err = append(c.Warnings, "no room was freed: "+strings.Join(append([]string{err.Error()}, errdefs.Hints(err)...), "; ")), nil
 		}
 		return err
 	})
 	return c, err
+}
+
+// Repair implements [control.Backups].
+func (b backups) Repair(ctx context.Context, req control.BackupRepairRequest, progress func(control.Progress)) (c control.BackupRepair, err error) {
+	p, err := b.place(req.Repository)
+	if err != nil {
+		return c, err
+	}
+	ctx, cancel := b.untilStop(ctx)
+	defer cancel()
+	done, err := backup.Repair(ctx, p, req.DryRun, teller(p.Name, progress))
+	if done.Damaged() {
+		b.d.log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),
+			slog.Int("pieces", done.Pieces), slog.Bool("mended", err == nil && !req.DryRun))
+	}
+	return control.BackupRepair{Repository: p.Name, Mended: done.Mended, Indexes: done.Indexes, Pieces: done.Pieces, Copies: done.Copies}, err
 }
 
 // teller tells the progress of a backup as the control API has it.

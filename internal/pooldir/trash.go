@@ -1,13 +1,20 @@
-// Package pooldir is what the drivers have in common whose pool is a directory with one for
-// each volume: a trash, and the memory of which pool it is.
+// Package pooldir is what the drivers have in common whose pool is a directory with one for each
+// volume: how it is opened and recognised, how what is half made or half deleted is told from a
+// volume, a trash, and the memory of which pool it is.
+//
+//	PATH/.remora-pool.json     which pool this is
+//	PATH/NAME/                 a volume
+//	PATH/.remora-trash/ID/     a volume in the trash
+//	PATH/.remora-new-…         a volume that is being made
+//	PATH/.remora-gone-…        a volume that is being deleted
 package pooldir
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,8 +30,8 @@ import (
 // directory of its own, called by its ID, so that names may come again.
 const TrashName = ".remora-trash"
 
-// ErrNotInTrash is the error for an ID that nothing in the trash has.
-var ErrNotInTrash = errdefs.Errorf(errdefs.ErrNotFound, "no such volume in the trash")
+// errNotInTrash is the error for an ID that nothing in the trash has.
+var errNotInTrash = errdefs.Errorf(errdefs.ErrNotFound, "no such volume in the trash")
 
 // trashID is the form of an ID: when the volume was removed, in nanoseconds since 1970, and
 // what makes it unique. In the order of their IDs the oldest is the first.
@@ -36,29 +43,71 @@ func newTrashID(now time.Time) string {
 	return fmt.Sprintf("%016x-%x", now.UnixNano(), b)
 }
 
-// TrashPath returns where in the pool the directory of an ID is.
-func TrashPath(id string) string { return TrashName + "/" + id }
+// trashPath returns where in the pool the directory of an ID is.
+func trashPath(id string) string { return TrashName + "/" + id }
 
-// Trash moves a volume of the pool, an open directory, into the trash by one rename(2). A name
-// that is not there is ENOENT, and so it is when another host was faster.
-func Trash(pool int, name string) error {
-	if err := unix.Mkdirat(pool, TrashName, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+// Trash moves the volume with all that belongs to it into the trash by one rename(2).
+func (p *Pool) Trash(ctx context.Context, name string) error {
+	dir, err := p.Open(ctx)
+	if err != nil {
 		return err
 	}
-	place := TrashPath(newTrashID(time.Now()))
-	if err := unix.Mkdirat(pool, place, 0o700); err != nil {
+	defer dir.Close()
+	if err := p.Volume(dir, name); err != nil {
 		return err
 	}
-	if err := rename(pool, name, place+"/"+name); err != nil {
-		_ = unix.Unlinkat(pool, place, unix.AT_REMOVEDIR)
+	if err := p.Unused(ctx, dir, name); err != nil {
 		return err
 	}
-	return sync(pool, place, TrashName, ".")
+	err = dir.trash(name)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrNoVolume // another host was faster
+	}
+	return p.failTrash(err)
+}
+
+// failTrash gives what has no class yet one, and says where it happened.
+func (p *Pool) failTrash(err error) error {
+	if err == nil || errdefs.Class(err) != nil {
+		return err
+	}
+	return p.Fail(TrashName, err)
+}
+
+// trash moves a volume into the trash. A name that is not there is ENOENT.
+func (d *Dir) trash(name string) error {
+	if err := unix.Mkdirat(d.FD, TrashName, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	place := trashPath(newTrashID(time.Now()))
+	if err := unix.Mkdirat(d.FD, place, 0o700); err != nil {
+		return err
+	}
+	err := d.move(name, place+"/"+name, func() error {
+		if err := d.Sync(place, TrashName); err != nil {
+			return err
+		}
+		return unix.Fsync(d.FD)
+	})
+	if err != nil {
+		_ = unix.Unlinkat(d.FD, place, unix.AT_REMOVEDIR)
+	}
+	return err
 }
 
 // Trashed returns what lies in the trash, the oldest first.
-func Trashed(pool int) ([]volume.Trashed, error) {
-	ids, err := names(pool, TrashName)
+func (p *Pool) Trashed(ctx context.Context) ([]volume.Trashed, error) {
+	dir, err := p.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	all, err := dir.trashed()
+	return all, p.failTrash(err)
+}
+
+func (d *Dir) trashed() ([]volume.Trashed, error) {
+	ids, err := d.names(TrashName)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -68,8 +117,8 @@ func Trashed(pool int) ([]volume.Trashed, error) {
 	slices.Sort(ids)
 	all := make([]volume.Trashed, 0, len(ids))
 	for _, id := range ids {
-		t, err := FindTrashed(pool, id)
-		if errors.Is(err, ErrNotInTrash) {
+		t, err := d.findTrashed(id)
+		if errors.Is(err, errNotInTrash) {
 			continue // what a crash left, or a purge
 		}
 		if err != nil {
@@ -80,19 +129,19 @@ func Trashed(pool int) ([]volume.Trashed, error) {
 	return all, nil
 }
 
-// FindTrashed returns what is in the trash under an ID, or [ErrNotInTrash].
-func FindTrashed(pool int, id string) (volume.Trashed, error) {
+// findTrashed returns what is in the trash under an ID, or [errNotInTrash].
+func (d *Dir) findTrashed(id string) (volume.Trashed, error) {
 	m := trashID.FindStringSubmatch(id)
 	if m == nil {
-		return volume.Trashed{}, ErrNotInTrash
+		return volume.Trashed{}, errNotInTrash
 	}
 	nanos, err := strconv.ParseInt(m[1], 16, 64)
 	if err != nil {
-		return volume.Trashed{}, ErrNotInTrash
+		return volume.Trashed{}, errNotInTrash
 	}
-	entries, err := names(pool, TrashPath(id))
+	entries, err := d.names(trashPath(id))
 	if errors.Is(err, unix.ENOENT) || err == nil && len(entries) == 0 {
-		return volume.Trashed{}, ErrNotInTrash
+		return volume.Trashed{}, errNotInTrash
 	}
 	if err != nil {
 		return volume.Trashed{}, err
@@ -100,46 +149,66 @@ func FindTrashed(pool int, id string) (volume.Trashed, error) {
 	return volume.Trashed{ID: id, Name: entries[0], RemovedAt: time.Unix(0, nanos).UTC()}, nil
 }
 
-// Restore moves what is in the trash under an ID to a name of the pool. One that is taken is
-// ErrExists.
-func Restore(pool int, id, name string) error {
-	t, err := FindTrashed(pool, id)
+// Restore moves a volume out of the trash to a name. One that is taken is ErrExists.
+func (p *Pool) Restore(ctx context.Context, id, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	dir, err := p.Open(ctx)
 	if err != nil {
 		return err
 	}
-	switch err := rename(pool, TrashPath(id)+"/"+t.Name, name); {
+	defer dir.Close()
+	return p.failTrash(dir.restore(id, name))
+}
+
+func (d *Dir) restore(id, name string) error {
+	t, err := d.findTrashed(id)
+	if err != nil {
+		return err
+	}
+	place := trashPath(id)
+	err = d.move(place+"/"+t.Name, name, func() error {
+		if err := unix.Fsync(d.FD); err != nil {
+			return err
+		}
+		return d.Sync(place)
+	})
+	switch {
 	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "there is a volume of this name"), "restore it under another name, or remove that one first")
 	case errors.Is(err, unix.ENOENT):
-		return ErrNotInTrash
+		return errNotInTrash
 	case err != nil:
 		return err
 	}
-	err = sync(pool, ".", TrashPath(id))
-	_ = unix.Unlinkat(pool, TrashPath(id), unix.AT_REMOVEDIR) // an empty one is nothing in the trash
-	return err
+	_ = unix.Unlinkat(d.FD, place, unix.AT_REMOVEDIR) // an empty one is nothing in the trash
+	return nil
 }
 
-// rename does not replace.
-func rename(pool int, from, to string) error {
-	err := unix.Renameat2(pool, from, pool, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS; a plain rename replaces an empty directory, no other
-		err = unix.Renameat(pool, from, pool, to)
-	}
-	return err
-}
-
-func open(pool int, dir string) (*os.File, error) {
-	fd, err := unix.Openat(pool, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// Purge deletes what is in the trash as Remove deletes a volume.
+func (p *Pool) Purge(ctx context.Context, id string) error {
+	dir, err := p.Open(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return os.NewFile(uintptr(fd), dir), nil
+	defer dir.Close()
+	t, err := dir.findTrashed(id)
+	if err != nil {
+		return p.failTrash(err)
+	}
+	if err := p.Unused(ctx, dir, trashPath(id)+"/"+t.Name); err != nil {
+		return err
+	}
+	if err := p.destroy(ctx, dir, trashPath(id)); !errors.Is(err, ErrNoVolume) {
+		return err
+	}
+	return errNotInTrash
 }
 
 // names returns what lies in a directory of the pool.
-func names(pool int, dir string) ([]string, error) {
-	f, err := open(pool, dir)
+func (d *Dir) names(dir string) ([]string, error) {
+	f, err := d.open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -149,20 +218,4 @@ func names(pool int, dir string) ([]string, error) {
 		err = nil
 	}
 	return all, err
-}
-
-// sync brings the names in directories of the pool to the disk.
-func sync(pool int, dirs ...string) error {
-	for _, dir := range dirs {
-		f, err := open(pool, dir)
-		if err != nil {
-			return err
-		}
-		err = f.Sync()
-		_ = f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -28,7 +29,7 @@ func (d *driver) attach(ctx context.Context) error {
 	}
 	unlock, err := lockFile(ctx, im.mountpoint+".lock")
 	if err != nil {
-		return d.classify(err)
+		return pooldir.Classify(err)
 	}
 	defer unlock()
 	im.mu.Lock()
@@ -39,7 +40,7 @@ func (d *driver) attach(ctx context.Context) error {
 	if err := im.checkSize(); err != nil {
 		return err
 	}
-	known, err := d.memo.Read(im.path)
+	known, err := d.Memo.Read(im.path)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (d *driver) attach(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if err = d.classify(err); errdefs.Class(err) == nil {
+		if err = pooldir.Classify(err); errdefs.Class(err) == nil {
 			err = errdefs.As(errdefs.ErrUnavailable, err)
 		}
 		return fmt.Errorf("image %s: %w", im.path, err)
@@ -113,7 +114,7 @@ func (d *driver) mountImage(ctx context.Context, file, below *os.File) error {
 			return err
 		}
 		if err := os.Chmod(im.mountpoint, passMode); err != nil && !errors.Is(err, unix.EROFS) {
-			d.log.WarnContext(ctx, "the pool keeps its mode", slog.Any("error", err))
+			d.Log.WarnContext(ctx, "the pool keeps its mode", slog.Any("error", err))
 		}
 		d.warnSparse(ctx, file)
 	}
@@ -140,7 +141,7 @@ func (d *driver) warnSparse(ctx context.Context, file *os.File) {
 		return
 	}
 	if missing := st.Size - st.Blocks*512; missing > free {
-		d.log.WarnContext(ctx, "the image can become larger than its disk has room for",
+		d.Log.WarnContext(ctx, "the image can become larger than its disk has room for",
 			slog.String("image", d.image.path), slog.Any("wants", catalog.Bytes(missing)), slog.Any("free", catalog.Bytes(free)))
 	}
 }
@@ -156,7 +157,7 @@ func (d *driver) detach() error {
 	defer cancel()
 	unlock, err := lockFile(ctx, im.mountpoint+".lock")
 	if err != nil {
-		return d.classify(err)
+		return pooldir.Classify(err)
 	}
 	defer unlock()
 	im.mu.Lock()

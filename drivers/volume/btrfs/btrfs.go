@@ -44,25 +44,15 @@ func Driver() catalog.Volume {
 // may list.
 const passMode = 0o711
 
+// driver has what all pools have, such as Remove, Ping and the trash, from [pooldir.Pool].
 type driver struct {
-	path  string // of the pool
-	key   string // what the memo knows the pool by: its path, or that of its image
+	pooldir.Pool
 	image *image // nil where the pool lies on a btrfs of the user's
-	quota bool
-	memo  pooldir.Memo // what outlives the process about the pool
-	log   *slog.Logger
 
 	mu      sync.Mutex
-	known   identity        // of the pool's directory; zero before it was seen
-	id      string          // in the pool's marker; empty before it was seen
 	mounted map[string]bool // volumes that were mounted by this process and not unmounted
 
 	snapshots chan struct{} // held by the one who makes or removes a snapshot
-
-	sweeping sync.Mutex     // held by the one who sweeps
-	work     sync.WaitGroup // in the background
-	stop     context.CancelFunc
-	closed   bool // under mu
 
 	settling chan struct{} // closed when the sync under way is done; nil if there is none; under mu
 	settled  time.Time     // when the last sync ended; under mu
@@ -74,14 +64,21 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	d := &driver{
-		path:      c.Path,
-		key:       c.Path,
-		quota:     c.Quota,
-		memo:      pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
-		log:       env.Log(),
-		mounted:   map[string]bool{},
-		snapshots: make(chan struct{}, 1),
+	d := &driver{mounted: map[string]bool{}, snapshots: make(chan struct{}, 1)}
+	d.Pool = pooldir.Pool{
+		Path:  c.Path,
+		Memo:  pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
+		Log:   env.Log(),
+		Check: check,
+		Volume: func(dir *pooldir.Dir, name string) error {
+			_, err := pool{dir}.facts(name)
+			return err
+		},
+		Unused: func(_ context.Context, dir *pooldir.Dir, path string) error { return dir.NothingMounted(path) },
+		Delete: func(ctx context.Context, dir *pooldir.Dir, name string) error { return pool{dir}.demolish(ctx, name) },
+	}
+	if c.Quota {
+		d.Found = d.countUsed
 	}
 	if c.Path != "" {
 		return d, nil
@@ -90,7 +87,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err != nil {
 		return nil, err
 	}
-	d.image, d.path, d.key = im, im.mountpoint, im.path
+	d.image, d.Path, d.Key, d.Attach = im, im.mountpoint, im.path, d.attach
 	if err := im.checkSize(); err != nil {
 		return nil, err
 	}
@@ -98,7 +95,7 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 		if errors.Is(err, errdefs.ErrInvalid) {
 			return nil, err
 		}
-		d.log.WarnContext(ctx, "the pool is not mounted yet", slog.Any("error", err))
+		d.Log.WarnContext(ctx, "the pool is not mounted yet", slog.Any("error", err))
 	}
 	return d, nil
 }
@@ -133,7 +130,7 @@ func (d *driver) Mount(ctx context.Context, name, _ string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if err != nil {
 		return "", err
@@ -160,35 +157,15 @@ func (d *driver) Unmount(_ context.Context, name, _ string) error {
 	return nil
 }
 
-// Ping looks whether the pool's directory is there, is the one it was, and can be written
-// to. A btrfs that met an error which it cannot mend is read-only.
-func (d *driver) Ping(ctx context.Context) error {
-	p, err := d.pool(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if err := unix.Faccessat(p.fd, ".", unix.W_OK|unix.X_OK, 0); err != nil {
-		return errdefs.As(errdefs.ErrUnavailable, d.fail("", err))
-	}
-	return nil
-}
-
 // Close stops what runs in the background, which goes on at the next start, and unmounts
 // the image where no volume is used.
 func (d *driver) Close() error {
-	d.mu.Lock()
-	d.closed = true
-	if d.stop != nil {
-		d.stop()
-	}
-	d.mu.Unlock()
-	d.work.Wait()
+	err := d.Pool.Close()
 	if d.image == nil {
-		return nil
+		return err
 	}
 	return d.detach()
 }
 
 // mountpoint returns where the data of a volume lies.
-func (d *driver) mountpoint(name string) string { return d.path + "/" + name + "/" + dataName }
+func (d *driver) mountpoint(name string) string { return d.Path + "/" + name + "/" + dataName }

@@ -47,7 +47,7 @@ func newHost(t testing.TB) host {
 }
 
 func hostOf(d *driver) host {
-	return host{d.memo.Dir, filepath.Dir(filepath.Dir(d.path))}
+	return host{d.Memo.Dir, filepath.Dir(filepath.Dir(d.Path))}
 }
 
 // unmountAll unmounts what a test that kills a driver left, and waits for its loop device.
@@ -235,8 +235,8 @@ func wantErr(t testing.TB, err, class error, text string) {
 func mustBeSwept(t testing.TB, d *driver) {
 	t.Helper()
 	list(t, d)
-	d.work.Wait()
-	if left, err := filepath.Glob(d.path + "/.remora-[gna]*"); err != nil || len(left) > 0 {
+	d.Wait()
+	if left, err := filepath.Glob(d.Path + "/.remora-[gna]*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %q, %v", left, err)
 	}
 }

@@ -8,17 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // source opens the data of a volume, or of its snapshot if that is not empty.
-func (d *driver) source(p *pool, name, snap string) (fd int, err error) {
+func (d *driver) source(p pool, name, snap string) (fd int, err error) {
 	if snap == "" {
 		return p.data(name)
 	}
 	fd, err = p.openSnapshot(name, snap)
 	if err != nil && !errors.Is(err, errNoSnapshot) {
-		err = d.fail(name+"/"+snapshotsName+"/"+snap, err)
+		err = d.Fail(name+"/"+snapshotsName+"/"+snap, err)
 	}
 	return fd, err
 }
@@ -30,20 +31,20 @@ func (d *driver) Clone(ctx context.Context, name, from, snap string, opts map[st
 	if err != nil {
 		return err
 	}
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return err
 	}
 	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	origin, err := p.facts(from)
 	if err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if unix.Fstatat(p.FD, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return errTaken
 	}
 	src, err := d.source(p, from, snap)
@@ -81,12 +82,12 @@ func (d *driver) Rollback(ctx context.Context, name, snap string) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if err != nil {
 		return err
 	}
-	if err := p.nothingMounted(name); err != nil {
+	if err := p.NothingMounted(name); err != nil {
 		return err
 	}
 	unlock, err := d.lock(ctx) // the snapshot must stay
@@ -102,9 +103,9 @@ func (d *driver) Rollback(ctx context.Context, name, snap string) error {
 	if snap == "" {
 		return errdefs.Errorf(errdefs.ErrInvalid, "no snapshot given")
 	}
-	aside, dir, err := p.newAside(newKind)
+	aside, dir, err := d.NewAside(p.Dir, pooldir.New, passMode)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	defer unix.Close(dir)
 	err = snapshot(dir, dataName, src, false)
@@ -112,16 +113,16 @@ func (d *driver) Rollback(ctx context.Context, name, snap string) error {
 		err = prepare(dir, f.Size, options{})
 	}
 	if err == nil {
-		err = unix.Renameat2(dir, dataName, p.fd, name+"/"+dataName, unix.RENAME_EXCHANGE)
+		err = unix.Renameat2(dir, dataName, p.FD, name+"/"+dataName, unix.RENAME_EXCHANGE)
 	}
 	if err == nil {
-		err = p.sync(name)
+		err = p.Sync(name)
 	}
 	if derr := p.demolish(context.WithoutCancel(ctx), aside); derr != nil && err == nil {
-		d.sweep(ctx, []string{aside})
+		d.Sweep(ctx, []string{aside})
 	}
 	if err != nil {
-		return d.classify(fmt.Errorf("put the snapshot in place of the data: %w", err))
+		return pooldir.Classify(fmt.Errorf("put the snapshot in place of the data: %w", err))
 	}
 	return nil
 }

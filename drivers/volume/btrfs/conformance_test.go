@@ -24,7 +24,7 @@ func TestConformanceOnAPath(t *testing.T) {
 	testenv.Require(t, testenv.Btrfs)
 	volumetest.Run(t, volumetest.Config{
 		New:        func(t *testing.T) volume.Driver { return openPath(t, mkfs(t)) },
-		Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openPath(t, d.(*driver).path) },
+		Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openPath(t, d.(*driver).Path) },
 		Options:    opts("size=16m"),
 		BadOptions: opts("size=0"),
 		Resize:     32 << 20,

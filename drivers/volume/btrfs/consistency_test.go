@@ -215,7 +215,7 @@ func TestHundredSnapshots(t *testing.T) {
 		if s.Name != fmt.Sprint("s", i) || s.Labels["n"] != fmt.Sprint(i) {
 			t.Errorf("snapshot %d is %+v", i, s)
 		}
-		mustRead(t, d.path+"/one/snapshots/"+s.Name+"/n", fmt.Sprint(i))
+		mustRead(t, d.Path+"/one/snapshots/"+s.Name+"/n", fmt.Sprint(i))
 	}
 	if u, err := d.Usage(t.Context(), "one"); err != nil || u.Used > 17<<20 {
 		t.Errorf("snapshots count: %+v, %v", u, err)
@@ -228,14 +228,14 @@ func TestHundredSnapshots(t *testing.T) {
 	if all, err = d.Snapshots(t.Context(), "one"); err != nil || len(all) != 1 || all[0].Name != "s99" {
 		t.Errorf("left: %+v, %v", all, err)
 	}
-	entries, err := os.ReadDir(d.path + "/one/snapshots")
+	entries, err := os.ReadDir(d.Path + "/one/snapshots")
 	if err != nil || len(entries) != 2 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 	if err := d.Remove(t.Context(), "one"); err != nil {
 		t.Fatal(err)
 	}
-	if out := command(t, "btrfs", "subvolume", "list", d.path); out != "" {
+	if out := command(t, "btrfs", "subvolume", "list", d.Path); out != "" {
 		t.Errorf("left: %s", out)
 	}
 }

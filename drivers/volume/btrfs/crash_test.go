@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -156,7 +157,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	mustBeSwept(t, d)
-	if out := command(t, "btrfs", "subvolume", "list", d.path); out != "" {
+	if out := command(t, "btrfs", "subvolume", "list", d.Path); out != "" {
 		t.Errorf("left: %s", out)
 	}
 }
@@ -167,7 +168,7 @@ func TestLeftovers(t *testing.T) {
 	d := openPath(t, mkfs(t))
 	create(t, d, "one")
 	write(t, data(t, d, "one")+"/f", "kept")
-	pool := d.path
+	pool := d.Path
 	for _, tt := range []struct {
 		name   string
 		subvol bool
@@ -190,7 +191,7 @@ func TestLeftovers(t *testing.T) {
 	command(t, "mkdir", "-p", pool+"/one/snapshots")
 	write(t, pool+"/one/snapshots/s.json", `{"version":1,"name":"s","labels":{"a":"old"}}`)
 	mustList(t, d, "one")
-	d.work.Wait()
+	d.Wait()
 	var left []string
 	entries, err := os.ReadDir(pool)
 	if err != nil {
@@ -199,7 +200,7 @@ func TestLeftovers(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	if want := []string{".hidden", ".remora-gone-precious", markerName, "one"}; !slices.Equal(left, want) {
+	if want := []string{".hidden", ".remora-gone-precious", pooldir.MarkerName, "one"}; !slices.Equal(left, want) {
 		t.Errorf("left: %q, want %q", left, want)
 	}
 	if all, err := d.Snapshots(t.Context(), "one"); err != nil || len(all) != 0 {
@@ -220,19 +221,19 @@ func TestAdoptionIsFinished(t *testing.T) {
 	d := openPath(t, mkfs(t))
 	create(t, d, "one")
 	write(t, data(t, d, "one")+"/f", "kept")
-	if err := os.Rename(d.path+"/one", d.path+"/.remora-adopt-0123456789abcdef"); err != nil {
+	if err := os.Rename(d.Path+"/one", d.Path+"/.remora-adopt-0123456789abcdef"); err != nil {
 		t.Fatal(err)
 	}
 	mustList(t, d, "one")
 	mustRead(t, data(t, d, "one")+"/f", "kept")
 	// Something else has the name: both stay.
-	if err := os.Rename(d.path+"/one", d.path+"/.remora-adopt-0123456789abcdef"); err != nil {
+	if err := os.Rename(d.Path+"/one", d.Path+"/.remora-adopt-0123456789abcdef"); err != nil {
 		t.Fatal(err)
 	}
 	create(t, d, "one")
 	mustList(t, d, "one")
-	d.work.Wait()
-	mustRead(t, d.path+"/.remora-adopt-0123456789abcdef/data/f", "kept")
+	d.Wait()
+	mustRead(t, d.Path+"/.remora-adopt-0123456789abcdef/data/f", "kept")
 }
 
 // TestRollbackCutOff: the old data lies aside after the exchange, and before it the new one.
@@ -242,13 +243,13 @@ func TestRollbackCutOff(t *testing.T) {
 	create(t, d, "one")
 	write(t, data(t, d, "one")+"/f", "old")
 	for _, exchanged := range []bool{false, true} {
-		aside := d.path + "/.remora-new-0123456789abcdef"
+		aside := d.Path + "/.remora-new-0123456789abcdef"
 		command(t, "mkdir", aside)
-		command(t, "btrfs", "subvolume", "snapshot", d.path+"/one/data", aside+"/data")
+		command(t, "btrfs", "subvolume", "snapshot", d.Path+"/one/data", aside+"/data")
 		write(t, aside+"/data/f", "new")
 		want := "old"
 		if exchanged {
-			if err := unix.Renameat2(unix.AT_FDCWD, aside+"/data", unix.AT_FDCWD, d.path+"/one/data", unix.RENAME_EXCHANGE); err != nil {
+			if err := unix.Renameat2(unix.AT_FDCWD, aside+"/data", unix.AT_FDCWD, d.Path+"/one/data", unix.RENAME_EXCHANGE); err != nil {
 				t.Fatal(err)
 			}
 			want = "new"
@@ -265,14 +266,14 @@ func TestSweepLeavesWhatIsBeingBuilt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
-	aside, lock, err := p.newAside(newKind)
+	defer p.Close()
+	aside, lock, err := d.NewAside(p.Dir, pooldir.New, passMode)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustList(t, d)
-	d.work.Wait()
-	if _, err := os.Stat(d.path + "/" + aside); err != nil {
+	d.Wait()
+	if _, err := os.Stat(d.Path + "/" + aside); err != nil {
 		t.Errorf("swept while it was built: %v", err)
 	}
 	_ = unix.Close(lock)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -23,14 +24,14 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 	if err != nil {
 		return err
 	}
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return err
 	}
 	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	f := newFacts(name, o, opts)
 	if there, err := d.adopt(p, f); there || err != nil {
 		return err
@@ -54,7 +55,7 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 }
 
 func newFacts(name string, o options, opts map[string]string) facts {
-	f := facts{Name: name, ID: newID(), Created: time.Now().UTC().Truncate(time.Second), Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), Options: opts}
 	if o.Size != nil {
 		f.Size = int64(*o.Size)
 	}
@@ -67,11 +68,11 @@ var errTaken = errdefs.Errorf(errdefs.ErrExists, "something has the name")
 // adopt looks what has the name of f. A volume is taken as it is; a subvolume, or a
 // directory with one that is called data, becomes a volume with the facts of f; anything
 // else is in the way.
-func (d *driver) adopt(p *pool, f facts) (there bool, err error) {
+func (d *driver) adopt(p pool, f facts) (there bool, err error) {
 	if _, err := p.facts(f.Name); !errors.Is(err, errdefs.ErrNotFound) {
 		return true, err
 	}
-	fd, err := openDir(p.fd, f.Name)
+	fd, err := openDir(p.FD, f.Name)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -87,19 +88,19 @@ func (d *driver) adopt(p *pool, f facts) (there bool, err error) {
 			}
 		}
 	}
-	err = errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.path+"/"+f.Name)
+	err = errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.Path+"/"+f.Name)
 	return true, errdefs.Hint(err, "choose another name; of what is there, only a subvolume becomes a volume")
 }
 
-func (d *driver) adoptData(p *pool, f facts, data int) error {
+func (d *driver) adoptData(p pool, f facts, data int) error {
 	if err := adoptLimit(data, &f); err != nil {
 		return err
 	}
-	root, err := p.root()
+	root, err := p.Root()
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
-	return d.fail("", state.Write(root, f.Name+"/"+factsName, factsVersion, f))
+	return d.Fail("", state.Write(root, f.Name+"/"+factsName, factsVersion, f))
 }
 
 // adoptLimit sets the limit of f on a subvolume, or takes that which it has.
@@ -114,32 +115,32 @@ func adoptLimit(data int, f *facts) error {
 
 // adoptSubvol moves the subvolume into a directory with facts and gives that its name. A
 // crash between the two is mended by finishAdoption.
-func (d *driver) adoptSubvol(p *pool, f facts, data int) error {
+func (d *driver) adoptSubvol(p pool, f facts, data int) error {
 	if err := adoptLimit(data, &f); err != nil {
 		return err
 	}
-	aside, dir, err := p.newAside(adoptKind)
+	aside, dir, err := d.NewAside(p.Dir, pooldir.Adopt, passMode)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	defer unix.Close(dir)
 	if err = writeFacts(dir, f); err == nil {
-		err = unix.Renameat(p.fd, f.Name, dir, dataName)
+		err = unix.Renameat(p.FD, f.Name, dir, dataName)
 	}
 	if err != nil {
 		_ = unix.Unlinkat(dir, factsName, 0)
-		_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
-		return d.fail(f.Name, err)
+		_ = unix.Unlinkat(p.FD, aside, unix.AT_REMOVEDIR)
+		return d.Fail(f.Name, err)
 	}
-	return d.fail(f.Name, p.publish(aside, f.Name))
+	return d.Fail(f.Name, p.Publish(aside, f.Name))
 }
 
 // build makes the volume of f aside: data makes its subvolume in a directory, o is applied
 // to it. Whatever the error, nothing of it is left.
-func (d *driver) build(ctx context.Context, p *pool, f facts, data func(dir int) error, o options) (err error) {
-	aside, dir, err := p.newAside(newKind)
+func (d *driver) build(ctx context.Context, p pool, f facts, data func(dir int) error, o options) (err error) {
+	aside, dir, err := d.NewAside(p.Dir, pooldir.New, passMode)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	defer unix.Close(dir)
 	defer func() {
@@ -150,22 +151,22 @@ func (d *driver) build(ctx context.Context, p *pool, f facts, data func(dir int)
 		}
 	}()
 	if err := data(dir); err != nil {
-		return d.classify(err)
+		return pooldir.Classify(err)
 	}
 	if err := prepare(dir, f.Size, o); err != nil {
-		return d.classify(err)
+		return pooldir.Classify(err)
 	}
 	if err := writeFacts(dir, f); err != nil {
-		return d.fail(f.Name+"/"+factsName, err)
+		return d.Fail(f.Name+"/"+factsName, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	err = p.publish(aside, f.Name)
+	err = p.Publish(aside, f.Name)
 	if errors.Is(err, unix.EEXIST) {
 		return errTaken
 	}
-	return d.fail(f.Name, err)
+	return d.Fail(f.Name, err)
 }
 
 // prepare gives the data in a directory its limit, and what o says.
@@ -180,44 +181,6 @@ func prepare(dir int, size int64, o options) error {
 		return err
 	}
 	return o.apply(data)
-}
-
-// newAside makes a hidden directory in which something is built. dir is open, and locked
-// (flock(2)) as long as the builder lives: who can lock it too knows that it was left
-// behind.
-func (p *pool) newAside(kind string) (aside string, dir int, err error) {
-	for {
-		aside = hidden(kind)
-		if err := unix.Mkdirat(p.fd, aside, passMode); err != nil {
-			return "", -1, err
-		}
-		dir, err := openDir(p.fd, aside)
-		if errors.Is(err, unix.ENOENT) {
-			continue // swept before it was locked
-		}
-		if err == nil {
-			err = unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB)
-		}
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Fstat(dir, &st)
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) || err == nil && st.Nlink == 0 {
-			_ = unix.Close(dir) // a sweep has it
-			continue
-		}
-		if err == nil {
-			err = unix.Fchmod(dir, passMode)
-		}
-		if err != nil {
-			if dir >= 0 {
-				_ = unix.Close(dir)
-			}
-			_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
-			return "", -1, err
-		}
-		return aside, dir, nil
-	}
 }
 
 // writeFacts writes the facts of a volume that is built in dir, and brings them to the disk.
@@ -236,17 +199,4 @@ func writeFacts(dir int, f facts) error {
 		return err
 	}
 	return file.Sync()
-}
-
-// publish renames what was built to the name of the volume and brings the name to the disk.
-// When that fails, aside has its old name again.
-func (p *pool) publish(aside, name string) error {
-	err := unix.Renameat2(p.fd, aside, p.fd, name, unix.RENAME_NOREPLACE)
-	if err != nil {
-		return err
-	}
-	if err = unix.Fsync(p.fd); err != nil {
-		_ = unix.Renameat2(p.fd, name, p.fd, aside, unix.RENAME_NOREPLACE)
-	}
-	return err
 }

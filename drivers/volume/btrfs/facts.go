@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -38,38 +38,25 @@ type facts struct {
 	Options map[string]string `json:"options,omitempty"`
 }
 
-var (
-	// errNoVolume says that the name is not one of a volume.
-	errNoVolume = errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
-	// errNoQuota says that nothing is counted on this file system.
-	errNoQuota = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "quota is not enabled on the file system of the pool"),
-		"leave quota=false out of the configuration of the pool, or enable it: btrfs quota enable")
-)
-
-// checkName refuses what is not one visible component of a path. The Handler has
-// stricter rules; this one keeps the pool whole without it.
-func checkName(name string) error {
-	if name == "" || len(name) > unix.NAME_MAX || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
-		return errdefs.Errorf(errdefs.ErrInvalid, "name %q: not the name of a volume", name)
-	}
-	return nil
-}
+// errNoQuota says that nothing is counted on this file system.
+var errNoQuota = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "quota is not enabled on the file system of the pool"),
+	"leave quota=false out of the configuration of the pool, or enable it: btrfs quota enable")
 
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
-func (p *pool) facts(name string) (f facts, err error) {
-	if err := checkName(name); err != nil {
+func (p pool) facts(name string) (f facts, err error) {
+	if err := pooldir.CheckName(name); err != nil {
 		return f, err
 	}
 	return p.readFacts(name)
 }
 
 // readFacts reads the facts in a directory of the pool.
-func (p *pool) readFacts(dir string) (f facts, err error) {
-	fd, err := unix.Openat(p.fd, dir+"/"+factsName, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+func (p pool) readFacts(dir string) (f facts, err error) {
+	fd, err := unix.Openat(p.FD, dir+"/"+factsName, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR:
-		return f, errNoVolume
+		return f, pooldir.ErrNoVolume
 	default:
 		return f, factsError(dir, err)
 	}
@@ -105,8 +92,8 @@ func factsError(name string, err error) error {
 }
 
 // data opens the data of a volume.
-func (p *pool) data(name string) (fd int, err error) {
-	fd, err = openDir(p.fd, name+"/"+dataName)
+func (p pool) data(name string) (fd int, err error) {
+	fd, err = openDir(p.FD, name+"/"+dataName)
 	if err == nil && !isSubvol(fd) {
 		_ = unix.Close(fd)
 		err = errors.New("not a subvolume")

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -104,7 +105,7 @@ func (im *image) make(ctx context.Context) (err error) {
 		}
 	}
 	size &^= loopBlock - 1
-	aside := filepath.Join(dir, hidden(newKind)+".img")
+	aside := filepath.Join(dir, pooldir.HiddenName(pooldir.New, "")+".img")
 	file, err := os.OpenFile(aside, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

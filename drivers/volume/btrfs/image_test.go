@@ -75,7 +75,7 @@ func TestImageIsFoundAgain(t *testing.T) {
 		t.Errorf("mounts: %+v, %v", mounts, err)
 	}
 	// The mountpoint is taken away by hand: it heals.
-	if err := unix.Unmount(d.path, 0); err != nil {
+	if err := unix.Unmount(d.Path, 0); err != nil {
 		t.Fatal(err)
 	}
 	mustList(t, killed, "one")
@@ -90,7 +90,7 @@ func TestImageIsFoundAgain(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if mountedAt(t, d.path) {
+	if mountedAt(t, d.Path) {
 		t.Error("mounted after the last Close")
 	}
 	again := openImage(t, h)
@@ -105,7 +105,7 @@ func TestImageStaysForContainers(t *testing.T) {
 	d := openImage(t, h)
 	create(t, d, "one")
 	dir := data(t, d, "one")
-	if err := d.Close(); err != nil || !mountedAt(t, d.path) {
+	if err := d.Close(); err != nil || !mountedAt(t, d.Path) {
 		t.Fatalf("a volume was mounted, and Close unmounted: %v", err)
 	}
 	d = openImage(t, h) // one that has mounted nothing itself
@@ -114,7 +114,7 @@ func TestImageStaysForContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	container := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation=private", "sh", "-c",
-		`mount --bind "$0" "$1" && umount "$2" && echo ready && cat >/dev/null; cat "$1/f"`, dir, in, d.path)
+		`mount --bind "$0" "$1" && umount "$2" && echo ready && cat >/dev/null; cat "$1/f"`, dir, in, d.Path)
 	stdin, err := container.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestImageStaysForContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ready
-	if err := d.Close(); err != nil || !mountedAt(t, d.path) {
+	if err := d.Close(); err != nil || !mountedAt(t, d.Path) {
 		t.Fatalf("a container has a volume, and Close unmounted: %v", err)
 	}
 	d = openImage(t, h)
@@ -141,7 +141,7 @@ func TestImageStaysForContainers(t *testing.T) {
 		t.Errorf("the container read %q, %v", out.String(), err)
 	}
 	_ = d.Unmount(t.Context(), "one", "")
-	if err := d.Close(); err != nil || mountedAt(t, d.path) {
+	if err := d.Close(); err != nil || mountedAt(t, d.Path) {
 		t.Errorf("nobody uses a volume, and Close left the image mounted: %v", err)
 	}
 }
@@ -158,7 +158,7 @@ func TestImageGrows(t *testing.T) {
 	write(t, data(t, d, "one")+"/f", "kept")
 	mustHave := func(mib int64) {
 		t.Helper()
-		if got := totalSize(t, d.path); got != mib<<20 {
+		if got := totalSize(t, d.Path); got != mib<<20 {
 			t.Errorf("the file system has %d MiB, want %d", got>>20, mib)
 		}
 		mustRead(t, data(t, d, "one")+"/f", "kept")

@@ -8,64 +8,7 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/remora-plugins/remora/internal/mount"
-	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// Remove renames the volume to a hidden name, which is the moment at which it is gone,
-// and destroys it there. What a crash or an impatient caller leaves is destroyed later.
-func (d *driver) Remove(ctx context.Context, name string) error {
-	p, err := d.pool(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if _, err := p.facts(name); err != nil {
-		return err
-	}
-	if err := p.nothingMounted(name); err != nil {
-		return err
-	}
-	return d.destroy(ctx, p, name)
-}
-
-// destroy takes a directory of the pool away in the manner of Remove.
-func (d *driver) destroy(ctx context.Context, p *pool, path string) error {
-	gone := hidden(goneKind)
-	err := unix.Renameat(p.fd, path, p.fd, gone)
-	if errors.Is(err, unix.ENOENT) {
-		return errNoVolume // another process was faster
-	}
-	if err != nil {
-		return d.fail(path, err)
-	}
-	if err := p.dir.Sync(); err != nil {
-		return d.fail("", err)
-	}
-	if err := p.demolish(ctx, gone); err != nil {
-		d.sweep(ctx, []string{gone})
-	}
-	return nil
-}
-
-// nothingMounted looks for mounts in the directory of a volume: what is mounted there is
-// used, or would be destroyed with it.
-func (p *pool) nothingMounted(name string) error {
-	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.fd)) // the kernel's own name for it
-	if err != nil {
-		return err
-	}
-	mounts, err := mount.List(real + "/" + name)
-	if err != nil {
-		return err
-	}
-	if len(mounts) > 0 {
-		m := mounts[len(mounts)-1]
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s is mounted on %s", m.FSType, m.Mountpoint), "umount "+m.Mountpoint)
-	}
-	return nil
-}
 
 // maxDepth bounds how deep subvolumes and directories around them are nested that are
 // destroyed.
@@ -73,11 +16,11 @@ const maxDepth = 64
 
 // demolish destroys what has the name in the pool, which may be nothing: subvolumes whole,
 // other directories entry by entry.
-func (p *pool) demolish(ctx context.Context, name string) error {
-	if err := p.nothingMounted(name); err != nil {
+func (p pool) demolish(ctx context.Context, name string) error {
+	if err := p.NothingMounted(name); err != nil {
 		return err
 	}
-	if err := demolish(ctx, p.fd, name, 0); err != nil {
+	if err := demolish(ctx, p.FD, name, 0); err != nil {
 		return fmt.Errorf("destroy %s: %w", name, err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -26,7 +27,7 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	if err != nil {
 		return volume.Usage{}, err
 	}
-	defer p.close()
+	defer p.Close()
 	if _, err := p.facts(name); err != nil {
 		return volume.Usage{}, err
 	}
@@ -36,15 +37,15 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	}
 	defer unix.Close(data)
 	if _, ok, err := count(data); err != nil || !ok {
-		return volume.Usage{}, orNoQuota(d.fail(name, err))
+		return volume.Usage{}, orNoQuota(d.Fail(name, err))
 	}
 	soon, cancel := context.WithTimeout(ctx, soonLong)
 	defer cancel()
 	if err := d.settle(soon, data, fresh); err != nil && soon.Err() == nil {
-		return volume.Usage{}, d.fail(name, err)
+		return volume.Usage{}, d.Fail(name, err)
 	}
 	c, _, err := count(data) // of a moment ago, where much is being written
-	return volume.Usage{Used: c.used, Limit: c.limit}, d.fail(name, err)
+	return volume.Usage{Used: c.used, Limit: c.limit}, d.Fail(name, err)
 }
 
 func orNoQuota(err error) error {
@@ -65,9 +66,6 @@ func (d *driver) settle(ctx context.Context, fd int, age time.Duration) error {
 		case d.settled.Add(age).After(begun):
 			d.mu.Unlock()
 			return nil
-		case d.closed:
-			d.mu.Unlock()
-			return errdefs.Errorf(errdefs.ErrUnavailable, "the pool is closed")
 		case done == nil:
 			own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			if err != nil {
@@ -75,8 +73,12 @@ func (d *driver) settle(ctx context.Context, fd int, age time.Duration) error {
 				return err
 			}
 			done = make(chan struct{})
+			if !d.Go(ctx, func(context.Context) { d.syncAll(own, done) }) {
+				d.mu.Unlock()
+				_ = unix.Close(own)
+				return errdefs.Errorf(errdefs.ErrUnavailable, "the pool is closed")
+			}
 			d.settling = done
-			d.work.Go(func() { d.syncAll(own, done) })
 		}
 		d.mu.Unlock()
 		select {
@@ -106,7 +108,7 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if err != nil {
 		return err
@@ -118,11 +120,11 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	defer unix.Close(data)
 	c, ok, err := count(data)
 	if err != nil || !ok {
-		return orNoQuota(d.fail(name, err))
+		return orNoQuota(d.Fail(name, err))
 	}
 	if c.limit == 0 || size < c.limit {
 		if err := d.settle(ctx, data, 0); err != nil {
-			return d.classify(fmt.Errorf("count what is used: %w", err))
+			return pooldir.Classify(fmt.Errorf("count what is used: %w", err))
 		}
 		if err := fits(data, size); err != nil {
 			return err
@@ -130,16 +132,16 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	}
 	if f.Size != size {
 		f.Size = size
-		root, err := p.root()
+		root, err := p.Root()
 		if err != nil {
-			return d.fail("", err)
+			return d.Fail("", err)
 		}
 		if err := state.Write(root, name+"/"+factsName, factsVersion, f); err != nil {
-			return d.fail("", err)
+			return d.Fail("", err)
 		}
 	}
 	if err := limitTo(data, size); err != nil {
-		return d.classify(fmt.Errorf("limit: %w", err))
+		return pooldir.Classify(fmt.Errorf("limit: %w", err))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -32,7 +33,7 @@ var errNoSnapshot = errdefs.Errorf(errdefs.ErrNotFound, "no such snapshot")
 // checkSnapshot refuses what cannot be the name of a snapshot. One that ended in the suffix
 // would be the labels of another.
 func checkSnapshot(name string) error {
-	err := checkName(name)
+	err := pooldir.CheckName(name)
 	if err == nil && strings.HasSuffix(name, labelsSuffix) || len(name) > unix.NAME_MAX-len(labelsSuffix) {
 		err = errdefs.Errorf(errdefs.ErrInvalid, "snapshot %q: too long, or ends in %q", name, labelsSuffix)
 	}
@@ -58,7 +59,7 @@ func (d *driver) CreateSnapshot(ctx context.Context, name, snap string, with map
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	if _, err := p.facts(name); err != nil {
 		return err
 	}
@@ -73,22 +74,22 @@ func (d *driver) CreateSnapshot(ctx context.Context, name, snap string, with map
 	}
 	defer unix.Close(data)
 	dir := name + "/" + snapshotsName
-	if err := unix.Mkdirat(p.fd, dir, 0o700); err != nil && err != unix.EEXIST {
-		return d.fail(dir, err)
+	if err := unix.Mkdirat(p.FD, dir, 0o700); err != nil && err != unix.EEXIST {
+		return d.Fail(dir, err)
 	}
 	var st unix.Stat_t
-	if unix.Fstatat(p.fd, dir+"/"+snap, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if unix.Fstatat(p.FD, dir+"/"+snap, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return errdefs.Errorf(errdefs.ErrExists, "the snapshot exists")
 	}
-	root, err := p.root()
+	root, err := p.Root()
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	file := dir + "/" + snap + labelsSuffix
 	if err := state.Write(root, file, labelsVersion, labels{snap, with}); err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
-	fd, err := openDir(p.fd, dir)
+	fd, err := openDir(p.FD, dir)
 	if err == nil {
 		err = snapshot(fd, snap, data, true)
 		_ = unix.Close(fd)
@@ -96,15 +97,15 @@ func (d *driver) CreateSnapshot(ctx context.Context, name, snap string, with map
 	if err != nil {
 		_ = root.Remove(file)
 	}
-	return d.fail(dir+"/"+snap, err)
+	return d.Fail(dir+"/"+snap, err)
 }
 
 // openSnapshot opens the top directory of a snapshot.
-func (p *pool) openSnapshot(name, snap string) (fd int, err error) {
+func (p pool) openSnapshot(name, snap string) (fd int, err error) {
 	if checkSnapshot(snap) != nil {
 		return -1, errNoSnapshot
 	}
-	fd, err = openDir(p.fd, name+"/"+snapshotsName+"/"+snap)
+	fd, err = openDir(p.FD, name+"/"+snapshotsName+"/"+snap)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return -1, errNoSnapshot
 	}
@@ -122,27 +123,27 @@ func (d *driver) Snapshots(ctx context.Context, name string) ([]volume.Snapshot,
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	defer p.Close()
 	if _, err := p.facts(name); err != nil {
 		return nil, err
 	}
-	root, err := p.root()
+	root, err := p.Root()
 	if err != nil {
-		return nil, d.fail("", err)
+		return nil, d.Fail("", err)
 	}
 	dir := name + "/" + snapshotsName
-	fd, err := openDir(p.fd, dir)
+	fd, err := openDir(p.FD, dir)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, d.fail(dir, err)
+		return nil, d.Fail(dir, err)
 	}
 	file := os.NewFile(uintptr(fd), dir)
 	defer file.Close()
 	entries, err := file.ReadDir(-1)
 	if err != nil {
-		return nil, d.fail(dir, err)
+		return nil, d.Fail(dir, err)
 	}
 	var all []volume.Snapshot
 	for _, e := range entries {
@@ -154,7 +155,7 @@ func (d *driver) Snapshots(ctx context.Context, name string) ([]volume.Snapshot,
 			continue
 		}
 		if err != nil {
-			return nil, d.fail(dir+"/"+e.Name(), err)
+			return nil, d.Fail(dir+"/"+e.Name(), err)
 		}
 		var l labels
 		if err := state.Read(root, dir+"/"+e.Name()+labelsSuffix, labelsVersion, &l); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -166,7 +167,7 @@ func (d *driver) Snapshots(ctx context.Context, name string) ([]volume.Snapshot,
 	return all, nil
 }
 
-func (p *pool) snapshotMade(name, snap string) (time.Time, error) {
+func (p pool) snapshotMade(name, snap string) (time.Time, error) {
 	fd, err := p.openSnapshot(name, snap)
 	if err != nil {
 		return time.Time{}, err
@@ -182,7 +183,7 @@ func (d *driver) RemoveSnapshot(ctx context.Context, name, snap string) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	if _, err := p.facts(name); err != nil {
 		return err
 	}
@@ -197,18 +198,18 @@ func (d *driver) RemoveSnapshot(ctx context.Context, name, snap string) error {
 	}
 	_ = unix.Close(fd)
 	dir := name + "/" + snapshotsName
-	if err := p.nothingMounted(dir + "/" + snap); err != nil {
+	if err := p.NothingMounted(dir + "/" + snap); err != nil {
 		return err
 	}
-	if fd, err = openDir(p.fd, dir); err != nil {
-		return d.fail(dir, err)
+	if fd, err = openDir(p.FD, dir); err != nil {
+		return d.Fail(dir, err)
 	}
 	defer unix.Close(fd)
 	if err := subvolDestroy(fd, snap); err != nil {
-		return d.fail(dir+"/"+snap, err)
+		return d.Fail(dir+"/"+snap, err)
 	}
 	_ = unix.Unlinkat(fd, snap+labelsSuffix, 0)
-	return d.fail(dir, unix.Fsync(fd))
+	return d.Fail(dir, unix.Fsync(fd))
 }
 
 // OpenSnapshot returns the snapshot itself, which nobody can write to.
@@ -217,7 +218,7 @@ func (d *driver) OpenSnapshot(ctx context.Context, name, snap, _ string) (string
 	if err != nil {
 		return "", err
 	}
-	defer p.close()
+	defer p.Close()
 	if _, err := p.facts(name); err != nil {
 		return "", err
 	}
@@ -226,7 +227,7 @@ func (d *driver) OpenSnapshot(ctx context.Context, name, snap, _ string) (string
 		return "", err
 	}
 	_ = unix.Close(fd)
-	return d.path + "/" + name + "/" + snapshotsName + "/" + snap, nil
+	return d.Path + "/" + name + "/" + snapshotsName + "/" + snap, nil
 }
 
 // CloseSnapshot has nothing to undo.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -57,13 +58,13 @@ func TestLimitIsHard(t *testing.T) {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 	// Quota turned off and on forgets limits; the next mount sets them again.
-	command(t, "btrfs", "quota", "disable", d.path)
+	command(t, "btrfs", "quota", "disable", d.Path)
 	if _, err := d.Usage(t.Context(), "one"); !errors.Is(err, errdefs.ErrUnsupported) {
 		t.Errorf("usage without quota: %v", err)
 	}
 	wantErr(t, d.Create(t.Context(), "two", opts("size=8m")), errdefs.ErrUnsupported, "quota is not enabled")
 	create(t, d, "three")
-	d = openPath(t, d.path)
+	d = openPath(t, d.Path)
 	data(t, d, "one")
 	if u, err := d.Usage(t.Context(), "one"); err != nil || u.Limit != 6<<20 {
 		t.Errorf("after quota was enabled again: %+v, %v", u, err)
@@ -79,7 +80,7 @@ func TestWithoutQuota(t *testing.T) {
 	d := openTable(t, host{}, map[string]any{"path": mkfs(t), "quota": false})
 	create(t, d, "one")
 	wantErr(t, d.Create(t.Context(), "two", opts("size=8m")), errdefs.ErrUnsupported, "quota is not enabled")
-	if out := command(t, "btrfs", "subvolume", "list", d.path); strings.Contains(out, "two") {
+	if out := command(t, "btrfs", "subvolume", "list", d.Path); strings.Contains(out, "two") {
 		t.Errorf("left: %s", out)
 	}
 	mustList(t, d, "one")
@@ -199,11 +200,11 @@ func TestNestedSubvolumes(t *testing.T) {
 	if err := d.Remove(t.Context(), "one"); err != nil {
 		t.Fatal(err)
 	}
-	if out := command(t, "btrfs", "subvolume", "list", d.path); out != "" {
+	if out := command(t, "btrfs", "subvolume", "list", d.Path); out != "" {
 		t.Errorf("left: %s", out)
 	}
 	mustBeSwept(t, d)
-	if left, _ := filepath.Glob(d.path + "/*"); len(left) != 1 || filepath.Base(left[0]) != markerName {
+	if left, _ := filepath.Glob(d.Path + "/*"); len(left) != 1 || filepath.Base(left[0]) != pooldir.MarkerName {
 		t.Errorf("left: %q", left)
 	}
 }

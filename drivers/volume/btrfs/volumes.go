@@ -3,11 +3,10 @@ package btrfs
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"iter"
-	"strings"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -25,7 +24,7 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 			yield(volume.Info{}, err)
 			return
 		}
-		defer p.close()
+		defer p.Close()
 		var leftovers []string
 		adopted := map[string]bool{} // yielded once, whether reading meets the new name or not
 		see := func(name string) bool {
@@ -33,39 +32,33 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 			info, ok := d.info(name, f, err)
 			return !ok || yield(info, nil)
 		}
-		for {
-			if err := ctx.Err(); err != nil {
-				yield(volume.Info{}, err)
+		for entries, err := range p.Batches(ctx, batch) {
+			if err != nil {
+				yield(volume.Info{}, d.Fail("", err))
 				return
-			}
-			entries, err := p.dir.ReadDir(batch)
-			if err != nil && !errors.Is(err, io.EOF) {
-				yield(volume.Info{}, d.fail("", err))
-				return
-			}
-			if len(entries) == 0 {
-				break
 			}
 			for _, e := range entries {
 				name := e.Name()
-				if leftover.MatchString(name) {
-					if !strings.HasPrefix(name, ".remora-"+adoptKind) {
-						leftovers = append(leftovers, name)
-						continue
-					}
+				switch d.HiddenKind(name) {
+				case pooldir.New, pooldir.Gone:
+					leftovers = append(leftovers, name)
+					continue
+				case pooldir.Adopt:
 					if name = d.finishAdoption(ctx, p, name); name == "" {
 						continue
 					}
 					adopted[name] = true
-				} else if e.Type() != fs.ModeDir || checkName(name) != nil || adopted[name] {
-					continue
+				default:
+					if e.Type() != fs.ModeDir || pooldir.CheckName(name) != nil || adopted[name] {
+						continue
+					}
 				}
 				if !see(name) {
 					return
 				}
 			}
 		}
-		d.sweep(ctx, leftovers)
+		d.Sweep(ctx, leftovers)
 	}
 }
 
@@ -75,7 +68,7 @@ func (d *driver) Inspect(ctx context.Context, name string) (volume.Info, error) 
 	if err != nil {
 		return volume.Info{}, err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if errors.Is(err, errdefs.ErrInvalid) {
 		return volume.Info{}, err

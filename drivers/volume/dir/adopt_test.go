@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -22,7 +23,7 @@ import (
 func TestTwoHostsShareAPool(t *testing.T) {
 	pool := t.TempDir()
 	a, b := openPool(t, pool), openPool(t, pool)
-	b.host = "0123abcd"
+	b.Host = "0123abcd"
 	create(t, a, "data")
 	write(t, data(t, a, "data")+"/file", "bye")
 	if got := list(t, b); !slices.Equal(got, []string{"data"}) {
@@ -32,8 +33,8 @@ func TestTwoHostsShareAPool(t *testing.T) {
 	if got := read(t, data(t, b, "data")+"/file"); got != "bye" {
 		t.Errorf("the other host reads %q", got)
 	}
-	if a.id != b.id {
-		t.Errorf("the pool has IDs %s and %s", a.id, b.id)
+	if a.ID() != b.ID() {
+		t.Errorf("the pool has IDs %s and %s", a.ID(), b.ID())
 	}
 	if err := b.Remove(t.Context(), "data"); err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func TestTwoHostsCreateAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for h := range 4 {
 		d := openPool(t, pool)
-		d.host = fmt.Sprintf("%08x", h)
+		d.Host = fmt.Sprintf("%08x", h)
 		wg.Go(func() {
 			for i := range 20 {
 				name := fmt.Sprintf("v%02d", i)
@@ -69,7 +70,7 @@ func TestTwoHostsCreateAtOnce(t *testing.T) {
 		t.Errorf("volumes are %v", got)
 	}
 	for _, path := range tree(t, pool) {
-		if strings.HasPrefix(path, ".remora-") && path != markerName {
+		if strings.HasPrefix(path, ".remora-") && path != pooldir.MarkerName {
 			t.Errorf("left behind: %s", path)
 		}
 	}
@@ -174,10 +175,10 @@ func TestCorruptFacts(t *testing.T) {
 
 func TestUsualFactsDecodeAsAll(t *testing.T) {
 	for _, f := range []facts{
-		{Name: "data", ID: newID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
-		{Name: `quo"te\`, ID: newID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
-		{Name: "data", ID: newID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)},
-		{Name: "data", ID: newID(), Mountpoint: "/srv", Options: opts("mode=1")},
+		{Name: "data", ID: pooldir.NewID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
+		{Name: `quo"te\`, ID: pooldir.NewID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
+		{Name: "data", ID: pooldir.NewID(), Created: time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)},
+		{Name: "data", ID: pooldir.NewID(), Mountpoint: "/srv", Options: opts("mode=1")},
 		{},
 	} {
 		raw, err := state.Encode(factsVersion, f)
@@ -186,7 +187,7 @@ func TestUsualFactsDecodeAsAll(t *testing.T) {
 		}
 		checkUsual(t, raw)
 	}
-	raw, err := state.Encode(factsVersion, facts{Name: "data", ID: newID(), Created: time.Now().UTC().Truncate(time.Second)})
+	raw, err := state.Encode(factsVersion, facts{Name: "data", ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +216,7 @@ func checkUsual(t *testing.T, raw []byte) {
 }
 
 func FuzzDecodeUsual(f *testing.F) {
-	raw, err := state.Encode(factsVersion, facts{Name: "data", ID: newID(), Created: time.Now().UTC().Truncate(time.Second)})
+	raw, err := state.Encode(factsVersion, facts{Name: "data", ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -276,11 +277,11 @@ func TestExternalMountpointWithoutItsDisk(t *testing.T) {
 	}
 	mount()
 	d := openPool(t, t.TempDir())
-	if err := os.Symlink(srv, d.path+"-link"); err != nil {
+	if err := os.Symlink(srv, d.Path+"-link"); err != nil {
 		t.Fatal(err)
 	}
 	create(t, d, "disk", "mountpoint="+srv)
-	create(t, d, "link", "mountpoint="+d.path+"-link/sub")
+	create(t, d, "link", "mountpoint="+d.Path+"-link/sub")
 	if err := unix.Unmount(srv, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 )
 
@@ -13,12 +14,12 @@ import (
 func fill(b *testing.B, n int) *driver {
 	b.Helper()
 	d := openPool(b, b.TempDir())
-	raw, err := state.Encode(factsVersion, facts{Name: "some-volume", ID: newID(), Created: time.Now().UTC().Truncate(time.Second)})
+	raw, err := state.Encode(factsVersion, facts{Name: "some-volume", ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	for i := range n {
-		dir := fmt.Sprintf("%s/volume-%06d", d.path, i)
+		dir := fmt.Sprintf("%s/volume-%06d", d.Path, i)
 		if err := os.MkdirAll(dir+"/data", 0o755); err != nil {
 			b.Fatal(err)
 		}

@@ -45,8 +45,8 @@ func (d *driver) decode(opts map[string]string) (options, error) {
 		return invalid("from", o.From, `cannot be copied to a "mountpoint" that exists elsewhere`)
 	case m == "/":
 		return invalid("mountpoint", m, "is the root of the host")
-	case below(resolve(m), resolve(d.path)), below(resolve(d.path), resolve(m)):
-		return invalid("mountpoint", m, "and the pool at "+d.path+" lie in one another")
+	case below(resolve(m), resolve(d.Path)), below(resolve(d.Path), resolve(m)):
+		return invalid("mountpoint", m, "and the pool at "+d.Path+" lie in one another")
 	}
 	return o, nil
 }

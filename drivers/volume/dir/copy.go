@@ -16,11 +16,16 @@ import (
 // for each level.
 const maxCopyDepth = 512
 
+// inode is what the kernel knows a file by.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} } //nolint:unconvert // 32 bits on some machines
+
 // copier copies one tree.
 type copier struct {
-	pool  identity            // must not lie in the tree
-	top   int                 // of the copy
-	links map[identity]string // where the first name of a file with several is, from top
+	pool  inode            // must not lie in the tree
+	top   int              // of the copy
+	links map[inode]string // where the first name of a file with several is, from top
 }
 
 // copyTree copies what is in the directory from into dst, and gives dst its owner, mode,
@@ -44,7 +49,7 @@ func copyTree(ctx context.Context, from string, dst *os.File, pool int) error {
 	if err := unix.Fstat(pool, &st); err != nil {
 		return err
 	}
-	c := &copier{pool: identityOf(&st), top: int(dst.Fd()), links: make(map[identity]string)}
+	c := &copier{pool: inodeOf(&st), top: int(dst.Fd()), links: make(map[inode]string)}
 	if err := c.dir(ctx, src, dst, "", 0); err != nil {
 		return err
 	}
@@ -57,7 +62,7 @@ func (c *copier) dir(ctx context.Context, src, dst *os.File, path string, depth 
 		return err
 	}
 	switch {
-	case identityOf(&st) == c.pool:
+	case inodeOf(&st) == c.pool:
 		return errdefs.Errorf(errdefs.ErrInvalid, "the pool itself lies in it")
 	case depth > maxCopyDepth:
 		return errdefs.Errorf(errdefs.ErrInvalid, "more than %d directories deep", maxCopyDepth)
@@ -100,13 +105,13 @@ func (c *copier) entry(ctx context.Context, src, dst *os.File, name, above strin
 		return c.subdir(ctx, src, dst, name, path, depth) // its errors have their path
 	}
 	if st.Nlink > 1 {
-		if first, ok := c.links[identityOf(&st)]; ok {
+		if first, ok := c.links[inodeOf(&st)]; ok {
 			if err := unix.Linkat(c.top, first, to, name, 0); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
 			return nil
 		}
-		c.links[identityOf(&st)] = path
+		c.links[inodeOf(&st)] = path
 	}
 	var err error
 	switch kind {

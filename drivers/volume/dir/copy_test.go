@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -172,7 +173,7 @@ func TestCopyThatIsTooDeep(t *testing.T) {
 	d := openPool(t, pool)
 	err := d.Create(t.Context(), "data", opts("from="+src))
 	wantErr(t, err, errdefs.ErrInvalid, "more than 512 directories deep")
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -39,25 +40,25 @@ func TestLeftoversOfACrash(t *testing.T) {
 	pool := t.TempDir()
 	d := openPool(t, pool)
 	create(t, d, "data")
-	old := time.Now().Add(-patience - time.Hour)
+	old := time.Now().Add(-pooldir.Patience - time.Hour)
 	for _, tt := range []struct {
 		name  string
 		inner []string
 		old   bool
 		goes  bool
 	}{
-		{name: d.hidden(newKind), goes: true},
-		{name: d.hidden(newKind), inner: []string{"data/"}, goes: true},
-		{name: d.hidden(newKind), inner: []string{"data/a/b/c/", "data/x", "volume.json"}, goes: true},
-		{name: d.hidden(goneKind), goes: true},
-		{name: d.hidden(goneKind), inner: []string{"volume.json"}, goes: true},
-		{name: d.hidden(goneKind), inner: []string{"data/x", "volume.json"}, goes: true},
+		{name: d.Hidden(pooldir.New), goes: true},
+		{name: d.Hidden(pooldir.New), inner: []string{"data/"}, goes: true},
+		{name: d.Hidden(pooldir.New), inner: []string{"data/a/b/c/", "data/x", "volume.json"}, goes: true},
+		{name: d.Hidden(pooldir.Gone), goes: true},
+		{name: d.Hidden(pooldir.Gone), inner: []string{"volume.json"}, goes: true},
+		{name: d.Hidden(pooldir.Gone), inner: []string{"data/x", "volume.json"}, goes: true},
 		{name: ".remora-gone-" + foreign + "-0123456789abcdef", inner: []string{"data/x"}, goes: true},
 		{name: ".remora-new-" + foreign + "-0123456789abcdef", inner: []string{"data/x"}, goes: false},
 		{name: ".remora-new-" + foreign + "-aaaaaaaaaaaaaaaa", inner: []string{"data/x"}, old: true, goes: true},
 		{name: ".remora-gone-precious", inner: []string{"data/x"}, goes: false},
-		{name: ".remora-new-" + d.host + "-0123456789ABCDEF", goes: false},
-		{name: ".remora-old-" + d.host + "-0123456789abcdef", goes: false},
+		{name: ".remora-new-" + d.Host + "-0123456789ABCDEF", goes: false},
+		{name: ".remora-old-" + d.Host + "-0123456789abcdef", goes: false},
 		{name: ".hidden", inner: []string{"data/x", "volume.json"}, goes: false},
 	} {
 		for _, path := range append([]string{"/"}, tt.inner...) {
@@ -77,7 +78,7 @@ func TestLeftoversOfACrash(t *testing.T) {
 		if got := list(t, d); !slices.Equal(got, []string{"data"}) {
 			t.Errorf("volumes are %v", got)
 		}
-		d.sweeps.Wait()
+		d.Wait()
 		if _, err := os.Lstat(filepath.Join(pool, tt.name)); errors.Is(err, os.ErrNotExist) != tt.goes {
 			t.Errorf("%s %v: after the sweep: %v, want gone %v", tt.name, tt.inner, err, tt.goes)
 		}
@@ -117,7 +118,7 @@ func TestHalfMadeByAPowerCut(t *testing.T) {
 		t.Errorf("with data: %v, hints %q", err, errdefs.Hints(err))
 	}
 	list(t, d)
-	d.sweeps.Wait()
+	d.Wait()
 	if left, err := filepath.Glob(pool + "/.remora-gone-*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
@@ -126,17 +127,17 @@ func TestHalfMadeByAPowerCut(t *testing.T) {
 func TestSweepLeavesWhatIsBeingBuilt(t *testing.T) {
 	pool := t.TempDir()
 	d := openPool(t, pool)
-	p, err := d.pool()
+	p, err := d.pool(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
-	aside, lock, err := d.newAside(p)
+	defer p.Close()
+	aside, lock, err := d.NewAside(p.Dir, pooldir.New, passMode)
 	if err != nil {
 		t.Fatal(err)
 	}
 	list(t, d)
-	d.sweeps.Wait()
+	d.Wait()
 	if _, err := os.Stat(filepath.Join(pool, aside)); err != nil {
 		t.Errorf("swept while its builder lives: %v", err)
 	}
@@ -144,7 +145,7 @@ func TestSweepLeavesWhatIsBeingBuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	list(t, d)
-	d.sweeps.Wait()
+	d.Wait()
 	if _, err := os.Stat(filepath.Join(pool, aside)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("not swept after its builder died: %v", err)
 	}
@@ -163,8 +164,8 @@ func TestRemoveGoesOnAfterTheCallerGaveUp(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 	wantErr(t, d.Remove(t.Context(), "data"), errdefs.ErrNotFound, "no such volume")
-	d.sweeps.Wait()
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	d.Wait()
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 }
@@ -193,7 +194,7 @@ func TestRemoveOfADeepTree(t *testing.T) {
 	if err := d.Remove(t.Context(), "data"); err != nil {
 		t.Fatal(err)
 	}
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 }
@@ -239,12 +240,12 @@ func TestRemoveStopsAtMounts(t *testing.T) {
 	if got := list(t, d); !slices.Equal(got, []string{"data"}) {
 		t.Errorf("volumes are %v", got)
 	}
-	p, err := d.pool()
+	p, err := d.pool(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, deleteTree(t.Context(), p.fd, "data"), errdefs.ErrInUse, "something is mounted there") // the second line of defence
-	p.close()
+	wantErr(t, deleteTree(t.Context(), p.FD, "data"), errdefs.ErrInUse, "something is mounted there") // the second line of defence
+	p.Close()
 	if got := read(t, srv+"/file"); got != "x" {
 		t.Errorf("file is %q", got)
 	}

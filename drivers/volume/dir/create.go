@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -24,15 +25,15 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 	if err != nil {
 		return err
 	}
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return err
 	}
-	p, err := d.pool()
+	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	f := facts{Name: name, ID: newID(), Created: time.Now().UTC().Truncate(time.Second), Mountpoint: o.Mountpoint, Options: opts}
+	defer p.Close()
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), Mountpoint: o.Mountpoint, Options: opts}
 	if there, err := d.adopt(p, f); there || err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ var errTaken = errdefs.Errorf(errdefs.ErrInUse, "its name was taken and freed ag
 
 // adopt looks what has the name of f. A volume is taken as it is; a directory with data
 // and without facts gets those of f; anything else is in the way.
-func (d *driver) adopt(p *pool, f facts) (there bool, err error) {
+func (d *driver) adopt(p pool, f facts) (there bool, err error) {
 	is, err := p.facts(f.Name)
 	if err == nil {
 		if f.Mountpoint != "" && f.Mountpoint != is.Mountpoint {
@@ -62,43 +63,43 @@ func (d *driver) adopt(p *pool, f facts) (there bool, err error) {
 		return true, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, f.Name, &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
+	if err := unix.Fstatat(p.FD, f.Name, &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if p.halfMade(f.Name) {
-		gone := d.hidden(goneKind) // deleted by the next sweep
-		return false, d.fail(f.Name, unix.Renameat(p.fd, f.Name, p.fd, gone))
+		gone := d.Hidden(pooldir.Gone) // deleted by the next sweep
+		return false, d.Fail(f.Name, unix.Renameat(p.FD, f.Name, p.FD, gone))
 	}
-	root, err := p.root()
+	root, err := p.Root()
 	if err != nil {
-		return false, d.fail("", err)
+		return false, d.Fail("", err)
 	}
 	top, err := root.Lstat(f.Name)
 	if err != nil {
-		return false, d.fail(f.Name, err)
+		return false, d.Fail(f.Name, err)
 	}
 	data, err := root.Lstat(f.Name + "/" + dataName)
 	if err != nil || !top.IsDir() || !data.IsDir() || f.Mountpoint != "" {
-		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.path+"/"+f.Name)
+		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.Path+"/"+f.Name)
 		return true, errdefs.Hint(err, "to make a volume of a directory with data, choose another name and give the directory by -o mountpoint=")
 	}
 	f.Created = time.Now().UTC().Truncate(time.Second)
-	return true, d.fail("", state.Write(root, f.Name+"/"+factsName, factsVersion, f))
+	return true, d.Fail("", state.Write(root, f.Name+"/"+factsName, factsVersion, f))
 }
 
 // build makes the volume, or returns [errTaken]. Whatever the error, nothing of it is
 // left.
-func (d *driver) build(ctx context.Context, p *pool, f facts, o options) (err error) {
-	aside, dir, err := d.newAside(p)
+func (d *driver) build(ctx context.Context, p pool, f facts, o options) (err error) {
+	aside, dir, err := d.NewAside(p.Dir, pooldir.New, passMode)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	defer unix.Close(dir)
 	undo := func() {}
 	defer func() {
 		if err != nil {
 			undo()
-			if derr := deleteTree(context.WithoutCancel(ctx), p.fd, aside); derr != nil {
+			if derr := deleteTree(context.WithoutCancel(ctx), p.FD, aside); derr != nil {
 				err = fmt.Errorf("%w; and then: %w", err, derr)
 			}
 		}
@@ -112,45 +113,25 @@ func (d *driver) build(ctx context.Context, p *pool, f facts, o options) (err er
 		err = makeData(ctx, p, dir, o)
 	}
 	if err != nil {
-		return d.classify(err)
+		return pooldir.Classify(err)
 	}
 	file, err := writeFacts(dir, f)
 	if err != nil {
-		return d.fail(f.Name+"/"+factsName, err)
+		return d.Fail(f.Name+"/"+factsName, err)
 	}
 	defer unix.Close(file)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = p.publish(aside, f.Name, file)
+	// A file system with a journal writes all that was done so far at the first flush, and has
+	// nothing left to do at the second; to flush the facts before the rename would be to wait
+	// twice. What a power cut then can leave is a name that nobody was told of, with empty facts:
+	// see halfMade.
+	err = p.Publish(aside, f.Name, file)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 		return errTaken
 	}
-	return d.fail(f.Name, err)
-}
-
-// publish renames what was built to the name of the volume and brings both to the disk, the
-// facts in file and the name. When it fails, aside has its old name again.
-//
-// A file system with a journal writes all that was done so far at the first flush, and has
-// nothing left to do at the second; to flush the facts before the rename would be to wait
-// twice. What a power cut then can leave is a name that nobody was told of, with empty facts:
-// see halfMade.
-func (p *pool) publish(aside, name string, file int) error {
-	err := unix.Renameat2(p.fd, aside, p.fd, name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // NFS; a plain rename replaces an empty directory, no other
-		err = unix.Renameat(p.fd, aside, p.fd, name)
-	}
-	if err != nil {
-		return err
-	}
-	if err = unix.Fsync(file); err == nil {
-		err = unix.Fsync(p.fd)
-	}
-	if err != nil {
-		_ = unix.Renameat2(p.fd, name, p.fd, aside, unix.RENAME_NOREPLACE)
-	}
-	return err
+	return d.Fail(f.Name, err)
 }
 
 // writeFacts writes the facts of a volume that is built in dir, and returns the file.
@@ -174,40 +155,8 @@ func writeFacts(dir int, f facts) (file int, err error) {
 	return file, nil
 }
 
-// newAside makes the hidden directory in which a volume is built. dir is open, and
-// locked (flock(2)) as long as the builder lives: who can lock it too knows
-// that it was left behind.
-func (d *driver) newAside(p *pool) (aside string, dir int, err error) {
-	for {
-		aside = d.hidden(newKind)
-		if err := unix.Mkdirat(p.fd, aside, passMode); err != nil {
-			return "", -1, err
-		}
-		dir, err := unix.Openat(p.fd, aside, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err == unix.ENOENT {
-			continue // swept before it was locked
-		}
-		if err != nil {
-			_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
-			return "", -1, err
-		}
-		_ = unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) // some servers cannot; the age decides there
-		var st unix.Stat_t
-		if err := unix.Fstat(dir, &st); err == nil && st.Nlink == 0 {
-			_ = unix.Close(dir)
-			continue
-		}
-		if err := unix.Fchmod(dir, passMode); err != nil {
-			_ = unix.Close(dir)
-			_ = unix.Unlinkat(p.fd, aside, unix.AT_REMOVEDIR)
-			return "", -1, err
-		}
-		return aside, dir, nil
-	}
-}
-
 // makeData makes the data directory in the one that is built, and fills it.
-func makeData(ctx context.Context, p *pool, dir int, o options) error {
+func makeData(ctx context.Context, p pool, dir int, o options) error {
 	if err := unix.Mkdirat(dir, dataName, 0o700); err != nil {
 		return err
 	}
@@ -223,7 +172,7 @@ func makeData(ctx context.Context, p *pool, dir int, o options) error {
 	data := os.NewFile(uintptr(fd), dataName)
 	defer data.Close()
 	if o.From != "" {
-		if err := copyTree(ctx, o.From, data, p.fd); err != nil {
+		if err := copyTree(ctx, o.From, data, p.FD); err != nil {
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
 	}

@@ -15,7 +15,6 @@ package dir
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -40,23 +39,22 @@ func Driver() catalog.Volume {
 // may list.
 const passMode = 0o711
 
+// driver has what all pools have, such as Remove, Ping and the trash, from [pooldir.Pool].
 type driver struct {
-	path string       // of the pool
-	memo pooldir.Memo // what outlives the process about the pool
-	host string       // in the names of what is half made
-	log  *slog.Logger
+	pooldir.Pool
 
-	mu    sync.Mutex
-	known identity // of the pool's directory; zero before it was seen
-	id    string   // in the pool's marker; empty before it was seen
+	mu sync.Mutex
 	// unusual has the volumes whose facts were seen to put the data elsewhere, or to make
 	// no sense.
 	unusual map[string]bool
+}
 
-	sweeping sync.Mutex // held by the one who sweeps
-	sweeps   sync.WaitGroup
-	stop     context.CancelFunc // ends the sweep, nil if there is none; under mu
-	closed   bool               // under mu
+// pool is the pool's directory, opened for one call.
+type pool struct{ *pooldir.Dir }
+
+func (d *driver) pool(ctx context.Context) (pool, error) {
+	dir, err := d.Open(ctx)
+	return pool{dir}, err
 }
 
 // open makes the directory of a pool that has the default path. A path of the user's
@@ -78,24 +76,30 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 			return nil, state.Classify(err)
 		}
 	}
-	return &driver{
-		path: path,
-		memo: pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
-		host: hostID(),
-		log:  env.Log(),
-	}, nil
+	return &driver{Pool: pooldir.Pool{
+		Path: path,
+		Memo: pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
+		Host: pooldir.Host(),
+		Log:  env.Log(),
+		Volume: func(dir *pooldir.Dir, name string) error {
+			_, err := pool{dir}.facts(name)
+			return err
+		},
+		Unused: func(_ context.Context, dir *pooldir.Dir, path string) error { return dir.NothingMounted(path) },
+		Delete: func(ctx context.Context, dir *pooldir.Dir, name string) error { return deleteTree(ctx, dir.FD, name) },
+	}}, nil
 }
 
 // Mount returns the directory of the data, after a look whether it is there.
-func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
+func (d *driver) Mount(ctx context.Context, name, _ string) (string, error) {
 	if mountpoint, ok := d.mountUsual(name); ok {
 		return mountpoint, nil
 	}
-	p, err := d.pool()
+	p, err := d.pool(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if _, ok := d.info(name, f, err); !ok || err != nil {
 		return "", err
@@ -103,7 +107,7 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 	mountpoint := d.mountpoint(name, f)
 	var st unix.Stat_t
 	if f.Mountpoint == "" {
-		err = unix.Fstatat(p.fd, name+"/"+dataName, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err = unix.Fstatat(p.FD, name+"/"+dataName, &st, unix.AT_SYMLINK_NOFOLLOW)
 	} else {
 		if err = f.checkMount(); err == nil {
 			err = unix.Stat(mountpoint, &st)
@@ -125,18 +129,19 @@ func (d *driver) Mount(_ context.Context, name, _ string) (string, error) {
 // facts are not read again: that they say something unusual would have been seen.
 func (d *driver) mountUsual(name string) (mountpoint string, ok bool) {
 	d.mu.Lock()
-	known, unusual := d.known, d.unusual[name]
+	unusual := d.unusual[name]
 	d.mu.Unlock()
-	if known == (identity{}) || unusual || checkName(name) != nil {
+	if unusual || pooldir.CheckName(name) != nil {
 		return "", false
 	}
 	var st unix.Stat_t
-	if unix.Stat(d.path, &st) != nil || identityOf(&st) != known {
+	if unix.Stat(d.Path, &st) != nil || !d.Is(&st) {
 		return "", false
 	}
-	top := d.path + "/" + name
+	dev := st.Dev
+	top := d.Path + "/" + name
 	is := func(path string, kind uint32) bool {
-		return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == kind && st.Dev == known.dev
+		return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == kind && st.Dev == dev
 	}
 	mountpoint = top + "/" + dataName
 	ok = is(top, unix.S_IFDIR) && is(top+"/"+factsName, unix.S_IFREG) && st.Size > 0 && is(mountpoint, unix.S_IFDIR)
@@ -161,36 +166,10 @@ func (d *driver) see(name string, f facts, err error) {
 // Unmount has nothing to undo.
 func (d *driver) Unmount(context.Context, string, string) error { return nil }
 
-// Ping looks whether the pool's directory is there, is the one it was, and can be
-// written to.
-func (d *driver) Ping(context.Context) error {
-	p, err := d.pool()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if err := unix.Faccessat(p.fd, ".", unix.W_OK|unix.X_OK, 0); err != nil {
-		return errdefs.As(errdefs.ErrUnavailable, d.fail("", err))
-	}
-	return nil
-}
-
-// Close stops the deletion of leftovers, which goes on at the next start.
-func (d *driver) Close() error {
-	d.mu.Lock()
-	d.closed = true
-	if d.stop != nil {
-		d.stop()
-	}
-	d.mu.Unlock()
-	d.sweeps.Wait()
-	return nil
-}
-
 // mountpoint returns where the data of a volume lies.
 func (d *driver) mountpoint(name string, f facts) string {
 	if f.Mountpoint != "" {
 		return f.Mountpoint
 	}
-	return d.path + "/" + name + "/" + dataName
+	return d.Path + "/" + name + "/" + dataName
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -181,7 +182,7 @@ func TestLife(t *testing.T) {
 	} {
 		wantErr(t, err, errdefs.ErrNotFound, "no such volume")
 	}
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 }
@@ -192,7 +193,7 @@ func TestDefaultOwnerAndModes(t *testing.T) {
 	d := openWith(t, "", catalog.Env{PoolName: "p", StateDir: t.TempDir()})
 	create(t, d, "data")
 	for path, want := range map[string]os.FileMode{"data": passMode, "data/data": defaultMode, "data/volume.json": 0o600} {
-		fi, err := os.Stat(filepath.Join(d.path, path))
+		fi, err := os.Stat(filepath.Join(d.Path, path))
 		if err != nil || fi.Mode().Perm() != want {
 			t.Errorf("%s has mode %v, %v, want %o", path, fi.Mode(), err, want)
 		}
@@ -228,7 +229,7 @@ func TestWrongOptions(t *testing.T) {
 		_, err = d.Inspect(t.Context(), name)
 		wantErr(t, err, errdefs.ErrInvalid, "not the name of a volume")
 	}
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 	create(t, d, strings.Repeat("x", 255))
@@ -242,7 +243,7 @@ func TestCanceledCreateLeavesNothing(t *testing.T) {
 	if err := d.Create(ctx, "data", opts("from=/usr/share/doc")); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
-	if got := tree(t, pool); !slices.Equal(got, []string{markerName}) {
+	if got := tree(t, pool); !slices.Equal(got, []string{pooldir.MarkerName}) {
 		t.Errorf("left behind: %v", got)
 	}
 }

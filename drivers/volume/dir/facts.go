@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -48,31 +48,19 @@ type facts struct {
 }
 
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
-func (p *pool) facts(name string) (facts, error) {
-	if err := checkName(name); err != nil {
+func (p pool) facts(name string) (facts, error) {
+	if err := pooldir.CheckName(name); err != nil {
 		return facts{}, err
 	}
 	var st unix.Stat_t
-	err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(p.FD, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.ENOENT || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return facts{}, errNoVolume
+		return facts{}, pooldir.ErrNoVolume
 	}
 	if err != nil {
 		return facts{}, factsError(name, err)
 	}
 	return p.readFacts(name, new(factsBuffer))
-}
-
-// errNoVolume says that the name is not one of a volume.
-var errNoVolume = errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
-
-// checkName refuses what is not one visible component of a path. The Handler has
-// stricter rules; this one keeps the pool whole without it.
-func checkName(name string) error {
-	if name == "" || len(name) > unix.NAME_MAX || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
-		return errdefs.Errorf(errdefs.ErrInvalid, "name %q: not the name of a volume", name)
-	}
-	return nil
 }
 
 // factsBuffer holds the facts while they are decoded. Files that do not fit in it are
@@ -81,13 +69,13 @@ type factsBuffer [2048]byte
 
 // readFacts reads what name holds, by three system calls, because it is done for each
 // of a hundred thousand volumes.
-func (p *pool) readFacts(name string, buf *factsBuffer) (facts, error) {
+func (p pool) readFacts(name string, buf *factsBuffer) (facts, error) {
 	f := facts{}
-	fd, err := unix.Openat(p.fd, name+"/"+factsName, factsFlags, 0)
+	fd, err := unix.Openat(p.FD, name+"/"+factsName, factsFlags, 0)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR:
-		return f, errNoVolume
+		return f, pooldir.ErrNoVolume
 	default:
 		return f, factsError(name, err)
 	}
@@ -115,7 +103,7 @@ func (p *pool) readFacts(name string, buf *factsBuffer) (facts, error) {
 		return f, nil
 	}
 	if len(data) == 0 && p.halfMade(name) {
-		return f, errNoVolume
+		return f, pooldir.ErrNoVolume
 	}
 	if err := state.Decode(data, factsVersion, &f); err != nil {
 		return facts{}, factsError(name, err)
@@ -125,12 +113,12 @@ func (p *pool) readFacts(name string, buf *factsBuffer) (facts, error) {
 
 // halfMade tells whether a directory is what a power cut leaves of a volume whose making
 // nobody was told of: its facts empty, and no data.
-func (p *pool) halfMade(name string) bool {
+func (p pool) halfMade(name string) bool {
 	var st unix.Stat_t
-	if unix.Fstatat(p.fd, name+"/"+factsName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 0 {
+	if unix.Fstatat(p.FD, name+"/"+factsName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 0 {
 		return false
 	}
-	fd, err := unix.Openat(p.fd, name+"/"+dataName, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p.FD, name+"/"+dataName, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return errors.Is(err, unix.ENOENT)
 	}

@@ -9,64 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// Remove renames the volume to a hidden name, which is the moment at which it is gone,
-// and deletes it there. What a crash or an impatient caller leaves is deleted later.
-// Data that lies elsewhere stays.
-func (d *driver) Remove(ctx context.Context, name string) error {
-	p, err := d.pool()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if _, err := p.facts(name); err != nil {
-		return err
-	}
-	if err := p.nothingMounted(name); err != nil {
-		return err
-	}
-	return d.destroy(ctx, p, name)
-}
-
-// destroy deletes a directory of the pool in the way of Remove.
-func (d *driver) destroy(ctx context.Context, p *pool, path string) error {
-	gone := d.hidden(goneKind)
-	err := unix.Renameat(p.fd, path, p.fd, gone)
-	if errors.Is(err, unix.ENOENT) {
-		return errNoVolume // another host was faster
-	}
-	if err != nil {
-		return d.fail(path, err)
-	}
-	if err := p.dir.Sync(); err != nil {
-		return d.fail("", err)
-	}
-	if err := deleteTree(ctx, p.fd, gone); err != nil {
-		d.sweep(ctx, []string{gone})
-	}
-	return nil
-}
-
-// nothingMounted looks for mounts in the directory of a volume: deleting would go on
-// in what is mounted there.
-func (p *pool) nothingMounted(name string) error {
-	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.fd)) // the kernel's own name for it
-	if err != nil {
-		return err
-	}
-	mounts, err := mount.List(real + "/" + name)
-	if err != nil {
-		return err
-	}
-	if len(mounts) > 0 {
-		m := mounts[len(mounts)-1].Mountpoint
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s is mounted on %s", mounts[len(mounts)-1].FSType, m), "umount "+m)
-	}
-	return nil
-}
 
 // maxDepth bounds how many directories are open at a time while a tree is deleted.
 const maxDepth = 64
@@ -137,7 +82,7 @@ func deleteEntry(ctx context.Context, dir int, name string, top, depth int) erro
 	case !errors.Is(err, unix.EISDIR):
 		return fmt.Errorf("%s: %w", name, err)
 	case depth == maxDepth:
-		if err := unix.Renameat(dir, name, top, "deep-"+newID()); err != nil {
+		if err := unix.Renameat(dir, name, top, "deep-"+pooldir.NewID()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil

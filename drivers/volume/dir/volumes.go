@@ -3,12 +3,12 @@ package dir
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"iter"
 	"sync"
 	"sync/atomic"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -21,33 +21,25 @@ const batch = 4096
 // them, with the error in its status. Leftovers of a crash are deleted meanwhile.
 func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	return func(yield func(volume.Info, error) bool) {
-		p, err := d.pool()
+		p, err := d.pool(ctx)
 		if err != nil {
 			yield(volume.Info{}, err)
 			return
 		}
-		defer p.close()
+		defer p.Close()
 		var leftovers []string
 		infos := make([]volume.Info, 0, batch)
-		for {
-			if err := ctx.Err(); err != nil {
-				yield(volume.Info{}, err)
+		for entries, err := range p.Batches(ctx, batch) {
+			if err != nil {
+				yield(volume.Info{}, d.Fail("", err))
 				return
-			}
-			entries, err := p.dir.ReadDir(batch)
-			if err != nil && !errors.Is(err, io.EOF) {
-				yield(volume.Info{}, d.fail("", err))
-				return
-			}
-			if len(entries) == 0 {
-				break
 			}
 			names := make([]string, 0, len(entries))
 			for _, e := range entries {
 				switch {
-				case isHidden(e.Name()):
+				case d.HiddenKind(e.Name()) != "":
 					leftovers = append(leftovers, e.Name())
-				case e.Type() == fs.ModeDir && checkName(e.Name()) == nil:
+				case e.Type() == fs.ModeDir && pooldir.CheckName(e.Name()) == nil:
 					names = append(names, e.Name())
 				}
 			}
@@ -57,7 +49,7 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 				}
 			}
 		}
-		d.sweep(ctx, leftovers)
+		d.Sweep(ctx, leftovers)
 	}
 }
 
@@ -66,7 +58,7 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 const workers = 8
 
 // readAll reads the facts of many volumes. An Info without a name is no volume.
-func (d *driver) readAll(p *pool, names []string, infos []volume.Info) []volume.Info {
+func (d *driver) readAll(p pool, names []string, infos []volume.Info) []volume.Info {
 	const grain = 64 // names that a worker takes at a time
 	infos = infos[:len(names)]
 	var next atomic.Int64
@@ -91,12 +83,12 @@ func (d *driver) readAll(p *pool, names []string, infos []volume.Info) []volume.
 }
 
 // Inspect returns one volume as Volumes would yield it.
-func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
-	p, err := d.pool()
+func (d *driver) Inspect(ctx context.Context, name string) (volume.Info, error) {
+	p, err := d.pool(ctx)
 	if err != nil {
 		return volume.Info{}, err
 	}
-	defer p.close()
+	defer p.Close()
 	f, err := p.facts(name)
 	if errors.Is(err, errdefs.ErrInvalid) {
 		return volume.Info{}, err

@@ -5,18 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Clone makes a volume with a copy of an image, which shares its blocks where the pool can.
 // Where it cannot, the volume must not be mounted meanwhile.
 func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error {
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return err
 	}
-	p, was, source, err := d.volume(from)
+	p, was, source, err := d.volume(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -30,7 +32,7 @@ func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts ma
 	}
 	fi, err := source.Stat()
 	if err != nil {
-		return d.fail(from, err)
+		return d.Fail(from, err)
 	}
 	m, err := decodeClone(was, fi.Size(), opts)
 	if err != nil {
@@ -39,17 +41,17 @@ func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts ma
 	if _, err := p.Lstat(name); err == nil {
 		return errdefs.Errorf(errdefs.ErrExists, "there is something of this name")
 	}
-	f := facts{Name: name, ID: newID(), Created: now(), FS: was.FS, Whole: was.Whole, Mount: m.Mount, Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: was.FS, Whole: was.Whole, Mount: m.Mount, Options: opts}
 	return d.build(ctx, p, f, func(image *os.File) error {
 		err := d.frozen(ctx, source, func() error { return share(image, source) })
 		if errors.Is(cannotShare(err), errdefs.ErrUnsupported) {
 			err = copyUnused(ctx, image, source)
 		}
 		if err != nil {
-			return d.fail(from, err)
+			return d.Fail(from, err)
 		}
 		if err := extend(image, fi.Size(), m.size, false); err != nil {
-			return d.fail(name, err)
+			return d.Fail(name, err)
 		}
 		inside, err := d.enter(ctx, name, image, f, nil)
 		if err != nil {
@@ -57,9 +59,9 @@ func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts ma
 		}
 		defer inside.close()
 		if err := inside.growUnmounted(ctx, minGap); err != nil {
-			return d.fail(name, err)
+			return d.Fail(name, err)
 		}
-		return d.fail(name, inside.apply(f.dir(), m.options))
+		return d.Fail(name, inside.apply(f.dir(), m.options))
 	})
 }
 

@@ -51,7 +51,7 @@ func TestConformance(t *testing.T) {
 					})
 					return d
 				},
-				Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openPool(t, of(d).path, config) },
+				Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openPool(t, of(d).Path, config) },
 				Options:    opts("mode=0750", "uid=1000", "mount_options=noatime"),
 				BadOptions: opts("mode=rwx", "size=1k", "fs=ntfs", "mount_options=errors=panic"),
 				Resize:     tt.resize,

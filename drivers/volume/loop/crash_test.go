@@ -18,6 +18,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -32,7 +33,7 @@ func TestInner(t *testing.T) {
 		return
 	}
 	d := of(small(t, path))
-	p, err := d.pool()
+	p, err := d.pool(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,13 +111,13 @@ func TestKilledBetweenImageAndRename(t *testing.T) {
 	d := small(t, path)
 	kill(t, "image", path)
 	noDevices(t, path)
-	if left := tree(t, path); len(left) != 2 || !isHidden(left[0]) {
+	if left := tree(t, path); len(left) != 2 || of(d).HiddenKind(left[0]) != pooldir.New {
 		t.Errorf("the kill left %v, want an image aside", left)
 	}
 	if got := list(t, d); len(got) != 0 {
 		t.Errorf("volumes are %v", got)
 	}
-	of(d).sweeps.Wait()
+	of(d).Wait()
 	if left := tree(t, path); len(left) != 0 {
 		t.Errorf("after the sweep: %v", left)
 	}
@@ -180,7 +181,7 @@ func TestThawedAfterAPanic(t *testing.T) {
 	d := small(t, path)
 	create(t, d, "one")
 	at, _ := mounted(t, d, "one")
-	_, _, image, err := of(d).volume("one")
+	_, _, image, err := of(d).volume(t.Context(), "one")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func TestUncleanFileSystem(t *testing.T) {
 			path := t.TempDir()
 			d := openPool(t, path, opts("fs="+fs, "size="+size))
 			var log strings.Builder
-			of(d).log = slog.New(slog.NewTextHandler(&log, nil))
+			of(d).Log = slog.New(slog.NewTextHandler(&log, nil))
 			create(t, d, "cut")
 			powerCut(t, d, path, "cut")
 			image, err := os.Open(path + "/cut/image")
@@ -286,13 +287,13 @@ func TestFileSystemThatIsBroken(t *testing.T) {
 func TestLeftoversAreToldApart(t *testing.T) {
 	path := t.TempDir()
 	d := of(openPool(t, path, nil))
-	old := time.Now().Add(-patience - time.Hour)
+	old := time.Now().Add(-pooldir.Patience - time.Hour)
 	for _, tt := range []struct {
 		name      string
 		old, goes bool
 	}{
-		{d.hidden(newKind), false, true},
-		{d.hidden(goneKind), false, true},
+		{d.Hidden(pooldir.New), false, true},
+		{d.Hidden(pooldir.Gone), false, true},
 		{".remora-gone-0123abcd-0123456789abcdef", false, true},
 		{".remora-new-0123abcd-0123456789abcdef", false, false},
 		{".remora-new-0123abcd-aaaaaaaaaaaaaaaa", true, true},
@@ -307,7 +308,7 @@ func TestLeftoversAreToldApart(t *testing.T) {
 			}
 		}
 		list(t, d)
-		d.sweeps.Wait()
+		d.Wait()
 		if _, err := os.Stat(filepath.Join(path, tt.name)); errors.Is(err, os.ErrNotExist) != tt.goes {
 			t.Errorf("%s: after the sweep: %v, want gone %v", tt.name, err, tt.goes)
 		}

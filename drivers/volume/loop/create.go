@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -25,15 +27,15 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 	if err != nil {
 		return err
 	}
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return err
 	}
-	p, err := d.pool()
+	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	f := facts{Name: name, ID: newID(), Created: now(), FS: m.kind.name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
 	if there, err := d.adopt(ctx, p, f, m); there || err != nil {
 		return err
 	}
@@ -51,11 +53,12 @@ var errTaken = errdefs.Errorf(errdefs.ErrExists, "there is something else of thi
 
 // build makes a volume with an image that fill makes of an empty file, or returns [errTaken].
 // Whatever the error, nothing of it is left.
-func (d *driver) build(ctx context.Context, p *pool, f facts, fill func(image *os.File) error) (err error) {
-	dir, aside, err := d.newAside(p)
+func (d *driver) build(ctx context.Context, p pool, f facts, fill func(image *os.File) error) (err error) {
+	aside, fd, err := d.NewAside(p.dir, pooldir.New, 0o700)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
+	dir := os.NewFile(uintptr(fd), aside)
 	defer dir.Close()
 	defer func() {
 		if err != nil {
@@ -66,42 +69,39 @@ func (d *driver) build(ctx context.Context, p *pool, f facts, fill func(image *o
 	}()
 	image, err := p.OpenFile(aside+"/"+imageName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return d.fail("", err)
+		return d.Fail("", err)
 	}
 	defer image.Close()
 	if err := fill(image); err != nil {
 		return err
 	}
 	if err := image.Sync(); err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
 	if err := state.Create(p.Root, aside+"/"+factsName, factsVersion, f); err != nil {
 		return err
 	}
 	if err := dir.Sync(); err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	err = p.rename(aside, f.Name)
+	err = p.dir.Publish(aside, f.Name)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 		return errTaken
 	}
-	if err == nil {
-		err = p.dir.Sync()
-	}
-	return d.fail(f.Name, err)
+	return d.Fail(f.Name, err)
 }
 
 // newImage makes a file system with a data directory in an empty file.
 func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) error {
 	if err := extend(image, 0, m.size, f.Reserved); err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
 	v, err := attach(ctx, image)
 	if err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
 	defer v.close()
 	if err := m.kind.format(ctx, v.path, f.Name); err != nil {
@@ -118,15 +118,15 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 	}
 	defer top.Close()
 	if err := unix.Mkdirat(int(top.Fd()), dataName, 0o700); err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
 	if m.Mode == nil {
 		m.Mode = new(fs.FileMode(defaultMode))
 	}
 	if err := inside.apply(dataName, m.options); err != nil {
-		return d.fail(f.Name, err)
+		return d.Fail(f.Name, err)
 	}
-	return d.fail(f.Name, unix.Syncfs(int(top.Fd())))
+	return d.Fail(f.Name, unix.Syncfs(int(top.Fd())))
 }
 
 // apply sets owner and mode of the directory that a container gets, as far as they were
@@ -179,7 +179,7 @@ func extend(image *os.File, from, to int64, reserve bool) error {
 
 // adopt looks what has the name of f. A volume is taken as it is; an image without facts gets
 // those of f, with what its file system turns out to be; anything else is in the way.
-func (d *driver) adopt(ctx context.Context, p *pool, f facts, m made) (there bool, err error) {
+func (d *driver) adopt(ctx context.Context, p pool, f facts, m made) (there bool, err error) {
 	is, err := p.facts(f.Name)
 	if err == nil {
 		if m.FS != nil && is.FS != *m.FS {
@@ -201,7 +201,7 @@ func (d *driver) adopt(ctx context.Context, p *pool, f facts, m made) (there boo
 		k, ok = identify(image)
 	}
 	if !ok {
-		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.path+"/"+f.Name)
+		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.Path+"/"+f.Name)
 		return true, errdefs.Hint(err, "to make a volume of an image, put it there as the file "+imageName+", with ext4, xfs or btrfs in it")
 	}
 	if m.FS != nil && k.name != *m.FS {
@@ -215,7 +215,7 @@ func (d *driver) adopt(ctx context.Context, p *pool, f facts, m made) (there boo
 	}
 	defer inside.close()
 	if f.Whole, err = inside.foreign(); err != nil {
-		return true, d.fail(f.Name, err)
+		return true, d.Fail(f.Name, err)
 	}
 	return true, state.Write(p.Root, f.Name+"/"+factsName, factsVersion, f)
 }
@@ -244,29 +244,16 @@ func (inside *filesystem) foreign() (bool, error) {
 	return !ours, nil
 }
 
-// Remove renames the volume to a hidden name, which is the moment at which it is gone, and
-// deletes it there.
-func (d *driver) Remove(ctx context.Context, name string) error {
-	p, err := d.pool()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if _, err := p.facts(name); err != nil {
-		return err
-	}
-	if err := d.unused(ctx, p, name); err != nil {
-		return err
-	}
-	return d.destroy(ctx, p, name)
-}
-
 // unused makes sure that neither the image of a volume nor one of its snapshots is mounted.
-func (d *driver) unused(ctx context.Context, p *pool, dir string) error {
+func (d *driver) unused(ctx context.Context, opened *pooldir.Dir, dir string) error {
+	p, err := in(opened)
+	if err != nil {
+		return d.Fail("", err)
+	}
 	images := []string{dir + "/" + imageName}
 	entries, err := p.readDir(dir + "/" + snapshotsName)
 	if err != nil {
-		return d.fail(dir, err)
+		return d.Fail(dir, err)
 	}
 	for _, e := range entries {
 		if _, ok := snapshotOf(e.Name(), imageSuffix); ok {
@@ -279,7 +266,7 @@ func (d *driver) unused(ctx context.Context, p *pool, dir string) error {
 			continue
 		}
 		if err != nil {
-			return d.fail(path, err)
+			return d.Fail(path, err)
 		}
 		err = released(ctx, image)
 		_ = image.Close()
@@ -313,7 +300,7 @@ func released(ctx context.Context, image *os.File) error {
 }
 
 // readDir returns what is in a directory, which may be missing.
-func (p *pool) readDir(name string) ([]fs.DirEntry, error) {
+func (p pool) readDir(name string) ([]fs.DirEntry, error) {
 	dir, err := p.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -54,16 +54,13 @@ func (f facts) dir() string {
 	return dataName
 }
 
-// errNoVolume says that the name is not one of a volume.
-var errNoVolume = errdefs.Errorf(errdefs.ErrNotFound, "no such volume")
-
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
-func (p *pool) facts(name string) (facts, error) {
-	if err := checkName(name); err != nil {
+func (p pool) facts(name string) (facts, error) {
+	if err := pooldir.CheckName(name); err != nil {
 		return facts{}, err
 	}
 	if fi, err := p.Lstat(name); err == nil && !fi.IsDir() {
-		return facts{}, errNoVolume
+		return facts{}, pooldir.ErrNoVolume
 	}
 	var f facts
 	err := state.Read(p.Root, name+"/"+factsName, factsVersion, &f)
@@ -71,7 +68,7 @@ func (p *pool) facts(name string) (facts, error) {
 	case err == nil && kinds[f.FS].name == "":
 		err = fmt.Errorf("read %s/%s: %w: file system %q", name, factsName, state.ErrCorrupt, f.FS)
 	case errors.Is(err, errdefs.ErrNotFound):
-		return f, errNoVolume
+		return f, pooldir.ErrNoVolume
 	}
 	if err != nil {
 		return f, errdefs.Hint(err, "the image is not touched; mend the file, or move it away and create the volume again, which adopts the image")
@@ -80,7 +77,7 @@ func (p *pool) facts(name string) (facts, error) {
 }
 
 // image opens the image of a volume or of a snapshot.
-func (p *pool) image(path string) (*os.File, error) {
+func (p pool) image(path string) (*os.File, error) {
 	f, err := p.OpenFile(path, os.O_RDWR, 0)
 	if err == nil {
 		if fi, serr := f.Stat(); serr != nil || !fi.Mode().IsRegular() {
@@ -93,14 +90,14 @@ func (p *pool) image(path string) (*os.File, error) {
 
 // info makes what the Handler sees of a volume, or of the error that reading its facts made.
 // ok is false if there is no volume.
-func (p *pool) info(name string) (info volume.Info, ok bool) {
+func (p pool) info(name string) (info volume.Info, ok bool) {
 	f, err := p.facts(name)
 	var fi fs.FileInfo
 	if err == nil {
 		fi, err = p.Lstat(name + "/" + imageName)
 	}
 	switch {
-	case errors.Is(err, errNoVolume), errors.Is(err, errdefs.ErrInvalid):
+	case errors.Is(err, pooldir.ErrNoVolume), errors.Is(err, errdefs.ErrInvalid):
 		return info, false
 	case err != nil:
 		return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Options, Status: map[string]any{"error": err.Error()}}, true
@@ -120,7 +117,7 @@ const (
 // with the error in its status. Leftovers of a crash are deleted meanwhile.
 func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	return func(yield func(volume.Info, error) bool) {
-		p, err := d.pool()
+		p, err := d.pool(ctx)
 		if err != nil {
 			yield(volume.Info{}, err)
 			return
@@ -128,25 +125,17 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 		defer p.close()
 		d.thawOnce.Do(d.thawAll)
 		var leftovers []string
-		for {
-			if err := ctx.Err(); err != nil {
-				yield(volume.Info{}, err)
+		for entries, err := range p.dir.Batches(ctx, batch) {
+			if err != nil {
+				yield(volume.Info{}, d.Fail("", err))
 				return
-			}
-			entries, err := p.dir.ReadDir(batch)
-			if err != nil && !errors.Is(err, io.EOF) {
-				yield(volume.Info{}, d.fail("", err))
-				return
-			}
-			if len(entries) == 0 {
-				break
 			}
 			infos := make([]volume.Info, len(entries)) // without a name where there is no volume
 			var wg sync.WaitGroup
 			for w := range min(workers, len(entries)) {
 				wg.Go(func() {
 					for i := w; i < len(entries); i += workers {
-						if e := entries[i]; e.Type() == fs.ModeDir && checkName(e.Name()) == nil {
+						if e := entries[i]; e.Type() == fs.ModeDir && pooldir.CheckName(e.Name()) == nil {
 							infos[i], _ = p.info(e.Name())
 						}
 					}
@@ -154,7 +143,7 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 			}
 			wg.Wait()
 			for i, info := range infos {
-				if isHidden(entries[i].Name()) {
+				if d.HiddenKind(entries[i].Name()) != "" {
 					leftovers = append(leftovers, entries[i].Name())
 				}
 				if info.Name != "" && !yield(info, nil) {
@@ -162,23 +151,23 @@ func (d *driver) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 				}
 			}
 		}
-		d.sweep(leftovers)
+		d.Sweep(ctx, leftovers)
 	}
 }
 
 // Inspect returns one volume as Volumes would yield it.
-func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
-	p, err := d.pool()
+func (d *driver) Inspect(ctx context.Context, name string) (volume.Info, error) {
+	p, err := d.pool(ctx)
 	if err != nil {
 		return volume.Info{}, err
 	}
 	defer p.close()
-	if err := checkName(name); err != nil {
+	if err := pooldir.CheckName(name); err != nil {
 		return volume.Info{}, err
 	}
 	info, ok := p.info(name)
 	if !ok {
-		return info, errNoVolume
+		return info, pooldir.ErrNoVolume
 	}
 	return info, nil
 }

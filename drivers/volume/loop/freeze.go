@@ -122,7 +122,7 @@ func (d *driver) thaw(at mount.Info, wait bool) error {
 // thawAll thaws the volumes of the pool, once in the life of a process: containers that lived
 // on wait for it, and no call of theirs would come.
 func (d *driver) thawAll() {
-	real, err := filepath.EvalSymlinks(d.path)
+	real, err := filepath.EvalSymlinks(d.Path)
 	if err != nil {
 		return
 	}
@@ -139,7 +139,7 @@ func (d *driver) thawAll() {
 			continue
 		}
 		if err := d.thaw(m, false); err != nil {
-			d.log.Warn("a volume may be frozen since a crash", slog.String("mountpoint", m.Mountpoint), slog.Any("error", err))
+			d.Log.Warn("a volume may be frozen since a crash", slog.String("mountpoint", m.Mountpoint), slog.Any("error", err))
 		}
 	}
 }

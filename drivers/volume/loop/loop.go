@@ -40,29 +40,20 @@ func Driver() catalog.Volume {
 		WithOptions(catalog.Describe[options]())
 }
 
-// driver has volumes in a pool that cannot make snapshots of them.
+// driver has volumes in a pool that cannot make snapshots of them. What all pools have, such as
+// Remove, Ping and the trash, it has from [pooldir.Pool].
 type driver struct {
+	pooldir.Pool
 	config config
-	path   string       // of the pool
-	memo   pooldir.Memo // what outlives the process about the pool
-	host   string       // in the names of what is half made
-	log    *slog.Logger
-
-	mu     sync.Mutex
-	known  identity // of the pool's directory; zero before it was seen
-	id     string   // in the pool's marker; empty before it was seen
-	closed bool
 
 	thawOnce sync.Once
-	freezing sync.Map   // by device, a *sync.Mutex held while its file system is frozen
-	sweeping sync.Mutex // held by the one who sweeps
-	sweeps   sync.WaitGroup
+	freezing sync.Map // by device, a *sync.Mutex held while its file system is frozen
 }
 
 // open makes the directory of a pool that has the default path. A path of the user's own is
 // never made: it may be where a disk will be mounted. The driver has snapshots where the
 // pool can share blocks, and where that cannot be found out yet.
-func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
+func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -79,14 +70,17 @@ func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
 			return nil, state.Classify(err)
 		}
 	}
-	d := &driver{
-		config: c,
-		path:   path,
-		memo:   pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
-		host:   hostID(),
-		log:    env.Log(),
+	d := &driver{config: c}
+	d.Pool = pooldir.Pool{
+		Path:   path,
+		Memo:   pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
+		Host:   pooldir.Host(),
+		Log:    env.Log(),
+		Volume: d.hasVolume,
+		Unused: d.unused,
+		Delete: d.delete,
 	}
-	if can, known := d.canClone(); known && !can {
+	if can, known := d.canClone(ctx); known && !can {
 		return d, nil
 	}
 	return &cloning{d}, nil
@@ -95,7 +89,7 @@ func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
 // Mount mounts the file system of the volume on target, after a check of one that was not
 // cleanly unmounted. It is made as large as its image, which a resize may have left undone.
 func (d *driver) Mount(ctx context.Context, name, target string) (string, error) {
-	p, f, image, err := d.volume(name)
+	p, f, image, err := d.volume(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -111,7 +105,7 @@ func (d *driver) Mount(ctx context.Context, name, target string) (string, error)
 			return target, d.thaw(*at, false)
 		}
 		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil { // half of a mount
-			return "", d.fail(name, err)
+			return "", d.Fail(name, err)
 		}
 	}
 	_ = p.Remove(name + "/" + newImageName) // of a rollback that was cut off
@@ -122,9 +116,9 @@ func (d *driver) Mount(ctx context.Context, name, target string) (string, error)
 	defer inside.close()
 	if err := inside.growUnmounted(ctx, minGap); err != nil {
 		if inside.Detached == nil {
-			return "", d.fail(name, err)
+			return "", d.Fail(name, err)
 		}
-		d.log.WarnContext(ctx, "the file system could not be made as large as its image", slog.String("volume", name), slog.Any("error", err))
+		d.Log.WarnContext(ctx, "the file system could not be made as large as its image", slog.String("volume", name), slog.Any("error", err))
 	}
 	if err := inside.Attach(f.dir(), target); err != nil {
 		return "", err
@@ -133,20 +127,20 @@ func (d *driver) Mount(ctx context.Context, name, target string) (string, error)
 }
 
 // volume opens the pool and the image of a volume.
-func (d *driver) volume(name string) (*pool, facts, *os.File, error) {
-	p, err := d.pool()
+func (d *driver) volume(ctx context.Context, name string) (pool, facts, *os.File, error) {
+	p, err := d.pool(ctx)
 	if err != nil {
-		return nil, facts{}, nil, err
+		return pool{}, facts{}, nil, err
 	}
 	f, err := p.facts(name)
 	var image *os.File
 	if err == nil {
 		image, err = p.image(name + "/" + imageName)
-		err = d.fail(name+"/"+imageName, err)
+		err = d.Fail(name+"/"+imageName, err)
 	}
 	if err != nil {
 		p.close()
-		return nil, f, nil, err
+		return pool{}, f, nil, err
 	}
 	return p, f, image, nil
 }
@@ -173,7 +167,7 @@ func (inside *filesystem) close() {
 func (d *driver) enter(ctx context.Context, name string, image *os.File, f facts, extra []string) (*filesystem, error) {
 	v, err := attach(ctx, image)
 	if err != nil {
-		return nil, d.fail(name+"/"+filepath.Base(image.Name()), err)
+		return nil, d.Fail(name+"/"+filepath.Base(image.Name()), err)
 	}
 	inside, err := d.enterDevice(ctx, name, image, v, f, extra)
 	if err != nil {
@@ -188,10 +182,10 @@ func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v
 	if v.fresh {
 		mended, err := k.check(ctx, image, v.path)
 		if err != nil {
-			return nil, mendable(d.fail(name, err), k, image.Name())
+			return nil, d.mendable(d.Fail(name, err), k, image)
 		}
 		if mended {
-			d.log.WarnContext(ctx, "the file system was not cleanly unmounted, and was mended", slog.String("volume", name))
+			d.Log.WarnContext(ctx, "the file system was not cleanly unmounted, and was mended", slog.String("volume", name))
 		}
 	}
 	all := slices.Clone(k.always)
@@ -206,18 +200,24 @@ func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v
 		if errdefs.Class(err) == nil {
 			err = errdefs.As(errdefs.ErrUnavailable, err)
 		}
-		return nil, mendable(err, k, image.Name())
+		return nil, d.mendable(err, k, image)
 	}
 	return &filesystem{m, k, v, all}, nil
 }
 
 // mendable says what a person can do about a file system that cannot be mounted.
-func mendable(err error, k kind, image string) error {
+func (d *driver) mendable(err error, k kind, image *os.File) error {
 	if len(errdefs.Hints(err)) > 0 {
 		return err
 	}
 	how := map[string]string{"ext4": "e2fsck -f", "xfs": "xfs_repair", "btrfs": "btrfs check"}[k.name]
-	return errdefs.Hint(err, "copy the image aside, then look at it with "+how+" "+image)
+	return errdefs.Hint(err, "copy the image aside, then look at it with "+how+" "+d.pathOf(image))
+}
+
+// pathOf returns the path of an image of the pool, which was opened below /proc/self/fd/N.
+func (d *driver) pathOf(image *os.File) string {
+	_, path, _ := strings.Cut(strings.TrimPrefix(image.Name(), "/proc/self/fd/"), "/")
+	return d.Path + "/" + path
 }
 
 // mountAt returns the topmost mount on target, nil if there is none.
@@ -266,27 +266,4 @@ func (d *driver) Unmount(_ context.Context, _, mountpoint string) error {
 			return err
 		}
 	}
-}
-
-// Ping looks whether the pool's directory is there, is the one it was, and can be written
-// to.
-func (d *driver) Ping(context.Context) error {
-	p, err := d.pool()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if err := unix.Faccessat(int(p.dir.Fd()), ".", unix.W_OK|unix.X_OK, 0); err != nil {
-		return errdefs.As(errdefs.ErrUnavailable, d.fail("", err))
-	}
-	return nil
-}
-
-// Close waits for the deletion of leftovers.
-func (d *driver) Close() error {
-	d.mu.Lock()
-	d.closed = true
-	d.mu.Unlock()
-	d.sweeps.Wait()
-	return nil
 }

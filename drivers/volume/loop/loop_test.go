@@ -13,6 +13,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -126,7 +127,7 @@ func tree(t testing.TB, path string) []string {
 	t.Helper()
 	var all []string
 	err := filepath.WalkDir(path, func(p string, _ os.DirEntry, err error) error {
-		if rel, _ := filepath.Rel(path, p); rel != "." && rel != markerName && rel != "lost+found" {
+		if rel, _ := filepath.Rel(path, p); rel != "." && rel != pooldir.MarkerName && rel != "lost+found" {
 			all = append(all, rel)
 		}
 		return err

@@ -14,7 +14,7 @@ import (
 // OpenSnapshot mounts the image of a snapshot for reading. The device can be written to, so
 // that the file system replays its log, as it would have after a power cut at that moment.
 func (d *cloning) OpenSnapshot(ctx context.Context, name, snapshot, target string) (string, error) {
-	p, err := d.pool()
+	p, err := d.pool(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -38,7 +38,7 @@ func (d *cloning) OpenSnapshot(ctx context.Context, name, snapshot, target strin
 			return target, nil
 		}
 		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return "", d.fail(name, err)
+			return "", d.Fail(name, err)
 		}
 	}
 	inside, err := d.enter(ctx, name, image, f, []string{"ro"})
@@ -60,7 +60,7 @@ func (d *cloning) CloseSnapshot(ctx context.Context, name, _, dir string) error 
 // Rollback makes a file that shares the blocks of the snapshot, and renames it to be the
 // image. The volume stays as large as it is; the next mount grows the file system.
 func (d *cloning) Rollback(ctx context.Context, name, snapshot string) error {
-	p, f, image, err := d.volume(name)
+	p, f, image, err := d.volume(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -76,35 +76,35 @@ func (d *cloning) Rollback(ctx context.Context, name, snapshot string) error {
 	}
 	was, err := image.Stat()
 	if err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	temp := name + "/" + newImageName
 	defer func() { _ = p.Remove(temp) }()
 	made, err := p.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return d.fail(temp, err)
+		return d.Fail(temp, err)
 	}
 	defer made.Close()
 	if err := d.frozen(ctx, source, func() error { return share(made, source) }); err != nil {
-		return d.fail(name, cannotShare(err))
+		return d.Fail(name, cannotShare(err))
 	}
 	fi, err := made.Stat()
 	if err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	if fi.Size() < was.Size() {
 		if err := extend(made, fi.Size(), was.Size(), f.Reserved); err != nil {
-			return d.fail(name, err)
+			return d.Fail(name, err)
 		}
 	}
 	if err := made.Sync(); err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	if err := p.Rename(temp, name+"/"+imageName); err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	if err := state.SyncDir(p.Root, name); err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func (v *device) size() (int64, error) {
 // Resize makes the image larger, then the device that it may be on, then the file system. What
 // a crash leaves undone of the last two is done by the next mount.
 func (d *driver) Resize(ctx context.Context, name string, size int64) error {
-	p, f, image, err := d.volume(name)
+	p, f, image, err := d.volume(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	defer image.Close()
 	fi, err := image.Stat()
 	if err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	k := kinds[f.FS]
 	if err := k.checkSize(size); err != nil {
@@ -181,10 +181,10 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	}
 	if size > fi.Size() {
 		if err := extend(image, fi.Size(), size, f.Reserved); err != nil {
-			return d.fail(name, err)
+			return d.Fail(name, err)
 		}
 		if err := image.Sync(); err != nil {
-			return d.fail(name, err)
+			return d.Fail(name, err)
 		}
 	}
 	inside, err := d.enter(ctx, name, image, f, nil)
@@ -193,15 +193,15 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	}
 	defer inside.close()
 	if err := inside.device.capacity(); err != nil {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	return inside.growUnmounted(ctx, 0)
 }
 
 // Usage asks the file system while it is mounted. While it is not, what the image takes in the
 // pool is the answer; blocks that were freed inside may still be among it.
-func (d *driver) Usage(_ context.Context, name string) (volume.Usage, error) {
-	p, err := d.pool()
+func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
+	p, err := d.pool(ctx)
 	if err != nil {
 		return volume.Usage{}, err
 	}
@@ -211,12 +211,12 @@ func (d *driver) Usage(_ context.Context, name string) (volume.Usage, error) {
 	}
 	image, err := p.Open(name + "/" + imageName)
 	if err != nil {
-		return volume.Usage{}, d.fail(name+"/"+imageName, err)
+		return volume.Usage{}, d.Fail(name+"/"+imageName, err)
 	}
 	defer image.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(image.Fd()), &st); err != nil {
-		return volume.Usage{}, d.fail(name, err)
+		return volume.Usage{}, d.Fail(name, err)
 	}
 	u := volume.Usage{Used: st.Blocks * 512, Limit: st.Size}
 	v, err := find(image)
@@ -242,7 +242,7 @@ func (d *driver) Usage(_ context.Context, name string) (volume.Usage, error) {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &fs); err != nil {
-		return u, d.fail(name, err)
+		return u, d.Fail(name, err)
 	}
 	u.Used = int64(fs.Blocks-fs.Bfree) * fs.Bsize
 	return u, nil

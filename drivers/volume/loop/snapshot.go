@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -41,13 +42,13 @@ func snapshotPath(name, snapshot string) string { return name + "/" + snapshotsN
 // snapshotOf returns the name of the snapshot that a file belongs to.
 func snapshotOf(file, suffix string) (string, bool) {
 	snapshot, ok := strings.CutSuffix(file, suffix)
-	return snapshot, ok && checkName(snapshot) == nil
+	return snapshot, ok && pooldir.CheckName(snapshot) == nil
 }
 
 // snapshot reads the facts of a snapshot.
-func (p *pool) snapshot(name, snapshot string) (snapshotFacts, error) {
+func (p pool) snapshot(name, snapshot string) (snapshotFacts, error) {
 	var f snapshotFacts
-	if checkName(snapshot+imageSuffix) != nil {
+	if pooldir.CheckName(snapshot+imageSuffix) != nil {
 		return f, errNoSnapshot
 	}
 	err := state.Read(p.Root, snapshotPath(name, snapshot)+factsSuffix, snapshotVersion, &f)
@@ -60,10 +61,10 @@ func (p *pool) snapshot(name, snapshot string) (snapshotFacts, error) {
 // CreateSnapshot makes a file that shares the blocks of the image, with the file system in it
 // frozen meanwhile, and then the facts that make it a snapshot.
 func (d *cloning) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
-	if err := checkName(snapshot + imageSuffix); err != nil {
+	if err := pooldir.CheckName(snapshot + imageSuffix); err != nil {
 		return err
 	}
-	p, _, image, err := d.volume(name)
+	p, _, image, err := d.volume(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (d *cloning) CreateSnapshot(ctx context.Context, name, snapshot string, lab
 	}
 	dir := name + "/" + snapshotsName
 	if err := p.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return d.fail(dir, err)
+		return d.Fail(dir, err)
 	}
 	if err := d.cleanSnapshots(p, name); err != nil {
 		return err
@@ -84,7 +85,7 @@ func (d *cloning) CreateSnapshot(ctx context.Context, name, snapshot string, lab
 	path := snapshotPath(name, snapshot) + imageSuffix
 	copied, err := p.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return d.fail(path, err)
+		return d.Fail(path, err)
 	}
 	defer copied.Close()
 	f := snapshotFacts{Labels: maps.Clone(labels)}
@@ -97,7 +98,7 @@ func (d *cloning) CreateSnapshot(ctx context.Context, name, snapshot string, lab
 	}
 	if err != nil {
 		_ = p.Remove(path)
-		return d.fail(name, cannotShare(err))
+		return d.Fail(name, cannotShare(err))
 	}
 	return state.Write(p.Root, snapshotPath(name, snapshot)+factsSuffix, snapshotVersion, f)
 }
@@ -113,11 +114,11 @@ func cannotShare(err error) error {
 
 // cleanSnapshots deletes what a crash left of a snapshot that was being made or removed: an
 // image without facts.
-func (d *driver) cleanSnapshots(p *pool, name string) error {
+func (d *driver) cleanSnapshots(p pool, name string) error {
 	dir := name + "/" + snapshotsName
 	entries, err := p.readDir(dir)
 	if err != nil {
-		return d.fail(dir, err)
+		return d.Fail(dir, err)
 	}
 	if len(entries) > 0 {
 		if err := state.Clean(p.Root, dir); err != nil {
@@ -134,15 +135,15 @@ func (d *driver) cleanSnapshots(p *pool, name string) error {
 		}
 		path := dir + "/" + e.Name()
 		if err := p.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return d.fail(path, err)
+			return d.Fail(path, err)
 		}
 	}
 	return nil
 }
 
 // Snapshots reads the facts of each.
-func (d *cloning) Snapshots(_ context.Context, name string) ([]volume.Snapshot, error) {
-	p, err := d.pool()
+func (d *cloning) Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error) {
+	p, err := d.pool(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (d *cloning) Snapshots(_ context.Context, name string) ([]volume.Snapshot, 
 	}
 	entries, err := p.readDir(name + "/" + snapshotsName)
 	if err != nil {
-		return nil, d.fail(name, err)
+		return nil, d.Fail(name, err)
 	}
 	all := []volume.Snapshot{}
 	for _, e := range entries {
@@ -175,7 +176,7 @@ func (d *cloning) Snapshots(_ context.Context, name string) ([]volume.Snapshot, 
 
 // RemoveSnapshot removes the facts first.
 func (d *cloning) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
-	p, err := d.pool()
+	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func (d *cloning) RemoveSnapshot(ctx context.Context, name, snapshot string) err
 		_ = image.Close()
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return d.fail(name, err)
+		return d.Fail(name, err)
 	}
 	if err := state.Remove(p.Root, snapshotPath(name, snapshot)+factsSuffix); err != nil {
 		return err
@@ -201,11 +202,11 @@ func (d *cloning) RemoveSnapshot(ctx context.Context, name, snapshot string) err
 }
 
 // snapshotImage opens the image of a snapshot.
-func (d *driver) snapshotImage(p *pool, name, snapshot string) (*os.File, error) {
+func (d *driver) snapshotImage(p pool, name, snapshot string) (*os.File, error) {
 	if _, err := p.snapshot(name, snapshot); err != nil {
 		return nil, err
 	}
 	path := snapshotPath(name, snapshot) + imageSuffix
 	image, err := p.image(path)
-	return image, d.fail(path, err)
+	return image, d.Fail(path, err)
 }

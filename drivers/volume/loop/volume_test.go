@@ -278,7 +278,7 @@ func TestHalfAMount(t *testing.T) {
 	path, at := t.TempDir(), t.TempDir()
 	d := small(t, path)
 	create(t, d, "one")
-	p, f, image, err := of(d).volume("one")
+	p, f, image, err := of(d).volume(t.Context(), "one")
 	if err != nil {
 		t.Fatal(err)
 	}
