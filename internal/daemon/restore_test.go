@@ -305,6 +305,7 @@ func TestRestoreOverThatFails(t *testing.T) {
 	if h.must(err); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "has no trash") {
 		t.Errorf("restored: %+v", r)
 	}
+	h.must(h.control.Volumes().Remove(ctx, control.VolumeRemoveRequest{Pool: "b", Name: "small"})) // mounted as long as it is there
 }
 
 // A volume that was whole beside the old one takes its place before an engine can ask, between
