@@ -33,6 +33,9 @@ func (r *Repository) Restore(ctx context.Context, id, dir string, tell func(Prog
 	if err == nil { // the root has no parent that knows its time
 		err = os.Chtimes(dir, m.RootEntry.ModTime.ToTime(), m.RootEntry.ModTime.ToTime())
 	}
+	if err == nil { // who is told that it is whole finds it so after a power cut
+		err = flush(dir)
+	}
 	if err != nil {
 		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, err))
 	}

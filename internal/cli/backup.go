@@ -196,13 +196,26 @@ func (a *app) backupInspect() *cobra.Command {
 
 func (a *app) backupVerify() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "verify [ID]", Short: "Read all of a backup, or of every one, and say what is damaged",
+		Use: "verify [ID|VOLUME]", Short: "Read all of a backup, or of every one, and say what is damaged",
+		Long: "Read all of a backup, or of every one, from the repository, and say what is damaged.\n\n" +
+			"With --restore the newest backup of a volume, or of each of this host, is restored to a volume\n" +
+			"that is thrown away again, or to where the table [verify.NAME] of the configuration says. What\n" +
+			"was written is read from the disk and compared with the backup, and the command of that table\n" +
+			"is run on it in a container without a network. \"remora status\" shows when that was last done.",
 		Args: usage(cobra.MaximumNArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	repo := repoFlag(cmd)
+	pool := a.poolFlag(cmd, "all")
+	restore := cmd.Flags().Bool("restore", false, "restore to where it is thrown away again, and compare")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *pool != "" && !*restore {
+			return usageError(cmd, errors.New("--pool is for --restore"))
+		}
 		return a.backups(func(b control.Backups) error {
+			if *restore {
+				return a.prove(cmd.Context(), b, control.BackupListRequest{Repository: *repo, Pool: *pool, Name: strings.Join(args, "")}, *f)
+			}
 			bar := a.bar()
 			v, err := b.Verify(cmd.Context(), control.BackupRequest{Repository: *repo, ID: strings.Join(args, "")}, bar.show)
 			bar.end()

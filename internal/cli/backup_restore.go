@@ -2,8 +2,10 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -78,15 +80,23 @@ func (a *app) backupPrune() *cobra.Command {
 
 func (a *app) backupRestore() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "restore ID", Short: "Restore a backup, or some files of it",
+		Use: "restore ID|VOLUME", Short: "Restore a backup, or some files of it",
 		Long: "Restore a backup to a new volume (--to), or to its own in place of what is there now\n" +
-			"(--in-place), which must not be in use. With --path it is only these files and directories,\n" +
-			"each at its place and in place of what is there.",
+			"(--in-place), which must not be in use. Of a volume it is the newest backup, or with --at the\n" +
+			"newest from before that time: a date such as 2026-11-20 or \"2026-11-20 15:04\", or how long\n" +
+			"ago, such as 12h or \"3 days ago\". A date alone is the end of that day.\n\n" +
+			"In place, the new content is made beside the old and takes its place when it is whole; the\n" +
+			"old comes into the trash, from which \"remora undo\" brings it back. That needs room for both.\n" +
+			"With --purge, and where the driver has no trash, the backup is read and found good first, and\n" +
+			"then what was in the volume is gone. With --path it is only these files and directories, each\n" +
+			"at its place and in place of what is there; nothing of that comes into the trash.",
 		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	repo := repoFlag(cmd)
 	pool := a.poolFlag(cmd, "that of the backup")
 	to := cmd.Flags().String("to", "", "`volume` to make")
+	at := cmd.Flags().String("at", "", "the newest backup of the volume from before this `time`")
+	purge := cmd.Flags().Bool("purge", false, "in place, keep nothing of what was there")
 	inPlace := cmd.Flags().Bool("in-place", false, "replace what is in the volume of the backup")
 	paths := cmd.Flags().StringArray("path", nil, "`path` in the volume; may be repeated")
 	opts := map[string]string{}
@@ -99,6 +109,15 @@ func (a *app) backupRestore() *cobra.Command {
 			return usageError(cmd, errors.New("say where to: --to VOLUME or --in-place"))
 		case *inPlace && len(opts) > 0:
 			return usageError(cmd, errors.New("--opt is for a new volume"))
+		case *purge && (!*inPlace || len(*paths) > 0):
+			return usageError(cmd, errors.New("--purge is for all of a volume in place"))
+		}
+		var when time.Time
+		if cmd.Flags().Changed("at") {
+			var err error
+			if when, err = parseWhen(*at, time.Now()); err != nil {
+				return usageError(cmd, fmt.Errorf("--at: %w", err))
+			}
 		}
 		return a.backups(func(b control.Backups) error {
 			if *inPlace && !*yes {
@@ -108,14 +127,21 @@ func (a *app) backupRestore() *cobra.Command {
 			}
 			bar := a.bar()
 			r, err := b.Restore(cmd.Context(), control.BackupRestoreRequest{
-				Repository: *repo, ID: args[0], Pool: *pool, To: *to, Options: opts, Paths: *paths,
+				Repository: *repo, ID: args[0], At: when, Pool: *pool, To: *to, Options: opts, Paths: *paths, Purge: *purge,
 			}, bar.show)
 			bar.end()
 			if err != nil {
 				return err
 			}
+			for _, w := range r.Warnings {
+				a.sayf("warning: %s\n", w)
+			}
 			if *f == "json" {
 				return a.printJSON(r)
+			}
+			a.sayf("volume %q: backup %s, made %s\n", r.Volume, short(r.Backup.ID), ago(r.Backup.Started))
+			if r.Kept != "" {
+				a.sayf("what was in it is in the trash: remora undo %s --as NEWNAME\n", r.Kept)
 			}
 			return a.printf("%s\n", r.Volume)
 		})

@@ -50,7 +50,13 @@ func (a *app) statusCommand() *cobra.Command {
 		if err := a.printf("\n"); err != nil {
 			return err
 		}
-		return a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows)
+		if err := a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows); err != nil || len(s.Proofs) == 0 {
+			return err
+		}
+		if err := a.printf("\n"); err != nil {
+			return err
+		}
+		return a.proofs(s.Proofs)
 	}
 	return cmd
 }

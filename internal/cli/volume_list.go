@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,9 @@ func (a *app) volumeList() *cobra.Command {
 		Long: "List the volumes. SIZE is how much a volume may hold at the most, USED what it takes. A driver\n" +
 			"that cannot tell shows \"-\", one that has not told in time \"?\". Where no driver knows, the files\n" +
 			"are counted in the background for who asks, and USED says how old the figure is;\n" +
-			"\"remora volume usage\" counts now.",
+			"\"remora volume usage\" counts now. CONSUMERS are the containers that have the volume, those\n" +
+			"that are stopped in brackets, where an engine of the configuration tells; else how often it is\n" +
+			"mounted.",
 		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	pool := a.poolFlag(cmd, "all")
@@ -43,9 +46,9 @@ func (a *app) volumeList() *cobra.Command {
 		}
 		rows := make([][]string, 0, len(all))
 		for _, v := range all {
-			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), v.Mountpoint})
+			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), v.Mountpoint})
 		}
-		return a.table([]string{"POOL", "VOLUME", "CREATED", "STATE", "SIZE", "USED", "SNAPSHOTS", "MOUNTPOINT"}, rows)
+		return a.table([]string{"POOL", "VOLUME", "CREATED", "STATE", "SIZE", "USED", "SNAPSHOTS", "LAST BACKUP", "CONSUMERS", "MOUNTPOINT"}, rows)
 	}
 	return cmd
 }
@@ -65,6 +68,9 @@ func stateOf(v control.Volume) string {
 	var words []string
 	if v.Mounted {
 		words = append(words, "mounted")
+	}
+	if v.Restoring != "" {
+		words = append(words, v.Restoring)
 	}
 	if v.Protected {
 		words = append(words, "protected")
@@ -107,6 +113,45 @@ func snapshotsOf(v control.Volume) string {
 	return strconv.Itoa(*v.Snapshots)
 }
 
+func backupOf(v control.Volume) string {
+	if v.LastBackup.IsZero() {
+		return unknownOr(v, "LastBackup")
+	}
+	return ago(v.LastBackup)
+}
+
+// fewConsumers is how many consumers a list names.
+const fewConsumers = 3
+
+func consumersOf(v control.Volume) string {
+	mounts := 0
+	for _, m := range v.Mounts {
+		mounts += m.Count
+	}
+	switch {
+	case len(v.Consumers) > 0:
+	case mounts == 1:
+		return "1 mount"
+	case mounts > 1:
+		return strconv.Itoa(mounts) + " mounts"
+	default:
+		return "-"
+	}
+	var names []string
+	for i, c := range v.Consumers {
+		if i == fewConsumers {
+			names = append(names, fmt.Sprintf("+%d", len(v.Consumers)-i))
+			break
+		}
+		name := c.Name
+		if !c.Running {
+			name = "(" + name + ")"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}
+
 func (a *app) volumeInspect() *cobra.Command {
 	cmd := &cobra.Command{Use: "inspect NAME...", Short: "Show everything about volumes", Args: names("volume")}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
@@ -136,7 +181,7 @@ func (a *app) volumeInspect() *cobra.Command {
 		}
 		rows := [][]string{}
 		for _, v := range all {
-			row := []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), v.Mountpoint}
+			row := []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), v.Mountpoint}
 			for _, m := range v.Mounts {
 				rows = append(rows, append(slices.Clone(row), m.ID, ago(m.Since)))
 			}
@@ -144,7 +189,7 @@ func (a *app) volumeInspect() *cobra.Command {
 				rows = append(rows, append(row, "-", "-"))
 			}
 		}
-		head := []string{"POOL", "VOLUME", "CREATED", "STATE", "SIZE", "USED", "SNAPSHOTS", "MOUNTPOINT", "MOUNT ID", "SINCE"}
+		head := []string{"POOL", "VOLUME", "CREATED", "STATE", "SIZE", "USED", "SNAPSHOTS", "LAST BACKUP", "CONSUMERS", "MOUNTPOINT", "MOUNT ID", "SINCE"}
 		return errors.Join(a.table(head, rows), err)
 	}
 	return cmd

@@ -147,7 +147,7 @@ func (a *app) unused(ctx context.Context, c *control.Client, flags pruneFlags) (
 	}
 	for _, v := range all {
 		old := flags.older == 0 || !v.CreatedAt.IsZero() && time.Since(v.CreatedAt) >= time.Duration(flags.older)
-		if old && !used[v.Name] && !v.Mounted && !v.Protected && hasLabels(labels[[2]string{v.Pool, v.Name}], flags.labels) {
+		if old && !used[v.Name] && !v.Mounted && !v.Protected && v.Restoring == "" && hasLabels(labels[[2]string{v.Pool, v.Name}], flags.labels) {
 			unused = append(unused, v)
 		}
 	}

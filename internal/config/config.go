@@ -49,6 +49,8 @@ type Config struct {
 	Schedules []schedule.Schedule
 	// Hooks are sorted by name.
 	Hooks []hook.Hook
+	// Verifies are sorted by name.
+	Verifies []Verify
 
 	values []Value
 }

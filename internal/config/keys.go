@@ -116,7 +116,7 @@ func Keys() []Key {
 	})
 	keys = append(keys, Key{
 		Name: "engine.sockets", Type: typeList, Restart: true,
-		Help: "sockets of the engines that are asked for labels of volumes, for the volumes of a Compose project, and to run hooks in containers; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
+		Help: "sockets of the engines that are asked for labels of volumes, for the volumes of a Compose project, which containers use a volume, and to run hooks and the checks of a proof of restore in containers; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
 		set:  engineSockets,
 	})
 	for _, k := range poolKeys() {

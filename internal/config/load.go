@@ -76,6 +76,9 @@ func Load(s Source) (*Config, error) {
 	if err := b.hooks(table["hook"]); err != nil {
 		return nil, err
 	}
+	if err := b.verifies(table["verify"]); err != nil {
+		return nil, err
+	}
 	if err := b.leftover(); err != nil {
 		return nil, err
 	}
@@ -184,7 +187,8 @@ func (b *builder) version(table map[string]any) error {
 	return nil
 }
 
-// flatten gives the keys of a table their dotted names; pools, repositories, schedules and hooks are left out. An empty
+// flatten gives the keys of a table their dotted names; those of pools, repositories, schedules, hooks
+// and verifications are left out. An empty
 // table of ours has no keys; any other stands for itself, as a key that is wrong.
 func flatten(table map[string]any) map[string]any {
 	flat := map[string]any{}
@@ -192,7 +196,7 @@ func flatten(table map[string]any) map[string]any {
 		sub, isTable := v.(map[string]any)
 		ours := slices.ContainsFunc(Keys(), func(k Key) bool { return strings.HasPrefix(k.Name, key+".") })
 		switch {
-		case key == "pool", key == "repository", key == "schedule", key == "hook":
+		case key == "pool", key == "repository", key == "schedule", key == "hook", key == "verify":
 		case isTable && (ours || len(sub) > 0):
 			for inner, w := range sub {
 				flat[key+"."+inner] = w
@@ -224,11 +228,11 @@ func (b *builder) keys(file map[string]any) error {
 		delete(file, k.Name)
 	}
 	for _, name := range b.inOrder(file) {
-		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME", "schedule.NAME", "hook.NAME")))
+		return errdefs.Errorf(errdefs.ErrInvalid, "%s: unknown key %q%s", b.where(name), name, near(name, append(names, "version", "pool.NAME", "repository.NAME", "schedule.NAME", "hook.NAME", "verify.NAME")))
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.source.Flags)) {
-		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") && !strings.HasPrefix(name, "schedule.") {
-			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "repository.NAME.KEY", "schedule.NAME.KEY")))
+		if !slices.Contains(names, name) && !strings.HasPrefix(name, "pool.") && !strings.HasPrefix(name, "repository.") && !strings.HasPrefix(name, "schedule.") && !strings.HasPrefix(name, "verify.") {
+			return errdefs.Errorf(errdefs.ErrInvalid, "flag: unknown key %q%s", name, near(name, append(names, "pool.NAME.KEY", "repository.NAME.KEY", "schedule.NAME.KEY", "verify.NAME.KEY")))
 		}
 	}
 	return nil
@@ -303,7 +307,11 @@ func (b *builder) leftover() error {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a schedule there is", name),
 				"schedules are made by tables in the file, or by their names in "+schedulesEnv)
 		}
-		known := []string{poolsEnv, repositoriesEnv, schedulesEnv}
+		if strings.HasPrefix(name, "REMORA_VERIFY_") {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "environment: %q is no key of a verification there is", name),
+				"verifications are made by tables in the file, or by their names in "+verifiesEnv)
+		}
+		known := []string{poolsEnv, repositoriesEnv, schedulesEnv, verifiesEnv}
 		for _, k := range Keys() {
 			known = append(known, k.Env)
 		}

@@ -16,6 +16,7 @@ const (
 	MethodBackupRemove  = "Backup.Remove"
 	MethodBackupPrune   = "Backup.Prune"
 	MethodBackupRestore = "Backup.Restore"
+	MethodBackupProve   = "Backup.Prove"
 	MethodBackupRepair  = "Backup.Repair"
 )
 
@@ -32,6 +33,9 @@ type Backups interface { //nolint:interfacebloat // one method of the API each
 	Inspect(ctx context.Context, req BackupRequest) (Backup, error)
 	// Verify reads all of one backup, or of every one, and says what is damaged.
 	Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error)
+	// Prove restores the newest backup of a volume, or of each, to where it is thrown away again,
+	// and says whether all was there. It tells each proof when it has ended.
+	Prove(ctx context.Context, req BackupListRequest, progress func(Progress)) (BackupProofs, error)
 	// Remove forgets a backup.
 	Remove(ctx context.Context, req BackupRequest) error
 	// Prune removes the backups that are not to be kept, and frees room.
@@ -103,7 +107,10 @@ type BackupRepairRequest struct {
 // BackupRestoreRequest asks for a backup to be restored.
 type BackupRestoreRequest struct {
 	Repository string `json:"Repository,omitempty"`
-	ID         string `json:"ID"`
+	// ID is that of a backup, or the name of a volume, of which the newest backup is meant, or
+	// with At the newest that was begun at that time or before.
+	ID string    `json:"ID"`
+	At time.Time `json:"At,omitzero"`
 	// Pool is where the volume is; empty is the pool of the backup.
 	Pool string `json:"Pool,omitempty"`
 	// To is a volume that is made, with Options; without Paths it must not be there. Empty is
@@ -112,6 +119,8 @@ type BackupRestoreRequest struct {
 	Options map[string]string `json:"Options,omitempty"`
 	// Paths are files and directories; nil is everything.
 	Paths []string `json:"Paths,omitempty"`
+	// Purge keeps nothing of what is replaced in place.
+	Purge bool `json:"Purge,omitempty"`
 }
 
 // Backup is a backup of a volume.
@@ -193,6 +202,41 @@ type BackupRestore struct {
 	Backup Backup `json:"Backup"`
 	Pool   string `json:"Pool"`
 	Volume string `json:"Volume"`
+	// Kept is the ID that what was replaced has in the trash.
+	Kept     string   `json:"Kept,omitempty"`
+	Warnings []string `json:"Warnings,omitempty"`
+}
+
+// Proof says of a volume what came of the last restore of its newest backup that was made to show
+// that it can be.
+type Proof struct {
+	Repository string `json:"Repository"`
+	Pool       string `json:"Pool"`
+	Volume     string `json:"Volume"`
+	// Backup is the one that was restored, which was begun at Made.
+	Backup string    `json:"Backup"`
+	Made   time.Time `json:"Made"`
+	// At is when that began, Seconds how long it took.
+	At      time.Time `json:"At"`
+	Seconds float64   `json:"Seconds"`
+	// Files and Bytes are what was read from the disk and compared.
+	Files int64 `json:"Files"`
+	Bytes int64 `json:"Bytes"`
+	// Check is the image in which a command looked at it; empty is none.
+	Check string `json:"Check,omitempty"`
+	// Error says why it is no proof; empty is success.
+	Error string `json:"Error,omitempty"`
+	// Proven is when it succeeded last, ProvenBackup with which backup, of ProvenMade.
+	Proven        time.Time `json:"Proven,omitzero"`
+	ProvenBackup  string    `json:"ProvenBackup,omitempty"`
+	ProvenMade    time.Time `json:"ProvenMade,omitzero"`
+	ProvenSeconds float64   `json:"ProvenSeconds,omitempty"`
+}
+
+// BackupProofs answers [MethodBackupProve].
+type BackupProofs struct {
+	// Proofs is never null.
+	Proofs []Proof `json:"Proofs"`
 }
 
 // handleBackups adds the methods about backups.
@@ -210,6 +254,7 @@ func handleBackups(s *Server, b Backups) {
 	handleLong(s, MethodBackupCreate, b.Create)
 	handleLong(s, MethodBackupVerify, b.Verify)
 	handleLong(s, MethodBackupPrune, b.Prune)
+	handleLong(s, MethodBackupProve, b.Prove)
 	handleLong(s, MethodBackupRepair, b.Repair)
 	handleLong(s, MethodBackupRestore, b.Restore)
 }
@@ -250,6 +295,11 @@ func (b clientBackups) Inspect(ctx context.Context, req BackupRequest) (Backup, 
 // Verify implements [Backups].
 func (b clientBackups) Verify(ctx context.Context, req BackupRequest, progress func(Progress)) (BackupVerify, error) {
 	return callLong[BackupVerify](ctx, b.c, MethodBackupVerify, req, progress)
+}
+
+// Prove implements [Backups].
+func (b clientBackups) Prove(ctx context.Context, req BackupListRequest, progress func(Progress)) (BackupProofs, error) {
+	return callLong[BackupProofs](ctx, b.c, MethodBackupProve, req, progress)
 }
 
 // Remove implements [Backups].

@@ -49,6 +49,10 @@ func (k *keeper) Verify(_ context.Context, r control.BackupRequest, _ func(contr
 	return control.BackupVerify{Backups: 1, Bytes: 2, Damaged: []control.BackupDamaged{{ID: "k1", Volume: "data", Files: 3, Error: "torn"}}}, k.take(r)
 }
 
+func (k *keeper) Prove(_ context.Context, r control.BackupListRequest, _ func(control.Progress)) (control.BackupProofs, error) {
+	return control.BackupProofs{Proofs: []control.Proof{{Volume: r.Name, Seconds: 1.5}}}, k.take(r)
+}
+
 func (k *keeper) Remove(_ context.Context, r control.BackupRequest) error { return k.take(r) }
 
 func (k *keeper) Repair(_ context.Context, r control.BackupRepairRequest, _ func(control.Progress)) (control.BackupRepair, error) {
@@ -107,6 +111,11 @@ func TestBackupAnswers(t *testing.T) {
 			control.BackupRestoreRequest{ID: "k1", Paths: []string{"x"}},
 			`{"Result":{"Backup":{` + backup + `},"Pool":"fast","Volume":"new"}}`,
 		},
+		{
+			"Prove", `{"Name":"data"}`,
+			control.BackupListRequest{Name: "data"},
+			`{"Result":{"Proofs":[{"Repository":"","Pool":"","Volume":"data","Backup":"","Made":"0001-01-01T00:00:00Z","At":"0001-01-01T00:00:00Z","Seconds":1.5,"Files":0,"Bytes":0}]}}`,
+		},
 	} {
 		w := httptest.NewRecorder()
 		keepServer(k).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/Backup."+tt.method, strings.NewReader(tt.body)))
@@ -149,11 +158,15 @@ func TestBackupClient(t *testing.T) {
 		e6 := b.Remove(ctx, control.BackupRequest{ID: "k1"})
 		p, e7 := b.Prune(ctx, control.BackupPruneRequest{Last: 1}, progress)
 		r, e8 := b.Restore(ctx, control.BackupRestoreRequest{ID: "k1", To: "new"}, progress)
+		o, e10 := b.Prove(ctx, control.BackupListRequest{Name: "data"}, progress)
+		if e10 == nil && o.Proofs[0].Volume != "data" {
+			t.Errorf("proofs are %+v", o)
+		}
 		m, e9 := b.Repair(ctx, control.BackupRepairRequest{}, progress)
 		if e2 == nil && (m.Pieces != 2 || one.ID != "k1" || v.Backups != 1 || len(p.Choices) != 1 || r.Volume != "new") {
 			t.Errorf("answers are %+v, %+v, %+v, %+v", one, v, p, r)
 		}
-		return []error{e1, e2, e3, e4, e5, e6, e7, e8, e9}
+		return []error{e1, e2, e3, e4, e5, e6, e7, e8, e9, e10}
 	}
 	if err := errors.Join(all()...); err != nil || len(told) != 1 {
 		t.Errorf("%v, progress %v", err, told)

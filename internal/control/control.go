@@ -120,6 +120,10 @@ type Volume struct {
 	Mounts []Mount `json:"Mounts,omitempty"`
 	// Protected says that it cannot be removed.
 	Protected bool `json:"Protected,omitempty"`
+	// Restoring says that the volume is not whole: "restoring", with how far it is, while it is
+	// being filled from a backup, "partial" where that was cut off, and "proof" for one that is
+	// thrown away.
+	Restoring string `json:"Restoring,omitempty"`
 	// Used is what the data takes, in bytes. It is absent where nobody knows.
 	Used *int64 `json:"Used,omitempty"`
 	// UsedAt is when Used was found by counting the files; absent where the driver knows.
@@ -128,6 +132,10 @@ type Volume struct {
 	Limit int64 `json:"Limit,omitempty"`
 	// Snapshots is how many there are; absent where the driver has none.
 	Snapshots *int `json:"Snapshots,omitempty"`
+	// LastBackup is when the newest backup by this host was begun; absent where there is none.
+	LastBackup time.Time `json:"LastBackup,omitzero"`
+	// Consumers are the containers that have the volume, as far as an engine tells.
+	Consumers []Consumer `json:"Consumers,omitempty"`
 	// Unknown has the names of those of the fields above that are not known yet, or that the
 	// driver did not tell in time.
 	Unknown []string `json:"Unknown,omitempty"`
@@ -147,6 +155,12 @@ type Mount struct {
 	// Count is how often the ID mounted and has not unmounted; never below 1.
 	Count int       `json:"Count"`
 	Since time.Time `json:"Since,omitzero"`
+}
+
+// Consumer is a container that has a volume.
+type Consumer struct {
+	Name    string `json:"Name"`
+	Running bool   `json:"Running"`
 }
 
 // VolumeList answers [MethodVolumeList].
@@ -175,6 +189,8 @@ type Status struct {
 	StateDir    string `json:"StateDir"`
 	// Pools is sorted by name and never null.
 	Pools []Pool `json:"Pools"`
+	// Proofs are what is known of restores of backups, by repository, pool and volume.
+	Proofs []Proof `json:"Proofs,omitempty"`
 }
 
 // Pool is a pool as it stands in [Status].

@@ -120,6 +120,7 @@ func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
 		one, err := r.Inspect(ctx, req.ID)
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
+			b.d.last.forget()
 		}
 		b.d.made.forget(p.Name)
 		if err == nil {
@@ -181,6 +182,7 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 			return nil
 		}
 		defer b.d.made.forget(p.Name)
+		defer b.d.last.forget()
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
@@ -293,6 +295,7 @@ func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRe
 			b.d.made.add(place.Name, one)
 			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
+			b.d.last.made(place.Name, one)
 		}
 		return err
 	})

@@ -90,11 +90,15 @@ func (c *claims) conflict(ctx context.Context, pool, name string, u use) error {
 	return nil
 }
 
-// mayRemove refuses the removal of a volume that is protected, or that something is done with.
+// mayRemove refuses the removal of a volume that something is done with, that is being filled, or that
+// is protected.
 func (d *Daemon) mayRemove(pool string) func(context.Context, string) error {
-	protected := d.protected().mayRemove(pool)
+	protected, filled := d.protected().mayRemove(pool), d.fills.mayRemove(pool)
 	return func(ctx context.Context, name string) error {
 		if err := d.claims.check(ctx, pool, name, changing); err != nil {
+			return err
+		}
+		if err := filled(ctx, name); err != nil {
 			return err
 		}
 		return protected(ctx, name)

@@ -8,11 +8,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +40,9 @@ type Options struct {
 	Drivers []catalog.Volume
 	// Version is told to whoever asks.
 	Version string
+	// CreateWait is how long the creation of a volume from a backup waits for it; 0 is as long as
+	// engines allow.
+	CreateWait time.Duration
 	// Logger returns the logger that a configuration asks for.
 	Logger func(*config.Config) *slog.Logger
 }
@@ -69,6 +74,14 @@ type Daemon struct {
 	made      made
 	hooks     hook.Runner
 	asked     asked
+	fills     *fills
+	last      *lastBackups
+	consumers consumers
+	proofs    *proofs
+	// proving is full while a backup is restored to prove that it is good.
+	proving chan struct{}
+	// createWait is how long the creation of a volume from a backup waits for it.
+	createWait time.Duration
 
 	mu    sync.RWMutex
 	pools map[string]*pool
@@ -98,6 +111,8 @@ func Run(ctx context.Context, o Options) error {
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer d.end(errStopping)
 	d.conf.Store(conf)
+	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
+	d.remember(ctx)
 	d.metrics = newMetrics(d)
 	d.schedules = schedule.NewEngine(d.log, conf.Backup.Parallel, d.metrics.ran)
 	d.openHooks()
@@ -123,6 +138,15 @@ func Run(ctx context.Context, o Options) error {
 		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
+		ended := d.beside()
+		defer func() {
+			ctx, cancel := d.closing(ctx)
+			defer cancel()
+			select {
+			case <-ended:
+			case <-ctx.Done(): // what a proof made it removes, or the next daemon does
+			}
+		}()
 		d.loop(ctx, hup, api.done)
 		notify("STOPPING=1")
 	} else if ctx.Err() != nil {
@@ -132,6 +156,24 @@ func Run(ctx context.Context, o Options) error {
 	err = join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
 	<-recovered
 	return err
+}
+
+// remember makes what is remembered of backups, from the state directory where that has it.
+func (d *Daemon) remember(ctx context.Context) {
+	d.fills = newFills(filepath.Join(d.boot.StateDir, "fills"), d.log)
+	d.proofs, d.proving = openProofs(ctx, filepath.Join(d.boot.StateDir, "proofs"), d.log), make(chan struct{}, 1)
+	d.last = newLastBackups()
+}
+
+// beside starts what goes on beside all calls until the daemon stops, and returns what is closed
+// when it has ended.
+func (d *Daemon) beside() (ended <-chan struct{}) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { d.proveLoop(d.life) })
+	wg.Go(func() { d.lookBackups(d.life) })
+	go func() { wg.Wait(); close(done) }()
+	return done
 }
 
 // loop waits for signals and looks at the pools until ctx ends. A reload runs beside it:
@@ -172,6 +214,7 @@ func (d *Daemon) lookAll(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, p := range d.all() {
 		wg.Go(func() { p.look(ctx) })
+		go p.recover(p.ctx, d) //nolint:contextcheck // a look does not wait for it
 	}
 	wg.Wait()
 }
@@ -196,7 +239,15 @@ func (d *Daemon) startAll(ctx context.Context) error {
 	d.openSpare(ctx, nil) // where two were meant for the same pool
 	d.schedule()
 	d.state.Store(running)
+	d.recoverAll()
 	return nil
+}
+
+// recoverAll deals with what was cut off of restores, beside everything else.
+func (d *Daemon) recoverAll() {
+	for _, p := range d.all() {
+		go p.recover(p.ctx, d)
+	}
 }
 
 // each does something with all of list at the same time.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +44,9 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits for what takes milliseconds.
 const patience = 20 * time.Second
 
+// testCreateWait is how long the daemons of a test wait for a volume that is made of a backup.
+var testCreateWait atomic.Int64
+
 // options are those of a daemon with everything below dir.
 func options(dir string, log *slog.Logger, drivers []catalog.Volume) Options {
 	known := map[string]config.Driver{}
@@ -62,8 +66,8 @@ func options(dir string, log *slog.Logger, drivers []catalog.Volume) Options {
 			})
 		},
 		Drivers: drivers,
-		Version: "v1.2.3",
-		Logger:  func(*config.Config) *slog.Logger { return log },
+		Version: "v1.2.3", CreateWait: time.Duration(testCreateWait.Load()),
+		Logger: func(*config.Config) *slog.Logger { return log },
 	}
 }
 
@@ -97,14 +101,20 @@ func newHost(t *testing.T, toml string) *host {
 func startHost(t *testing.T, toml string, drivers ...catalog.Volume) *host {
 	t.Helper()
 	h := newHost(t, toml)
+	h.run(drivers...)
+	return h
+}
+
+// run runs a daemon until the test ends.
+func (h *host) run(drivers ...catalog.Volume) {
+	h.t.Helper()
 	h.start(drivers...)
-	t.Cleanup(func() {
+	h.t.Cleanup(func() {
 		if err := h.stop(); err != nil {
-			t.Errorf("daemon: %v", err)
+			h.t.Errorf("daemon: %v", err)
 		}
 	})
 	h.await("ready", func() bool { _, _, err := h.page("/healthz"); return err == nil && h.served() })
-	return h
 }
 
 func (h *host) start(drivers ...catalog.Volume) {

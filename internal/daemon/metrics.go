@@ -63,9 +63,28 @@ var (
 	}
 )
 
+// The metrics of proofs have a value for each volume of which one has been tried.
+var (
+	proofLast = Metric{
+		"remora_backup_proof_last_success_timestamp_seconds", "gauge",
+		"When a backup of the volume was last restored and found good; 0 if never.",
+		[]string{"repository", "pool", "volume"},
+	}
+	proofDuration = Metric{
+		"remora_backup_proof_duration_seconds", "gauge",
+		"How long the last try took to restore a backup of the volume, to compare and to check it.",
+		[]string{"repository", "pool", "volume"},
+	}
+	proofOK = Metric{
+		"remora_backup_proof_successful", "gauge",
+		"1 if the last try to restore a backup of the volume found it good, else 0.",
+		[]string{"repository", "pool", "volume"},
+	}
+)
+
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
-	return []Metric{buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleFailed, scheduleLast, scheduleRuns}
+	return []Metric{proofDuration, proofLast, proofOK, buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleFailed, scheduleLast, scheduleRuns}
 }
 
 // metrics is what the daemon tells Prometheus.
@@ -95,7 +114,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d}, proofCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -179,5 +198,33 @@ func (c scheduleCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(desc(scheduleLast), prometheus.GaugeValue, last, s.Schedule.Name, r.Pool, r.Volume, r.Task.String())
 		}
 		ch <- prometheus.MustNewConstMetric(desc(scheduleFailed), prometheus.GaugeValue, float64(failed), s.Schedule.Name)
+	}
+}
+
+// proofCollector reads what is remembered of proofs when it is asked.
+type proofCollector struct {
+	d *Daemon
+}
+
+// Describe implements [prometheus.Collector].
+func (c proofCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range []Metric{proofLast, proofDuration, proofOK} {
+		ch <- desc(m)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range c.d.proofs.list(c.d.conf.Load().Repositories) {
+		last, ok := 0.0, 0.0
+		if !p.Proven.IsZero() {
+			last = float64(p.Proven.Unix())
+		}
+		if p.Error == "" {
+			ok = 1
+		}
+		for m, value := range map[*Metric]float64{&proofLast: last, &proofDuration: p.Seconds, &proofOK: ok} {
+			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.Repository, p.Pool, p.Volume)
+		}
 	}
 }

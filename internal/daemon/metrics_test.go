@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -48,8 +49,11 @@ func value(t *testing.T, f *dto.MetricFamily, labels ...string) float64 {
 }
 
 func TestMetrics(t *testing.T) {
-	h := startHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n[schedule.x]\ncron = \"@daily\"\nvolumes = [\"one\"]\nbackup = \"near\"\n"+
+	h := newHost(t, "[pool.a]\n[pool.b]\npath = \"DIR/missing\"\n[schedule.x]\ncron = \"@daily\"\nvolumes = [\"one\"]\nbackup = \"near\"\n"+
 		"[repository.near]\nurl = \"DIR/none\"\npassword_file = \"DIR/none\"\n")
+	h.must(os.MkdirAll(h.dir+"/state/proofs/of/near/a", 0o700))
+	write(t, h.dir+"/state/proofs/of/near/a/one", `{"version":1,"Repository":"near","Pool":"a","Volume":"one"}`)
+	h.run()
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "one", nil))
 	h.must(h.plugin("a").Create(ctx, "two", nil))

@@ -46,6 +46,10 @@ type pool struct {
 	calls    sync.WaitGroup // in flight
 	looking  chan struct{}  // closed when the look under way has ended, nil without one
 
+	// fills are those of all pools; recovering is locked while what was cut off is settled.
+	fills      *fills
+	recovering sync.Mutex
+
 	// reach is what the last look at the storage came to.
 	reach atomic.Pointer[error]
 }
@@ -100,6 +104,7 @@ func closeDriver(ctx context.Context, driver volume.Driver) error {
 // newPool puts a Handler in front of driver. Where it fails, the driver is closed.
 func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Driver) (*pool, error) {
 	mountRoot := filepath.Join(d.boot.RunDir, "mounts", conf.Name)
+	var p *pool // before anybody can call
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
 		Logger:           d.log.With(slog.String("pool", conf.Name)),
 		Observe:          d.metrics.observer(conf.Name),
@@ -112,23 +117,33 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		Trash:            conf.TrashKeep > 0,
 		// A driver that has an option of this name for something else is no Cloner, or takes
 		// absolute paths.
-		CloneOption: "from",
+		CloneOption: cloneOption,
 		MayRemove:   d.mayRemove(conf.Name),
-		Own:         d.ownOptions(conf.Name),
+		MayUse:      d.fills.mayUse(conf.Name),
+		MakeOption:  makeOption,
+		Make: func(ctx context.Context, name string, opts map[string]string) error {
+			return d.create(ctx, p, name, opts)
+		},
+		Removed: d.fills.removed(conf.Name),
+		Own:     d.ownOptions(conf.Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pool %q: %w", conf.Name, join(err, closeDriver(ctx, driver)))
 	}
-	p := &pool{
+	p = &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
-		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks,
+		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks, fills: d.fills,
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.usage = usage.NewCache(p.ctx, d.log.With(slog.String("pool", conf.Name))) //nolint:contextcheck // the pool outlives the call
+	p.finish(ctx, d.fills)
 	p.emptyTrash(d.log)
 	return p, nil
 }
+
+// cloneOption is the option of a volume that is made of another one.
+const cloneOption = "from"
 
 // orNone makes of a time of nothing what the SDK takes for it: there, zero is the default.
 func orNone(d time.Duration) time.Duration {

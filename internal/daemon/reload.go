@@ -84,6 +84,8 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	r.Repositories = changedRepositories(d.conf.Load().Repositories, next.Repositories)
 	d.conf.Store(next)
 	defer d.schedule()
+	defer d.recoverAll()
+	defer d.last.forget()
 	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
 	err = each(gone, func(p *pool) error {
 		ctx, cancel := d.closing(ctx)

@@ -16,7 +16,7 @@ import (
 // Restore implements [control.Backups].
 func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, progress func(control.Progress)) (c control.BackupRestore, err error) {
 	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
-		one, err := r.Inspect(ctx, req.ID)
+		one, err := r.Pick(ctx, backup.Wanted{Of: req.ID, At: req.At, Pool: req.Pool})
 		if err != nil {
 			return err
 		}
@@ -38,49 +38,86 @@ func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, 
 			return err
 		}
 		defer release()
-		tell := teller(to, progress)
+		c = control.BackupRestore{Backup: backupToControl(one, place), Pool: p.conf.Name, Volume: to}
+		s := restoring{b.d, p, r, place, one, teller(to, progress)}
 		switch {
 		case len(req.Paths) > 0:
-			err = p.restorePaths(ctx, r, one, to, req, tell)
+			err = s.paths(ctx, to, req)
 		case req.To != "":
-			err = p.restoreNew(ctx, r, one, to, req.Options, tell)
+			err = s.toNew(ctx, to, req.Options)
 		default:
-			if err = b.d.protected().mayRemove(p.conf.Name)(ctx, one.Volume); err != nil {
-				return fmt.Errorf("volume %q: %w", one.Volume, err)
-			}
-			err = p.restoreInPlace(ctx, r, place, one, tell)
+			err = s.inPlace(ctx, req.Purge, &c)
 		}
 		if err != nil {
 			return err
 		}
 		b.d.log.InfoContext(ctx, "backup restored", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", to))
-		c = control.BackupRestore{Backup: backupToControl(one, place), Pool: p.conf.Name, Volume: to}
 		return nil
 	})
 	return c, err
 }
 
-// restoreNew makes a volume of a backup. Where that fails there is none.
-func (p *pool) restoreNew(ctx context.Context, r *backup.Repository, one backup.Backup, to string, opts map[string]string, tell func(backup.Progress)) error {
-	if _, err := p.handler.Get(ctx, to); err == nil {
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "volume %q: exists", to), "restore to another name, or --in-place")
-	} else if !errors.Is(err, errdefs.ErrNotFound) {
-		return err
-	}
-	if err := p.handler.Create(ctx, to, opts); err != nil {
-		return err
-	}
-	err := p.mounted(ctx, to, func(ctx context.Context, dir string) error {
-		if err := empty(dir); err != nil {
-			return fmt.Errorf("volume %q: %w", to, err)
+// restoring is a backup that is restored into a pool.
+type restoring struct {
+	d     *Daemon
+	p     *pool
+	r     *backup.Repository
+	place backup.Place
+	one   backup.Backup
+	tell  func(backup.Progress)
+}
+
+// begin begins a fill of a volume from the backup.
+func (s restoring) begin(name, kind, beside string) (*fill, error) {
+	return s.d.fills.begin(s.p.conf.Name, name, fillFacts{Kind: kind, Repository: s.place.Name, Backup: s.one.ID, Beside: beside})
+}
+
+// fill writes the backup into a volume, whose directory prepare has looked at.
+func (s restoring) fill(ctx context.Context, f *fill, name string, prepare func(dir string) error) error {
+	return s.p.mounted(f.context(ctx), name, func(ctx context.Context, dir string) error {
+		if err := prepare(dir); err != nil {
+			return fmt.Errorf("volume %q: %w", name, err)
 		}
-		_, err := r.Restore(ctx, one.ID, dir, tell)
+		_, err := s.r.Restore(ctx, s.one.ID, dir, f.tell(s.tell))
 		return err
 	})
+}
+
+// toNew makes a volume of a backup. Where that fails there is none.
+func (s restoring) toNew(ctx context.Context, to string, opts map[string]string) error {
+	return s.made(ctx, to, opts, func(f *fill) error { return s.fill(ctx, f, to, empty) })
+}
+
+// made makes a volume, which must not be there, and has do fill it. Where that fails there is
+// none.
+func (s restoring) made(ctx context.Context, to string, opts map[string]string, do func(f *fill) error) error {
+	f, err := s.begin(to, fillNew, "")
 	if err != nil {
-		return join(err, p.handler.Destroy(context.WithoutCancel(ctx), to))
+		return err
 	}
-	return nil
+	defer func() { f.stopped(err) }()
+	if _, err = s.p.handler.Get(ctx, to); !errors.Is(err, errdefs.ErrNotFound) {
+		if err == nil {
+			err = errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "volume %q: exists", to), "restore to another name, or --in-place")
+		}
+		return join(err, f.end())
+	}
+	if err = s.p.handler.Create(f.context(ctx), to, opts); err != nil {
+		return join(err, f.end())
+	}
+	if err = do(f); err != nil {
+		return join(err, s.p.discard(ctx, f, to))
+	}
+	return f.end()
+}
+
+// discard destroys a volume that did not become whole, and forgets its fill. Where it cannot, that
+// is done later.
+func (p *pool) discard(ctx context.Context, f *fill, name string) error {
+	if err := p.handler.Destroy(f.context(context.WithoutCancel(ctx)), name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return f.end()
 }
 
 // empty refuses a directory that holds more than what a new file system does.
@@ -100,42 +137,6 @@ func empty(dir string) error {
 // lostFound is the directory that a file system makes for itself.
 const lostFound = "lost+found"
 
-// restoreInPlace makes a volume what it was in a backup. All of the backup is read before the
-// first old file goes; a restore that is cut off after that is to be done again.
-func (p *pool) restoreInPlace(ctx context.Context, r *backup.Repository, place backup.Place, one backup.Backup, tell func(backup.Progress)) error {
-	v, err := p.handler.Get(ctx, one.Volume)
-	if errors.Is(err, errdefs.ErrNotFound) {
-		return errdefs.Hint(err, "restore it to a new volume: --to "+one.Volume)
-	}
-	if err != nil {
-		return err
-	}
-	if len(v.Mounts) > 0 {
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "volume %q: mounted %d times", one.Volume, len(v.Mounts)), "stop the containers that use it first")
-	}
-	checked, err := backup.Verify(ctx, place, []string{one.ID}, nil)
-	if err != nil {
-		return err
-	}
-	if len(checked.Damaged) > 0 {
-		return fmt.Errorf("backup %.8s: damaged, and the volume is left as it is: %w", one.ID, checked.Damaged[0].Err)
-	}
-	return p.mounted(ctx, one.Volume, func(ctx context.Context, dir string) error {
-		v, err := p.handler.Get(ctx, one.Volume)
-		if err != nil {
-			return err
-		}
-		if len(v.Mounts) > 1 { // somebody was faster
-			return errdefs.Errorf(errdefs.ErrInUse, "volume %q: mounted while the backup was read", one.Volume)
-		}
-		if err := removeAll(dir); err != nil {
-			return fmt.Errorf("volume %q: %w", one.Volume, err)
-		}
-		_, err = r.Restore(ctx, one.ID, dir, tell)
-		return err
-	})
-}
-
 // removeAll removes all that is in a directory.
 func removeAll(dir string) error {
 	all, err := os.ReadDir(dir)
@@ -153,21 +154,22 @@ func removeAll(dir string) error {
 	return nil
 }
 
-// restorePaths brings back some files of a backup, each at once.
-func (p *pool) restorePaths(ctx context.Context, r *backup.Repository, one backup.Backup, to string, req control.BackupRestoreRequest, tell func(backup.Progress)) error {
-	if _, err := p.handler.Get(ctx, to); errors.Is(err, errdefs.ErrNotFound) && req.To != "" {
-		if err := p.handler.Create(ctx, to, req.Options); err != nil {
-			return err
-		}
+// paths brings back some files of a backup, each at once.
+func (s restoring) paths(ctx context.Context, to string, req control.BackupRestoreRequest) error {
+	write := func(ctx context.Context) error {
+		return s.p.mounted(ctx, to, func(ctx context.Context, dir string) error {
+			for _, name := range req.Paths {
+				if err := s.r.RestorePath(ctx, s.one.ID, name, dir, s.tell); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if _, err := s.p.handler.Get(ctx, to); errors.Is(err, errdefs.ErrNotFound) && req.To != "" {
+		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx)) })
 	} else if err != nil {
 		return err
 	}
-	return p.mounted(ctx, to, func(ctx context.Context, dir string) error {
-		for _, name := range req.Paths {
-			if err := r.RestorePath(ctx, one.ID, name, dir, tell); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return write(ctx)
 }

@@ -36,6 +36,9 @@ func (s scheduled) Volumes() []schedule.Volume {
 		if err != nil {
 			break
 		}
+		if s.fills.word(s.conf.Name, v.Name) != "" {
+			continue // it is not whole
+		}
 		all = append(all, schedule.Volume{Name: v.Name, CreatedAt: v.CreatedAt, Schedules: s.d.asked.of(s.conf.Name, v.Name)})
 	}
 	return all

@@ -115,6 +115,7 @@ func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool) {
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(h.t.Context()))
 	h.t.Cleanup(func() { d.end(nil) })
 	d.state.Store(running)
+	d.remember(h.t.Context())
 	d.metrics = newMetrics(d)
 	d.openHooks()
 	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])

@@ -33,6 +33,7 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		}
 		s.Pools = append(s.Pools, c)
 	}
+	s.Proofs = d.proofs.list(conf.Repositories)
 	return s, nil
 }
 

@@ -150,7 +150,7 @@ func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress 
 
 // mounted does something while a volume is mounted.
 func (p *pool) mounted(ctx context.Context, name string, do func(ctx context.Context, dir string) error) (err error) {
-	id := "remora-" + rand.Text()
+	id := ownMount + rand.Text()
 	dir, err := p.handler.Mount(ctx, name, id)
 	if err != nil {
 		return err

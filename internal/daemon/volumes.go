@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -64,6 +65,12 @@ func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (c
 
 // List implements [control.Volumes].
 func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
+	var engines <-chan struct{}
+	if req.Usage {
+		engines = v.d.consumers.ask(v.d) //nolint:contextcheck // whoever asks next has the answer too
+	}
+	late := time.NewTimer(consumerTime)
+	defer late.Stop()
 	pools := v.d.all()
 	if req.Pool != "" {
 		p, err := v.enter(ctx, req.Pool)
@@ -92,14 +99,18 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 		ends[p] = len(all)
 	}
 	if req.Usage {
+		each := make([]*control.Volume, len(all))
+		for i := range all {
+			each[i] = &all[i]
+		}
 		byPool, from := map[*pool][]*control.Volume{}, 0
 		for _, p := range pools {
-			for i := from; i < ends[p]; i++ {
-				byPool[p] = append(byPool[p], &all[i])
-			}
+			byPool[p] = each[from:ends[p]]
 			from = ends[p]
 		}
 		addDetails(ctx, byPool)
+		v.d.last.add(each, v.d.conf.Load().Repositories)
+		v.d.addConsumers(ctx, each, engines, late.C)
 	}
 	return all, nil
 }
@@ -113,7 +124,12 @@ func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (contro
 	defer p.leave()
 	c, err := v.get(ctx, p, req.Name)
 	if err == nil {
-		addDetails(ctx, map[*pool][]*control.Volume{p: {&c}})
+		late := time.NewTimer(consumerTime)
+		defer late.Stop()
+		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
+		addDetails(ctx, map[*pool][]*control.Volume{p: one})
+		v.d.last.add(one, v.d.conf.Load().Repositories)
+		v.d.addConsumers(ctx, one, engines, late.C)
 	}
 	return c, err
 }
@@ -125,6 +141,7 @@ func (v volumes) Remove(ctx context.Context, req control.VolumeRemoveRequest) er
 		return err
 	}
 	defer p.leave()
+	v.d.giveUpFill(ctx, p, req.Name)
 	if req.Purge {
 		return p.handler.Destroy(ctx, req.Name)
 	}
@@ -200,6 +217,7 @@ func (p *pool) toControl(v volume.Volume) control.Volume {
 		Mounted:    len(v.Mounts) > 0,
 		Status:     v.Status,
 		Options:    v.Options,
+		Restoring:  p.fills.word(p.conf.Name, v.Name),
 	}
 	for _, m := range v.Mounts {
 		c.Mounts = append(c.Mounts, control.Mount{ID: m.ID, Count: m.Count, Since: m.Since})

@@ -141,6 +141,10 @@ func configuration(drivers []catalog.Volume) string {
 	for _, k := range config.HookKeys() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Type, code(k.Default), cell.Replace(k.Help))
 	}
+	b.WriteString(verifiesHead)
+	for _, k := range config.VerifyKeys() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Type, code(k.Default), cell.Replace(k.Help))
+	}
 	for _, d := range drivers {
 		fmt.Fprintf(&b, "\n## Driver %s\n\n%s. [More about it](../../drivers/volume/%s/README.md).\n", d.Name(), upper(d.Doc()), d.Name())
 		table(&b, "Keys of a pool", d.Keys())

@@ -31,6 +31,11 @@ jitter = "20m"
 volumes = ["db*"]
 keep_daily = 7
 keep_weekly = 4
+
+[verify.weekly]
+cron = "0 4 * * 0"
+image = "postgres:17"
+command = "pg_verifybackup /data"
 `
 
 // configHead takes the mark of generated pages, the path of the file, and the example.
@@ -106,6 +111,18 @@ const hooksHead = `
 Each table ` + "`[hook.NAME]`" + ` has commands that run before and after a snapshot: [what it is for](../guide/volumes.md#hooks).
 The daemon runs them, so they are in the file or nowhere: a hook has no variables, and the file must belong to root and be
 written by nobody else.
+
+| Key | Type | Default | What it does |
+|---|---|---|---|
+`
+
+// verifiesHead stands before the keys of a verification.
+const verifiesHead = `
+## Verifications
+
+Each table ` + "`[verify.NAME]`" + ` says of which backups it is [proved](../guide/backup.md#is-it-good) that they can be restored: the
+newest of each volume of this host. The key KEY of the verification NAME has the variable ` + "`REMORA_VERIFY_NAME_KEY`" + `, and
+` + "`REMORA_VERIFIES=weekly,db`" + ` makes some that are not in the file.
 
 | Key | Type | Default | What it does |
 |---|---|---|---|

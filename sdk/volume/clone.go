@@ -32,6 +32,9 @@ func (h *Handler) Clone(ctx context.Context, name, from, snapshot string, opts m
 }
 
 func (h *Handler) clone(ctx context.Context, d Cloner, name, from, snapshot string, opts map[string]string) error {
+	if err := h.mayUse(ctx, from); err != nil {
+		return fmt.Errorf("clone of %q: %w", from, err)
+	}
 	if err := d.Clone(ctx, name, from, snapshot, opts); err != nil {
 		return fmt.Errorf("clone of %q: %w", from, err)
 	}

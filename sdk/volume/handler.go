@@ -161,6 +161,9 @@ func (h *Handler) Create(ctx context.Context, name string, opts map[string]strin
 	if opts == nil {
 		opts = map[string]string{}
 	}
+	if _, ok := opts[h.options.MakeOption]; ok && h.options.MakeOption != "" {
+		return redact(h.options.Make(ctx, name, opts), opts)
+	}
 	_, err := run(ctx, h, name, bounded.Verb[struct{}]{Name: "create", Limit: h.options.LongTimeout, Do: func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, redact(h.withOwn(ctx, name, opts, func(opts map[string]string) error { return h.create(ctx, name, opts) }), opts)
 	}})
@@ -208,6 +211,14 @@ func (h *Handler) Remove(ctx context.Context, name string) error {
 	return err
 }
 
+// mayUse refuses a volume that is not whole.
+func (h *Handler) mayUse(ctx context.Context, name string) error {
+	if h.options.MayUse == nil {
+		return nil
+	}
+	return h.options.MayUse(ctx, name)
+}
+
 // unused makes sure that nobody has the volume mounted: ErrInUse where somebody has, and an
 // unmount now where it only lingers.
 func (h *Handler) unused(ctx context.Context, name string) error {
@@ -233,9 +244,15 @@ func (h *Handler) remove(ctx context.Context, name string, discard func(context.
 	if err := h.unused(ctx, name); err != nil {
 		return err
 	}
+	if h.mayUse(ctx, name) != nil {
+		discard = h.driver.Remove
+	}
 	err := discard(ctx, name)
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		h.index.drop(name)
+		if h.options.Removed != nil {
+			h.options.Removed(ctx, name)
+		}
 	}
 	if err == nil {
 		h.log.InfoContext(ctx, "volume removed", slog.String("volume", name))

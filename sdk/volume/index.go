@@ -18,6 +18,8 @@ type index struct {
 	// gone holds what was dropped while somebody, so many of them, looks at the driver.
 	gone  map[string]uint64
 	looks int
+	// pinned are those that a listing does not change.
+	pinned map[string]bool
 }
 
 // stamped is a volume and the change that put it here.
@@ -27,7 +29,7 @@ type stamped struct {
 }
 
 func newIndex() *index {
-	return &index{volumes: map[string]stamped{}, changed: map[string]bool{}, gone: map[string]uint64{}}
+	return &index{volumes: map[string]stamped{}, changed: map[string]bool{}, gone: map[string]uint64{}, pinned: map[string]bool{}}
 }
 
 func (x *index) get(name string) (info Info, ok bool) {
@@ -120,6 +122,24 @@ func (x *index) sort() {
 	x.changed = map[string]bool{} // not cleared: a map keeps the memory of what was in it
 }
 
+// pin has a volume stay as it is whatever a listing says, until the function that it returns is
+// called. A listing that begins meanwhile and ends after that is not believed about it either.
+func (x *index) pin(name string) (unpin func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.pinned[name] = true
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.pinned, name)
+		if s, ok := x.volumes[name]; ok {
+			x.clock++
+			s.at = x.clock
+			x.volumes[name] = s
+		}
+	}
+}
+
 // begin is called before a look at the driver; it returns the point in time to hand to
 // merge or found. end is called after it, whatever came of it.
 func (x *index) begin() uint64 {
@@ -146,7 +166,7 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 	defer x.mu.Unlock()
 	fresh := make(map[string]stamped, len(listing))
 	for _, info := range listing {
-		if x.gone[info.Name] > since {
+		if x.gone[info.Name] > since || x.pinned[info.Name] {
 			continue
 		}
 		// What is known already is kept, and not held twice.
@@ -158,7 +178,7 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 		fresh[info.Name] = stamped{info, since}
 	}
 	for name, s := range x.volumes {
-		if s.at > since {
+		if s.at > since || x.pinned[name] {
 			fresh[name] = s
 		} else if _, ok := fresh[name]; !ok {
 			if keep(name) {
@@ -175,6 +195,6 @@ func (x *index) merge(since uint64, listing []Info, keep func(name string) bool)
 
 // same tells whether two answers about a volume say the same, as far as that can be told.
 func same(a, b Info) bool {
-	return a.Name == b.Name && a.Mountpoint == b.Mountpoint && a.CreatedAt.Equal(b.CreatedAt) &&
+	return a.Name == b.Name && a.Mountpoint == b.Mountpoint && a.External == b.External && a.CreatedAt.Equal(b.CreatedAt) &&
 		maps.Equal(a.Options, b.Options) && a.Status == nil && b.Status == nil
 }

@@ -36,6 +36,9 @@ func (h *Handler) Mount(ctx context.Context, name, id string) (mountpoint string
 }
 
 func (h *Handler) mount(ctx context.Context, name, id string) (string, error) {
+	if err := h.mayUse(ctx, name); err != nil {
+		return "", err
+	}
 	rec := h.mounts.get(name)
 	mountpoint, err := h.standing(ctx, name, rec)
 	if err != nil {

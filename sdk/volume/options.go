@@ -55,6 +55,18 @@ type Options struct {
 	// MayRemove is asked before a volume is removed, whoever wants it; its error is the
 	// answer. nil allows all.
 	MayRemove func(ctx context.Context, name string) error
+	// MayUse is asked before a volume is mounted, cloned, or a snapshot of it made or rolled back
+	// to: it refuses one that is not whole, such as one that is being filled. When such a volume
+	// is removed it does not come into the trash, from which it would come back as if it were.
+	// nil allows all.
+	MayUse func(ctx context.Context, name string) error
+	// MakeOption is a volume option which has Make make the volume, or adopt it, in the place of
+	// the driver's Create. Make runs with no lock held, and has to end within LongTimeout; it may
+	// call the Handler. Its errors name the volume. Empty is none.
+	MakeOption string
+	Make       func(ctx context.Context, name string, opts map[string]string) error
+	// Removed is told of each volume that was removed. nil is nobody.
+	Removed func(ctx context.Context, name string)
 
 	// Linger is how long a volume stays mounted after its last unmount, in case it is
 	// mounted again: "docker run" mounts twice. 0 unmounts at once.

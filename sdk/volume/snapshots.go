@@ -64,6 +64,9 @@ func (h *Handler) CreateSnapshot(ctx context.Context, name, snapshot string, lab
 		return named(name, err)
 	}
 	return h.change(ctx, "snapshot", name, func(ctx context.Context) error {
+		if err := h.mayUse(ctx, name); err != nil {
+			return ofSnapshot(snapshot, err)
+		}
 		if err := d.CreateSnapshot(ctx, name, snapshot, labels); err != nil {
 			return ofSnapshot(snapshot, err)
 		}
@@ -116,6 +119,9 @@ func (h *Handler) Rollback(ctx context.Context, name, snapshot string) error {
 		return named(name, err)
 	}
 	return h.change(ctx, "rollback", name, func(ctx context.Context) error {
+		if err := h.mayUse(ctx, name); err != nil {
+			return err
+		}
 		if err := h.unused(ctx, name); err != nil {
 			return err
 		}

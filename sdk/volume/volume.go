@@ -77,6 +77,9 @@ type Info struct {
 	// Mountpoint is the directory in which the data lies at all times, for a driver
 	// that mounts nothing; empty where there is one only while mounted.
 	Mountpoint string
+	// External says that the data lies outside of the driver's own place: it is not removed
+	// with the volume, and a trash does not keep it.
+	External bool
 	// Options are those that the volume was made with, as far as the driver remembers
 	// them; nil where there are none. They are shown to whoever may ask for the volume: an
 	// option that is a secret is left out.

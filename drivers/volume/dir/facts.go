@@ -168,5 +168,5 @@ func (d *driver) info(name string, f facts, err error) (info volume.Info, ok boo
 	if err != nil {
 		return volume.Info{Name: name, Status: map[string]any{"error": err.Error()}}, true
 	}
-	return volume.Info{Name: name, CreatedAt: f.Created, Mountpoint: d.mountpoint(name, f), Options: f.Options}, true
+	return volume.Info{Name: name, CreatedAt: f.Created, Mountpoint: d.mountpoint(name, f), External: f.Mountpoint != "", Options: f.Options}, true
 }

@@ -1,0 +1,235 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/backup"
+	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/engine"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+const (
+	// proofPrefix begins the names of what is made for a proof, and thrown away.
+	proofPrefix = "remora-proof-"
+	// scratchDirs stands for a pool where a proof is made in a directory.
+	scratchDirs = ".scratch"
+	// proofLabel is that of the containers of checks.
+	proofLabel = "remora.proof"
+)
+
+// proving is the proof of one backup.
+type proving struct {
+	d     *Daemon
+	r     *backup.Repository
+	place backup.Place
+	one   backup.Backup
+	conf  config.Verify
+	name  string
+	tell  func(backup.Progress)
+}
+
+// prove restores a backup to where it is thrown away again, compares, has the check run, and
+// remembers what came of it. An error is one of the remembering; what is wrong with the backup is
+// in the proof.
+func (d *Daemon) prove(ctx context.Context, r *backup.Repository, place backup.Place, one backup.Backup, conf config.Verify, progress func(control.Progress)) (control.Proof, error) {
+	select { // one at a time: it takes all that disk and network give
+	case d.proving <- struct{}{}:
+		defer func() { <-d.proving }()
+	case <-ctx.Done():
+		return control.Proof{}, context.Cause(ctx)
+	}
+	p := control.Proof{
+		Repository: place.Name, Pool: one.Pool, Volume: one.Volume, Backup: one.ID, Made: one.Started, At: time.Now().UTC().Truncate(time.Millisecond), Check: conf.Image,
+	}
+	start := time.Now()
+	w := proving{d, r, place, one, conf, proofPrefix + strings.ToLower(rand.Text()[:10]), teller(one.Volume, progress)}
+	compared, err := w.run(ctx)
+	if ctx.Err() != nil {
+		return p, context.Cause(ctx) // neither a proof nor the contrary
+	}
+	p.Seconds, p.Files, p.Bytes = time.Since(start).Seconds(), compared.Files, compared.Bytes
+	log := d.log.With(slog.String("repository", place.Name), slog.String("pool", one.Pool), slog.String("volume", one.Volume), slog.String("backup", one.ID))
+	if err != nil {
+		p.Error = errdefs.OneLine(err.Error())
+		log.ErrorContext(ctx, "backup is not proved to be good", slog.Any("error", err))
+	} else {
+		log.InfoContext(ctx, "backup was restored, and is good", slog.Float64("seconds", p.Seconds))
+	}
+	return d.proofs.put(p)
+}
+
+// run makes the proof.
+func (w proving) run(ctx context.Context) (c backup.Compared, err error) {
+	if filepath.IsAbs(w.conf.Scratch) {
+		return w.inDirectory(ctx, w.conf.Scratch)
+	}
+	name := w.conf.Scratch
+	if name == "" {
+		name = w.one.Pool
+	}
+	p, err := volumes{w.d}.enter(ctx, name)
+	if err != nil {
+		return c, errdefs.Hint(err, "scratch = \"POOL\" in the table [verify.NAME] names another pool")
+	}
+	defer p.leave()
+	return w.inPool(ctx, p)
+}
+
+// inPool makes the proof in a volume.
+func (w proving) inPool(ctx context.Context, p *pool) (c backup.Compared, err error) {
+	if s, err := p.handler.Space(ctx); err == nil {
+		if err := w.room(s.Free); err != nil {
+			return c, fmt.Errorf("pool %q: %w", p.conf.Name, err)
+		}
+	}
+	f, err := w.d.fills.begin(p.conf.Name, w.name, fillFacts{Kind: fillProof, Repository: w.place.Name, Backup: w.one.ID})
+	if err != nil {
+		return c, err
+	}
+	defer func() {
+		err = join(err, p.discard(ctx, f, w.name))
+		f.stopped(err)
+	}()
+	var opts map[string]string
+	if v, verr := p.handler.Get(ctx, w.one.Volume); verr == nil && p.conf.Name == w.one.Pool && !v.External {
+		opts = likeOptions(v)
+	}
+	if err := p.handler.Create(f.context(ctx), w.name, opts); err != nil {
+		return c, err
+	}
+	if err := w.enlarge(f.context(ctx), p); err != nil {
+		return c, err
+	}
+	err = p.mounted(f.context(ctx), w.name, func(ctx context.Context, dir string) (err error) {
+		c, err = w.look(ctx, dir)
+		return err
+	})
+	return c, err
+}
+
+// enlarge gives the volume a limit in which the backup has room.
+func (w proving) enlarge(ctx context.Context, p *pool) error {
+	if !volume.Can[volume.Sizer](p.handler) || !volume.Can[volume.Resizer](p.handler) {
+		return nil
+	}
+	u, err := p.handler.Usage(ctx, w.name)
+	if need := w.needs() + w.needs()/10; err == nil && u.Limit > 0 && u.Limit < need {
+		return p.handler.Resize(ctx, w.name, need)
+	}
+	return nil
+}
+
+// inDirectory makes the proof in a directory of the host.
+func (w proving) inDirectory(ctx context.Context, scratch string) (c backup.Compared, err error) {
+	dir := filepath.Join(scratch, w.name)
+	f, err := w.d.fills.begin(scratchDirs, w.name, fillFacts{Kind: fillProof, Repository: w.place.Name, Backup: w.one.ID, Dir: dir})
+	if err != nil {
+		return c, err
+	}
+	defer func() {
+		err = join(err, w.d.dropDirectory(f))
+		f.stopped(err)
+	}()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return c, errdefs.Hint(fmt.Errorf("scratch: %w", err), "the directory is not made for you, as it may be where a disk will be mounted")
+	}
+	return w.look(ctx, dir)
+}
+
+// dropDirectory removes a directory that was made for a proof.
+func (d *Daemon) dropDirectory(f *fill) error {
+	if strings.HasPrefix(filepath.Base(f.Dir), proofPrefix) {
+		if err := os.RemoveAll(f.Dir); err != nil {
+			return err
+		}
+	}
+	return f.end()
+}
+
+// look restores into a directory, compares, and has the check run.
+func (w proving) look(ctx context.Context, dir string) (c backup.Compared, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil {
+		if err := w.room(int64(st.Bavail) * st.Bsize); err != nil {
+			return c, err
+		}
+	}
+	if err := w.restore(ctx, dir); err != nil {
+		return c, err
+	}
+	c, err = w.r.Compare(ctx, w.one.ID, dir, w.tell)
+	switch {
+	case err != nil:
+		return c, err
+	case c.Differences > 0:
+		return c, fmt.Errorf("what was restored differs from the backup in %d places: %w", c.Differences, c.First)
+	case c.Files != w.one.Files || c.Bytes != w.one.Size:
+		return c, fmt.Errorf("restored are %d bytes in %d files, and not %d in %d", c.Bytes, c.Files, w.one.Size, w.one.Files)
+	case w.conf.Image == "":
+		return c, nil
+	}
+	return c, w.check(ctx, dir)
+}
+
+// restore writes what the repository has, and not what a cache has of it.
+func (w proving) restore(ctx context.Context, dir string) (err error) {
+	r, err := backup.OpenUncached(ctx, w.place)
+	if err != nil {
+		return err
+	}
+	defer func() { err = join(err, r.Close(ctx)) }()
+	_, err = r.Restore(ctx, w.one.ID, dir, w.tell)
+	return err
+}
+
+// check has an engine run the command.
+func (w proving) check(ctx context.Context, dir string) error {
+	all := w.d.engines()
+	if len(all) == 0 {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "no engine is there that could run the check"), "engine.sockets in the configuration names others")
+	}
+	var errs []error
+	for _, e := range all {
+		err := e.Run(ctx, engine.Check{
+			Name: w.name, Label: w.d.checkLabel(), Image: w.conf.Image, Command: w.conf.Command, Dir: dir, Mountpoint: w.conf.Mountpoint,
+			Memory: w.conf.Memory, Timeout: w.conf.Timeout,
+		})
+		if !errors.Is(err, errdefs.ErrUnavailable) && !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+		errs = append(errs, err) // another may have the image
+	}
+	return errors.Join(errs...)
+}
+
+// checkLabel is that of the containers of this daemon's checks.
+func (d *Daemon) checkLabel() engine.Label {
+	return engine.Label{Key: proofLabel, Value: d.boot.StateDir}
+}
+
+// needs returns how much room the backup takes when it is restored, about.
+func (w proving) needs() int64 {
+	const block, spare = 4096, 8 << 20
+	return w.one.Size + w.one.Files*block + spare
+}
+
+// room refuses a place that is too small.
+func (w proving) room(free int64) error {
+	if need := w.needs(); free < need {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "no room for it: %d MiB are needed, and %d free", need>>20, free>>20)
+	}
+	return nil
+}

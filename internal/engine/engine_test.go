@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// answering serves one answer to everything on a socket.
+func answering(t *testing.T, status int, text string) Engine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rme") // a short path, for the sake of sun_path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status == 0 {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
+	})}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return Engine{l.Addr().String()}
+}
+
+// The list is that of Docker 20.10 for a container with a volume of a plugin, cut down.
+func TestContainers(t *testing.T) {
+	e := answering(t, 200, `[{"Id":"8dfafdbc3a40aaaaaaaa","Names":["/web"],"State":"running","Mounts":[
+		{"Type":"volume","Name":"data","Source":"","Destination":"/data","Driver":"remora","Mode":"z","RW":true},
+		{"Type":"bind","Source":"/srv","Destination":"/srv"}]},
+		{"Id":"1111222233334444","Names":[],"State":"exited","Mounts":[{"Type":"volume","Name":"x","Driver":"local"}]},
+		{"Id":"5555","Names":["/none"],"State":"exited","Mounts":[]}]`)
+	got, err := e.Containers(t.Context())
+	want := []Container{
+		{ID: "1111222233334444", Name: "111122223333", Volumes: []Volume{{"local", "x"}}},
+		{ID: "8dfafdbc3a40aaaaaaaa", Name: "web", Running: true, Volumes: []Volume{{"remora", "data"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		e     Engine
+		class error
+		text  string
+	}{
+		{answering(t, 404, `{"message":"No such image: x"}`), errdefs.ErrNotFound, "No such image: x"},
+		{answering(t, 500, `{"cause":"c","message":"boom\nboom","response":500}`), errdefs.ErrUnavailable, "boom"},
+		{answering(t, 400, `plain`), errdefs.ErrInvalid, "plain"},
+		{answering(t, 409, ``), errdefs.ErrInUse, "409 Conflict"},
+		{answering(t, 200, `{`), errdefs.ErrUnavailable, "unexpected EOF"},
+		{answering(t, 0, ``), context.DeadlineExceeded, "too late"},
+		{Engine{filepath.Join(t.TempDir(), "gone")}, errdefs.ErrUnavailable, "no such file"},
+	} {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errdefs.Errorf(context.DeadlineExceeded, "too late"))
+		_, err := tt.e.Containers(ctx)
+		cancel()
+		if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.text) || !strings.HasPrefix(err.Error(), "engine at "+tt.e.Socket+": ") {
+			t.Errorf("error is %v, want %s", err, tt.text)
+		}
+	}
+	if got := There([]string{"/none/of/these", os.DevNull}); len(got) != 1 || got[0].Socket != os.DevNull {
+		t.Errorf("there are %v", got)
+	}
+}
