@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +23,7 @@ func runStorage(quick, render bool, part, out, daemon, scratch string) error {
 	var old *StorageResults
 	if out != "" && (render || part != "") {
 		var err error
-		if old, err = loadStorage(path); err != nil {
+		if old, err = loadStorage(path); err != nil && (render || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}
@@ -90,25 +92,17 @@ func (r *StorageResults) targets() string {
 		rows = append(rows, []string{goal, got, verdict})
 	}
 	for _, g := range goals {
-		var met, missed []string
+		by := map[string][]string{}
 		for _, j := range jobs {
-			x, ok := r.fioRatio(g.driver, j.name)
-			switch text := j.name + " " + x.times(); {
-			case !ok:
-			case x.mid >= g.least:
-				met = append(met, text)
-			case x.high >= g.least:
-				met = append(met, text+", within the noise")
-			default:
-				missed = append(missed, text)
+			if x, ok := r.fioRatio(g.driver, j.name); ok {
+				v := verdict(x, g.least)
+				by[v] = append(by[v], j.name+" "+x.times())
 			}
 		}
-		goal := fmt.Sprintf("fio on %s: at least %.2f× %s", g.driver, g.least, g.to)
-		if len(met) > 0 {
-			row(goal, strings.Join(met, "; "), true)
-		}
-		if len(missed) > 0 {
-			row(goal, strings.Join(missed, "; "), false)
+		for _, v := range []string{"met", "within the noise", "**missed**"} {
+			if len(by[v]) > 0 {
+				rows = append(rows, []string{fmt.Sprintf("fio on %s: at least %.2f× %s", g.driver, g.least, g.to), strings.Join(by[v], "; "), v})
+			}
 		}
 	}
 	for _, storage := range r.storages() {
@@ -139,6 +133,18 @@ func (r *StorageResults) targets() string {
 		}
 	}
 	return table([]string{"Goal", "Measured", ""}, rows)
+}
+
+// verdict tells whether a ratio is at least what was aimed at. Where its bounds reach the goal
+// and its middle does not, it may be either.
+func verdict(x ratio, least float64) string {
+	switch {
+	case x.mid >= least:
+		return "met"
+	case x.high >= least:
+		return "within the noise"
+	}
+	return "**missed**"
 }
 
 // bestBackup is the shortest time of the other peers, and whose it is.
@@ -206,7 +212,7 @@ func (r *StorageResults) snapshotTable() string {
 			ms := r.snapshotTimes(storage, dirty)
 			when := "at rest"
 			if dirty {
-				when = "16 MiB just written"
+				when = "4 MiB just written"
 			}
 			rows = append(rows, []string{storage, when, span(median(ms) * 1e3), span(slices.Min(ms) * 1e3), span(slices.Max(ms) * 1e3)})
 		}

@@ -54,7 +54,7 @@ func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string) error {
 	s.say("snapshots: %s: %d of each kind", storage, s.snapshotRounds)
 	for round := range 2 * s.snapshotRounds {
 		dirty := round%2 == 1
-		out, err := exec.Command("fio", "--name=change", "--filename="+dir+"/change", "--size=64m", "--io_size=16m", "--rw=randwrite", "--bs=4k",
+		out, err := exec.Command("fio", "--name=change", "--filename="+dir+"/change", "--size=64m", "--io_size=4m", "--rw=randwrite", "--bs=4k",
 			"--ioengine=psync", "--fallocate=none", fmt.Sprintf("--randseed=%d", round+1)).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("fio: %w: %s", err, out)
