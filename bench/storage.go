@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +16,8 @@ import (
 
 // storagePlan says how much of the storage suite is measured.
 type storagePlan struct {
-	fioRounds int
+	fioRounds int // of which each has so many turns on each side
+	fioTurns  int
 	fioTime   time.Duration
 	fioSize   int64
 
@@ -29,13 +33,13 @@ type storagePlan struct {
 
 var (
 	wholeStorage = storagePlan{
-		fioRounds: 7, fioTime: 700 * time.Millisecond, fioSize: 512 << 20,
+		fioRounds: 2, fioTurns: 16, fioTime: 150 * time.Millisecond, fioSize: 512 << 20,
 		snapshotSize: 10 << 30, snapshotRounds: 8,
 		volumes: 10_000, listRounds: 11,
 		backupSize: 2 << 30, backupRounds: 3,
 	}
 	quickStorage = storagePlan{
-		fioRounds: 1, fioTime: 200 * time.Millisecond, fioSize: 64 << 20,
+		fioRounds: 1, fioTurns: 4, fioTime: 50 * time.Millisecond, fioSize: 64 << 20,
 		snapshotSize: 1 << 30, snapshotRounds: 2,
 		volumes: 1000, listRounds: 3,
 		backupSize: 128 << 20, backupRounds: 1,
@@ -50,6 +54,16 @@ type storageSuite struct {
 	say     func(format string, args ...any)
 	results *StorageResults
 	undo    []func() error
+	ctx     context.Context //nolint:containedctx // ends when somebody interrupts the suite
+}
+
+// step says what comes next, unless the suite was interrupted.
+func (s *storageSuite) step(format string, args ...any) error {
+	if s.ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	s.say(format, args...)
+	return nil
 }
 
 // The parts of the suite, each on file systems of its own, by the name that -part takes.
@@ -105,6 +119,10 @@ func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageRes
 		"fio": said("fio", "--version"), "restic": said("restic", "version"), "zstd": said("zstd", "--version"),
 		"tar": said("tar", "--version"), "sshfs": said("sshfs", "--version"),
 	}
+	// Who interrupts it is left with no mounts: the next step sees that there is an end to it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s.ctx = ctx
 	found := false
 	for _, part := range storageParts {
 		if only != "" && only != part.name {

@@ -72,7 +72,9 @@ func (s *storageSuite) backups() error {
 	if err != nil {
 		return err
 	}
-	s.say("backups: write %d MiB", s.backupSize>>20)
+	if err := s.step("backups: write %d MiB", s.backupSize>>20); err != nil {
+		return err
+	}
 	m := newMix(data, s.backupSize)
 	if err := m.write(); err != nil {
 		return err
@@ -139,7 +141,9 @@ func (s *storageSuite) backupRound(at, data string, round int, keepers map[strin
 				return err
 			}
 			s.results.Backups = append(s.results.Backups, sample)
-			s.say("backups: round %d of %d: %s, %s: %.1f s", round+1, s.backupRounds, name, phase, sample.Seconds)
+			if err := s.step("backups: round %d of %d: %s, %s: %.1f s", round+1, s.backupRounds, name, phase, sample.Seconds); err != nil {
+				return err
+			}
 			if to == "" {
 				continue
 			}

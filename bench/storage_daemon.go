@@ -52,6 +52,7 @@ func (s *storageSuite) serve(name, tables string) (*host, error) {
 	h.cmd = exec.Command(h.args[0], h.args[1:]...)
 	h.cmd.Env = append(os.Environ(), h.env...)
 	h.cmd.Stdout, h.cmd.Stderr = log, log
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the bench, which ends it last
 	if err := h.cmd.Start(); err != nil {
 		return nil, err
 	}

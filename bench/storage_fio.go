@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -81,34 +82,24 @@ func (s *storageSuite) dataPath() error {
 		pairs = append(pairs, pair{p.driver, ours, dir})
 	}
 	for _, p := range pairs {
-		s.say("fio: lay out the files of %s", p.driver)
+		if err := s.step("fio: lay out the files of %s", p.driver); err != nil {
+			return err
+		}
 		for _, dir := range []string{p.ours, p.bare} {
-			if _, err := s.fio(dir, "--rw=write", "--bs=1m", "--ioengine=psync", "--end_fsync=1"); err != nil {
+			if _, err := fio("--name=layout", "--filename="+dir+"/fio", fmt.Sprintf("--size=%d", s.fioSize), "--rw=write", "--bs=1m", "--ioengine=psync", "--end_fsync=1"); err != nil {
 				return err
 			}
 		}
 	}
 	s.results.Fio = nil
 	for round := range s.fioRounds {
-		s.say("fio: round %d of %d", round+1, s.fioRounds)
+		if err := s.step("fio: round %d of %d", round+1, s.fioRounds); err != nil {
+			return err
+		}
 		for _, p := range pairs {
 			for _, j := range jobs {
-				sides := []string{remora, bare}
-				if round%2 == 1 {
-					slices.Reverse(sides)
-				}
-				for _, side := range sides {
-					dir := map[string]string{remora: p.ours, bare: p.bare}[side]
-					if err := flushed(dir); err != nil {
-						return err
-					}
-					rate, err := s.fio(dir, append([]string{
-						"--time_based", fmt.Sprintf("--runtime=%dms", s.fioTime.Milliseconds()), fmt.Sprintf("--randseed=%d", round+1),
-					}, j.args...)...)
-					if err != nil {
-						return fmt.Errorf("%s, %s: %w", p.driver, j.name, err)
-					}
-					s.results.Fio = append(s.results.Fio, FioSample{Driver: p.driver, Side: side, Job: j.name, Round: round, KiB: rate})
+				if err := s.turns(p, j.name, j.args, round); err != nil {
+					return fmt.Errorf("%s, %s: %w", p.driver, j.name, err)
 				}
 			}
 		}
@@ -116,16 +107,54 @@ func (s *storageSuite) dataPath() error {
 	return nil
 }
 
-// fio runs a job on the one file of a directory, and returns its rate in KiB/s.
-func (s *storageSuite) fio(dir string, args ...string) (float64, error) {
-	args = append([]string{"--name=bench", "--filename=" + dir + "/fio", fmt.Sprintf("--size=%d", s.fioSize), "--output-format=json", "--refill_buffers"}, args...)
-	cmd := exec.Command("fio", args...)
+// turns has one fio run a job on both sides of a pair, in many short turns that follow one
+// another: whatever else the machine does, it does to both.
+func (s *storageSuite) turns(p pair, job string, args []string, round int) error {
+	if err := errors.Join(flushed(p.bare), flushed(p.ours)); err != nil {
+		return err
+	}
+	all := append([]string{
+		"--time_based", fmt.Sprintf("--runtime=%dms", s.fioTime.Milliseconds()), fmt.Sprintf("--size=%d", s.fioSize), "--thread", "--stonewall",
+	}, args...)
+	sides := map[string]string{remora: p.ours, bare: p.bare}
+	var order []string
+	for turn := range s.fioTurns {
+		pair := []string{remora, bare}
+		if turn%2 == 1 {
+			slices.Reverse(pair)
+		}
+		order = append(order, pair...)
+	}
+	for i, side := range order {
+		all = append(all, "--name="+side, "--filename="+sides[side]+"/fio", fmt.Sprintf("--randseed=%d", round*s.fioTurns+i/2+1))
+	}
+	rates, err := fio(all...)
+	if err != nil {
+		return err
+	}
+	if len(rates) != len(order) {
+		return fmt.Errorf("fio ran %d jobs, and not %d", len(rates), len(order))
+	}
+	for i, side := range order {
+		s.results.Fio = append(s.results.Fio, FioSample{Driver: p.driver, Side: side, Job: job, Round: round*s.fioTurns + i/2, KiB: rates[i]})
+	}
+	return nil
+}
+
+// fio returns the rates of the jobs that the arguments name, in KiB/s.
+func fio(args ...string) ([]float64, error) {
+	cmd := exec.Command("fio", append([]string{"--output-format=json"}, args...)...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, fmt.Errorf("fio: %w: %s%s", err, errs.Bytes(), out)
+		return nil, fmt.Errorf("fio: %w: %s%.2000s", err, errs.Bytes(), out)
 	}
+	return fioRates(out)
+}
+
+// fioRates reads what fio prints.
+func fioRates(out []byte) (rates []float64, err error) {
 	type direction struct {
 		Bytes   float64 `json:"io_bytes"`
 		Runtime float64 `json:"runtime"` // milliseconds
@@ -136,15 +165,13 @@ func (s *storageSuite) fio(dir string, args ...string) (float64, error) {
 	if i := bytes.IndexByte(out, '{'); i > 0 { // notes come first
 		out = out[i:]
 	}
-	if err := json.Unmarshal(out, &answer); err != nil || len(answer.Jobs) != 1 {
-		return 0, fmt.Errorf("fio answers %.200q: %w", out, err)
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return nil, fmt.Errorf("fio answers %.200q: %w", out, err)
 	}
-	read, write := answer.Jobs[0].Read, answer.Jobs[0].Write
-	ms := max(read.Runtime, write.Runtime)
-	if ms == 0 {
-		return 0, fmt.Errorf("fio did nothing: %.200q", out)
+	for _, j := range answer.Jobs {
+		rates = append(rates, (j.Read.Bytes+j.Write.Bytes)/1024/(max(j.Read.Runtime, j.Write.Runtime, 1)/1000))
 	}
-	return (read.Bytes + write.Bytes) / 1024 / (ms / 1000), nil
+	return rates, nil
 }
 
 // sshServer is an sshd on a port of loopback with keys of its own.

@@ -40,7 +40,9 @@ func (s *storageSuite) lists() error {
 		return err
 	}
 	for _, d := range drivers {
-		s.say("lists: make %d volumes of %s", s.volumes, d.name)
+		if err := s.step("lists: make %d volumes of %s", s.volumes, d.name); err != nil {
+			return err
+		}
 		args := []string{"volume", "create", "--pool", d.name, nameOf(0)}
 		if d.opt != "" {
 			args = append(args, "-o", d.opt)
@@ -75,7 +77,9 @@ func (s *storageSuite) lists() error {
 		}
 	}
 	for round := range s.listRounds {
-		s.say("lists: round %d of %d", round+1, s.listRounds)
+		if err := s.step("lists: round %d of %d", round+1, s.listRounds); err != nil {
+			return err
+		}
 		for _, d := range drivers {
 			took, unknown, err := s.list(h, d.name)
 			if err != nil || unknown > 0 && d.name != "dir" {

@@ -79,7 +79,9 @@ func (r *StorageResults) fioRatio(driver, job string) (ratio, bool) {
 	b := r.fio(driver, job, bare)
 	var pairs []float64
 	for round, v := range r.fio(driver, job, remora) {
-		pairs = append(pairs, v/b[round])
+		if b[round] > 0 { // else a turn in which the machine did something else
+			pairs = append(pairs, v/b[round])
+		}
 	}
 	return ratioOf(pairs), len(pairs) > 0
 }

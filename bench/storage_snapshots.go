@@ -44,14 +44,18 @@ func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string) error {
 	if err != nil {
 		return err
 	}
-	s.say("snapshots: %s: write %d MiB", storage, s.snapshotSize>>20)
+	if err := s.step("snapshots: %s: write %d MiB", storage, s.snapshotSize>>20); err != nil {
+		return err
+	}
 	const files = 64
 	out, err := exec.Command("fio", "--name=fill", "--directory="+dir, fmt.Sprintf("--nrfiles=%d", files), fmt.Sprintf("--size=%d", s.snapshotSize),
 		"--rw=write", "--bs=1m", "--ioengine=psync", "--end_fsync=1", "--file_service_type=sequential").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("fio: %w: %s", err, out)
 	}
-	s.say("snapshots: %s: %d of each kind", storage, s.snapshotRounds)
+	if err := s.step("snapshots: %s: %d of each kind", storage, s.snapshotRounds); err != nil {
+		return err
+	}
 	for round := range 2 * s.snapshotRounds {
 		dirty := round%2 == 1
 		out, err := exec.Command("fio", "--name=change", "--filename="+dir+"/change", "--size=64m", "--io_size=4m", "--rw=randwrite", "--bs=4k",
