@@ -33,10 +33,10 @@ type storagePlan struct {
 
 var (
 	wholeStorage = storagePlan{
-		fioRounds: 2, fioTurns: 16, fioTime: 150 * time.Millisecond, fioSize: 512 << 20,
+		fioRounds: 2, fioTurns: 10, fioTime: 100 * time.Millisecond, fioSize: 512 << 20,
 		snapshotSize: 10 << 30, snapshotRounds: 8,
 		volumes: 10_000, listRounds: 11,
-		backupSize: 2 << 30, backupRounds: 3,
+		backupSize: 2 << 30, backupRounds: 2,
 	}
 	quickStorage = storagePlan{
 		fioRounds: 1, fioTurns: 4, fioTime: 50 * time.Millisecond, fioSize: 64 << 20,
