@@ -3,6 +3,7 @@ package btrfs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"os"
 	"runtime"
@@ -135,11 +136,10 @@ func (p *pool) look(entries []os.DirEntry, dirs map[uint64]inside) []surveyed {
 				if err != nil || dirs[dir].data == 0 {
 					continue
 				}
-				switch snapshots, err := inode(name + "/" + snapshotsName); err {
-				case nil:
+				snapshots, err := inode(name + "/" + snapshotsName)
+				if err == nil {
 					counts[i] = dirs[snapshots].others
-				case unix.ENOENT:
-				default:
+				} else if !errors.Is(err, unix.ENOENT) {
 					continue
 				}
 				found[i] = surveyed{volume.Figures{Name: name, Snapshots: &counts[i]}, dirs[dir].data}

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"os"
 	"runtime"
@@ -92,7 +93,7 @@ func (p *pool) look(name string, mounted map[identity]mount.Info, snapshots bool
 // countSnapshots counts the files that make a snapshot.
 func countSnapshots(pool int, path string) (n int, err error) {
 	fd, err := unix.Openat(pool, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
 	if err != nil {
