@@ -33,7 +33,7 @@ type storagePlan struct {
 
 var (
 	wholeStorage = storagePlan{
-		fioRounds: 2, fioTurns: 10, fioTime: 100 * time.Millisecond, fioSize: 512 << 20,
+		fioRounds: 2, fioTurns: 8, fioTime: 250 * time.Millisecond, fioSize: 512 << 20,
 		snapshotSize: 10 << 30, snapshotRounds: 8,
 		volumes: 10_000, listRounds: 11,
 		backupSize: 2 << 30, backupRounds: 2,

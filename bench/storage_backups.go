@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,7 +46,40 @@ type used struct {
 
 func (u *used) add(ru *syscall.Rusage) {
 	u.cpu += time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-	u.peak += ru.Maxrss << 10
+}
+
+// follow looks at the peak of memory of a process that has started until its end. What
+// wait4(2) tells of it is no use: in that counts what the bench held when it forked.
+func (u *used) follow(pid int) (stop func()) {
+	ended, done := make(chan struct{}), make(chan int64)
+	go func() {
+		var most int64
+		for {
+			if n, err := peakOf(pid); err == nil {
+				most = max(most, n)
+			}
+			select {
+			case <-ended:
+				done <- most
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(ended); u.peak += <-done }
+}
+
+// peakOf returns the most memory that a process has held since it began, or since that was
+// reset (proc(5), VmHWM).
+func peakOf(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.Join(err, errors.New("no VmHWM"))
 }
 
 // backups measures backups of the same data by several programs, to a directory each on the
@@ -174,7 +208,7 @@ func sizeOf(dir string) (n int64, err error) {
 	return n, err
 }
 
-// remoraKeeper counts the daemon and the command together.
+// remoraKeeper counts the daemon, and of the command its processor time.
 type remoraKeeper struct {
 	h         *host
 	repo, dir string
@@ -200,17 +234,9 @@ func (k *remoraKeeper) watch(args ...string) (out string, u used, err error) {
 	}
 	u.add(ru)
 	after, err1 := k.h.cpu()
-	status, err2 := os.ReadFile(proc + "status")
+	most, err2 := peakOf(k.h.cmd.Process.Pid)
 	u.cpu += after - before
-	for line := range strings.Lines(string(status)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
-			if err != nil {
-				return "", u, err
-			}
-			u.peak += kib << 10
-		}
-	}
+	u.peak = most
 	return out, u, errors.Join(err1, err2)
 }
 
@@ -239,8 +265,16 @@ func (k *resticKeeper) repository() string { return k.dir }
 func (k *resticKeeper) run(args ...string) (u used, err error) {
 	cmd := exec.Command("restic", append([]string{"--quiet", "--repo", k.dir, "--cache-dir", k.cache}, args...)...)
 	cmd.Env, cmd.Dir = append(os.Environ(), "RESTIC_PASSWORD="+benchPassword), k.data
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return u, fmt.Errorf("restic %s: %w: %s", args[0], err, out)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return u, err
+	}
+	stop := u.follow(cmd.Process.Pid)
+	err = cmd.Wait()
+	stop()
+	if err != nil {
+		return u, fmt.Errorf("restic %s: %w: %s", args[0], err, out.Bytes())
 	}
 	u.add(cmd.ProcessState.SysUsage().(*syscall.Rusage))
 	return u, nil
@@ -279,7 +313,12 @@ func pipe(first, second *exec.Cmd) (u used, err error) {
 	if err := errors.Join(second.Start(), first.Start()); err != nil {
 		return u, err
 	}
-	if err := errors.Join(second.Wait(), first.Wait()); err != nil {
+	stops := []func(){u.follow(first.Process.Pid), u.follow(second.Process.Pid)}
+	err = errors.Join(second.Wait(), first.Wait())
+	for _, stop := range stops {
+		stop()
+	}
+	if err != nil {
 		return u, err
 	}
 	u.add(first.ProcessState.SysUsage().(*syscall.Rusage))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,7 +122,7 @@ func (r *StorageResults) targets() string {
 			fmt.Sprintf("%s; %s %s; %s the time", span(median(ours)*1e6), name, span(best*1e6), x.times()), x.mid <= 1)
 	}
 	for _, phase := range phases {
-		if x := r.backupRatio(phase, restic, peak); len(r.Backups) > 0 {
+		if x := r.backupRatio(phase, restic, peak); !math.IsNaN(x.mid) {
 			row(fmt.Sprintf("Backup, %s: memory at most 1.5× restic's", phase),
 				fmt.Sprintf("%s; restic %s; %s", mib(int64(median(r.backup(remora, phase, peak)))), mib(int64(median(r.backup(restic, phase, peak)))), x.times()), x.mid <= 1.5)
 		}
