@@ -8,10 +8,10 @@ PARTS ?= lint unit storage e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit storage e2e soak fuzz lint fix vuln bench docs docs-check setup packages check clean
+.PHONY: help build demo test unit storage e2e soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/remora, one static binary
 	CGO_ENABLED=0 go build -trimpath -o bin/remora ./cmd/remora
@@ -50,8 +50,13 @@ fix: ## let gofmt and go fix rewrite what they can
 vuln: ## known vulnerabilities in what we import; needs the net
 	test/run.sh vuln
 
-bench: ## measure against the named peers, write docs/performance.md
+bench: bench-calls bench-storage ## measure against the named peers, write docs/performance.md
+
+bench-calls: ## the part of it about the calls of plugins
 	cd bench && go run .
+
+bench-storage: ## the part of it about drivers and backups; needs root, fio and restic
+	cd bench && go run . -suite storage
 
 docs: ## write docs/reference from the code
 	go generate ./...

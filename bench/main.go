@@ -6,6 +6,9 @@
 //	go run . -quick     less of everything, under a minute; writes nothing
 //	go run . -render    tables and plots anew from the results that are there
 //
+// With -suite storage it measures drivers and backups instead, against the bare file system
+// and other backup programs, in a dozen minutes; -part runs one of its parts.
+//
 // The part with a real engine needs root and Docker, and is left out without.
 package main
 
@@ -21,6 +24,8 @@ import (
 func main() {
 	quick := flag.Bool("quick", false, "measure little, to see that it works; writes only where -out says")
 	render := flag.Bool("render", false, "measure nothing, write the document from its results")
+	which := flag.String("suite", "calls", "what to measure: calls or storage")
+	part := flag.String("part", "", "measure one `part` of the storage suite: fio, snapshots, lists or backups; the rest stays as it was")
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
 	only := flag.Int("volumes", 0, "measure with this `number` of volumes alone")
@@ -29,7 +34,16 @@ func main() {
 	if *out == "" && !*quick {
 		*out = "../docs"
 	}
-	if err := run(*quick, *render, *only, *out, *daemon, *scratch); err != nil {
+	var err error
+	switch *which {
+	case "calls":
+		err = run(*quick, *render, *only, *out, *daemon, *scratch)
+	case "storage":
+		err = runStorage(*quick, *render, *part, *out, *daemon, *scratch)
+	default:
+		err = fmt.Errorf("no suite %q; there are calls and storage", *which)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

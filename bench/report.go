@@ -12,20 +12,10 @@ import (
 // writeDocument puts the tables between their marks in performance.md, and the plots
 // beside it. What is not between marks is written by hand and stays.
 func writeDocument(r *Results, out string) error {
-	path := filepath.Join(out, "performance.md")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	text := string(b)
-	for _, part := range []struct{ name, text string }{
+	err := fillDocument(out, []section{
 		{"targets", r.targets()}, {"machine", r.machine()}, {"calls", r.calls()}, {"rest", r.rest()}, {"all", r.all()},
-	} {
-		if text, err = fill(text, part.name, part.text); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	for name, svg := range map[string]string{"calls.svg": r.callsPlot(), "docker-run.svg": r.runsPlot()} {

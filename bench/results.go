@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"slices"
@@ -124,15 +123,7 @@ func (r *Results) scales() (volumes, clients []int) {
 }
 
 // save writes the results with a line for each sample.
-func (r *Results) save(path string) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	b = bytes.ReplaceAll(b, []byte("},{"), []byte("},\n{"))
-	b = bytes.ReplaceAll(b, []byte(":[{"), []byte(":[\n{"))
-	return os.WriteFile(path, append(b, '\n'), 0o644)
-}
+func (r *Results) save(path string) error { return saveLines(r, path) }
 
 func loadResults(path string) (*Results, error) {
 	b, err := os.ReadFile(path)

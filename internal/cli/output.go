@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -51,13 +52,17 @@ func (a *app) printJSON(v any) error {
 func (a *app) table(head []string, rows [][]string) error { return tableTo(a.Stdout, head, rows) }
 
 func tableTo(out io.Writer, head []string, rows [][]string) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	buffered := bufio.NewWriterSize(out, 64<<10) // a tabwriter writes each cell by itself
+	w := tabwriter.NewWriter(buffered, 0, 0, 3, ' ', 0)
 	for _, row := range append([][]string{head}, rows...) {
 		if _, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t ")); err != nil {
 			return err
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return buffered.Flush()
 }
 
 // ago says how long ago t was, as Docker does.

@@ -43,9 +43,15 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 	}
 	var mu sync.Mutex
 	next, found := 0, make([]detail, len(all))
+	if len(all) > 1 && volume.Can[volume.Surveyor](p.handler) {
+		p.survey(ctx, all, found)
+	}
 	take := func() int {
 		mu.Lock()
 		defer mu.Unlock()
+		for next < len(all) && found[next].done {
+			next++
+		}
 		if next == len(all) || ctx.Err() != nil {
 			return -1
 		}
@@ -91,6 +97,32 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 		if snapshotter {
 			v.Unknown = append(v.Unknown, "Snapshots")
 		}
+	}
+}
+
+// survey fills in what the driver tells of many volumes at once. Those that it leaves out are
+// asked for by themselves.
+func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail) {
+	told := make(chan map[string]volume.Figures, 1)
+	if !p.asker(ctx, func() {
+		figures, _ := p.handler.Survey(p.ctx) // what it does not tell is asked for
+		told <- figures
+	}) {
+		return
+	}
+	select {
+	case figures := <-told:
+		for i, v := range all {
+			f, ok := figures[v.Name]
+			if !ok {
+				continue
+			}
+			found[i] = detail{snapshots: f.Snapshots, done: true}
+			if f.Usage != nil {
+				found[i].used, found[i].limit = &f.Usage.Used, f.Usage.Limit
+			}
+		}
+	case <-ctx.Done():
 	}
 }
 

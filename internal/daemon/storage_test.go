@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,79 @@ func (knowing) RemoveSnapshot(context.Context, string, string) error { return ni
 func knowingDriver() (catalog.Volume, knowing) {
 	k := knowing{newMemory(), make(chan struct{}), make(chan struct{}, 1000)}
 	return catalog.NewVolume("knowing", "knows sizes", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return k, nil }), k
+}
+
+// surveying is a knowing that tells of its volumes at once, but for those whose names begin with
+// "shy".
+type surveying struct {
+	knowing
+	gone bool // it tells of nothing but an error
+}
+
+func (s surveying) Survey(context.Context) iter.Seq2[volume.Figures, error] {
+	return func(yield func(volume.Figures, error) bool) {
+		if s.gone {
+			yield(volume.Figures{}, errdefs.ErrUnavailable)
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for name := range s.names {
+			three := 3
+			if !strings.HasPrefix(name, "shy") && !yield(volume.Figures{Name: name, Usage: &volume.Usage{Used: 8}, Snapshots: &three}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// A driver that tells of all volumes at once is asked for the others alone.
+func TestListSurveys(t *testing.T) {
+	_, k := knowingDriver()
+	close(k.gate)
+	open := func(gone bool) func(context.Context, struct{}, catalog.Env) (volume.Driver, error) {
+		return func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return surveying{k, gone}, nil }
+	}
+	h := startHost(t, "[pool.a]\ndriver = \"surveying\"\n[pool.b]\ndriver = \"failing\"\n",
+		catalog.NewVolume("surveying", "tells all", open(false)), catalog.NewVolume("failing", "tells nothing", open(true)))
+	for i := range 100 {
+		h.must(h.plugin("a").Create(t.Context(), fmt.Sprintf("v%02d", i), nil))
+	}
+	h.must(h.plugin("a").Create(t.Context(), "shy", nil))
+	list := func(pool string) []control.Volume {
+		for len(k.asked) > 0 {
+			<-k.asked
+		}
+		all, err := h.control.Volumes().List(t.Context(), control.VolumeListRequest{Pool: pool, Usage: true})
+		h.must(err)
+		if len(all) != 101 {
+			t.Fatalf("listed are %d", len(all))
+		}
+		return all
+	}
+	for _, v := range list("a") {
+		used, snapshots := int64(8), 3
+		if v.Name == "shy" {
+			used, snapshots = 5, 1
+		}
+		if v.Used == nil || *v.Used != used || v.Snapshots == nil || *v.Snapshots != snapshots || v.Unknown != nil {
+			t.Errorf("%+v", v)
+		}
+	}
+	if n := len(k.asked); n != 2 {
+		t.Errorf("%d single questions, want 2", n)
+	}
+	if _, err := h.control.Reconcile(t.Context(), func(control.Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range list("b") {
+		if v.Used == nil || *v.Used != 5 || *v.Snapshots != 1 {
+			t.Errorf("%+v", v)
+		}
+	}
+	if n := len(k.asked); n != 202 {
+		t.Errorf("%d single questions, want 202", n)
+	}
 }
 
 // Who lists volumes does not wait for a driver that does not answer, however often, and no

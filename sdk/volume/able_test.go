@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,24 @@ func (a *able) Usage(ctx context.Context, name string) (Usage, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return Usage{Used: 7, Limit: a.limits[name]}, nil
+}
+
+// Survey tells of two volumes before it fails.
+func (a *able) Survey(ctx context.Context) iter.Seq2[Figures, error] {
+	return func(yield func(Figures, error) bool) {
+		err := a.call(ctx, "survey", "")
+		for _, name := range []string{"a", "b"} {
+			a.mu.Lock()
+			n := len(a.snapshots[name])
+			a.mu.Unlock()
+			if !yield(Figures{Name: name, Usage: &Usage{Used: 7}, Snapshots: &n}, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(Figures{}, err)
+		}
+	}
 }
 
 func (a *able) Space(ctx context.Context) (Space, error) {

@@ -49,6 +49,8 @@ func TestMoreThanTheDriverCan(t *testing.T) {
 	mustBe(t, "purge", h.Purge(t.Context(), "1"), errdefs.ErrUnsupported)
 	_, err = h.Space(t.Context())
 	mustBe(t, "space", err, errdefs.ErrUnsupported)
+	_, err = h.Survey(t.Context())
+	mustBe(t, "survey", err, errdefs.ErrUnsupported)
 	if after := d.calls(""); len(after) != before {
 		t.Errorf("the driver was asked: %q", after[before:])
 	}
@@ -57,6 +59,28 @@ func TestMoreThanTheDriverCan(t *testing.T) {
 	}
 	if err := h.Remove(t.Context(), "a"); err != nil || d.has("a") {
 		t.Errorf("Remove with a trash and without a Trasher: %v", err)
+	}
+}
+
+// What a survey told before it failed is not lost, and its error shows no secret.
+func TestSurvey(t *testing.T) {
+	d := newAble(t.TempDir(), "a", "b")
+	h := newTestHandler(t, d, Options{})
+	if err := h.CreateSnapshot(t.Context(), "b", "s", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []error{nil, errdefs.Errorf(errdefs.ErrUnavailable, "lost: password=geheim")} {
+		d.setBefore(func(context.Context, string, string) error { return fault })
+		all, err := h.Survey(t.Context())
+		if len(all) != 2 || all["a"].Usage.Used != 7 || *all["a"].Snapshots != 0 || *all["b"].Snapshots != 1 {
+			t.Errorf("it tells %+v", all)
+		}
+		if (fault == nil) != (err == nil) {
+			t.Fatalf("error %v, want %v", err, fault)
+		}
+		if err != nil && (!errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "lost") || strings.Contains(err.Error(), "geheim")) {
+			t.Errorf("error %v, want that of the driver without its secret", err)
+		}
 	}
 }
 

@@ -97,29 +97,20 @@ func find(image *os.File) (*device, error) {
 	if err := unix.Fstat(int(image.Fd()), &st); err != nil {
 		return nil, err
 	}
-	backed, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	paths, err := devicesOf(filepath.Base(image.Name()))
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Base(image.Name())
-	for _, sys := range backed {
-		// The path in it is one that others may see differently. Its last part is the same for
-		// all, and saves opening each device there is.
-		text, err := os.ReadFile(sys)
-		if err != nil || filepath.Base(strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)")) != name {
-			continue
-		}
-		path := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(sys)))
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+	for _, path := range paths {
+		f, info, err := status(path)
 		if err != nil {
 			continue // gone meanwhile
 		}
-		info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
-		if err != nil || info.Inode != st.Ino || info.Device != st.Dev {
+		if info.Inode != st.Ino || info.Device != st.Dev {
 			_ = f.Close()
 			continue
 		}
-		if unix.ByteSliceToString(info.File_name[:]) != mark || info.Flags&unix.LO_FLAGS_AUTOCLEAR == 0 || info.Flags&unix.LO_FLAGS_READ_ONLY != 0 || info.Offset != 0 || info.Sizelimit != 0 {
+		if !isOurs(info) {
 			_ = f.Close()
 			return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "its image is attached to %s by somebody else", path),
 				"unmount what is mounted from there, and losetup -d "+path)
@@ -127,6 +118,43 @@ func find(image *os.File) (*device, error) {
 		return &device{f, path, false}, nil
 	}
 	return nil, nil
+}
+
+// devicesOf returns the paths of the loop devices whose image is a file of this name. The path
+// that the kernel tells of it is one that others may see differently. Its last part is the same
+// for all, and saves opening each device there is.
+func devicesOf(name string) (paths []string, err error) {
+	backed, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, err
+	}
+	for _, sys := range backed {
+		text, err := os.ReadFile(sys)
+		if err == nil && filepath.Base(strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)")) == name {
+			paths = append(paths, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(sys))))
+		}
+	}
+	return paths, nil
+}
+
+// status opens a loop device and asks what it holds.
+func status(path string) (*os.File, *unix.LoopInfo64, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// isOurs tells whether a device is one that [configure] made.
+func isOurs(info *unix.LoopInfo64) bool {
+	return unix.ByteSliceToString(info.File_name[:]) == mark && info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 &&
+		info.Flags&unix.LO_FLAGS_READ_ONLY == 0 && info.Offset == 0 && info.Sizelimit == 0
 }
 
 // grace is how long a device may take to be gone after the last unmount: programs such as

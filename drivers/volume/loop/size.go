@@ -231,19 +231,24 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	if err != nil || len(at) == 0 {
 		return u, err
 	}
-	dir, err := openMount(at[0])
+	u.Used, err = usedIn(at[0])
+	return u, d.Fail(name, err)
+}
+
+// usedIn asks a file system that is mounted.
+func usedIn(at mount.Info) (int64, error) {
+	dir, err := openMount(at)
 	if err != nil {
-		return u, err
+		return 0, err
 	}
 	defer dir.Close()
-	if at[0].FSType == "btrfs" { // counts when it commits, which may be half a minute away
+	if at.FSType == "btrfs" { // counts when it commits, which may be half a minute away
 		var transaction uint64
 		_ = ioctl(dir, btrfsStartSync, unsafe.Pointer(&transaction))
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &fs); err != nil {
-		return u, d.Fail(name, err)
+		return 0, err
 	}
-	u.Used = int64(fs.Blocks-fs.Bfree) * fs.Bsize
-	return u, nil
+	return int64(fs.Blocks-fs.Bfree) * fs.Bsize, nil
 }

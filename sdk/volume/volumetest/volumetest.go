@@ -58,7 +58,7 @@ func Run(t *testing.T, c Config) {
 	}
 	suitetest.Suite[Config]{
 		Name:   "volumetest",
-		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect(), storageDirect(), trashDirect()},
+		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect(), storageDirect(), surveyDirect(), trashDirect()},
 		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues(), outage()},
 	}.Run(t, c, c.Deviates)
 }

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// storagePlan says how much of the storage suite is measured.
+type storagePlan struct {
+	fioRounds int // of which each has so many turns on each side
+	fioTurns  int
+	fioTime   time.Duration
+	fioSize   int64
+
+	snapshotSize   int64 // of the volume
+	snapshotRounds int
+
+	volumes    int // that are listed
+	listRounds int
+
+	backupSize   int64
+	backupRounds int
+}
+
+var (
+	wholeStorage = storagePlan{
+		fioRounds: 2, fioTurns: 8, fioTime: 250 * time.Millisecond, fioSize: 512 << 20,
+		snapshotSize: 10 << 30, snapshotRounds: 8,
+		volumes: 10_000, listRounds: 11,
+		backupSize: 2 << 30, backupRounds: 2,
+	}
+	quickStorage = storagePlan{
+		fioRounds: 1, fioTurns: 4, fioTime: 50 * time.Millisecond, fioSize: 64 << 20,
+		snapshotSize: 1 << 30, snapshotRounds: 2,
+		volumes: 1000, listRounds: 3,
+		backupSize: 128 << 20, backupRounds: 1,
+	}
+)
+
+// storageSuite measures drivers and backups.
+type storageSuite struct {
+	storagePlan
+	dir     string
+	remora  string
+	say     func(format string, args ...any)
+	results *StorageResults
+	undo    []func() error
+	ctx     context.Context //nolint:containedctx // ends when somebody interrupts the suite
+}
+
+// step says what comes next, unless the suite was interrupted.
+func (s *storageSuite) step(format string, args ...any) error {
+	if s.ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	s.say(format, args...)
+	return nil
+}
+
+// The parts of the suite, each on file systems of its own, by the name that -part takes.
+var storageParts = []struct {
+	name string
+	run  func(*storageSuite) error
+}{
+	{"fio", (*storageSuite).dataPath},
+	{"snapshots", (*storageSuite).snapshots},
+	{"lists", (*storageSuite).lists},
+	{"backups", (*storageSuite).backups},
+}
+
+// storageTools are the programs that it needs, and where Debian has them.
+var storageTools = map[string]string{
+	"fio": "fio", "restic": "restic", "tar": "tar", "zstd": "zstd", "sshfs": "sshfs", "/usr/sbin/sshd": "openssh-server", "ssh-keygen": "openssh-client",
+	"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "losetup": "mount",
+}
+
+// measureStorage runs the plan, or one part of it, and keeps the other parts of old.
+func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageResults) (r *StorageResults, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the storage suite mounts file systems, and needs root")
+	}
+	for name, pkg := range storageTools {
+		if _, err := exec.LookPath(name); err != nil {
+			return nil, fmt.Errorf("%s is missing; apt-get install %s", name, pkg)
+		}
+	}
+	dir, err := os.MkdirTemp(scratch, "rb")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	begin := time.Now()
+	s := &storageSuite{storagePlan: p, dir: dir, remora: daemon, results: new(StorageResults), say: func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
+	}}
+	if only != "" && old != nil {
+		*s.results = *old
+	}
+	if s.remora == "" {
+		b, err := build(dir, "")
+		if err != nil {
+			return nil, err
+		}
+		s.remora = b.remora
+	}
+	if s.results.Machine, err = lookAtMachine(dir, filepath.Join(dir, "run")); err != nil {
+		return nil, err
+	}
+	s.results.Tools = map[string]string{
+		"fio": said("fio", "--version"), "restic": said("restic", "version"), "zstd": said("zstd", "--version"),
+		"tar": said("tar", "--version"), "sshfs": said("sshfs", "--version"),
+	}
+	// Who interrupts it is left with no mounts: the next step sees that there is an end to it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s.ctx = ctx
+	found := false
+	for _, part := range storageParts {
+		if only != "" && only != part.name {
+			continue
+		}
+		found = true
+		if err := s.part(part.run); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("no part %q; there are fio, snapshots, lists, backups", only)
+	}
+	return s.results, nil
+}
+
+// part runs one part, and undoes what it set up, the last first.
+func (s *storageSuite) part(run func(*storageSuite) error) (err error) {
+	defer func() {
+		for len(s.undo) > 0 {
+			last := s.undo[len(s.undo)-1]
+			s.undo = s.undo[:len(s.undo)-1]
+			err = errors.Join(err, last())
+		}
+	}()
+	return run(s)
+}
+
+// disk makes a file system in a file below the scratch directory, on a loop device with direct
+// I/O, which stands for a disk, and returns where it is mounted.
+func (s *storageSuite) disk(name, kind string) (string, error) {
+	image, at := filepath.Join(s.dir, name+".img"), filepath.Join(s.dir, name)
+	if err := errors.Join(os.Mkdir(at, 0o755), os.WriteFile(image, nil, 0o600), os.Truncate(image, 60<<30)); err != nil {
+		return "", err
+	}
+	mkfs := map[string][]string{
+		"ext4": {"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image},
+		"xfs":  {"mkfs.xfs", "-q", image}, "btrfs": {"mkfs.btrfs", "-q", image},
+	}[kind]
+	if err := command(mkfs[0], mkfs[1:]...); err != nil {
+		return "", err
+	}
+	device := said("losetup", "--find", "--show", "--direct-io=on", image)
+	if device == "" {
+		return "", fmt.Errorf("losetup %s failed", image)
+	}
+	s.undo = append(s.undo, func() error {
+		return errors.Join(command("losetup", "--detach", device), os.Remove(image), os.Remove(at))
+	})
+	if err := command("mount", device, at); err != nil {
+		return "", err
+	}
+	s.undo = append(s.undo, func() error { return command("umount", at) })
+	return at, nil
+}
+
+// command runs a program, whose output is in the error.
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(name), err, out)
+	}
+	return nil
+}
+
+// flushed brings what has been written to a file system to its disk (syncfs(2)).
+func flushed(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
