@@ -25,9 +25,10 @@ type job struct {
 	Env     []string
 }
 
-// bootModules are what it takes to see the host's file system and to talk. The others are
-// loaded by modprobe when they are first asked for.
-var bootModules = []string{"virtio_pci", "virtiofs", "overlay", "virtio_console"}
+// bootModules are what it takes to see the host's file system and to talk, and loop, for which
+// a device must be there before it is asked for. The kernel has others loaded by modprobe when
+// they are wanted.
+var bootModules = []string{"virtio_pci", "virtiofs", "overlay", "virtio_console", "loop"}
 
 // initramfs makes the file system that the machine starts from.
 func initramfs(modules string, j job) ([]byte, error) {

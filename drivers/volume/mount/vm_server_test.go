@@ -100,9 +100,13 @@ func nfsServer(t testing.TB, kind, vers string) *kernelServer {
 		s.mkdir(t, name)
 		return map[string]string{"type": kind, "device": ":" + export + "/" + name, "o": o}
 	}
+	options := []any{"timeo=20"}
+	for option := range strings.SplitSeq(vers, ",") {
+		options = append(options, option)
+	}
 	s.pool = func(base string) map[string]any {
 		s.mkdir(t, base)
-		return map[string]any{"type": kind, "device": "127.0.0.1:" + export + "/" + base, "options": []any{"timeo=20", vers}}
+		return map[string]any{"type": kind, "device": "127.0.0.1:" + export + "/" + base, "options": options}
 	}
 	return s
 }
