@@ -12,7 +12,18 @@ import (
 // fileSystem returns the mount on which the pool lies, as the table of mounts has it: nothing is
 // asked of storage that may not answer.
 func (d *driver) fileSystem() (m mount.Info, ok bool) {
-	at, err := mount.Of(d.Path)
+	m, ok = mountOf(d.Path)
+	if ok && slices.Contains(localTypes, m.FSType) { // there may be links on the way
+		return mountOf(resolve(d.Path))
+	}
+	return m, ok
+}
+
+// localTypes are file systems that answer.
+var localTypes = []string{"ext4", "xfs", "btrfs", "overlay", "tmpfs"}
+
+func mountOf(path string) (m mount.Info, ok bool) {
+	at, err := mount.Of(path)
 	if err != nil {
 		return m, false
 	}
