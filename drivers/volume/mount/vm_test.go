@@ -26,6 +26,7 @@ var kernelServers = []struct {
 	{"nfs4", func(t testing.TB) *kernelServer { return nfsServer(t, "nfs4", "vers=4.2") }, nil},
 	{"nfs3", func(t testing.TB) *kernelServer { return nfsServer(t, "nfs", "vers=3,nolock") }, nil},
 	{"cifs", smbServer, map[string]string{
+		"NamesAreTakenAsTheyAre":      "names that differ in case alone are one to most servers of SMB",
 		"OwnerAndModeAreKept":         "without extensions SMB knows neither",
 		"RemoveLeavesWhatLinksLeadTo": "without extensions SMB has no symbolic links",
 	}},
