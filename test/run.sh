@@ -75,6 +75,7 @@ part_storage() {
 # its versions.
 part_vm() {
 	CGO_ENABLED=0 go build -o "$scratch/testvm" ./internal/testvm || return
+	gotest -count=1 ./internal/testvm
 	# shellcheck disable=SC2046 # the packages are words
 	CGO_ENABLED=0 gotest -p 1 -count=1 -timeout 20m -exec "$scratch/testvm" -run '^TestVM' -skip '/nfs3/wire' \
 		$(grep -rl --include='*_test.go' '^func TestVM' drivers internal | xargs -n1 dirname | sort -u | sed 's|^|./|')
