@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ const (
 )
 
 // guest is the first process of the machine. Whatever comes of it, the machine is off then.
-func guest() {
-	if err := work(); err != nil {
+func guest(ctx context.Context) {
+	if err := work(ctx); err != nil {
 		tell(err)
 	}
 	unix.Sync()
@@ -37,7 +38,7 @@ func tell(err error) {
 	}
 }
 
-func work() error {
+func work(ctx context.Context) error {
 	text, err := os.ReadFile("/" + jobName)
 	if err != nil {
 		return err
@@ -51,7 +52,7 @@ func work() error {
 			return err
 		}
 	}
-	status, err := run(j)
+	status, err := run(ctx, j)
 	if err != nil {
 		return err
 	}
@@ -174,13 +175,13 @@ func loopbackUp() error {
 
 // run starts the binary and waits for it. Processes that lost their parent are this one's
 // children, and are waited for as well.
-func run(j job) (status int, err error) {
+func run(ctx context.Context, j job) (status int, err error) {
 	out, err := openPort(outputPort)
 	if err != nil {
 		return 0, err
 	}
 	defer out.Close()
-	cmd := exec.Command(j.Args[0], j.Args[1:]...)
+	cmd := exec.CommandContext(ctx, j.Args[0], j.Args[1:]...)
 	cmd.Dir, cmd.Env = j.Dir, append(j.Env, "TMPDIR="+scratch)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -24,8 +25,8 @@ const (
 )
 
 // here runs the binary where we are.
-func here(args []string) int {
-	cmd := exec.Command(args[0], args[1:]...)
+func here(ctx context.Context, args []string) int {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		fmt.Fprintln(os.Stderr, "testvm:", err)
@@ -36,12 +37,12 @@ func here(args []string) int {
 
 // boot runs the binary in a machine and returns its exit status. An error says that there is
 // none, with the last that the kernel said.
-func boot(m testenv.Machine, args []string) (status int, err error) {
+func boot(ctx context.Context, m testenv.Machine, args []string) (status int, err error) {
 	dir, err := os.MkdirTemp("", "testvm")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	initrd, console, result := dir+"/initrd", dir+"/console", dir+"/status"
 	j := job{Modules: m.Modules, Args: args, Env: append(os.Environ(), testenv.InVM+"=1")}
 	if j.Dir, err = os.Getwd(); err != nil {
@@ -57,12 +58,14 @@ func boot(m testenv.Machine, args []string) (status int, err error) {
 	if err := os.WriteFile(initrd, image, 0o600); err != nil {
 		return 0, err
 	}
-	stop, err := share(m.Virtiofsd, dir+"/fs")
+	stop, err := share(ctx, m.Virtiofsd, dir+"/fs")
 	if err != nil {
 		return 0, err
 	}
 	defer stop()
-	cmd := exec.Command(m.Qemu, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", cpus, "-m", memory,
+	ctx, cancel := context.WithTimeout(ctx, timeout(args)+grace)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, m.Qemu, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", cpus, "-m", memory,
 		"-object", "memory-backend-memfd,id=memory,share=on,size="+memory, "-numa", "node,memdev=memory",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.Kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 mitigations=off",
@@ -80,8 +83,6 @@ func boot(m testenv.Machine, args []string) (status int, err error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	limit := time.AfterFunc(timeout(args)+grace, func() { _ = cmd.Process.Kill() })
-	defer limit.Stop()
 	err = cmd.Wait()
 	text, rerr := os.ReadFile(result)
 	if status, serr := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && serr == nil {
@@ -92,19 +93,19 @@ func boot(m testenv.Machine, args []string) (status int, err error) {
 }
 
 // share serves the root of this host to the machine.
-func share(program, socket string) (stop func(), err error) {
+func share(ctx context.Context, program, socket string) (stop func(), err error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	l.SetUnlinkOnClose(false)
 	f, err := l.File()
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	cmd := exec.Command(program, "--fd=3", "-f", "-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot")
+	cmd := exec.CommandContext(ctx, program, "--fd=3", "-f", "-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot")
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer

@@ -16,6 +16,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -24,8 +25,9 @@ import (
 )
 
 func main() {
+	ctx := context.Background()
 	if os.Getpid() == 1 {
-		guest()
+		guest(ctx)
 		return
 	}
 	if len(os.Args) < 2 {
@@ -35,9 +37,9 @@ func main() {
 	runtime.LockOSThread() // what it starts dies with the thread
 	m, err := testenv.FindMachine()
 	if err != nil {
-		os.Exit(here(os.Args[1:]))
+		os.Exit(here(ctx, os.Args[1:]))
 	}
-	status, err := boot(m, os.Args[1:])
+	status, err := boot(ctx, m, os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testvm:", err)
 		status = 1

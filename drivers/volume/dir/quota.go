@@ -147,22 +147,51 @@ func fits(data *os.File, f facts) error {
 	return orDenied(err)
 }
 
-// release takes the limit off what is to be deleted, so that nothing of it remains.
-func release(p pool, name string) error {
-	data, err := p.data(name, facts{})
+// release takes the limit off what is to be deleted, so that nothing of it remains: a volume, or
+// what was an entry of the trash, with the volume in it.
+func release(parent int, name string) error {
+	top, err := openBelow(parent, name)
 	if err != nil {
-		return nil //nolint:nilerr // half there, or gone
+		return nil // no directory, or gone
 	}
-	defer data.Close()
+	defer top.Close()
+	if data, err := openBelow(int(top.Fd()), dataName); err == nil {
+		defer data.Close()
+		return releaseData(data)
+	}
+	entries, err := top.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		sub, err := openBelow(int(top.Fd()), e.Name())
+		if err != nil {
+			continue
+		}
+		data, err := openBelow(int(sub.Fd()), dataName)
+		_ = sub.Close()
+		if err != nil {
+			continue
+		}
+		err = releaseData(data)
+		_ = data.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func releaseData(data *os.File) error {
 	project, err := projectOf(data)
 	if err != nil || project == 0 {
 		return err
 	}
-	q, err := quotaOf(p.FD, project)
+	q, err := quotaOf(int(data.Fd()), project)
 	if err != nil || q.hard == 0 {
-		return nil //nolint:nilerr // no quota is kept here any more
+		return nil // no quota is kept here any more
 	}
-	return setLimit(p.FD, project, 0)
+	return setLimit(int(data.Fd()), project, 0)
 }
 
 // errNotCounted says that what a volume takes is not known without looking at all of it.
@@ -252,7 +281,7 @@ func (c counted) Resize(ctx context.Context, name string, size int64) error {
 
 // remove deletes what has the name in the pool, and its limit.
 func (d *driver) remove(ctx context.Context, dir *pooldir.Dir, name string) error {
-	if err := release(pool{dir}, name); err != nil {
+	if err := release(dir.FD, name); err != nil {
 		return d.Fail(name, err)
 	}
 	return deleteTree(ctx, dir.FD, name)

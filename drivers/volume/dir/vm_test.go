@@ -205,8 +205,19 @@ func TestVMQuotaLife(t *testing.T) {
 			if n := full(t, data(t, again.driver, "back")+"/more"); !about(n, 1<<20) {
 				t.Errorf("1 MiB more took %d bytes", n)
 			}
-			if err := again.Remove(t.Context(), "back"); err != nil {
+			create(t, again.driver, "purged", "size=4m")
+			purged := projectAt(t, data(t, again.driver, "purged"))
+			if err := again.Trash(t.Context(), "purged"); err != nil {
 				t.Fatal(err)
+			}
+			trashed, err = again.Trashed(t.Context())
+			if err != nil || len(trashed) != 1 {
+				t.Fatalf("trash has %v, %v", trashed, err)
+			}
+			for _, err := range []error{again.Remove(t.Context(), "back"), again.Purge(t.Context(), trashed[0].ID)} {
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
 			root, err := os.Open(base)
 			if err != nil {
@@ -216,6 +227,9 @@ func TestVMQuotaLife(t *testing.T) {
 			left, err := quotaOf(int(root.Fd()), project)
 			if err != nil || left.hard != 0 {
 				t.Errorf("of the removed volume is left: %+v, %v", left, err)
+			}
+			if q, err := quotaOf(int(root.Fd()), purged); err != nil || q.hard != 0 {
+				t.Errorf("of the purged volume is left: %+v, %v", q, err)
 			}
 			for start := time.Now(); left.inodes > 0 && time.Since(start) < 30*time.Second; time.Sleep(50 * time.Millisecond) {
 				left, _ = quotaOf(int(root.Fd()), project) // XFS frees inodes when it has time

@@ -73,9 +73,10 @@ func nfsServer(t testing.TB, kind, vers string) *kernelServer {
 		export = "" // what has the fsid 0 is its root
 	}
 	for _, args := range [][]string{
-		{"modprobe", "nfsd"}, {"mkdir", "-p", "/run/rpcbind", "/run/sendsigs.omit.d", "/var/lib/nfs/v4recovery"},
+		{"modprobe", "nfsd"},
+		{"mkdir", "-p", "/run/rpcbind", "/run/sendsigs.omit.d", "/var/lib/nfs/v4recovery"},
 		{"sh", "-c", "mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd"},
-		{"exportfs", "-o", "rw,no_root_squash,no_subtree_check,fsid=0,insecure", "127.0.0.1:" + s.dir},
+		{"exportfs", "-o", "rw,no_root_squash,no_subtree_check,fsid=0,insecure", "127.0.0.1:" + s.dir}, //nolint:misspell // so it is called
 	} {
 		command(t, args[0], args[1:]...)
 	}
@@ -93,7 +94,7 @@ func nfsServer(t testing.TB, kind, vers string) *kernelServer {
 	s.start()
 	t.Cleanup(func() {
 		s.stop()
-		command(t, "exportfs", "-ua")
+		command(t, "exportfs", "-ua") //nolint:misspell // so it is called
 	})
 	o := "addr=127.0.0.1,timeo=20," + vers
 	s.options = func(name string) map[string]string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,9 +40,7 @@ func TestVMConformance(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := tt.start(t)
 			deviates := map[string]string{"RemoveDestroysData": "the data is the server's, and to remove a volume only forgets it"}
-			for name, why := range tt.deviates {
-				deviates[name] = why
-			}
+			maps.Copy(deviates, tt.deviates)
 			volumetest.Run(t, volumetest.Config{
 				New: func(t *testing.T) volume.Driver {
 					dir := t.TempDir()
