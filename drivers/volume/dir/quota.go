@@ -189,7 +189,7 @@ func releaseData(data *os.File) error {
 	}
 	q, err := quotaOf(int(data.Fd()), project)
 	if err != nil || q.hard == 0 {
-		return nil // no quota is kept here any more
+		return nil //nolint:nilerr // no quota is kept here any more
 	}
 	return setLimit(int(data.Fd()), project, 0)
 }
