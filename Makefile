@@ -2,13 +2,13 @@
 
 FUZZTIME ?= 20s
 # What "make test" runs, in this order; .ci/run adds what is slow or needs the net.
-PARTS ?= lint unit storage e2e fuzz
+PARTS ?= lint unit storage vm e2e fuzz
 
 # Of packages; a release sets it.
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit storage e2e soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
+.PHONY: help build demo test unit storage vm e2e soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ unit: ## the tests of the packages, with the race detector, in under a minute
 
 storage: ## the tests of drivers and backups on storage of their own; needs root
 	test/run.sh storage
+
+vm: ## the tests that need a kernel of their own, in a virtual machine; needs root
+	test/run.sh vm
 
 e2e: build ## the tests against real engines; needs root
 	test/run.sh e2e

@@ -44,6 +44,14 @@ if [ "${1:-}" != docker ]; then
 	need s3fs s3fs
 	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
+	# A small virtual machine (internal/testvm), and what its tests serve and mount in it.
+	need qemu-system-x86 qemu-system-x86_64
+	need kmod modprobe depmod
+	need nfs-kernel-server rpc.nfsd exportfs
+	need nfs-common mount.nfs
+	need rpcbind rpcbind rpcinfo
+	need samba smbd smbpasswd
+	need cifs-utils mount.cifs
 	need "gcc libc6-dev" gcc # the race detector
 	# Repositories in S3. It is in no distribution.
 	if ! command -v versitygw >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -55,7 +63,15 @@ if ! command -v docker >/dev/null; then
 	if apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); else missing+=(docker.io); fi
 fi
 
-[ ${#missing[@]} -gt 0 ] || exit 0
+# The kernel of the virtual machine (internal/testvm) is unpacked beside other tools and
+# not installed: this host goes on to boot what it boots.
+kernels=${XDG_CACHE_HOME:-$HOME/.cache}/remora-tools/kernel
+kernel=
+if [ "${1:-}" != docker ] && [ "$(uname -m)" = x86_64 ] && ! compgen -G "$kernels/*/lib/modules/*/modules.dep" >/dev/null; then
+	kernel=yes
+fi
+
+[ ${#missing[@]} -gt 0 ] || [ -n "$kernel" ] || exit 0
 # shellcheck disable=SC2206 # an entry may be two packages
 missing=(${missing[@]})
 
@@ -69,7 +85,7 @@ if [ "$(id -u)" != 0 ]; then
 	as_root=(sudo)
 fi
 
-echo "setup: installing ${missing[*]}" >&2
+echo "setup: installing ${missing[*]}${kernel:+ (a kernel for a virtual machine)}" >&2
 # A package that is installed starts its service, unless this file says no
 # (invoke-rc.d(8)). One that is there already is somebody's decision and stays.
 policy=/usr/sbin/policy-rc.d
@@ -80,9 +96,27 @@ if [ ! -e "$policy" ]; then
 fi
 log=$(mktemp)
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1; }
-if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; }; then
+fail() {
 	tail -n 20 "$log" >&2
-	echo "setup: could not install ${missing[*]}; the whole log is in $log" >&2
+	echo "setup: could not install $1; the whole log is in $log" >&2
 	exit 1
+}
+apt update || fail "${missing[*]}"
+[ ${#missing[@]} -eq 0 ] || apt install -y --no-install-recommends "${missing[@]}" || fail "${missing[*]}"
+
+fetch_kernel() {
+	local pkg
+	pkg=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+	[ -n "$pkg" ] || return
+	mkdir -p "$kernels/.new" && cd "$kernels/.new" || return
+	apt-get -q download "$pkg" || return
+	dpkg-deb -x "$pkg"_*.deb "$pkg" || return
+	[ -e "$pkg/lib" ] || ln -s usr/lib "$pkg/lib" || return
+	PATH=$PATH:/usr/sbin:/sbin depmod -b "$pkg" "${pkg#linux-image-}" || return
+	mv -T "$pkg" "../$pkg" && rm -rf "$kernels/.new"
+}
+if [ -n "$kernel" ]; then
+	rm -rf "$kernels/.new"
+	(fetch_kernel) >>"$log" 2>&1 || fail "the kernel of linux-image-cloud-amd64"
 fi
 rm -f "$log"

@@ -179,6 +179,7 @@ var equal = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\d+ seconds ago`), "N seconds ago"},
 	{regexp.MustCompile(`\b\d+\.\ds\b`), "N.Ns"},
+	{regexp.MustCompile(`"Advice": \{[^}]*\}`), `"Advice": {}`}, // of a host
 	{regexp.MustCompile(`"PID": \d+`), `"PID": 1`},
 	{regexp.MustCompile(`(\s)(\?|\d[\d.]*[kmgtp]? \(N seconds ago\))(\s)`), "${1}USED$3"}, // counted already, or not yet
 	{regexp.MustCompile(`"Unknown": \[\s*"Used"\s*\]`), `"Used": 0,` + "\n    " + `"UsedAt": "TIME"`},

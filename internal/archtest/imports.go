@@ -100,7 +100,7 @@ var layerTable = []layer{
 	{dir: "internal/cli", by: []string{"cmd", "internal/docsgen"}},
 	{dir: "internal/daemon", by: []string{"cmd", "internal/cli", "internal/docsgen"}},
 	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen"}},
-	{dir: "internal/testenv", by: []string{"internal/testreport"}, tests: true},
+	{dir: "internal/testenv", by: []string{"internal/testreport", "internal/testvm"}, tests: true},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},
 	{dir: "internal/run", only: leaves},

@@ -109,3 +109,13 @@ func (v Volume) Check(table map[string]any) error { return v.check(table) }
 func (v Volume) Open(ctx context.Context, table map[string]any, env Env) (volume.Driver, error) {
 	return v.open(ctx, table, env)
 }
+
+// Adviser is implemented by a driver that knows what could be better about the host for one of
+// its pools.
+type Adviser interface {
+	// Advice answers from memory or from the kernel's tables, never from storage.
+	Advice() Advice
+}
+
+// Advice is how something is, and what to do for it to be better.
+type Advice struct{ Text, Mend string }

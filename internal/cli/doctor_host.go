@@ -49,6 +49,9 @@ func (d *doctor) pools() {
 		served[p.Name] = true
 		if p.Reachable {
 			d.ok("pool "+p.Name, fmt.Sprintf("driver %s, %d volumes, %d mounted", p.Driver, p.Volumes, p.Mounted))
+			if p.Advice != nil {
+				d.add("pool "+p.Name, "ok", p.Advice.Text, p.Advice.Mend)
+			}
 		} else {
 			d.fail("pool "+p.Name, p.Error, "bring the storage back; the daemon notices by itself")
 		}

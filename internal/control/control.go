@@ -207,6 +207,14 @@ type Pool struct {
 	Trash bool `json:"Trash,omitempty"`
 	// Error says why the pool is not reachable, or what else is wrong with it.
 	Error string `json:"Error,omitempty"`
+	// Advice is what the driver says of the host, nil if it has nothing to say.
+	Advice *Advice `json:"Advice,omitempty"`
+}
+
+// Advice is how something is, and what to do for it to be better, empty if it is well.
+type Advice struct {
+	Text string `json:"Text"`
+	Mend string `json:"Mend,omitempty"`
 }
 
 // Reload says which pools, schedules and so on a reload touched. Each list is sorted.

@@ -238,6 +238,10 @@ func TestTwoPools(t *testing.T) {
 		t.Errorf("status is %+v", s)
 	}
 	want := control.Pool{Name: "fast", Driver: "dir", Socket: h.dir + "/p/fast.sock", Volumes: 1, Mounted: 1, Reachable: true, Trash: true}
+	if a := s.Pools[0].Advice; a == nil || !strings.Contains(a.Text, "project quota is o") {
+		t.Errorf("advice is %+v", a)
+	}
+	s.Pools[0].Advice = nil
 	if s.Pools[0] != want {
 		t.Errorf("pool is %+v, want %+v", s.Pools[0], want)
 	}

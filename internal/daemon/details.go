@@ -24,6 +24,7 @@ const askers = 4
 type detail struct {
 	used      *int64
 	limit     int64
+	uncounted bool // the driver does not know the size of this one
 	snapshots *int
 	unknown   []string
 	done      bool
@@ -86,6 +87,9 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 		v.Unknown = append(v.Unknown, found[i].unknown...)
 		if found[i].used != nil {
 			v.Used, v.Limit = found[i].used, found[i].limit
+		}
+		if found[i].uncounted {
+			p.remembered(v)
 		}
 		v.Snapshots = found[i].snapshots
 		if found[i].done {
@@ -154,7 +158,9 @@ func (p *pool) detail(name string, sizer, snapshotter bool) detail {
 		switch {
 		case err == nil:
 			d.used, d.limit = &u.Used, u.Limit
-		case !errors.Is(err, errdefs.ErrUnsupported):
+		case errors.Is(err, errdefs.ErrUnsupported):
+			d.uncounted = true
+		default:
 			d.unknown = append(d.unknown, "Used", "Limit")
 		}
 	}

@@ -36,6 +36,8 @@ type pool struct {
 	asking    chan struct{}
 	claims    *claims
 	hooks     func(ctx context.Context, e hook.Event) (end func(context.Context) error, err error)
+	// advice is what the driver says of the host.
+	advice func() catalog.Advice
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -133,6 +135,10 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	p = &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
 		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks, fills: d.fills,
+		advice: func() catalog.Advice { return catalog.Advice{} },
+	}
+	if a, ok := driver.(catalog.Adviser); ok {
+		p.advice = a.Advice
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))

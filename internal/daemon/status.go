@@ -31,6 +31,9 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		if err := p.reachable(); err != nil {
 			c.Reachable, c.Error = false, err.Error()
 		}
+		if a := p.advice(); a.Text != "" {
+			c.Advice = (*control.Advice)(&a)
+		}
 		s.Pools = append(s.Pools, c)
 	}
 	s.Proofs = d.proofs.list(conf.Repositories)

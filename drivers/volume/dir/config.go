@@ -14,11 +14,12 @@ type config struct {
 }
 
 type options struct {
-	Mountpoint string       `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`
-	From       string       `opt:"from" help:"absolute path of a directory whose tree is copied in when the volume is made"`
-	UID        *uint32      `opt:"uid" help:"owner of the data directory, set when the volume is made"`
-	GID        *uint32      `opt:"gid" help:"group of the data directory, set when the volume is made"`
-	Mode       *fs.FileMode `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+	Mountpoint string         `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`
+	From       string         `opt:"from" help:"absolute path of a directory whose tree is copied in when the volume is made"`
+	UID        *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
+	GID        *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
+	Size       *catalog.Bytes `opt:"size" help:"how much the volume may hold; wants project quota on the pool's file system"`
+	Mode       *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
 }
 
 // decode reads the options of a volume and checks what their tags cannot say.
@@ -39,8 +40,13 @@ func (d *driver) decode(opts map[string]string) (options, error) {
 		}
 		*path = filepath.Clean(*path)
 	}
+	if o.Size != nil && *o.Size < minSize {
+		return invalid("size", opts["size"], "is less than "+catalog.Bytes(minSize).String())
+	}
 	switch m := o.Mountpoint; {
 	case m == "":
+	case o.Size != nil:
+		return invalid("size", opts["size"], `cannot be kept by a "mountpoint" outside the pool`)
 	case o.From != "":
 		return invalid("from", o.From, `cannot be copied to a "mountpoint" that exists elsewhere`)
 	case m == "/":

@@ -34,12 +34,17 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 	}
 	defer p.Close()
 	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), Mountpoint: o.Mountpoint, Options: opts}
-	if there, err := d.adopt(p, f); there || err != nil {
+	if o.Size != nil {
+		f.Size = fileSize(int64(*o.Size))
+	}
+	if there, err := d.adopt(ctx, p, f); there || err != nil {
 		return err
 	}
-	err = d.build(ctx, p, f, o)
+	if err = d.build(ctx, p, f, o); err == nil {
+		d.see(name, f, nil)
+	}
 	if errors.Is(err, errTaken) { // another host was faster
-		if there, aerr := d.adopt(p, f); there || aerr != nil {
+		if there, aerr := d.adopt(ctx, p, f); there || aerr != nil {
 			return aerr
 		}
 	}
@@ -51,7 +56,7 @@ var errTaken = errdefs.Errorf(errdefs.ErrInUse, "its name was taken and freed ag
 
 // adopt looks what has the name of f. A volume is taken as it is; a directory with data
 // and without facts gets those of f; anything else is in the way.
-func (d *driver) adopt(p pool, f facts) (there bool, err error) {
+func (d *driver) adopt(ctx context.Context, p pool, f facts) (there bool, err error) {
 	is, err := p.facts(f.Name)
 	if err == nil {
 		if f.Mountpoint != "" && f.Mountpoint != is.Mountpoint {
@@ -83,6 +88,9 @@ func (d *driver) adopt(p pool, f facts) (there bool, err error) {
 		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.Path+"/"+f.Name)
 		return true, errdefs.Hint(err, "to make a volume of a directory with data, choose another name and give the directory by -o mountpoint=")
 	}
+	if err := d.takeIn(ctx, p, f); err != nil {
+		return true, d.Fail(f.Name, err)
+	}
 	f.Created = time.Now().UTC().Truncate(time.Second)
 	return true, d.Fail("", state.Write(root, f.Name+"/"+factsName, factsVersion, f))
 }
@@ -99,7 +107,7 @@ func (d *driver) build(ctx context.Context, p pool, f facts, o options) (err err
 	defer func() {
 		if err != nil {
 			undo()
-			if derr := deleteTree(context.WithoutCancel(ctx), p.FD, aside); derr != nil {
+			if derr := d.remove(context.WithoutCancel(ctx), p.Dir, aside); derr != nil {
 				err = fmt.Errorf("%w; and then: %w", err, derr)
 			}
 		}
@@ -110,7 +118,7 @@ func (d *driver) build(ctx context.Context, p pool, f facts, o options) (err err
 			f.MountedAt, err = mount.Of(resolve(f.Mountpoint))
 		}
 	} else {
-		err = makeData(ctx, p, dir, o)
+		err = d.makeData(ctx, p, dir, f, o)
 	}
 	if err != nil {
 		return pooldir.Classify(err)
@@ -156,8 +164,11 @@ func writeFacts(dir int, f facts) (file int, err error) {
 }
 
 // makeData makes the data directory in the one that is built, and fills it.
-func makeData(ctx context.Context, p pool, dir int, o options) error {
+func (d *driver) makeData(ctx context.Context, p pool, dir int, f facts, o options) error {
 	if err := unix.Mkdirat(dir, dataName, 0o700); err != nil {
+		return err
+	}
+	if err := d.begin(dir, f); err != nil {
 		return err
 	}
 	if o.From == "" && o.Mode == nil {
@@ -173,6 +184,9 @@ func makeData(ctx context.Context, p pool, dir int, o options) error {
 	defer data.Close()
 	if o.From != "" {
 		if err := copyTree(ctx, o.From, data, p.FD); err != nil {
+			return fmt.Errorf("copy from %s: %w", o.From, err)
+		}
+		if err := fits(data, f); err != nil {
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
 	}

@@ -76,7 +76,8 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 			return nil, state.Classify(err)
 		}
 	}
-	return &driver{Pool: pooldir.Pool{
+	d := &driver{}
+	d.Pool = pooldir.Pool{
 		Path: path,
 		Memo: pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
 		Host: pooldir.Host(),
@@ -86,8 +87,14 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 			return err
 		},
 		Unused: func(_ context.Context, dir *pooldir.Dir, path string) error { return dir.NothingMounted(path) },
-		Delete: func(ctx context.Context, dir *pooldir.Dir, name string) error { return deleteTree(ctx, dir.FD, name) },
-	}}, nil
+		Delete: d.remove,
+	}
+	if m, ok := d.fileSystem(); ok {
+		if counting, _ := quotaIn(m); counting {
+			return counted{d}, nil
+		}
+	}
+	return d, nil
 }
 
 // Mount returns the directory of the data, after a look whether it is there.
@@ -115,6 +122,9 @@ func (d *driver) Mount(ctx context.Context, name, _ string) (string, error) {
 	}
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		err = unix.ENOTDIR
+	}
+	if err == nil {
+		err = d.hold(ctx, p, name, f)
 	}
 	if err != nil {
 		err = errdefs.Errorf(errdefs.ErrUnavailable, "data directory %s: %w", mountpoint, err)
@@ -150,7 +160,7 @@ func (d *driver) mountUsual(name string) (mountpoint string, ok bool) {
 
 // see remembers whether a volume is one that mountUsual must not judge.
 func (d *driver) see(name string, f facts, err error) {
-	unusual := err != nil || f.Mountpoint != ""
+	unusual := err != nil || f.Mountpoint != "" || f.Size > 0
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !unusual {

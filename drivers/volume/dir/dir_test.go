@@ -204,7 +204,7 @@ func TestWrongOptions(t *testing.T) {
 	pool := t.TempDir()
 	d := openPool(t, pool)
 	for pair, want := range map[string]string{
-		"moutpoint=/x":                     `did you mean "mountpoint"? (there are: from, gid, mode, mountpoint, uid)`,
+		"moutpoint=/x":                     `did you mean "mountpoint"? (there are: from, gid, mode, mountpoint, size, uid)`,
 		"mode=rwx":                         `not an octal mode`,
 		"mountpoint=srv":                   `"srv" is not an absolute path`,
 		"mountpoint=":                      `"" is not an absolute path`,
@@ -212,6 +212,8 @@ func TestWrongOptions(t *testing.T) {
 		"mountpoint=" + pool + "/x/":       `lie in one another`,
 		"mountpoint=" + pool:               `lie in one another`,
 		"mountpoint=" + filepath.Dir(pool): `lie in one another`,
+		"size=1k":                          `"1k" is less than 64k`,
+		"size=lots":                        `"lots"`,
 		"from=etc":                         `"etc" is not an absolute path`,
 		"from=/nonexistent":                `copy from /nonexistent: no such file or directory`,
 		"from=/etc/hostname":               `copy from /etc/hostname: not a directory`,
@@ -221,6 +223,7 @@ func TestWrongOptions(t *testing.T) {
 		wantErr(t, d.Create(t.Context(), "data", opts(pair)), errdefs.ErrInvalid, want)
 	}
 	wantErr(t, d.Create(t.Context(), "data", opts("from=/srv", "mountpoint=/srv/x")), errdefs.ErrInvalid, `"from"`)
+	wantErr(t, d.Create(t.Context(), "data", opts("size=1m", "mountpoint=/srv/x")), errdefs.ErrInvalid, `cannot be kept by a "mountpoint"`)
 	for _, name := range []string{"", ".", "..", ".hidden", "a/b", "../x", "a\x00b", strings.Repeat("x", 256)} {
 		wantErr(t, d.Create(t.Context(), name, nil), errdefs.ErrInvalid, "not the name of a volume")
 		wantErr(t, d.Remove(t.Context(), name), errdefs.ErrInvalid, "not the name of a volume")

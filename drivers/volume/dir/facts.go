@@ -43,8 +43,10 @@ type facts struct {
 	Mountpoint string `json:"mountpoint,omitzero"`
 	// MountedAt is where the file system was mounted on which Mountpoint lay when the volume
 	// was made.
-	MountedAt string            `json:"mounted_at,omitzero"`
-	Options   map[string]string `json:"options,omitempty"`
+	MountedAt string `json:"mounted_at,omitzero"`
+	// Size is what the volume may hold, in bytes; 0 is no limit.
+	Size    int64             `json:"size,omitzero"`
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
