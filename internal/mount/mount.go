@@ -7,6 +7,7 @@ package mount
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -83,13 +84,19 @@ func Mount(source, target, fsType string, flags uintptr, data string) error {
 	return nil
 }
 
+// busyTime is how long Unmount tries anew. A program that is being started has every file of this
+// process open until its exec(2), and so has whoever looks at all mounts of a host.
+const busyTime = 500 * time.Millisecond
+
 // Unmount unmounts the topmost mount on target. A target that is no mountpoint, or
-// does not exist, is no error; one that is still used is ErrInUse.
+// does not exist, is no error; one that is still used after half a second is ErrInUse.
 func Unmount(target string) error {
-	switch err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); err {
-	case nil, unix.EINVAL, unix.ENOENT:
-		return nil
-	default:
-		return state.Classify(fmt.Errorf("unmount %q: %w", target, err))
+	for end := time.Now().Add(busyTime); ; time.Sleep(busyTime / 100) {
+		switch err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); {
+		case err == nil, err == unix.EINVAL, err == unix.ENOENT:
+			return nil
+		case err != unix.EBUSY || time.Now().After(end):
+			return state.Classify(fmt.Errorf("unmount %q: %w", target, err))
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -46,9 +47,8 @@ func TestMountListUnmount(t *testing.T) {
 	if err := mount.Unmount(dir); !errors.Is(err, errdefs.ErrInUse) {
 		t.Errorf("unmount of what is used: %v", err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	// One that is used for a moment more, as by a program that is being started, is waited for.
+	time.AfterFunc(100*time.Millisecond, func() { _ = f.Close() })
 	for range 2 {
 		if err := mount.Unmount(dir); err != nil {
 			t.Errorf("unmount: %v", err)
