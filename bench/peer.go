@@ -32,13 +32,13 @@ const nameFormat = "project_data-%06d"
 func nameOf(i int) string { return fmt.Sprintf(nameFormat, i) }
 
 // binaries are the programs under test, and the directory that stands for /run.
-type binaries struct{ remora, helpers, floor, run string }
+type binaries struct{ remora, helpers, floor, tarball, run string }
 
 // build makes the programs under test, each from its own module.
 func build(dir, daemon string) (binaries, error) {
-	b := binaries{remora: daemon, helpers: filepath.Join(dir, "helpers"), floor: filepath.Join(dir, "floor")}
+	b := binaries{remora: daemon, helpers: filepath.Join(dir, "helpers"), floor: filepath.Join(dir, "floor"), tarball: filepath.Join(dir, "tarball")}
 	type program struct{ dir, pkg, out string }
-	programs := []program{{".", "./peers/onefile", b.helpers}, {".", "./peers/floor", b.floor}}
+	programs := []program{{".", "./peers/onefile", b.helpers}, {".", "./peers/floor", b.floor}, {".", "./peers/tarball", b.tarball}}
 	if daemon == "" {
 		b.remora = filepath.Join(dir, "remora")
 		programs = append(programs, program{"..", "./cmd/remora", b.remora})

@@ -11,7 +11,7 @@ import (
 // The colours of the peers, told apart by those who do not see red and green as well;
 // each line is also named where it ends.
 var colours = map[string]string{
-	remora: "#0f6fc6", helpers: "#d9730d", floor: "#6b7280", "local": "#6b7280", restic: "#d9730d", tarred: "#6b7280",
+	remora: "#0f6fc6", helpers: "#d9730d", floor: "#6b7280", "local": "#6b7280", restic: "#d9730d", gzipped: "#3d8b5f", tarred: "#6b7280",
 }
 
 // svg is a drawing that grows.

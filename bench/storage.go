@@ -51,6 +51,7 @@ type storageSuite struct {
 	storagePlan
 	dir     string
 	remora  string
+	tarball string
 	say     func(format string, args ...any)
 	results *StorageResults
 	undo    []func() error
@@ -105,13 +106,11 @@ func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageRes
 	if only != "" && old != nil {
 		*s.results = *old
 	}
-	if s.remora == "" {
-		b, err := build(dir, "")
-		if err != nil {
-			return nil, err
-		}
-		s.remora = b.remora
+	bin, err := build(dir, daemon)
+	if err != nil {
+		return nil, err
 	}
+	s.remora, s.tarball = bin.remora, bin.tarball
 	if s.results.Machine, err = lookAtMachine(dir, filepath.Join(dir, "run")); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ import (
 
 // plot shows the ratios of fio with their bounds, and the times of backups.
 func (r *StorageResults) plot() string {
-	s := newSVG(980, 780, "The data path of each driver against the bare file system, and backups against other programs")
+	s := newSVG(980, 850, "The data path of each driver against the bare file system, and backups against other programs")
 	s.text(30, 34, "h", "start", "", "Rate of a volume to that of the bare file system")
 	s.ratios(r, 300, 74, 560)
 	s.text(30, 528, "h", "start", "", "Backup and restore, seconds until all is on the disk; less is better")
