@@ -85,7 +85,7 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	d.conf.Store(next)
 	defer d.schedule()
 	defer d.recoverAll()
-	defer d.last.forget()
+	defer d.forgetBackups()
 	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
 	err = each(gone, func(p *pool) error {
 		ctx, cancel := d.closing(ctx)

@@ -109,7 +109,7 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 			from = ends[p]
 		}
 		addDetails(ctx, byPool)
-		v.d.last.add(each, v.d.conf.Load().Repositories)
+		v.d.made.addLast(each, v.d.conf.Load().Repositories)
 		v.d.addConsumers(ctx, each, engines, late.C)
 	}
 	return all, nil
@@ -128,7 +128,7 @@ func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (contro
 		defer late.Stop()
 		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
 		addDetails(ctx, map[*pool][]*control.Volume{p: one})
-		v.d.last.add(one, v.d.conf.Load().Repositories)
+		v.d.made.addLast(one, v.d.conf.Load().Repositories)
 		v.d.addConsumers(ctx, one, engines, late.C)
 	}
 	return c, err
