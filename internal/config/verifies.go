@@ -180,7 +180,7 @@ func (b *builder) checkVerify(v Verify) error {
 	case v.Repository != "" && !slices.Contains(repositories, v.Repository):
 		return invalid("there is no repository %q%s", v.Repository, near(v.Repository, repositories))
 	case v.Repository == "" && len(repositories) != 1:
-		return invalid(`key "repository" is missing: there are %d`, len(repositories))
+		return invalid(`key "repository" is missing%s`, near("", repositories))
 	case v.Scratch != "" && v.Scratch[0] != '/' && !slices.Contains(pools, v.Scratch):
 		return invalid("there is no pool %q%s", v.Scratch, near(v.Scratch, pools))
 	case v.Command != "" && v.Image == "":
