@@ -37,7 +37,7 @@ func (r *Repository) Restore(ctx context.Context, id, dir string, tell func(Prog
 		err = target("", flush(dir)) // some file systems find out late
 	}
 	if err != nil {
-		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, err))
+		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, r.place.classify(err)))
 	}
 	return b, nil
 }
@@ -94,7 +94,7 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 	defer func() { _ = os.RemoveAll(fresh) }() // what is left there is told by the error
 	to := filepath.Join(fresh, path.Base(clean))
 	if err := r.write(ctx, e, to, e.Size(), tell); err != nil {
-		return fmt.Errorf("backup %.8s: %s: %w", id, clean, err)
+		return fmt.Errorf("backup %.8s: %s: %w", id, clean, r.place.classify(err))
 	}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		if err := r.setTimes(ctx, above, fresh, path.Base(clean)); err != nil {

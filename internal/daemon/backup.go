@@ -243,7 +243,7 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 	defer p.leave()
 	ctx, release, err := b.claim(ctx, p, req)
 	if err != nil {
-		return c, err
+		return c, volumes(b).elsewhere(ctx, err, req.Pool, req.Name)
 	}
 	defer release()
 	return b.create(ctx, p, req, nil, progress)
