@@ -19,6 +19,16 @@ type output struct {
 	r *Repository
 }
 
+// BeginDirectory implements [restore.Output].
+func (o *output) BeginDirectory(ctx context.Context, name string, d kopiafs.Directory) error {
+	return target(name, o.FilesystemOutput.BeginDirectory(ctx, name, d))
+}
+
+// CreateSymlink implements [restore.Output].
+func (o *output) CreateSymlink(ctx context.Context, name string, l kopiafs.Symlink) error {
+	return target(name, o.FilesystemOutput.CreateSymlink(ctx, name, l))
+}
+
 // FinishDirectory implements [restore.Output]. It is called when all in d is finished.
 func (o *output) FinishDirectory(ctx context.Context, name string, d kopiafs.Directory) error {
 	if err := o.r.setTimes(ctx, d, filepath.Join(o.TargetPath, filepath.FromSlash(name)), ""); err != nil {

@@ -53,6 +53,8 @@ func (p Place) classify(err error) error {
 	case says(err, "requesttimetooskewed", "request time and the server's time", "request time and the current time", "clock skew"):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the clocks of this host and of the server differ too much"),
 			"timedatectl shows whether this host's is kept right")
+	case errors.Is(err, syscall.EROFS), says(err, "read-only file system"):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s where it lies", syscall.EROFS.Error()), "mount that file system read-write")
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.As(errdefs.ErrDenied, err)
 	case errors.Is(err, blob.ErrInvalidCredentials), refused(err):
@@ -66,6 +68,30 @@ func (p Place) classify(err error) error {
 			err = errors.New(name) // the rest is how kopia came to it
 		}
 		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %w", err), "mend it: "+p.repairCommand())
+	}
+	return err
+}
+
+// targetError is one of where a backup is restored.
+type targetError struct{ error }
+
+func (e targetError) Unwrap() error { return e.error }
+
+// target gives an error of where a backup is restored its class, where it could be taken for one
+// of the repository.
+func target(name string, err error) error {
+	if name != "" {
+		name += ": "
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, errno) {
+			return targetError{errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%sno room for what is restored: %w", name, errno),
+				"make the volume larger (size=), or free room in its pool")}
+		}
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return targetError{errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%sthe volume cannot be written to: %w", name, syscall.EROFS),
+			"mount that file system read-write")}
 	}
 	return err
 }

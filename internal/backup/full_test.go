@@ -68,6 +68,56 @@ func TestFullSFTP(t *testing.T) {
 	fills(t, p, small(t, filepath.Dir(p.URL.Path)))
 }
 
+// What is restored to where there is no room for it is not an error of the repository, and what is
+// written to a repository on a file system that is read-only is one.
+func TestRestoreWithoutRoom(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	p, dir, to := newPlace(t), t.TempDir(), t.TempDir()+"/to"
+	put(t, dir+"/a", noise(t, 32<<20))
+	if err := Init(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	r := must[*Repository](t)(Open(t.Context(), p))
+	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	grow := small(t, to)
+	_, err := r.Restore(t.Context(), b.ID, to, nil)
+	wants(t, err, errdefs.ErrUnavailable, "a: no room for what is restored: no space left on device")
+	err = r.RestorePath(t.Context(), b.ID, "a", to, nil)
+	wants(t, err, errdefs.ErrUnavailable, "a: no room for what is restored: no space left on device")
+	grow()
+	mode := func(dir string, flag uintptr) {
+		t.Helper()
+		if err := syscall.Mount("none", dir, "", syscall.MS_REMOUNT|flag, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mode(to, syscall.MS_RDONLY)
+	err = r.RestorePath(t.Context(), b.ID, "a", to, nil)
+	wants(t, err, errdefs.ErrUnavailable, "the volume cannot be written to: read-only file system")
+	mode(to, 0)
+	if err := r.RestorePath(t.Context(), b.ID, "a", to, nil); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	p2 := newPlace(t)
+	small(t, p2.URL.Path)
+	if err := Init(t.Context(), p2); err != nil {
+		t.Fatal(err)
+	}
+	r = must[*Repository](t)(Open(t.Context(), p2))
+	mode(p2.URL.Path, syscall.MS_RDONLY)
+	put(t, dir+"/a", noise(t, 1<<20))
+	_, err = r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true})
+	wants(t, err, errdefs.ErrUnavailable, `repository "near": read-only file system where it lies`)
+	mode(p2.URL.Path, 0)
+	if err := r.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // What servers of S3 say in their own words, of which none can be had here: the forms are those
 // of Amazon's reference and of MinIO.
 func TestS3Refuses(t *testing.T) {

@@ -34,10 +34,10 @@ func (r *Repository) Restore(ctx context.Context, id, dir string, tell func(Prog
 		err = os.Chtimes(dir, m.RootEntry.ModTime.ToTime(), m.RootEntry.ModTime.ToTime())
 	}
 	if err == nil { // who is told that it is whole finds it so after a power cut
-		err = flush(dir)
+		err = target("", flush(dir)) // some file systems find out late
 	}
 	if err != nil {
-		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, err))
+		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, r.place.classify(err)))
 	}
 	return b, nil
 }
@@ -85,16 +85,16 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 	defer volume.Close()
 	parent := path.Dir(clean)
 	if err := volume.MkdirAll(parent, 0o755); err != nil {
-		return err
+		return target("", err)
 	}
 	fresh, err := os.MkdirTemp(dir, ".remora-restore-")
 	if err != nil {
-		return err
+		return target("", err)
 	}
 	defer func() { _ = os.RemoveAll(fresh) }() // what is left there is told by the error
 	to := filepath.Join(fresh, path.Base(clean))
 	if err := r.write(ctx, e, to, e.Size(), tell); err != nil {
-		return fmt.Errorf("backup %.8s: %s: %w", id, clean, err)
+		return fmt.Errorf("backup %.8s: %s: %w", id, clean, r.place.classify(err))
 	}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		if err := r.setTimes(ctx, above, fresh, path.Base(clean)); err != nil {
@@ -114,7 +114,7 @@ func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size
 	out := &output{restore.FilesystemOutput{TargetPath: to, OverwriteDirectories: true}, r}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		if err := os.MkdirAll(to, 0o700); err != nil { // Init looks at it
-			return err
+			return target("", err)
 		}
 	}
 	if err := out.Init(ctx); err != nil {
@@ -142,6 +142,9 @@ func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if at, ok := errors.AsType[targetError](err); ok { // without how kopia came to it
+		return at
 	}
 	return err
 }

@@ -31,9 +31,9 @@ func (o *output) WriteFile(ctx context.Context, name string, e kopiafs.File, tel
 	to := filepath.Join(o.TargetPath, filepath.FromSlash(name))
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return target(name, err)
 	}
-	err = copyFile(ctx, f, e, tell)
+	err = copyFile(ctx, name, f, e, tell)
 	if err == nil { // the owner first: to change it takes setuid away
 		err = f.Chown(int(e.Owner().UserID), int(e.Owner().GroupID))
 	}
@@ -46,7 +46,7 @@ func (o *output) WriteFile(ctx context.Context, name string, e kopiafs.File, tel
 	return os.Chtimes(to, e.ModTime(), e.ModTime())
 }
 
-func copyFile(ctx context.Context, to *os.File, e kopiafs.File, tell restore.FileWriteProgress) (err error) {
+func copyFile(ctx context.Context, name string, to *os.File, e kopiafs.File, tell restore.FileWriteProgress) (err error) {
 	from, err := e.Open(ctx)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func copyFile(ctx context.Context, to *os.File, e kopiafs.File, tell restore.Fil
 			zero, length := run(piece)
 			if hole = zero; !zero {
 				if _, err := to.WriteAt(piece[:length], at); err != nil {
-					return err
+					return target(name, err)
 				}
 			}
 			at, piece = at+int64(length), piece[length:]

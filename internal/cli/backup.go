@@ -164,7 +164,7 @@ func (a *app) backupList() *cobra.Command {
 			if *quiet {
 				return nil
 			}
-			return a.table([]string{"ID", "POOL", "VOLUME", "MADE", "SIZE", "OF ONE MOMENT"}, rows)
+			return a.table([]string{"ID", "POOL", "VOLUME", "CREATED", "SIZE", "OF ONE MOMENT"}, rows)
 		})
 	}
 	return cmd

@@ -72,7 +72,7 @@ func (a *app) backupPrune() *cobra.Command {
 				}
 				rows = append(rows, []string{short(c.ID), c.Pool, c.Volume, ago(c.Started), amount(c.Size), what})
 			}
-			return a.table([]string{"ID", "POOL", "VOLUME", "MADE", "SIZE", "WHAT"}, rows)
+			return a.table([]string{"ID", "POOL", "VOLUME", "CREATED", "SIZE", "WHAT"}, rows)
 		})
 	}
 	return cmd

@@ -71,7 +71,7 @@ func (e engine) labels(ctx context.Context) (map[[2]string]map[string]string, er
 }
 
 // engines returns those that may have containers with volumes of the pools: the ones that are
-// named, or Docker and Podman as far as they are here. Where it is not sure that all can be
+// named, or in the configuration, or Docker and Podman as far as they are here. Where it is not sure that all can be
 // asked it fails.
 func (a *app) engines(named []string, pools []control.Pool) ([]engine, error) {
 	if len(named) > 0 {
@@ -86,7 +86,19 @@ func (a *app) engines(named []string, pools []control.Pool) ([]engine, error) {
 	fail := func(hint, format string, args ...any) ([]engine, error) {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "engine: "+format, args...), hint+", or name the engines: --engine SOCKET, or --engine none")
 	}
+	conf, err := a.load(nil)
+	if err != nil {
+		return nil, err
+	}
 	var all []engine
+	for _, socket := range conf.Engine.Sockets {
+		if socket != "none" { // the daemon is to ask nobody; this is about what people remove
+			all = append(all, engine{socket})
+		}
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
 	host := a.getenv("DOCKER_HOST")
 	path, isUnix := strings.CutPrefix(host, "unix://")
 	switch {

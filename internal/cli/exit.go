@@ -106,6 +106,9 @@ func status(err error) int {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") { // that is what cobra calls an argument too many
+				err = fmt.Errorf("takes no argument, and there is %q", args[0])
+			}
 			return usageError(cmd, err)
 		}
 		return nil

@@ -37,17 +37,19 @@ func (a *app) reloadCommand() *cobra.Command {
 		if *f == "json" {
 			return a.printJSON(r)
 		}
+		same := true
 		for _, part := range []struct {
 			what  string
 			names []string
-		}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}, {"schedules", r.Schedules}, {"repositories", r.Repositories}, {"hooks", r.Hooks}, {"needs a restart", r.NeedRestart}} {
+		}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}, {"schedules", r.Schedules}, {"repositories", r.Repositories}, {"hooks", r.Hooks}, {"verifications", r.Verifies}, {"needs a restart", r.NeedRestart}} {
 			if len(part.names) > 0 {
+				same = false
 				if err := a.printf("%s: %s\n", part.what, strings.Join(part.names, ", ")); err != nil {
 					return err
 				}
 			}
 		}
-		if len(r.Added)+len(r.Changed)+len(r.Removed)+len(r.Schedules)+len(r.Repositories)+len(r.Hooks)+len(r.NeedRestart) == 0 {
+		if same {
 			a.sayf("nothing has changed\n")
 		}
 		return nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,7 +47,7 @@ func (a *app) volumeList() *cobra.Command {
 		}
 		rows := make([][]string, 0, len(all))
 		for _, v := range all {
-			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), v.Mountpoint})
+			rows = append(rows, []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), cmp.Or(v.Mountpoint, "-")})
 		}
 		return a.table([]string{"POOL", "VOLUME", "CREATED", "STATE", "SIZE", "USED", "SNAPSHOTS", "LAST BACKUP", "CONSUMERS", "MOUNTPOINT"}, rows)
 	}
@@ -181,7 +182,7 @@ func (a *app) volumeInspect() *cobra.Command {
 		}
 		rows := [][]string{}
 		for _, v := range all {
-			row := []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), v.Mountpoint}
+			row := []string{v.Pool, v.Name, ago(v.CreatedAt), stateOf(v), limitOf(v), usedOf(v), snapshotsOf(v), backupOf(v), consumersOf(v), cmp.Or(v.Mountpoint, "-")}
 			for _, m := range v.Mounts {
 				rows = append(rows, append(slices.Clone(row), m.ID, ago(m.Since)))
 			}

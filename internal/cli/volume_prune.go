@@ -26,9 +26,9 @@ func (a *app) volumePrune() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove the volumes that no container has",
 		Long: "Remove the volumes that no container has, running or stopped, which \"docker volume prune\"\n" +
-			"never does with those of plugins. The engines of this host are asked, Docker and Podman; what\n" +
-			"is mounted or protected stays. They are listed first; then on a terminal it asks, and elsewhere\n" +
-			"wants --yes. Where the driver has a trash they come into it, and \"remora undo\" brings them back.",
+			"never does with those of plugins. The engines of this host are asked, those of engine.sockets\n" +
+			"or Docker and Podman; what is mounted or protected stays. What is to go is listed first; then on\n" +
+			"a terminal it asks, and elsewhere wants --yes. Where the driver has a trash they come into it, and \"remora undo\" brings them back.",
 		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	var flags pruneFlags
@@ -42,7 +42,7 @@ func (a *app) volumePrune() *cobra.Command {
 		flags.labels = append(flags.labels, label{key, value, !ok})
 		return nil
 	})
-	cmd.Flags().StringArrayVar(&flags.engines, "engine", nil, "`socket` of an engine to ask in place of Docker's and Podman's; may be repeated; \"none\" asks nobody")
+	cmd.Flags().StringArrayVar(&flags.engines, "engine", nil, "`socket` of an engine to ask in place of engine.sockets, or Docker's and Podman's; may be repeated; \"none\" asks nobody")
 	dry := cmd.Flags().BoolP("dry-run", "n", false, "list them and do nothing")
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

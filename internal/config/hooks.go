@@ -117,9 +117,22 @@ func (b *builder) hooks(raw any) error {
 		case h.User != "" && h.Container == "":
 			return errdefs.Errorf(errdefs.ErrInvalid, `%s: hook %q: "user" is for commands in a container`, at, name)
 		}
+		if err := b.known("hook."+name+".pools", "pool", h.Pools, b.poolNames()); err != nil {
+			return err
+		}
+		if err := b.known("hook."+name+".schedules", "schedule", h.Schedules, b.scheduleNames()); err != nil {
+			return err
+		}
 		b.config.Hooks = append(b.config.Hooks, h)
 	}
 	return nil
+}
+
+func (b *builder) scheduleNames() (names []string) {
+	for _, s := range b.config.Schedules {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // hook reads one hook.

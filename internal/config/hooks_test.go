@@ -24,6 +24,9 @@ before = ["psql", "-c", "CHECKPOINT"]
 timeout = "5s"
 [hook.a]
 after = ["sync"]
+[pool.fast]
+[schedule.nightly]
+cron = "@daily"
 `
 
 func TestHooks(t *testing.T) {

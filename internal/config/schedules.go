@@ -138,7 +138,7 @@ func (b *builder) schedules(raw any) error {
 		if s.Cron == (schedule.Cron{}) {
 			return errdefs.Errorf(errdefs.ErrInvalid, `%s: schedule %q: key "cron" is missing: when it is to run, such as "@daily"`, at, name)
 		}
-		if err := b.hasRepositories(s); err != nil {
+		if err := b.checkSchedule(s); err != nil {
 			return err
 		}
 		b.config.Schedules = append(b.config.Schedules, s)
@@ -178,21 +178,49 @@ func (b *builder) schedule(name string, table map[string]any) (schedule.Schedule
 	return s, nil
 }
 
-// hasRepositories refuses a schedule that backs up to a repository that there is not.
-func (b *builder) hasRepositories(s schedule.Schedule) error {
+// checkSchedule refuses a schedule that means a repository or a pool that there is not.
+func (b *builder) checkSchedule(s schedule.Schedule) error {
 	var names []string
+	for _, t := range s.Tasks {
+		if t.Repository != "" {
+			names = append(names, t.Repository)
+		}
+	}
+	prefix := "schedule." + s.Name + "."
+	if err := b.known(prefix+"backup", "repository", names, b.repositoryNames()); err != nil {
+		return err
+	}
+	return b.known(prefix+"pools", "pool", s.Pools, b.poolNames())
+}
+
+// known refuses a name that is none of those that there are. A pattern may mean nothing yet.
+func (b *builder) known(key, what string, words, names []string) error {
+	for _, word := range words {
+		if strings.ContainsAny(word, `*?[\`) || slices.Contains(names, word) {
+			continue
+		}
+		err := errdefs.Errorf(errdefs.ErrInvalid, "no %s %q, as none is configured", what, word)
+		if len(names) > 0 {
+			err = errdefs.Errorf(errdefs.ErrInvalid, "no %s %q%s", what, word, near(word, names))
+		}
+		i := slices.IndexFunc(b.config.values, func(v Value) bool { return v.Key == key })
+		return b.wrong(key, b.config.values[i].Source, err)
+	}
+	return nil
+}
+
+func (b *builder) repositoryNames() (names []string) {
 	for _, r := range b.config.Repositories {
 		names = append(names, r.Name)
 	}
-	for _, t := range s.Tasks {
-		if t.Repository == "" || slices.Contains(names, t.Repository) {
-			continue
-		}
-		full := "schedule." + s.Name + ".backup"
-		i := slices.IndexFunc(b.config.values, func(v Value) bool { return v.Key == full })
-		return b.wrong(full, b.config.values[i].Source, errdefs.Errorf(errdefs.ErrInvalid, "no repository %q%s", t.Repository, near(t.Repository, names)))
+	return names
+}
+
+func (b *builder) poolNames() (names []string) {
+	for _, p := range b.config.Pools {
+		names = append(names, p.Name)
 	}
-	return nil
+	return names
 }
 
 // joinList makes one text of a list of names, as a variable has them.

@@ -36,6 +36,8 @@ password_file = "/p"
 [repository.far]
 url = "/srv/far"
 password_file = "/p"
+[pool.remora]
+[pool.fast]
 `
 	c, err := config.Load(config.Source{
 		File: write(t, text), Drivers: drivers(), Flags: map[string]string{"schedule.a-b.keep_hourly": "3"},
@@ -80,7 +82,7 @@ func TestEveryScheduleKeyHasAVariable(t *testing.T) {
 	samples := map[string]string{"cron": "@weekly", "duration": "77s", "list": "near", "number": "7", "true|false": "true"}
 	for _, k := range config.ScheduleKeys() {
 		env := "REMORA_SCHEDULE_X_" + strings.ToUpper(k.Name)
-		c := mustLoad(t, near, "REMORA_SCHEDULES=x", "REMORA_SCHEDULE_X_CRON=@weekly", env+"="+samples[k.Type])
+		c := mustLoad(t, near+"[pool.near]\n", "REMORA_SCHEDULES=x", "REMORA_SCHEDULE_X_CRON=@weekly", env+"="+samples[k.Type])
 		v := config.Value{Key: "schedule.x." + k.Name, Value: samples[k.Type], Source: env}
 		if !slices.Contains(c.Values(), v) || k.Help == "" {
 			t.Errorf("%s gives %v", env, c.Values())

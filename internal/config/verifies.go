@@ -168,19 +168,15 @@ func (b *builder) verifies(raw any) error {
 
 // checkVerify says what does not go together.
 func (b *builder) checkVerify(v Verify) error {
-	repositories, pools := []string{}, []string{}
-	for _, r := range b.config.Repositories {
-		repositories = append(repositories, r.Name)
-	}
-	for _, p := range b.config.Pools {
-		pools = append(pools, p.Name)
-	}
+	repositories, pools := b.repositoryNames(), b.poolNames()
 	invalid := func(format string, args ...any) error { return errdefs.Errorf(errdefs.ErrInvalid, format, args...) }
 	switch {
+	case len(repositories) == 0:
+		return invalid("there is no repository: add a table [repository.NAME]")
 	case v.Repository != "" && !slices.Contains(repositories, v.Repository):
 		return invalid("there is no repository %q%s", v.Repository, near(v.Repository, repositories))
 	case v.Repository == "" && len(repositories) != 1:
-		return invalid(`key "repository" is missing: there are %d`, len(repositories))
+		return invalid(`key "repository" is missing (there are: %s)`, strings.Join(slices.Sorted(slices.Values(repositories)), ", "))
 	case v.Scratch != "" && v.Scratch[0] != '/' && !slices.Contains(pools, v.Scratch):
 		return invalid("there is no pool %q%s", v.Scratch, near(v.Scratch, pools))
 	case v.Command != "" && v.Image == "":

@@ -67,7 +67,7 @@ func TestWrongVerifies(t *testing.T) {
 		"memory = \"1m\"":        "less than the 6m",
 		"memory = \"much\"":      "verify.x.memory: ",
 		"volumes = [\"[\"]":      "is not a pattern",
-		"[repository.far]\nurl = \"/srv/far\"\npassword_file = \"/etc/p\"": `key "repository" is missing: there are 2`,
+		"[repository.far]\nurl = \"/srv/far\"\npassword_file = \"/etc/p\"": `key "repository" is missing (there are: far, near)`,
 	} {
 		_, err := load(t, verifyHead+"[verify.x]\n"+text+"\n")
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -75,7 +75,7 @@ func TestWrongVerifies(t *testing.T) {
 		}
 	}
 	_, err := load(t, "[verify.x]\n")
-	if err == nil || !strings.Contains(err.Error(), "there are 0") {
+	if err == nil || !strings.Contains(err.Error(), `verify "x": there is no repository: add a table`) {
 		t.Errorf("without a repository: %v", err)
 	}
 }

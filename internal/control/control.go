@@ -228,6 +228,8 @@ type Reload struct {
 	Schedules []string `json:"Schedules,omitempty"`
 	// Hooks are those that are new, changed or gone.
 	Hooks []string `json:"Hooks,omitempty"`
+	// Verifies are those that are new, changed or gone.
+	Verifies []string `json:"Verifies,omitempty"`
 	// NeedRestart lists the keys that changed in the file but take effect only when
 	// the daemon is started again.
 	NeedRestart []string `json:"NeedRestart,omitempty"`

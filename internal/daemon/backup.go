@@ -86,6 +86,7 @@ func (b backups) Init(ctx context.Context, req control.BackupRepository) (contro
 	if err != nil {
 		return control.BackupRepository{}, err
 	}
+	b.d.made.forget(p.Name)
 	b.d.log.InfoContext(ctx, "repository made", slog.String("repository", p.Name), slog.String("url", p.URL.String()))
 	return control.BackupRepository{Repository: p.Name, URL: p.URL.String()}, nil
 }
@@ -120,7 +121,6 @@ func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
 		one, err := r.Inspect(ctx, req.ID)
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
-			b.d.last.forget()
 		}
 		b.d.made.forget(p.Name)
 		if err == nil {
@@ -182,7 +182,6 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 			return nil
 		}
 		defer b.d.made.forget(p.Name)
-		defer b.d.last.forget()
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
@@ -211,6 +210,7 @@ func (b backups) Repair(ctx context.Context, req control.BackupRepairRequest, pr
 	}
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
+	defer b.d.made.forget(p.Name)
 	done, err := backup.Repair(ctx, p, req.DryRun, teller(p.Name, progress))
 	if done.Damaged() {
 		b.d.log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),
@@ -243,7 +243,7 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 	defer p.leave()
 	ctx, release, err := b.claim(ctx, p, req)
 	if err != nil {
-		return c, err
+		return c, volumes(b).elsewhere(ctx, err, req.Pool, req.Name)
 	}
 	defer release()
 	return b.create(ctx, p, req, nil, progress)
@@ -295,7 +295,6 @@ func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRe
 			b.d.made.add(place.Name, one)
 			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
-			b.d.last.made(place.Name, one)
 		}
 		return err
 	})

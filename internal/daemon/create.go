@@ -17,6 +17,11 @@ import (
 // REPOSITORY/VOLUME, which is the newest.
 const makeOption = "backup"
 
+// errTwoSources refuses a volume that is to be made of a backup and of something else.
+func errTwoSources(name string) error {
+	return errdefs.Errorf(errdefs.ErrInvalid, "volume %q: options %q and %q: want one of them", name, makeOption, cloneOption)
+}
+
 // defaultCreateWait is how long the creation of a volume from a backup waits for it. An engine
 // waits two minutes.
 const defaultCreateWait = 75 * time.Second
@@ -37,6 +42,9 @@ func (d *Daemon) create(ctx context.Context, p *pool, name string, opts map[stri
 	repo, of, ok := strings.Cut(ref, "/")
 	if !ok || repo == "" || of == "" {
 		return errdefs.Errorf(errdefs.ErrInvalid, "volume %q: option %q: %q: want REPOSITORY/ID or REPOSITORY/VOLUME", name, makeOption, ref)
+	}
+	if opts[cloneOption] != "" {
+		return errTwoSources(name)
 	}
 	if _, err := (backups{d}).place(repo); err != nil {
 		return fmt.Errorf("volume %q: option %q: %w", name, makeOption, err)

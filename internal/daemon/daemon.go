@@ -71,11 +71,10 @@ type Daemon struct {
 
 	schedules *schedule.Engine
 	claims    claims
-	made      made
 	hooks     hook.Runner
 	asked     asked
 	fills     *fills
-	last      *lastBackups
+	made      *made
 	consumers consumers
 	proofs    *proofs
 	// proving is full while a backup is restored to prove that it is good.
@@ -162,7 +161,7 @@ func Run(ctx context.Context, o Options) error {
 func (d *Daemon) remember(ctx context.Context) {
 	d.fills = newFills(filepath.Join(d.boot.StateDir, "fills"), d.log)
 	d.proofs, d.proving = openProofs(ctx, filepath.Join(d.boot.StateDir, "proofs"), d.log), make(chan struct{}, 1)
-	d.last = newLastBackups()
+	d.made = newMade()
 }
 
 // beside starts what goes on beside all calls until the daemon stops, and returns what is closed

@@ -14,6 +14,7 @@ import (
 	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // fills are the volumes that are being filled from a backup, or were when a daemon ended. Each
@@ -88,6 +89,9 @@ func newFills(dir string, log *slog.Logger) *fills {
 // begin makes a fill that runs, and its file. Where another of the volume is under way, or is
 // still to be undone, it is ErrInUse; one that has failed is taken over.
 func (s *fills) begin(pool, name string, facts fillFacts) (*fill, error) {
+	if err := volume.CheckName(name); err != nil {
+		return nil, err
+	}
 	facts.Began = time.Now().UTC()
 	s.mu.Lock()
 	defer s.mu.Unlock()

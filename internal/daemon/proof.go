@@ -63,7 +63,7 @@ func (d *Daemon) prove(ctx context.Context, r *backup.Repository, place backup.P
 	p.Seconds, p.Files, p.Bytes = time.Since(start).Seconds(), compared.Files, compared.Bytes
 	log := d.log.With(slog.String("repository", place.Name), slog.String("pool", one.Pool), slog.String("volume", one.Volume), slog.String("backup", one.ID))
 	if err != nil {
-		p.Error = errdefs.OneLine(err.Error())
+		p.Error = errdefs.OneLine(strings.Join(append([]string{err.Error()}, errdefs.Hints(err)...), "; "))
 		log.ErrorContext(ctx, "backup is not proved to be good", slog.Any("error", err))
 	} else {
 		log.InfoContext(ctx, "backup was restored, and is good", slog.Float64("seconds", p.Seconds))

@@ -216,4 +216,10 @@ func TestLastBackup(t *testing.T) {
 	_, err = h.control.Reload(ctx)
 	h.must(err)
 	h.await("it again", func() bool { at, _ := last(); return known() && at.Equal(all[0].Started) })
+	h.must(os.RemoveAll(h.dir + "/repository"))
+	_, err = h.control.Reload(ctx)
+	h.must(err)
+	_, err = h.control.Backups().Init(ctx, control.BackupRepository{})
+	h.must(err)
+	h.await("none in a new one", func() bool { at, _ := last(); return known() && at.IsZero() })
 }

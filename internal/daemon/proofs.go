@@ -143,6 +143,9 @@ func (b backups) Prove(ctx context.Context, req control.BackupListRequest, progr
 				return err
 			}
 			chosen = slices.DeleteFunc(all, func(one backup.Backup) bool { return req.Pool != "" && one.Pool != req.Pool })
+			if len(chosen) == 0 && req.Pool != "" {
+				return errdefs.Errorf(errdefs.ErrNotFound, "repository %q: no backup by this host is of a volume of pool %q", place.Name, req.Pool)
+			}
 		}
 		for _, one := range chosen {
 			p, err := b.d.prove(ctx, r, place, one, b.d.verifyOf(place.Name, one), progress)

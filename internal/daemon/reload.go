@@ -76,16 +76,17 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	r.Added, r.Changed, r.Removed = compare(at, next.Pools)
 	was := d.conf.Load()
 	r.Schedules = changed(was.Schedules, next.Schedules, func(s schedule.Schedule) string { return s.Name })
+	r.Verifies = changed(was.Verifies, next.Verifies, func(v config.Verify) string { return v.Name })
 	r.Hooks = changed(was.Hooks, next.Hooks, func(h hook.Hook) string { return h.Name })
 	drivers, err := d.openAll(ctx, next.Pools, slices.Concat(r.Added, r.Changed))
 	if err != nil {
 		return r, err
 	}
-	r.Repositories = changedRepositories(d.conf.Load().Repositories, next.Repositories)
+	r.Repositories = changed(was.Repositories, next.Repositories, func(r config.Repository) string { return r.Name })
 	d.conf.Store(next)
 	defer d.schedule()
 	defer d.recoverAll()
-	defer d.last.forget()
+	defer d.forgetBackups()
 	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
 	err = each(gone, func(p *pool) error {
 		ctx, cancel := d.closing(ctx)
@@ -241,31 +242,6 @@ func compare(old, next []config.Pool) (added, changed, removed []string) {
 	slices.Sort(changed)
 	slices.Sort(removed)
 	return added, changed, removed
-}
-
-// changedRepositories returns the names of the repositories that are new, different or gone,
-// sorted. Each is opened anew for every use, so that there is nothing else to do.
-func changedRepositories(old, next []config.Repository) []string {
-	was, now := map[string]config.Repository{}, map[string]config.Repository{}
-	for _, r := range old {
-		was[r.Name] = r
-	}
-	for _, r := range next {
-		now[r.Name] = r
-	}
-	var changed []string
-	for name := range now {
-		if o, ok := was[name]; !ok || !reflect.DeepEqual(o, now[name]) {
-			changed = append(changed, name)
-		}
-	}
-	for name := range was {
-		if _, ok := now[name]; !ok {
-			changed = append(changed, name)
-		}
-	}
-	slices.Sort(changed)
-	return changed
 }
 
 // needRestart returns the keys that differ from those the daemon was started with, and

@@ -193,7 +193,7 @@ func TestReloadSchedules(t *testing.T) {
 	if len(got) != 1 || got["x"].Cron != "@hourly" || got["x"].Volumes != 1 || got["x"].Error != "" {
 		t.Errorf("schedules are %+v", got)
 	}
-	reload("[pool.b]\n[schedule.x]\ncron = \"@hourly\"\npools = [\"a\"]\n", "x")
+	reload("[pool.b]\n[schedule.x]\ncron = \"@hourly\"\npools = [\"a*\"]\n", "x")
 	if got := schedules(h); got["x"].Volumes != 0 || !got["x"].Next.IsZero() {
 		t.Errorf("schedules are %+v", got)
 	}

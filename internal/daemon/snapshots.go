@@ -20,7 +20,7 @@ const snapshotName = "20060102-150405"
 
 // CreateSnapshot implements [control.Storage].
 func (s storage) CreateSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (control.Snapshot, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Snapshot, error) {
+	return in(ctx, s.volumes, req.Pool, req.Volume, func(ctx context.Context, p *pool) (control.Snapshot, error) {
 		name, err := p.takeSnapshot(ctx, req)
 		if name == "" {
 			return control.Snapshot{}, err
@@ -90,7 +90,7 @@ func (p *pool) toSnapshot(of string, s volume.Snapshot) control.Snapshot {
 
 // RemoveSnapshot implements [control.Storage].
 func (s storage) RemoveSnapshot(ctx context.Context, req control.SnapshotRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+	_, err := in(ctx, s.volumes, req.Pool, req.Volume, func(ctx context.Context, p *pool) (struct{}, error) {
 		return struct{}{}, p.handler.RemoveSnapshot(ctx, req.Volume, req.Name)
 	})
 	return err
@@ -115,7 +115,7 @@ func (s storage) ListSnapshots(ctx context.Context, req control.SnapshotListRequ
 		}
 		return list, nil
 	}
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.SnapshotList, error) {
+	return in(ctx, s.volumes, req.Pool, req.Volume, func(ctx context.Context, p *pool) (control.SnapshotList, error) {
 		if req.Volume == "" {
 			if !volume.Can[volume.Snapshotter](p.handler) {
 				return control.SnapshotList{}, errdefs.Errorf(errdefs.ErrUnsupported, "pool %q: the driver cannot make snapshots", p.conf.Name)
@@ -194,7 +194,7 @@ func (p *pool) allSnapshots(ctx context.Context) (list control.SnapshotList) {
 
 // DiffSnapshot implements [control.Storage].
 func (s storage) DiffSnapshot(ctx context.Context, req control.SnapshotDiffRequest, each func(control.Change)) (control.Diff, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (sum control.Diff, err error) {
+	return in(ctx, s.volumes, req.Pool, req.Volume, func(ctx context.Context, p *pool) (sum control.Diff, err error) {
 		err = p.handler.ReadSnapshot(ctx, req.Volume, req.From, func(ctx context.Context, from string) error {
 			compare := func(ctx context.Context, to string) (err error) {
 				if sum, err = snapshot.Diff(ctx, from, to, each); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/usage"
@@ -21,8 +22,9 @@ type storage struct {
 
 var _ control.Storage = storage{}
 
-// in does something in the pool that a request means. What is done ends when the pool does.
-func in[T any](ctx context.Context, v volumes, name string, do func(context.Context, *pool) (T, error)) (T, error) {
+// in does something in the pool that a request means, with a volume if it is given one. What is done
+// ends when the pool does.
+func in[T any](ctx context.Context, v volumes, name, of string, do func(context.Context, *pool) (T, error)) (T, error) {
 	p, err := v.enter(ctx, name)
 	if err != nil {
 		var zero T
@@ -32,12 +34,35 @@ func in[T any](ctx context.Context, v volumes, name string, do func(context.Cont
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(errStopping) })() //nolint:contextcheck // it ends with either
-	return do(ctx, p)
+	t, err := do(ctx, p)
+	return t, v.elsewhere(ctx, err, name, of)
+}
+
+// elsewhere gives an error a hint where no pool was named, and the volume is in another one.
+func (v volumes) elsewhere(ctx context.Context, err error, pool, name string) error {
+	if pool != "" || name == "" || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrUnsupported) {
+		return err
+	}
+	var all, at []string
+	for _, p := range v.d.all() {
+		all = append(all, p.conf.Name)
+		if _, err := p.handler.Get(ctx, name); err == nil { // from memory
+			at = append(at, p.conf.Name)
+		}
+	}
+	meant, _ := control.ResolvePool(pool, all) // it is known already which
+	if len(at) == 0 || slices.Contains(at, meant) {
+		return err
+	}
+	return errdefs.Hint(err, fmt.Sprintf("pool %q has a volume of this name: --pool %s", at[0], at[0]))
 }
 
 // Clone implements [control.Storage].
 func (s storage) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Volume, error) {
+	if _, both := req.Options[makeOption]; both {
+		return control.Volume{}, errTwoSources(req.Name)
+	}
+	return in(ctx, s.volumes, req.Pool, req.From, func(ctx context.Context, p *pool) (control.Volume, error) {
 		ctx, release, err := p.claimClone(ctx, req)
 		if err != nil {
 			return control.Volume{}, err
@@ -66,7 +91,7 @@ func (p *pool) claimClone(ctx context.Context, req control.VolumeCloneRequest) (
 
 // Resize implements [control.Storage].
 func (s storage) Resize(ctx context.Context, req control.VolumeResizeRequest) (control.Usage, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Usage, error) {
+	return in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (control.Usage, error) {
 		size := req.Size
 		if req.By != 0 {
 			var err error
@@ -106,7 +131,7 @@ func (p *pool) enlarged(ctx context.Context, req control.VolumeResizeRequest) (i
 
 // Rollback implements [control.Storage].
 func (s storage) Rollback(ctx context.Context, req control.VolumeRollbackRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+	_, err := in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
 		ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, fmt.Sprintf("rollback to %q", req.Snapshot))
 		if err != nil {
 			return struct{}{}, err
@@ -120,7 +145,7 @@ func (s storage) Rollback(ctx context.Context, req control.VolumeRollbackRequest
 // Usage implements [control.Storage]. A volume whose driver does not know its size, or only
 // while it is mounted, is mounted for the time.
 func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress func(control.Progress)) (control.Usage, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Usage, error) {
+	return in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (control.Usage, error) {
 		v, err := p.handler.Get(ctx, req.Name)
 		if err != nil {
 			return control.Usage{}, err
@@ -161,7 +186,7 @@ func (p *pool) mounted(ctx context.Context, name string, do func(ctx context.Con
 
 // Protect implements [control.Storage].
 func (s storage) Protect(ctx context.Context, req control.VolumeProtectRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+	_, err := in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
 		return struct{}{}, p.protect(ctx, s.d.protected(), req.Name, req.Protected)
 	})
 	return err

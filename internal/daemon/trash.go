@@ -31,7 +31,7 @@ func (p *pool) keepsTrash() bool {
 // Trash implements [control.Storage].
 func (s storage) Trash(ctx context.Context, req control.TrashListRequest) (control.TrashList, error) {
 	if req.Pool != "" {
-		return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.TrashList, error) {
+		return in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (control.TrashList, error) {
 			all, err := p.trashed(ctx)
 			if err != nil {
 				err = fmt.Errorf("pool %q: %w", p.conf.Name, err)
@@ -82,7 +82,7 @@ func (p *pool) trashed(ctx context.Context) ([]control.Trashed, error) {
 
 // Restore implements [control.Storage].
 func (s storage) Restore(ctx context.Context, req control.TrashRestoreRequest) (control.Volume, error) {
-	return in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (control.Volume, error) {
+	return in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (control.Volume, error) {
 		if err := p.handler.Restore(ctx, req.ID, req.Name); err != nil {
 			return control.Volume{}, err
 		}
@@ -92,7 +92,7 @@ func (s storage) Restore(ctx context.Context, req control.TrashRestoreRequest) (
 
 // Purge implements [control.Storage].
 func (s storage) Purge(ctx context.Context, req control.TrashRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+	_, err := in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (struct{}, error) {
 		err := p.handler.Purge(ctx, req.ID)
 		if err != nil {
 			err = fmt.Errorf("pool %q: %w", p.conf.Name, err)

@@ -109,7 +109,7 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 			from = ends[p]
 		}
 		addDetails(ctx, byPool)
-		v.d.last.add(each, v.d.conf.Load().Repositories)
+		v.d.made.addLast(each, v.d.conf.Load().Repositories)
 		v.d.addConsumers(ctx, each, engines, late.C)
 	}
 	return all, nil
@@ -128,10 +128,10 @@ func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (contro
 		defer late.Stop()
 		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
 		addDetails(ctx, map[*pool][]*control.Volume{p: one})
-		v.d.last.add(one, v.d.conf.Load().Repositories)
+		v.d.made.addLast(one, v.d.conf.Load().Repositories)
 		v.d.addConsumers(ctx, one, engines, late.C)
 	}
-	return c, err
+	return c, v.elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Remove implements [control.Volumes].
@@ -149,7 +149,7 @@ func (v volumes) Remove(ctx context.Context, req control.VolumeRemoveRequest) er
 	if p.keepsTrash() && errors.Is(err, syscall.ENOSPC) {
 		err = errdefs.Hint(err, "remora volume rm --purge destroys it at once, beside the trash")
 	}
-	return err
+	return v.elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Mount implements [control.Volumes].
@@ -162,7 +162,8 @@ func (v volumes) Mount(ctx context.Context, req control.VolumeMountRequest) (str
 		return "", err
 	}
 	defer p.leave()
-	return p.handler.Mount(ctx, req.Name, req.ID)
+	at, err := p.handler.Mount(ctx, req.Name, req.ID)
+	return at, v.elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Unmount implements [control.Volumes]. Unlike an engine, a person is told when there is
@@ -177,7 +178,7 @@ func (v volumes) Unmount(ctx context.Context, req control.VolumeMountRequest) er
 	}
 	defer p.leave()
 	if _, err := p.handler.Get(ctx, req.Name); err != nil {
-		return err
+		return v.elsewhere(ctx, err, req.Pool, req.Name)
 	}
 	return p.handler.Unmount(ctx, req.Name, req.ID)
 }
@@ -193,7 +194,8 @@ func (v volumes) Path(ctx context.Context, req control.VolumeRequest) (string, e
 		return "", err
 	}
 	defer p.leave()
-	return p.handler.Path(ctx, req.Name)
+	path, err := p.handler.Path(ctx, req.Name)
+	return path, v.elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 func (v volumes) get(ctx context.Context, p *pool, name string) (control.Volume, error) {

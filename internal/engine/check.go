@@ -108,7 +108,7 @@ func (e Engine) start(ctx context.Context, c Check) (id string, err error) {
 	}
 	err = e.call(ctx, http.MethodPost, "/containers/create?name="+url.QueryEscape(c.Name), asked, &made)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "image %q: %w", c.Image, err), "docker pull "+c.Image)
+		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "image %q: is not on this host", c.Image), "docker pull "+c.Image)
 	}
 	if errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		return c.Name, err // it may have been made all the same

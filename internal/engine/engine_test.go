@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,5 +82,14 @@ func TestErrors(t *testing.T) {
 	}
 	if got := There([]string{"/none/of/these", os.DevNull}); len(got) != 1 || got[0].Socket != os.DevNull {
 		t.Errorf("there are %v", got)
+	}
+}
+
+// An image that is not there says how to get it.
+func TestNoImage(t *testing.T) {
+	e := answering(t, 404, `{"message":"No such image: x:1"}`)
+	err := e.Run(t.Context(), Check{Name: "c", Image: "x:1", Timeout: time.Second})
+	if !errors.Is(err, errdefs.ErrNotFound) || err.Error() != `image "x:1": is not on this host` || !slices.Equal(errdefs.Hints(err), []string{"docker pull x:1"}) {
+		t.Errorf("error is %v, hints %q", err, errdefs.Hints(err))
 	}
 }

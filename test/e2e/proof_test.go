@@ -94,7 +94,7 @@ func TestProofWithCheck(t *testing.T) {
 	want(t, h.Fails(l.Remora, "backup", "verify", "--restore"), "has not ended within 1s")
 	h.Write("/etc/remora/remora.toml", strings.Replace(config("true"), "bb:1", "nothing:1", 1)+nearTOML)
 	h.MustCli("reload")
-	want(t, h.Fails(l.Remora, "backup", "verify", "--restore"), `image "nothing:1"`, "No such image")
+	want(t, h.Fails(l.Remora, "backup", "verify", "--restore"), `image "nothing:1": is not on this host; docker pull nothing:1`)
 
 	clean := func() error {
 		if out := h.MustDocker("ps", "-aq"); out != "" {
