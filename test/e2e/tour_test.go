@@ -21,6 +21,7 @@ var varies = []struct {
 	{regexp.MustCompile(`(\s)(\?|\d[\d.]*[kmgtp]? \(AGO\))(\s)`), "${1}USED$3"}, // counted already, or not yet
 	{regexp.MustCompile(`version \S+, process \d+`), "version V, process N"},
 	{regexp.MustCompile(`docker: \S+, API \d\.\d+`), "docker: V, API N"},
+	{regexp.MustCompile(`project quota is o.*\n( +mend: .*\n)?`), "project quota\n"},
 	{regexp.MustCompile(` {2,}`), "  "},
 }
 

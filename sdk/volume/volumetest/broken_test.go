@@ -55,7 +55,7 @@ var broken = map[string]struct{ file, right, wrong, fails string }{
 func TestBrokenHandler(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("builds the suite once for each mistake")
+		t.Skip("short: builds the suite once for each mistake")
 	}
 	module, err := filepath.Abs("../../..")
 	if err != nil {
