@@ -76,6 +76,12 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 		return Backup{}, errdefs.Errorf(errdefs.ErrInvalid, "kind %q: want files, database or block", q.Kind)
 	}
 	dir, err := localfs.Directory(q.Dir)
+	if err == nil && !q.PointInTime {
+		var closed func()
+		if dir, closed, err = openLive(q.Dir); err == nil {
+			defer closed()
+		}
+	}
 	if err != nil {
 		return Backup{}, fmt.Errorf("volume %q: %w", q.Volume, err)
 	}
