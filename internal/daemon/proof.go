@@ -60,6 +60,9 @@ func (d *Daemon) prove(ctx context.Context, r *backup.Repository, place backup.P
 	if ctx.Err() != nil {
 		return p, context.Cause(ctx) // neither a proof nor the contrary
 	}
+	if errors.Is(err, errPoolEnds) {
+		return p, err // likewise
+	}
 	p.Seconds, p.Files, p.Bytes = time.Since(start).Seconds(), compared.Files, compared.Bytes
 	log := d.log.With(slog.String("repository", place.Name), slog.String("pool", one.Pool), slog.String("volume", one.Volume), slog.String("backup", one.ID))
 	if err != nil {
@@ -85,6 +88,8 @@ func (w proving) run(ctx context.Context) (c backup.Compared, err error) {
 		return c, errdefs.Hint(err, "scratch = \"POOL\" in the table [verify.NAME] names another pool")
 	}
 	defer p.leave()
+	ctx, done := p.within(ctx)
+	defer done()
 	return w.inPool(ctx, p)
 }
 

@@ -29,6 +29,8 @@ func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, 
 			return err
 		}
 		defer p.leave()
+		ctx, done := p.within(ctx)
+		defer done()
 		to := req.To
 		if to == "" {
 			to = one.Volume
@@ -75,10 +77,14 @@ func (s restoring) begin(name, kind, beside string) (*fill, error) {
 // fill writes the backup into a volume, whose directory prepare has looked at.
 func (s restoring) fill(ctx context.Context, f *fill, name string, prepare func(dir string) error) error {
 	return s.p.mounted(f.context(ctx), name, func(ctx context.Context, dir string) error {
+		restore, err := s.r.Ready(ctx, s.one.ID) // before anything is lost for it
+		if err != nil {
+			return err
+		}
 		if err := prepare(dir); err != nil {
 			return fmt.Errorf("volume %q: %w", name, err)
 		}
-		_, err := s.r.Restore(ctx, s.one.ID, dir, f.tell(s.tell))
+		_, err = restore(ctx, dir, f.tell(s.tell))
 		return err
 	})
 }
@@ -100,25 +106,35 @@ func (s restoring) made(ctx context.Context, to string, opts map[string]string, 
 		if err == nil {
 			err = errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "volume %q: exists", to), "restore to another name, or --in-place")
 		}
-		return join(err, f.end())
+		return join(err, f.abandon())
 	}
 	if err = s.p.handler.Create(f.context(ctx), to, opts); err != nil {
-		return join(err, f.end())
+		return join(err, f.abandon())
 	}
-	if err = do(f); err != nil {
+	if err = do(f); errors.Is(err, errNotOurs) { // somebody was faster by a moment
+		return join(err, f.abandon())
+	}
+	if err != nil {
 		return join(err, s.p.discard(ctx, f, to))
 	}
 	return f.end()
 }
 
-// discard destroys a volume that did not become whole, and forgets its fill. Where it cannot, that
-// is done later.
+// discard destroys a volume that did not become whole, or the one beside, and forgets its fill.
+// Where it cannot, that is done later.
 func (p *pool) discard(ctx context.Context, f *fill, name string) error {
 	if err := p.handler.Destroy(f.context(context.WithoutCancel(ctx)), name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
+	if f.Kind == fillInPlace {
+		return f.abandon()
+	}
 	return f.end()
 }
+
+// errNotOurs says that a volume which was to be made by a restore is somebody else's: nothing in
+// it may be touched.
+var errNotOurs = errdefs.Errorf(errdefs.ErrExists, "it was not made for this")
 
 // empty refuses a directory that holds more than what a new file system does.
 func empty(dir string) error {
@@ -128,7 +144,7 @@ func empty(dir string) error {
 	}
 	for _, e := range all {
 		if e.Name() != lostFound {
-			return errdefs.Errorf(errdefs.ErrExists, "new, and not empty: it has %q", e.Name())
+			return fmt.Errorf("new, and not empty, as it has %q: %w", e.Name(), errNotOurs)
 		}
 	}
 	return nil
@@ -156,8 +172,11 @@ func removeAll(dir string) error {
 
 // paths brings back some files of a backup, each at once.
 func (s restoring) paths(ctx context.Context, to string, req control.BackupRestoreRequest) error {
-	write := func(ctx context.Context) error {
+	write := func(ctx context.Context, prepare func(dir string) error) error {
 		return s.p.mounted(ctx, to, func(ctx context.Context, dir string) error {
+			if err := prepare(dir); err != nil {
+				return fmt.Errorf("volume %q: %w", to, err)
+			}
 			for _, name := range req.Paths {
 				if err := s.r.RestorePath(ctx, s.one.ID, name, dir, s.tell); err != nil {
 					return err
@@ -167,9 +186,9 @@ func (s restoring) paths(ctx context.Context, to string, req control.BackupResto
 		})
 	}
 	if _, err := s.p.handler.Get(ctx, to); errors.Is(err, errdefs.ErrNotFound) && req.To != "" {
-		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx)) })
+		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx), empty) })
 	} else if err != nil {
 		return err
 	}
-	return write(ctx)
+	return write(ctx, func(string) error { return nil })
 }

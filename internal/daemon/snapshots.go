@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,6 +92,11 @@ func (p *pool) toSnapshot(of string, s volume.Snapshot) control.Snapshot {
 // RemoveSnapshot implements [control.Storage].
 func (s storage) RemoveSnapshot(ctx context.Context, req control.SnapshotRequest) error {
 	_, err := in(ctx, s.volumes, req.Pool, func(ctx context.Context, p *pool) (struct{}, error) {
+		if strings.HasPrefix(req.Name, snapshotPrefix) { // a backup that reads it would find less and less
+			if err := p.claims.check(ctx, p.conf.Name, req.Volume, backingUp); err != nil {
+				return struct{}{}, fmt.Errorf("volume %q: snapshot %q: %w", req.Volume, req.Name, err)
+			}
+		}
 		return struct{}{}, p.handler.RemoveSnapshot(ctx, req.Volume, req.Name)
 	})
 	return err
