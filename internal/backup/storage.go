@@ -104,7 +104,7 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 			return nil, o.err
 		}
 		var st blob.Storage = copied{watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))}
-		if len(p.hidden)+len(p.mended) > 0 {
+		if p.mended != nil {
 			st = repairing{st, p.hidden, p.mended}
 		}
 		return named{st, p.Name}, nil

@@ -263,3 +263,34 @@ func TestProofsOfStrangeNames(t *testing.T) {
 		t.Errorf("written are %q beside %v", found, top)
 	}
 }
+
+// A directory with data that somebody has put into the pool becomes a volume by its first use. It is
+// none that a restore has made, and is not destroyed for one that fails.
+func TestRestoreToWhatIsThere(t *testing.T) {
+	h := startBackedUp(t, 5)
+	ctx := t.Context()
+	for name, do := range map[string]func(name string) error{
+		"whole": func(name string) error {
+			_, err := h.control.Backups().Restore(ctx, control.BackupRestoreRequest{ID: "data", To: name}, silent)
+			return err
+		},
+		"path": func(name string) error {
+			_, err := h.control.Backups().Restore(ctx, control.BackupRestoreRequest{ID: "data", To: name, Paths: []string{"000"}}, silent)
+			return err
+		},
+		"engine": func(name string) error {
+			return h.plugin("a").Create(ctx, name, map[string]string{"backup": "near/data"})
+		},
+	} {
+		dir := h.dir + "/state/volumes/a/" + name + "/data"
+		h.must(os.MkdirAll(dir, 0o700))
+		write(t, dir+"/file", "mine")
+		if err := do(name); err == nil || !strings.Contains(err.Error(), `not empty, as it has "file"`) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if text, err := os.ReadFile(dir + "/file"); err != nil || string(text) != "mine" {
+			t.Errorf("%s: the file has %q, %v", name, text, err)
+		}
+	}
+	h.await("nothing under way", func() bool { return h.noFills("a") })
+}
