@@ -130,11 +130,9 @@ func (d *Daemon) make(ctx context.Context, p *pool, f *fill, opts map[string]str
 		if err != nil {
 			return fmt.Errorf("volume %q: option %q: %w", f.name, makeOption, err)
 		}
-		prepare := removeAll // what was cut off
 		v, err := p.handler.Get(ctx, f.name)
 		switch {
 		case errors.Is(err, errdefs.ErrNotFound):
-			prepare = empty
 			if err := f.change(func(facts *fillFacts) { facts.Made = true }); err != nil {
 				return err
 			}
@@ -147,7 +145,7 @@ func (d *Daemon) make(ctx context.Context, p *pool, f *fill, opts map[string]str
 			return fmt.Errorf("volume %q: %w", f.name, errNotOurs)
 		}
 		s := restoring{d: d, p: p, r: r, place: place, one: one}
-		if err := s.fill(ctx, f, f.name, prepare); err != nil {
+		if err := s.fill(ctx, f, f.name, f.takeEmpty); err != nil {
 			return err
 		}
 		d.log.InfoContext(ctx, "volume made of a backup", slog.String("pool", f.pool), slog.String("volume", f.name), slog.String("backup", one.ID))
@@ -177,14 +175,14 @@ func (d *Daemon) settleMade(ctx context.Context, p *pool, f *fill, err error) er
 	if errors.Is(gerr, errdefs.ErrNotFound) {
 		return join(err, f.end())
 	}
-	if errors.Is(err, errNotOurs) || gerr == nil && !f.owns(v) {
+	if gerr == nil && !f.owns(v) {
 		return join(err, f.abandon())
 	}
 	f.of.mu.Lock()
 	waited := f.waiting > 0
 	f.of.mu.Unlock()
 	if waited {
-		return join(err, p.discard(ctx, f, f.name))
+		return join(err, p.discardNew(ctx, f, f.name))
 	}
 	d.log.ErrorContext(ctx, "volume is not whole", slog.String("pool", f.pool), slog.String("volume", f.name), slog.Any("error", err))
 	if class := errdefs.Class(err); errors.Is(class, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {

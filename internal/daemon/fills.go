@@ -56,6 +56,8 @@ type fillFacts struct {
 	Whole  bool   `json:"whole,omitempty"`
 	// Made says that the volume is this fill's own: there was none of the name before.
 	Made bool `json:"made,omitempty"`
+	// Own says that all that is in the volume is this fill's: it was seen to be empty.
+	Own bool `json:"own,omitempty"`
 	// Dir is a directory outside of the pools that is to be thrown away.
 	Dir string `json:"dir,omitempty"`
 	// Error says why it is not whole, and will not be by itself.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -293,4 +294,79 @@ func TestRestoreToWhatIsThere(t *testing.T) {
 		}
 	}
 	h.await("nothing under way", func() bool { return h.noFills("a") })
+}
+
+// served is a driver whose volumes are directories on a server: the option "device" says which, and
+// nothing is removed there.
+type served struct {
+	memory
+	mu      *sync.Mutex
+	devices map[string]string
+}
+
+func (d served) Create(ctx context.Context, name string, opts map[string]string) error {
+	if opts["device"] == "" {
+		opts = map[string]string{"device": d.devices[""] + "/" + name}
+		if err := os.MkdirAll(opts["device"], 0o700); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.devices[name] = opts["device"]
+	return d.memory.Create(ctx, name, opts)
+}
+
+func (d served) Inspect(_ context.Context, name string) (volume.Info, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.memory.mu.Lock()
+	defer d.memory.mu.Unlock()
+	if !d.names[name] {
+		return volume.Info{}, errdefs.ErrNotFound
+	}
+	return volume.Info{Name: name, External: true, Options: map[string]string{"device": d.devices[name]}}, nil
+}
+
+func (d served) Mount(_ context.Context, name, _ string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.devices[name], nil
+}
+
+// A proof of the backup of what is on a server is not made there: what is restored would be in the
+// midst of the data.
+func TestProofOfWhatIsOnAServer(t *testing.T) {
+	notShort(t)
+	share := t.TempDir()
+	d := served{newMemory(), &sync.Mutex{}, map[string]string{"": share}}
+	h := startHost(t, "[pool.far]\ndriver = \"served\"\n[repository.near]\nurl = \"DIR/repository\"\npassword_file = \"DIR/password\"\n",
+		catalog.NewVolume("served", "far", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return d, nil }))
+	ctx := t.Context()
+	write(t, h.dir+"/password", "secret")
+	_, err := h.control.Backups().Init(ctx, control.BackupRepository{})
+	h.must(err)
+	h.must(os.Mkdir(share+"/prod", 0o700))
+	h.must(h.plugin("far").Create(ctx, "data", map[string]string{"device": share + "/prod"}))
+	writeVersion(t, share+"/prod", "A", 5)
+	_, err = h.control.Backups().Create(ctx, control.BackupCreateRequest{Name: "data"}, silent)
+	h.must(err)
+	h.must(os.Remove(share + "/prod/003"))
+	if p := h.prove("data"); !strings.Contains(p.Error, "its volumes are on a server") {
+		t.Errorf("proof is %+v", p)
+	}
+	if v := versionOf(t, share+"/prod", 4); v != "A" {
+		t.Errorf("the data is %s", v)
+	}
+	if got := h.names("far"); !slices.Equal(got, []string{"data"}) || !h.noFills("far") {
+		t.Errorf("volumes are %q", got)
+	}
+	// Nor is what is there destroyed by a restore to it.
+	_, err = h.control.Backups().Restore(ctx, control.BackupRestoreRequest{ID: "data", To: "new", Options: map[string]string{"device": share + "/prod"}}, silent)
+	if err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("restored to what is there: %v", err)
+	}
+	if v := versionOf(t, share+"/prod", 4); v != "A" {
+		t.Errorf("then, the data is %s", v)
+	}
 }

@@ -38,7 +38,7 @@ func (s restoring) inPlace(ctx context.Context, purge bool, c *control.BackupRes
 	}
 	switch {
 	case purge:
-	case v.External:
+	case v.External && v.Mountpoint != "":
 		c.Warnings = append(c.Warnings, fmt.Sprintf("volume %q: its data lies at %s, outside of the trash: what was in it is not kept", name, v.Mountpoint))
 	case volume.Can[volume.Trasher](s.p.handler):
 		c.Warnings = append(c.Warnings, fmt.Sprintf("volume %q: pool %q keeps no trash: what was in it is not kept", name, s.p.conf.Name))

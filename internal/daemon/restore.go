@@ -91,7 +91,7 @@ func (s restoring) fill(ctx context.Context, f *fill, name string, prepare func(
 
 // toNew makes a volume of a backup. Where that fails there is none.
 func (s restoring) toNew(ctx context.Context, to string, opts map[string]string) error {
-	return s.made(ctx, to, opts, func(f *fill) error { return s.fill(ctx, f, to, empty) })
+	return s.made(ctx, to, opts, func(f *fill) error { return s.fill(ctx, f, to, f.takeEmpty) })
 }
 
 // made makes a volume, which must not be there, and has do fill it. Where that fails there is
@@ -111,11 +111,8 @@ func (s restoring) made(ctx context.Context, to string, opts map[string]string, 
 	if err = s.p.handler.Create(f.context(ctx), to, opts); err != nil {
 		return join(err, f.abandon())
 	}
-	if err = do(f); errors.Is(err, errNotOurs) { // somebody was faster by a moment
-		return join(err, f.abandon())
-	}
-	if err != nil {
-		return join(err, s.p.discard(ctx, f, to))
+	if err = do(f); err != nil {
+		return join(err, s.p.discardNew(ctx, f, to))
 	}
 	return f.end()
 }
@@ -130,6 +127,37 @@ func (p *pool) discard(ctx context.Context, f *fill, name string) error {
 		return f.abandon()
 	}
 	return f.end()
+}
+
+// discardNew is discard of a volume that was made for its fill, or was believed to be: where there is
+// data in it that is not the fill's it stays.
+func (p *pool) discardNew(ctx context.Context, f *fill, name string) error {
+	ctx = context.WithoutCancel(ctx)
+	f.of.mu.Lock()
+	own := f.Own
+	f.of.mu.Unlock()
+	if v, err := p.handler.Get(ctx, name); err == nil && !own && !v.External { // else no data goes with it
+		err := p.mounted(f.context(ctx), name, func(_ context.Context, dir string) error { return empty(dir) })
+		if err != nil {
+			return f.abandon()
+		}
+	}
+	return p.discard(ctx, f, name)
+}
+
+// takeEmpty makes sure of a directory that is to be filled: it is empty, or has what this fill, cut
+// off before, has written to it.
+func (f *fill) takeEmpty(dir string) error {
+	f.of.mu.Lock()
+	own := f.Own
+	f.of.mu.Unlock()
+	if own {
+		return removeAll(dir)
+	}
+	if err := empty(dir); err != nil {
+		return err
+	}
+	return f.change(func(facts *fillFacts) { facts.Own = true })
 }
 
 // errNotOurs says that a volume which was to be made by a restore is somebody else's: nothing in
@@ -186,7 +214,7 @@ func (s restoring) paths(ctx context.Context, to string, req control.BackupResto
 		})
 	}
 	if _, err := s.p.handler.Get(ctx, to); errors.Is(err, errdefs.ErrNotFound) && req.To != "" {
-		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx), empty) })
+		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx), f.takeEmpty) })
 	} else if err != nil {
 		return err
 	}
