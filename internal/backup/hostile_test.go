@@ -150,6 +150,27 @@ func TestBackupOfWhatIsSwapped(t *testing.T) {
 	}
 }
 
+// What nobody writes to is backed up as it is, also where somebody could.
+func TestLive(t *testing.T) {
+	dir, to := sample(t), t.TempDir()
+	for i := range 300 { // more than are listed at a time
+		put(t, fmt.Sprintf("%s/many/%d", dir, i), fmt.Sprint(i))
+		link, at := fmt.Sprintf("%s/many/link%d", dir, i), unix.Timespec{Sec: 1e9} // of links a microsecond is kept
+		err := errors.Join(os.Symlink(fmt.Sprintf("../many/%d", i), link), unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := opened(t, newPlace(t))
+	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	again := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	if again.Files != b.Files || again.Stored > b.Stored/2 {
+		t.Errorf("again, it is %+v, after %+v", again, b)
+	}
+	must[Backup](t)(r.Restore(t.Context(), again.ID, to, nil))
+	same(t, tree(t, dir), tree(t, to))
+}
+
 // Entries that have been seen, and are others by the time they are opened.
 func TestLiveEntries(t *testing.T) {
 	dir, host := t.TempDir(), t.TempDir()

@@ -62,6 +62,8 @@ func (l live) entry(e kopiafs.Entry, name string) kopiafs.Entry {
 		return liveDirectory{e, l, name}
 	case kopiafs.File:
 		return liveFile{e, l, name}
+	case kopiafs.Symlink:
+		return liveSymlink{e, l, name}
 	}
 	return e
 }
@@ -155,6 +157,30 @@ func (f liveFile) Open(context.Context) (kopiafs.Reader, error) {
 		return nil, errors.Join(err, opened.Close())
 	}
 	return liveReader{opened, f}, nil
+}
+
+type liveSymlink struct {
+	kopiafs.Symlink
+	live live
+	name string
+}
+
+// Readlink implements [kopiafs.Symlink].
+func (s liveSymlink) Readlink(context.Context) (string, error) {
+	dir, err := s.live.open(path.Dir(s.name), unix.O_DIRECTORY)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(dir.Fd()), path.Base(s.name), target)
+	if errors.Is(err, unix.EINVAL) { // it is no link any more
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: s.name, Err: err}
+	}
+	return string(target[:n]), nil
 }
 
 type liveReader struct {
