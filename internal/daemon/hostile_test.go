@@ -153,6 +153,10 @@ func TestReloadDuringBackup(t *testing.T) {
 	_, err = h.control.Volumes().Create(ctx, control.VolumeCreateRequest{Name: "data"})
 	h.must(err)
 	h.must(os.MkdirAll(d.snap("data", "large"), 0o700))
+	_, err = h.control.Storage().CreateSnapshot(ctx, control.SnapshotCreateRequest{Volume: "data", Name: snapshotPrefix + "mine"})
+	if !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("a snapshot that a backup would remove: %v", err)
+	}
 	begun := make(chan struct{})
 	d.opened = func() error { // what is read has no end
 		found, err := filepath.Glob(d.snap("data", snapshotPrefix+"*"))

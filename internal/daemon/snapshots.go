@@ -62,6 +62,9 @@ func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateReque
 // nameSnapshot makes a snapshot, and a name for it where there is none. Two of the same second
 // are told apart by a number.
 func (p *pool) nameSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (name string, err error) {
+	if strings.HasPrefix(req.Name, snapshotPrefix) {
+		return "", errdefs.Errorf(errdefs.ErrInvalid, "volume %q: snapshot %q: names with %q are those of backups, which remove them", req.Volume, req.Name, snapshotPrefix)
+	}
 	if req.Name != "" {
 		if err := p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels); err != nil {
 			return "", err
