@@ -253,8 +253,14 @@ func TestSimple(t *testing.T) {
 		at, name string
 		ok       bool
 	}{
-		{"", "anything/at/all", true}, {"a", "a", true}, {"sub/a", "a", true},
-		{"../a", "../a", false}, {"link/a", "link/a", false}, {"..", "..", false}, {"a", "../a", false}, {".", ".", true},
+		{"", "anything/at/all", true},
+		{"a", "a", true},
+		{"sub/a", "a", true},
+		{"../a", "../a", false},
+		{"link/a", "link/a", false},
+		{"..", "..", false},
+		{"a", "../a", false},
+		{".", ".", true},
 	} {
 		if err := simple(tt.at, nameless{name: tt.name}); (err == nil) != tt.ok || err != nil && !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%q at %q: %v", tt.name, tt.at, err)

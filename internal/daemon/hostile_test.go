@@ -207,9 +207,12 @@ type trashing struct {
 }
 
 func (d trashing) Trashed(context.Context) ([]volume.Trashed, error) { return slices.Clone(d.all), nil }
-func (trashing) Trash(context.Context, string) error                 { return errdefs.ErrUnsupported }
-func (trashing) Restore(context.Context, string, string) error       { return errdefs.ErrUnsupported }
-func (trashing) Purge(context.Context, string) error                 { return errdefs.ErrUnsupported }
+
+func (trashing) Trash(context.Context, string) error { return errdefs.ErrUnsupported }
+
+func (trashing) Restore(context.Context, string, string) error { return errdefs.ErrUnsupported }
+
+func (trashing) Purge(context.Context, string) error { return errdefs.ErrUnsupported }
 
 // What a restore in place that was cut off has in the trash, the old and the new, does not expire.
 func TestCutOffDoesNotExpire(t *testing.T) {

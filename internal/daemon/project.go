@@ -63,7 +63,7 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 		}
 		m := &member{p: p, name: v[1]}
 		all = append(all, m)
-		m.ctx, m.done = p.within(ctx)
+		m.ctx, m.done = p.within(ctx) //nolint:fatcontext // each has its own
 		m.ctx, m.release, m.err = claim(m.ctx, p, m.name)
 	}
 	if len(all) == 0 {
