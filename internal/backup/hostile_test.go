@@ -12,6 +12,9 @@ import (
 	"time"
 
 	kopiafs "github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -272,5 +275,46 @@ func TestSimple(t *testing.T) {
 	}
 	if err := mkdir(dir + "/l"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a link was taken for a directory: %v", err)
+	}
+}
+
+// slowReader is a repository in which a look takes its time.
+type slowReader struct {
+	repo.RepositoryWriter
+	began, goOn chan struct{}
+}
+
+func (s slowReader) FindManifests(context.Context, map[string]string) ([]*manifest.EntryMetadata, error) {
+	close(s.began)
+	<-s.goOn
+	return nil, nil
+}
+
+// The end of an upload waits for a checkpoint that reads, as the repository is closed behind it, and
+// lets it read no more.
+func TestCheckpointAtTheEnd(t *testing.T) {
+	s := slowReader{began: make(chan struct{}), goOn: make(chan struct{})}
+	k := &keeping{RepositoryWriter: s}
+	read, ended := make(chan error, 1), make(chan struct{})
+	go func() { _, err := k.FindManifests(t.Context(), nil); read <- err }()
+	<-s.began
+	go func() { k.end(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("it has ended while it reads")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(s.goOn)
+	<-ended
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	_, find := k.FindManifests(t.Context(), nil)
+	_, get := k.GetManifest(t.Context(), "", nil)
+	_, open := k.OpenObject(t.Context(), object.EmptyID)
+	for _, err := range []error{find, get, open} {
+		if !errors.Is(err, errEnded) {
+			t.Errorf("after the end: %v", err)
+		}
 	}
 }
