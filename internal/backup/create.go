@@ -18,6 +18,7 @@ import (
 	"github.com/kopia/kopia/fs/localfs"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"github.com/kopia/kopia/snapshot/policy"
 	"github.com/kopia/kopia/snapshot/upload"
@@ -76,6 +77,12 @@ func (r *Repository) create(ctx context.Context, q Request) (Backup, error) {
 		return Backup{}, errdefs.Errorf(errdefs.ErrInvalid, "kind %q: want files, database or block", q.Kind)
 	}
 	dir, err := localfs.Directory(q.Dir)
+	if err == nil && !q.PointInTime {
+		var closed func()
+		if dir, closed, err = openLive(q.Dir); err == nil {
+			defer closed()
+		}
+	}
 	if err != nil {
 		return Backup{}, fmt.Errorf("volume %q: %w", q.Volume, err)
 	}
@@ -170,16 +177,17 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 
 // keeping is a writer for kopia's uploader, which at each checkpoint removes old backups as
 // kopia's own policy says: here a person does, and nobody else. A checkpoint may be under way
-// still when the uploader has ended: it writes nothing then.
+// still when the uploader has ended, and the repository is closed behind it: then it neither writes
+// anything, nor reads in indexes that are not in memory any more, which would end the process.
 type keeping struct {
 	repo.RepositoryWriter
-	mu    sync.Mutex
+	mu    sync.RWMutex // held for reading as long as a call runs
 	ended bool
 }
 
 var errEnded = errors.New("the upload has ended")
 
-// end waits until no checkpoint writes, and lets none do so any more.
+// end waits until no call runs, and lets none do so any more.
 func (k *keeping) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -187,12 +195,39 @@ func (k *keeping) end() {
 }
 
 func (k *keeping) unlessEnded(do func() error) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.RLock()
+	defer k.mu.RUnlock()
 	if k.ended {
 		return errEnded
 	}
 	return do()
+}
+
+// FindManifests implements [repo.RepositoryWriter].
+func (k *keeping) FindManifests(ctx context.Context, labels map[string]string) (all []*manifest.EntryMetadata, err error) {
+	err = k.unlessEnded(func() (err error) {
+		all, err = k.RepositoryWriter.FindManifests(ctx, labels)
+		return err
+	})
+	return all, err
+}
+
+// GetManifest implements [repo.RepositoryWriter].
+func (k *keeping) GetManifest(ctx context.Context, id manifest.ID, data any) (m *manifest.EntryMetadata, err error) {
+	err = k.unlessEnded(func() (err error) {
+		m, err = k.RepositoryWriter.GetManifest(ctx, id, data)
+		return err
+	})
+	return m, err
+}
+
+// OpenObject implements [repo.RepositoryWriter].
+func (k *keeping) OpenObject(ctx context.Context, id object.ID) (r object.Reader, err error) {
+	err = k.unlessEnded(func() (err error) {
+		r, err = k.RepositoryWriter.OpenObject(ctx, id)
+		return err
+	})
+	return r, err
 }
 
 // PutManifest implements [repo.RepositoryWriter].

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	kopiafs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/snapshot"
@@ -19,30 +20,38 @@ type output struct {
 	r *Repository
 }
 
-// BeginDirectory implements [restore.Output].
-func (o *output) BeginDirectory(ctx context.Context, name string, d kopiafs.Directory) error {
-	return target(name, o.FilesystemOutput.BeginDirectory(ctx, name, d))
-}
-
-// CreateSymlink implements [restore.Output].
-func (o *output) CreateSymlink(ctx context.Context, name string, l kopiafs.Symlink) error {
-	return target(name, o.FilesystemOutput.CreateSymlink(ctx, name, l))
-}
-
 // FinishDirectory implements [restore.Output]. It is called when all in d is finished.
 func (o *output) FinishDirectory(ctx context.Context, name string, d kopiafs.Directory) error {
-	if err := o.r.setTimes(ctx, d, filepath.Join(o.TargetPath, filepath.FromSlash(name)), ""); err != nil {
+	dir := filepath.Join(o.TargetPath, filepath.FromSlash(name))
+	err := o.r.setTimes(ctx, d, "", func(child string, at time.Time) error { return os.Chtimes(filepath.Join(dir, child), at, at) })
+	if err != nil {
 		return err
 	}
 	return o.FilesystemOutput.FinishDirectory(ctx, name, d)
 }
 
-// setTimes sets the times of the directories in d, which has been written to dir, or of the
-// one that is named.
-func (r *Repository) setTimes(ctx context.Context, d kopiafs.Directory, dir, only string) error {
+// BeginDirectory implements [restore.Output]. Unlike kopia's it takes no link for a directory.
+func (o *output) BeginDirectory(_ context.Context, name string, d kopiafs.Directory) error {
+	if err := simple(name, d); err != nil {
+		return err
+	}
+	return target(name, mkdir(filepath.Join(o.TargetPath, filepath.FromSlash(name))))
+}
+
+// CreateSymlink implements [restore.Output].
+func (o *output) CreateSymlink(ctx context.Context, name string, e kopiafs.Symlink) error {
+	if err := simple(name, e); err != nil {
+		return err
+	}
+	return target(name, o.FilesystemOutput.CreateSymlink(ctx, name, e))
+}
+
+// setTimes has the times of the directories in d set, which has been written, or of the one that
+// is named.
+func (r *Repository) setTimes(ctx context.Context, d kopiafs.Directory, only string, set func(name string, at time.Time) error) error {
 	of, ok := d.(snapshot.HasDirEntry)
 	if !ok {
-		return fmt.Errorf("%s: %T has no entry", dir, d)
+		return fmt.Errorf("%s: %T has no entry", d.Name(), d)
 	}
 	f, err := r.rep.OpenObject(ctx, of.DirEntry().ObjectID)
 	if err != nil {
@@ -51,13 +60,13 @@ func (r *Repository) setTimes(ctx context.Context, d kopiafs.Directory, dir, onl
 	defer f.Close()
 	var all snapshot.DirManifest
 	if err := json.NewDecoder(f).Decode(&all); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
+		return fmt.Errorf("%s: %w", d.Name(), err)
 	}
 	for _, e := range all.Entries {
 		if e.Type != snapshot.EntryTypeDirectory || only != "" && e.Name != only {
 			continue
 		}
-		if err := os.Chtimes(filepath.Join(dir, e.Name), e.ModTime.ToTime(), e.ModTime.ToTime()); err != nil {
+		if err := set(e.Name, e.ModTime.ToTime()); err != nil {
 			return err
 		}
 	}

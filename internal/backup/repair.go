@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -72,6 +73,9 @@ func (p Place) repair(ctx context.Context, dryRun bool, tell func(Progress), don
 		if err := r.reindex(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.bringBack(ctx, c, dryRun, done); err != nil {
+		return err
 	}
 	if err := r.forget(ctx, dryRun, tell, done); err != nil {
 		return err
@@ -205,6 +209,47 @@ func (r *Repository) reindex(ctx context.Context) error {
 		}
 		for _, id := range r.place.hidden {
 			if err := w.BlobStorage().DeleteBlob(ctx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// bringBack writes packs of metadata that are not there, while the index says that they are, as
+// their copies are. Of those that the index does not have somebody has removed the one, and left
+// the other.
+func (r *Repository) bringBack(ctx context.Context, c copied, dryRun bool, done *Repaired) error {
+	return r.direct(ctx, "bring back what is lost", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		packs := map[blob.ID]bool{}
+		if err := w.ContentManager().IterateContents(ctx, content.IterateOptions{}, func(i content.Info) error {
+			if isCopied(i.PackBlobID) {
+				packs[i.PackBlobID] = true
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, id := range slices.Sorted(maps.Keys(packs)) {
+			_, err := c.GetMetadata(ctx, id)
+			if !errors.Is(err, blob.ErrBlobNotFound) {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			want, err := c.getCopy(ctx, id)
+			if errors.Is(err, errNoCopy) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			done.Mended = append(done.Mended, string(id))
+			if r.place.mended[id] = want; dryRun {
+				continue
+			}
+			if err := putBlob(ctx, c.Storage, id, want); err != nil {
 				return err
 			}
 		}

@@ -186,6 +186,33 @@ func TestRepairWithoutCopies(t *testing.T) {
 	}
 }
 
+// A pack of metadata that is lost, as by a check of the file system, comes back from its copy.
+func TestRepairOfWhatIsLost(t *testing.T) {
+	p := newPlace(t)
+	rep := opened(t, p)
+	dir := t.TempDir()
+	put(t, dir+"/sub/a", noise(t, 1<<20))
+	b := must[Backup](t)(rep.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	lost := blobs(t, p, "q")
+	for _, name := range lost {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Verify(t.Context(), p, nil, nil)
+	wants(t, err, err, "a part of it is missing")
+	for _, dry := range []bool{true, false} {
+		done := must[Repaired](t)(Repair(t.Context(), p, dry, nil))
+		if len(done.Mended) != len(lost) || done.Pieces > 0 || done.Copies > 0 {
+			t.Errorf("of %d that are lost, %v: %+v", len(lost), dry, done)
+		}
+	}
+	restores(t, p, cached, b.ID, dir)
+	if again := must[Repaired](t)(Repair(t.Context(), p, false, nil)); again.Damaged() || again.Copies > 0 {
+		t.Errorf("mended, it is %+v", again)
+	}
+}
+
 // A prune makes the copies that older versions did not make, and removes those of what others
 // have removed.
 func TestMaintainMakesCopies(t *testing.T) {

@@ -2,16 +2,18 @@ package backup
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	kopiafs "github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/snapshot"
 	"github.com/kopia/kopia/snapshot/restore"
 	"github.com/kopia/kopia/snapshot/snapshotfs"
 
@@ -21,14 +23,37 @@ import (
 // Restore writes the backup whose ID begins with id to dir, which must be empty, with owners,
 // modes and times, and returns it.
 func (r *Repository) Restore(ctx context.Context, id, dir string, tell func(Progress)) (Backup, error) {
+	ready, err := r.Ready(ctx, id)
+	if err != nil {
+		return Backup{}, err
+	}
+	return ready(ctx, dir, tell)
+}
+
+// Ready returns a [Repository.Restore] of a backup that has been found: should it be removed from
+// now on, by whomever, that comes too late to be in its way.
+func (r *Repository) Ready(ctx context.Context, id string) (restore func(ctx context.Context, dir string, tell func(Progress)) (Backup, error), err error) {
 	m, err := r.find(ctx, id)
 	if err != nil {
-		return Backup{}, r.place.explain(err)
+		return nil, r.place.explain(err)
 	}
-	b := toBackup(m)
 	root, err := snapshotfs.SnapshotRoot(r.rep, m)
+	if err != nil {
+		return nil, r.place.explain(err)
+	}
+	return func(ctx context.Context, dir string, tell func(Progress)) (Backup, error) {
+		return r.restore(ctx, m, root, dir, tell)
+	}, nil
+}
+
+func (r *Repository) restore(ctx context.Context, m *snapshot.Manifest, root kopiafs.Entry, dir string, tell func(Progress)) (Backup, error) {
+	b := toBackup(m)
+	err := target("", os.MkdirAll(dir, 0o700)) // Init looks at it
 	if err == nil {
-		err = r.write(ctx, root, dir, b.Size, tell)
+		out := &output{restore.FilesystemOutput{TargetPath: dir, OverwriteDirectories: true}, r}
+		if err = out.Init(ctx); err == nil {
+			err = r.write(ctx, root, out, b.Size, tell)
+		}
 	}
 	if err == nil { // the root has no parent that knows its time
 		err = os.Chtimes(dir, m.RootEntry.ModTime.ToTime(), m.RootEntry.ModTime.ToTime())
@@ -87,39 +112,27 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 	if err := volume.MkdirAll(parent, 0o755); err != nil {
 		return target("", err)
 	}
-	fresh, err := os.MkdirTemp(dir, ".remora-restore-")
-	if err != nil {
+	fresh := ".remora-restore-" + strings.ToLower(rand.Text())
+	if err := volume.Mkdir(fresh, 0o700); err != nil {
 		return target("", err)
 	}
-	defer func() { _ = os.RemoveAll(fresh) }() // what is left there is told by the error
-	to := filepath.Join(fresh, path.Base(clean))
-	if err := r.write(ctx, e, to, e.Size(), tell); err != nil {
+	defer func() { _ = volume.RemoveAll(fresh) }() // what is left there is told by the error
+	to := path.Join(fresh, path.Base(clean))
+	if err := r.write(ctx, e, &rooted{volume, to, r}, e.Size(), tell); err != nil {
 		return fmt.Errorf("backup %.8s: %s: %w", id, clean, r.place.classify(err))
 	}
 	if _, isDir := e.(kopiafs.Directory); isDir {
-		if err := r.setTimes(ctx, above, fresh, path.Base(clean)); err != nil {
+		err := r.setTimes(ctx, above, path.Base(clean), func(_ string, at time.Time) error { return volume.Chtimes(to, at, at) })
+		if err != nil {
 			return err
 		}
 	}
-	old := path.Join(filepath.Base(fresh), ".old")
-	if err := volume.Rename(clean, old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return volume.Rename(path.Join(filepath.Base(fresh), path.Base(clean)), clean)
+	return exchange(volume, to, clean)
 }
 
-// write writes an entry of a backup to a path.
-func (r *Repository) write(ctx context.Context, e kopiafs.Entry, to string, size int64, tell func(Progress)) error {
+// write writes an entry of a backup.
+func (r *Repository) write(ctx context.Context, e kopiafs.Entry, out restore.Output, size int64, tell func(Progress)) error {
 	defer frugal()()
-	out := &output{restore.FilesystemOutput{TargetPath: to, OverwriteDirectories: true}, r}
-	if _, isDir := e.(kopiafs.Directory); isDir {
-		if err := os.MkdirAll(to, 0o700); err != nil { // Init looks at it
-			return target("", err)
-		}
-	}
-	if err := out.Init(ctx); err != nil {
-		return err
-	}
 	var mu sync.Mutex
 	done := int64(0)
 	stop := follow(tell, func() Progress {

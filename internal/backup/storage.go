@@ -77,7 +77,7 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 	var err error
 	switch p.URL.Scheme {
 	case config.SchemeFile:
-		open, err = p.directory(create)
+		open = p.directory(create)
 	case config.SchemeS3:
 		open, err = p.bucket(ctx)
 	default:
@@ -104,7 +104,7 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 			return nil, o.err
 		}
 		var st blob.Storage = copied{watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))}
-		if len(p.hidden)+len(p.mended) > 0 {
+		if p.mended != nil {
 			st = repairing{st, p.hidden, p.mended}
 		}
 		return named{st, p.Name}, nil
@@ -120,15 +120,15 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 
 var errNoDirectory = errors.New("is not there")
 
-func (p Place) directory(create bool) (func(context.Context) (blob.Storage, error), error) {
-	if fi, err := os.Stat(p.URL.Path); errors.Is(err, fs.ErrNotExist) && !create {
-		return nil, errdefs.Errorf(errdefs.ErrNotFound, "directory %s %w", p.URL.Path, errNoDirectory)
-	} else if err == nil && !fi.IsDir() {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s is not a directory", p.URL.Path)
-	}
-	return func(ctx context.Context) (blob.Storage, error) {
+func (p Place) directory(create bool) func(context.Context) (blob.Storage, error) {
+	return func(ctx context.Context) (blob.Storage, error) { // of a server, too, that may not answer
+		if fi, err := os.Stat(p.URL.Path); errors.Is(err, fs.ErrNotExist) && !create {
+			return nil, errdefs.Errorf(errdefs.ErrNotFound, "directory %s %w", p.URL.Path, errNoDirectory)
+		} else if err == nil && !fi.IsDir() {
+			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s is not a directory", p.URL.Path)
+		}
 		return filesystem.New(ctx, &filesystem.Options{Path: p.URL.Path, FileMode: 0o600, DirectoryMode: 0o700}, create)
-	}, nil
+	}
 }
 
 func (p Place) bucket(ctx context.Context) (func(context.Context) (blob.Storage, error), error) {

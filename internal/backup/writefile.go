@@ -28,6 +28,9 @@ var (
 // WriteFile implements [restore.Output]. Kopia's own writes holes too, but in steps of one
 // block, which takes twice as long.
 func (o *output) WriteFile(ctx context.Context, name string, e kopiafs.File, tell restore.FileWriteProgress) error {
+	if err := simple(name, e); err != nil {
+		return err
+	}
 	to := filepath.Join(o.TargetPath, filepath.FromSlash(name))
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

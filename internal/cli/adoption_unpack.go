@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/remora-plugins/remora/internal/control"
@@ -78,7 +79,11 @@ func (a *app) told(b *bar, r *adoption) unpack.Progress {
 // fails, a volume that was made for it is gone again.
 func (a *app) unpack(ctx context.Context, c *control.Client, r *adoption, pool string) {
 	_, err := c.Volumes().Inspect(ctx, control.VolumeRequest{Pool: pool, Name: r.Name})
-	made := err != nil
+	made := errors.Is(err, errdefs.ErrNotFound)
+	if err != nil && !made {
+		r.fail(err)
+		return
+	}
 	if _, err = c.Volumes().Create(ctx, control.VolumeCreateRequest{Pool: pool, Name: r.Name}); err != nil {
 		r.fail(err)
 		return
@@ -92,7 +97,7 @@ func (a *app) unpack(ctx context.Context, c *control.Client, r *adoption, pool s
 	})
 	bar.end()
 	if err != nil {
-		if made {
+		if made && !errors.Is(err, errdefs.ErrExists) { // what has data was not made for this
 			rerr := c.Volumes().Remove(context.WithoutCancel(ctx), control.VolumeRemoveRequest{Pool: pool, Name: r.Name, Purge: true})
 			if rerr != nil {
 				err = fmt.Errorf("%w; and then: %w", err, rerr)

@@ -241,6 +241,8 @@ func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, pr
 		return c, err
 	}
 	defer p.leave()
+	ctx, done := p.within(ctx)
+	defer done()
 	ctx, release, err := b.claim(ctx, p, req)
 	if err != nil {
 		return c, volumes(b).elsewhere(ctx, err, req.Pool, req.Name)

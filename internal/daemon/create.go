@@ -11,6 +11,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // makeOption is the option of a volume that is made of a backup: REPOSITORY/ID or
@@ -137,22 +138,35 @@ func (d *Daemon) make(ctx context.Context, p *pool, f *fill, opts map[string]str
 		if err != nil {
 			return fmt.Errorf("volume %q: option %q: %w", f.name, makeOption, err)
 		}
-		prepare := removeAll // what was cut off
-		if _, err := p.handler.Get(ctx, f.name); errors.Is(err, errdefs.ErrNotFound) {
-			prepare = empty
+		v, err := p.handler.Get(ctx, f.name)
+		switch {
+		case errors.Is(err, errdefs.ErrNotFound):
+			if err := f.change(func(facts *fillFacts) { facts.Made = true }); err != nil {
+				return err
+			}
 			if err := p.handler.Create(ctx, f.name, opts); err != nil {
 				return err
 			}
-		} else if err != nil {
+		case err != nil:
 			return err
+		case !f.owns(v):
+			return fmt.Errorf("volume %q: %w", f.name, errNotOurs)
 		}
 		s := restoring{d: d, p: p, r: r, place: place, one: one}
-		if err := s.fill(ctx, f, f.name, prepare); err != nil {
+		if err := s.fill(ctx, f, f.name, f.takeEmpty); err != nil {
 			return err
 		}
 		d.log.InfoContext(ctx, "volume made of a backup", slog.String("pool", f.pool), slog.String("volume", f.name), slog.String("backup", one.ID))
 		return nil
 	})
+}
+
+// owns tells whether a volume is the one that a fill has made, and not one that somebody else has
+// made, or brought back, under its name before it came to that.
+func (f *fill) owns(v volume.Volume) bool {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	return f.Made && (v.CreatedAt.IsZero() || !v.CreatedAt.Before(f.Began.Truncate(time.Second)))
 }
 
 // settleMade decides what becomes of a volume that was made, or was not. Where somebody waits he is
@@ -165,14 +179,18 @@ func (d *Daemon) settleMade(ctx context.Context, p *pool, f *fill, err error) er
 	if p.ctx.Err() != nil || d.life.Err() != nil {
 		return errStopping
 	}
-	if _, gerr := p.handler.Get(context.WithoutCancel(ctx), f.name); errors.Is(gerr, errdefs.ErrNotFound) {
+	v, gerr := p.handler.Get(context.WithoutCancel(ctx), f.name)
+	if errors.Is(gerr, errdefs.ErrNotFound) {
 		return join(err, f.end())
+	}
+	if gerr == nil && !f.owns(v) {
+		return join(err, f.abandon())
 	}
 	f.of.mu.Lock()
 	waited := f.waiting > 0
 	f.of.mu.Unlock()
 	if waited {
-		return join(err, p.discard(ctx, f, f.name))
+		return join(err, p.discardNew(ctx, f, f.name))
 	}
 	d.log.ErrorContext(ctx, "volume is not whole", slog.String("pool", f.pool), slog.String("volume", f.name), slog.Any("error", err))
 	if class := errdefs.Class(err); errors.Is(class, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {

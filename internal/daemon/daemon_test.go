@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if status, done := apart(); done {
+		os.Exit(status)
+	}
 	os.Exit(m.Run())
 }
 
@@ -90,7 +93,7 @@ func newHost(t *testing.T, toml string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { removeHost(t, dir) })
 	h := &host{t: t, dir: dir, control: control.NewClient(dir + "/run/control.sock")}
 	t.Cleanup(h.control.Close)
 	h.configure(toml)

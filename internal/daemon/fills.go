@@ -55,10 +55,17 @@ type fillFacts struct {
 	// Beside is the volume that is to take the place of this one; Whole says that it is to now.
 	Beside string `json:"beside,omitempty"`
 	Whole  bool   `json:"whole,omitempty"`
+	// Made says that the volume is this fill's own: there was none of the name before.
+	Made bool `json:"made,omitempty"`
+	// Own says that all that is in the volume is this fill's: it was seen to be empty.
+	Own bool `json:"own,omitempty"`
 	// Dir is a directory outside of the pools that is to be thrown away.
 	Dir string `json:"dir,omitempty"`
 	// Error says why it is not whole, and will not be by itself.
 	Error string `json:"error,omitempty"`
+	// Before is what was known of the volume when this fill began. It is so still where this one
+	// changes nothing: half a volume does not become a whole one by a restore that fails.
+	Before *fillFacts `json:"before,omitempty"`
 }
 
 const fillVersion = 1
@@ -96,8 +103,12 @@ func (s *fills) begin(pool, name string, facts fillFacts) (*fill, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := &fill{fillFacts: facts, of: s, pool: pool, name: name, running: true, since: time.Now(), done: make(chan struct{})}
-	if old := s.all[[2]string{pool, name}]; old != nil && (old.running || old.pending()) {
-		return nil, fmt.Errorf("volume %q: %w", name, old.refusal())
+	if old := s.all[[2]string{pool, name}]; old != nil {
+		if old.running || old.pending() {
+			return nil, fmt.Errorf("volume %q: %w", name, old.refusal())
+		}
+		before := old.fillFacts
+		f.Before = &before
 	}
 	if err := s.write(f); err != nil {
 		return nil, fmt.Errorf("volume %q: %w", name, err)
@@ -109,6 +120,16 @@ func (s *fills) begin(pool, name string, facts fillFacts) (*fill, error) {
 // pending tells whether a fill that does not run has something to be undone, or finished.
 func (f *fill) pending() bool {
 	return f.Kind == fillInPlace || f.Kind == fillProof || f.Kind == fillNew
+}
+
+// cutOff tells of a fill, or of none, whether it is one beside a volume that is to be finished.
+func (f *fill) cutOff() bool {
+	if f == nil {
+		return false
+	}
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	return f.Beside != "" && !f.running
 }
 
 func (s *fills) put(f *fill) {
@@ -157,6 +178,26 @@ func (f *fill) end() error {
 	}
 	delete(s.all, [2]string{f.pool, f.name})
 	delete(s.all, [2]string{f.pool, f.Beside})
+	return nil
+}
+
+// abandon forgets a fill that has changed nothing of its volume, which is then what it was before:
+// whole, or what another fill had left.
+func (f *fill) abandon() error {
+	s := f.of
+	s.mu.Lock()
+	before := f.Before
+	if before == nil || s.all[[2]string{f.pool, f.name}] != f {
+		s.mu.Unlock()
+		return f.end()
+	}
+	defer s.mu.Unlock()
+	old := &fill{fillFacts: *before, of: s, pool: f.pool, name: f.name}
+	if err := s.write(old); err != nil {
+		return fmt.Errorf("volume %q: %w", f.name, err)
+	}
+	delete(s.all, [2]string{f.pool, f.Beside})
+	s.put(old)
 	return nil
 }
 

@@ -38,7 +38,7 @@ func (s restoring) inPlace(ctx context.Context, purge bool, c *control.BackupRes
 	}
 	switch {
 	case purge:
-	case v.External:
+	case v.External && v.Mountpoint != "":
 		c.Warnings = append(c.Warnings, fmt.Sprintf("volume %q: its data lies at %s, outside of the trash: what was in it is not kept", name, v.Mountpoint))
 	case volume.Can[volume.Trasher](s.p.handler):
 		c.Warnings = append(c.Warnings, fmt.Sprintf("volume %q: pool %q keeps no trash: what was in it is not kept", name, s.p.conf.Name))
@@ -67,7 +67,7 @@ func (s restoring) swap(ctx context.Context, v volume.Volume) (kept string, err 
 	}
 	defer func() { f.stopped(err) }()
 	if err = s.p.unmounted(ctx, v.Name, 0); err != nil {
-		return "", join(err, f.end())
+		return "", join(err, f.abandon())
 	}
 	err = s.p.handler.Create(f.context(ctx), beside, likeOptions(v))
 	if err == nil {
@@ -170,7 +170,7 @@ func (s restoring) over(ctx context.Context, v volume.Volume) (err error) {
 	}
 	defer func() { f.stopped(err) }()
 	if err = s.p.unmounted(ctx, v.Name, 0); err != nil {
-		return join(err, f.end())
+		return join(err, f.abandon())
 	}
 	touched := false
 	err = s.fill(ctx, f, v.Name, func(dir string) error {
@@ -180,8 +180,11 @@ func (s restoring) over(ctx context.Context, v volume.Volume) (err error) {
 		touched = true
 		return removeAll(dir)
 	})
-	if err == nil || !touched {
-		return join(err, f.end())
+	if err == nil {
+		return f.end()
+	}
+	if !touched {
+		return join(err, f.abandon())
 	}
 	return join(err, f.change(func(facts *fillFacts) { facts.Error = errdefs.OneLine(err.Error()) }))
 }

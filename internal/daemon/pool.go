@@ -207,6 +207,20 @@ func (p *pool) enter() bool {
 
 func (p *pool) leave() { p.calls.Done() }
 
+// errPoolEnds ends what is done in a pool that a reload changes or takes away.
+var errPoolEnds = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the configuration of the pool has changed"), "give the command again")
+
+// within returns a context that ends with the pool too: what would outlast it could neither unmount
+// nor remove what it has made.
+func (p *pool) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.ctx, func() { cancel(errPoolEnds) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // lookTime bounds how long anybody waits for one look at a pool's storage.
 const lookTime = 5 * time.Second
 

@@ -29,6 +29,7 @@ type member struct {
 	name     string
 	ctx      context.Context //nolint:containedctx // that of the claim on this one
 	release  func()
+	done     func()                      // with ctx
 	end      func(context.Context) error // the hooks after it
 	snapshot string
 	err      error // why nothing can be made of it
@@ -50,6 +51,7 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 			if m.release != nil {
 				m.release()
 			}
+			m.done()
 			m.p.leave()
 		}
 	}
@@ -59,9 +61,10 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 			sum.Warnings = append(sum.Warnings, fmt.Sprintf("volume %q: its driver %q is no pool here, and it is left out", v[1], v[0]))
 			continue
 		}
-		m := &member{p: p, name: v[1], ctx: ctx}
+		m := &member{p: p, name: v[1]}
 		all = append(all, m)
-		m.ctx, m.release, m.err = claim(ctx, p, m.name) //nolint:fatcontext // each has its own
+		m.ctx, m.done = p.within(ctx) //nolint:fatcontext // each has its own
+		m.ctx, m.release, m.err = claim(m.ctx, p, m.name)
 	}
 	if len(all) == 0 {
 		return nil, sum, nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "project %q: no volume of a pool belongs to it", project),

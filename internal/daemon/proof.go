@@ -60,6 +60,9 @@ func (d *Daemon) prove(ctx context.Context, r *backup.Repository, place backup.P
 	if ctx.Err() != nil {
 		return p, context.Cause(ctx) // neither a proof nor the contrary
 	}
+	if errors.Is(err, errPoolEnds) {
+		return p, err // likewise
+	}
 	p.Seconds, p.Files, p.Bytes = time.Since(start).Seconds(), compared.Files, compared.Bytes
 	log := d.log.With(slog.String("repository", place.Name), slog.String("pool", one.Pool), slog.String("volume", one.Volume), slog.String("backup", one.ID))
 	if err != nil {
@@ -70,6 +73,8 @@ func (d *Daemon) prove(ctx context.Context, r *backup.Repository, place backup.P
 	}
 	return d.proofs.put(p)
 }
+
+const scratchHint = "scratch in the table [verify.NAME] names another pool, or a directory"
 
 // run makes the proof.
 func (w proving) run(ctx context.Context) (c backup.Compared, err error) {
@@ -82,9 +87,11 @@ func (w proving) run(ctx context.Context) (c backup.Compared, err error) {
 	}
 	p, err := volumes{w.d}.enter(ctx, name)
 	if err != nil {
-		return c, errdefs.Hint(err, "scratch = \"POOL\" in the table [verify.NAME] names another pool")
+		return c, errdefs.Hint(err, scratchHint)
 	}
 	defer p.leave()
+	ctx, done := p.within(ctx)
+	defer done()
 	return w.inPool(ctx, p)
 }
 
@@ -108,12 +115,19 @@ func (w proving) inPool(ctx context.Context, p *pool) (c backup.Compared, err er
 		opts = likeOptions(v)
 	}
 	if err := p.handler.Create(f.context(ctx), w.name, opts); err != nil {
-		return c, err
+		return c, errdefs.Hint(err, scratchHint)
+	}
+	if v, err := p.handler.Get(ctx, w.name); err != nil || v.External { // what is restored would stay there
+		err = join(err, errdefs.Errorf(errdefs.ErrUnsupported, "pool %q: its volumes are on a server, from which nothing is removed", p.conf.Name))
+		return c, errdefs.Hint(err, scratchHint)
 	}
 	if err := w.enlarge(f.context(ctx), p); err != nil {
 		return c, err
 	}
 	err = p.mounted(f.context(ctx), w.name, func(ctx context.Context, dir string) (err error) {
+		if err := empty(dir); err != nil {
+			return err
+		}
 		c, err = w.look(ctx, dir)
 		return err
 	})

@@ -70,6 +70,11 @@ func (s *proofs) put(p control.Proof) (control.Proof, error) {
 	} else if last := s.all[key]; !last.Proven.IsZero() {
 		p.Proven, p.ProvenBackup, p.ProvenMade, p.ProvenSeconds = last.Proven, last.ProvenBackup, last.ProvenMade, last.ProvenSeconds
 	}
+	for _, name := range []string{p.Pool, p.Volume} { // who writes to the repository chose it
+		if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+			return p, errdefs.Errorf(errdefs.ErrInvalid, "backup %.12s: of a pool %q and a volume %q, which cannot be", p.Backup, p.Pool, p.Volume)
+		}
+	}
 	s.all[key] = p
 	return p, s.write(filepath.Join("of", p.Repository, p.Pool), p.Volume, p)
 }

@@ -77,8 +77,10 @@ func (p *pool) settle(ctx context.Context, s *fills, f *fill, d *Daemon) {
 		err = f.end()
 	case f.Kind == fillNew && !v.CreatedAt.IsZero() && v.CreatedAt.Before(f.Began.Truncate(1e9)):
 		err = f.end() // it is another one
-	case f.Kind == fillNew, f.Kind == fillProof:
-		if err = p.discard(ctx, f, name); err == nil && f.Kind == fillNew {
+	case f.Kind == fillProof:
+		err = p.discard(ctx, f, name)
+	case f.Kind == fillNew:
+		if err = p.discardNew(ctx, f, name); err == nil {
 			log.WarnContext(ctx, "restore had been cut off: its volume is removed")
 		}
 	case f.Kind == fillCreate && f.Error == "" && d != nil:

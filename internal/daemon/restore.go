@@ -29,6 +29,8 @@ func (b backups) Restore(ctx context.Context, req control.BackupRestoreRequest, 
 			return err
 		}
 		defer p.leave()
+		ctx, done := p.within(ctx)
+		defer done()
 		to := req.To
 		if to == "" {
 			to = one.Volume
@@ -75,17 +77,21 @@ func (s restoring) begin(name, kind, beside string) (*fill, error) {
 // fill writes the backup into a volume, whose directory prepare has looked at.
 func (s restoring) fill(ctx context.Context, f *fill, name string, prepare func(dir string) error) error {
 	return s.p.mounted(f.context(ctx), name, func(ctx context.Context, dir string) error {
+		restore, err := s.r.Ready(ctx, s.one.ID) // before anything is lost for it
+		if err != nil {
+			return err
+		}
 		if err := prepare(dir); err != nil {
 			return fmt.Errorf("volume %q: %w", name, err)
 		}
-		_, err := s.r.Restore(ctx, s.one.ID, dir, f.tell(s.tell))
+		_, err = restore(ctx, dir, f.tell(s.tell))
 		return err
 	})
 }
 
 // toNew makes a volume of a backup. Where that fails there is none.
 func (s restoring) toNew(ctx context.Context, to string, opts map[string]string) error {
-	return s.made(ctx, to, opts, func(f *fill) error { return s.fill(ctx, f, to, empty) })
+	return s.made(ctx, to, opts, func(f *fill) error { return s.fill(ctx, f, to, f.takeEmpty) })
 }
 
 // made makes a volume, which must not be there, and has do fill it. Where that fails there is
@@ -100,25 +106,63 @@ func (s restoring) made(ctx context.Context, to string, opts map[string]string, 
 		if err == nil {
 			err = errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "volume %q: exists", to), "restore to another name, or --in-place")
 		}
-		return join(err, f.end())
+		return join(err, f.abandon())
 	}
 	if err = s.p.handler.Create(f.context(ctx), to, opts); err != nil {
-		return join(err, f.end())
+		return join(err, f.abandon())
 	}
 	if err = do(f); err != nil {
-		return join(err, s.p.discard(ctx, f, to))
+		return join(err, s.p.discardNew(ctx, f, to))
 	}
 	return f.end()
 }
 
-// discard destroys a volume that did not become whole, and forgets its fill. Where it cannot, that
-// is done later.
+// discard destroys a volume that did not become whole, or the one beside, and forgets its fill.
+// Where it cannot, that is done later.
 func (p *pool) discard(ctx context.Context, f *fill, name string) error {
 	if err := p.handler.Destroy(f.context(context.WithoutCancel(ctx)), name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
+	if f.Kind == fillInPlace {
+		return f.abandon()
+	}
 	return f.end()
 }
+
+// discardNew is discard of a volume that was made for its fill, or was believed to be: where there is
+// data in it that is not the fill's it stays.
+func (p *pool) discardNew(ctx context.Context, f *fill, name string) error {
+	ctx = context.WithoutCancel(ctx)
+	f.of.mu.Lock()
+	own := f.Own
+	f.of.mu.Unlock()
+	if v, err := p.handler.Get(ctx, name); err == nil && !own && !v.External { // else no data goes with it
+		err := p.mounted(f.context(ctx), name, func(_ context.Context, dir string) error { return empty(dir) })
+		if err != nil {
+			return f.abandon()
+		}
+	}
+	return p.discard(ctx, f, name)
+}
+
+// takeEmpty makes sure of a directory that is to be filled: it is empty, or has what this fill, cut
+// off before, has written to it.
+func (f *fill) takeEmpty(dir string) error {
+	f.of.mu.Lock()
+	own := f.Own
+	f.of.mu.Unlock()
+	if own {
+		return removeAll(dir)
+	}
+	if err := empty(dir); err != nil {
+		return err
+	}
+	return f.change(func(facts *fillFacts) { facts.Own = true })
+}
+
+// errNotOurs says that a volume which was to be made by a restore is somebody else's: nothing in
+// it may be touched.
+var errNotOurs = errdefs.Errorf(errdefs.ErrExists, "it was not made for this")
 
 // empty refuses a directory that holds more than what a new file system does.
 func empty(dir string) error {
@@ -128,7 +172,7 @@ func empty(dir string) error {
 	}
 	for _, e := range all {
 		if e.Name() != lostFound {
-			return errdefs.Errorf(errdefs.ErrExists, "new, and not empty: it has %q", e.Name())
+			return fmt.Errorf("new, and not empty, as it has %q: %w", e.Name(), errNotOurs)
 		}
 	}
 	return nil
@@ -156,8 +200,11 @@ func removeAll(dir string) error {
 
 // paths brings back some files of a backup, each at once.
 func (s restoring) paths(ctx context.Context, to string, req control.BackupRestoreRequest) error {
-	write := func(ctx context.Context) error {
+	write := func(ctx context.Context, prepare func(dir string) error) error {
 		return s.p.mounted(ctx, to, func(ctx context.Context, dir string) error {
+			if err := prepare(dir); err != nil {
+				return fmt.Errorf("volume %q: %w", to, err)
+			}
 			for _, name := range req.Paths {
 				if err := s.r.RestorePath(ctx, s.one.ID, name, dir, s.tell); err != nil {
 					return err
@@ -167,9 +214,9 @@ func (s restoring) paths(ctx context.Context, to string, req control.BackupResto
 		})
 	}
 	if _, err := s.p.handler.Get(ctx, to); errors.Is(err, errdefs.ErrNotFound) && req.To != "" {
-		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx)) })
+		return s.made(ctx, to, req.Options, func(f *fill) error { return write(f.context(ctx), f.takeEmpty) })
 	} else if err != nil {
 		return err
 	}
-	return write(ctx)
+	return write(ctx, func(string) error { return nil })
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,9 @@ func (p *pool) takeSnapshot(ctx context.Context, req control.SnapshotCreateReque
 // nameSnapshot makes a snapshot, and a name for it where there is none. Two of the same second
 // are told apart by a number.
 func (p *pool) nameSnapshot(ctx context.Context, req control.SnapshotCreateRequest) (name string, err error) {
+	if strings.HasPrefix(req.Name, snapshotPrefix) {
+		return "", errdefs.Errorf(errdefs.ErrInvalid, "volume %q: snapshot %q: names with %q are those of backups, which remove them", req.Volume, req.Name, snapshotPrefix)
+	}
 	if req.Name != "" {
 		if err := p.handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels); err != nil {
 			return "", err
@@ -91,6 +95,11 @@ func (p *pool) toSnapshot(of string, s volume.Snapshot) control.Snapshot {
 // RemoveSnapshot implements [control.Storage].
 func (s storage) RemoveSnapshot(ctx context.Context, req control.SnapshotRequest) error {
 	_, err := in(ctx, s.volumes, req.Pool, req.Volume, func(ctx context.Context, p *pool) (struct{}, error) {
+		if strings.HasPrefix(req.Name, snapshotPrefix) { // a backup that reads it would find less and less
+			if err := p.claims.check(ctx, p.conf.Name, req.Volume, backingUp); err != nil {
+				return struct{}{}, fmt.Errorf("volume %q: snapshot %q: %w", req.Volume, req.Name, err)
+			}
+		}
 		return struct{}{}, p.handler.RemoveSnapshot(ctx, req.Volume, req.Name)
 	})
 	return err

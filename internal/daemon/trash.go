@@ -19,8 +19,24 @@ func (p *pool) emptyTrash(log *slog.Logger) {
 	if !p.keepsTrash() {
 		return
 	}
-	purger := &trash.Purger{Store: p.handler, Keep: p.conf.TrashKeep, MinFree: p.conf.TrashMinFree, Log: log.With(slog.String("pool", p.conf.Name))}
+	purger := &trash.Purger{Store: purgeable{p.handler, p}, Keep: p.conf.TrashKeep, MinFree: p.conf.TrashMinFree, Log: log.With(slog.String("pool", p.conf.Name))}
 	p.calls.Go(func() { purger.Run(p.ctx) })
+}
+
+// purgeable is the trash of a pool without what a restore in place has put there that was cut off:
+// it is finished with that, however old it is.
+type purgeable struct {
+	*volume.Handler
+	p *pool
+}
+
+// Trashed implements [trash.Store].
+func (s purgeable) Trashed(ctx context.Context) ([]volume.Trashed, error) {
+	all, err := s.Handler.Trashed(ctx)
+	return slices.DeleteFunc(all, func(t volume.Trashed) bool {
+		f := s.p.fills.get(s.p.conf.Name, t.Name)
+		return f.cutOff()
+	}), err
 }
 
 // keepsTrash tells whether what is removed can be brought back.
@@ -83,6 +99,14 @@ func (p *pool) trashed(ctx context.Context) ([]control.Trashed, error) {
 // Restore implements [control.Storage].
 func (s storage) Restore(ctx context.Context, req control.TrashRestoreRequest) (control.Volume, error) {
 	return in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (control.Volume, error) {
+		ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, "undo")
+		if err != nil {
+			return control.Volume{}, err
+		}
+		defer release()
+		if err := p.fills.mayUse(p.conf.Name)(ctx, req.Name); err != nil { // what comes back must not be taken for it
+			return control.Volume{}, fmt.Errorf("volume %q: %w", req.Name, err)
+		}
 		if err := p.handler.Restore(ctx, req.ID, req.Name); err != nil {
 			return control.Volume{}, err
 		}

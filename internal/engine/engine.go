@@ -44,6 +44,9 @@ func There(sockets []string) []Engine {
 	return all
 }
 
+// maxAnswer bounds an answer, which is taken into memory: thousands of containers are less.
+const maxAnswer = 256 << 20
+
 // call makes one request. A body that is not nil is sent as JSON; the answer is read into answer,
 // which may be nil.
 func (e Engine) call(ctx context.Context, method, path string, body, answer any) error {
@@ -51,7 +54,7 @@ func (e Engine) call(ctx context.Context, method, path string, body, answer any)
 		if answer == nil {
 			return nil
 		}
-		return json.NewDecoder(r).Decode(answer)
+		return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(answer)
 	})
 	if err != nil && errdefs.Class(err) == nil {
 		err = errdefs.As(errdefs.ErrUnavailable, err)

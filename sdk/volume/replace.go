@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -27,13 +28,29 @@ func (h *Handler) Replace(ctx context.Context, name, with string) error {
 		return named(name, err)
 	}
 	return h.change(ctx, "replace", name, func(ctx context.Context) error {
-		free, err := h.runner.Lock(ctx, with)
+		free, err := h.lockSoon(ctx, with)
 		if err != nil {
 			return errdefs.Errorf(errdefs.ErrInUse, "volume %q: something is done with it", with)
 		}
 		defer free()
 		return h.replace(ctx, d, name, with)
 	})
+}
+
+// The end of a lingering mount, or a look at the mounts, has a volume for a moment.
+const (
+	lockTime  = 10 * time.Second
+	lockAgain = 5 * time.Millisecond
+)
+
+// lockSoon locks a second volume, beside the one that a verb has, and waits a little for it.
+func (h *Handler) lockSoon(ctx context.Context, name string) (unlock func(), err error) {
+	for end := time.Now().Add(lockTime); ; {
+		if unlock, err = h.runner.Lock(ctx, name); err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return unlock, err
+		}
+		time.Sleep(lockAgain)
+	}
 }
 
 func (h *Handler) replace(ctx context.Context, d Trasher, name, with string) error {

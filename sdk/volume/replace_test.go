@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -145,4 +146,34 @@ func TestNotWhole(t *testing.T) {
 	if got := trashedNames(d); len(got) > 0 || removed != "data" {
 		t.Errorf("in the trash: %q; told of %q", got, removed)
 	}
+}
+
+// Somebody has one of the two for a moment, as the end of a lingering mount does: that is waited
+// for, and not the end of what took hours to make.
+func TestReplaceWaits(t *testing.T) {
+	d := newAble(t.TempDir(), "data", "new")
+	h := newTestHandler(t, d, Options{Trash: true})
+	began, goOn := make(chan struct{}), make(chan struct{})
+	d.before = func(_ context.Context, verb, name string) error {
+		if verb == "snapshot" && name == "new" {
+			close(began)
+			<-goOn
+		}
+		return nil
+	}
+	made := make(chan error, 1)
+	go func() { made <- h.CreateSnapshot(t.Context(), "new", "s", nil) }()
+	<-began
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Replace(t.Context(), "data", "new") }()
+	select {
+	case err := <-replaced:
+		t.Errorf("did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if err := errors.Join(<-made, <-replaced); err != nil {
+		t.Error(err)
+	}
+	mustHave(t, h, "data")
 }

@@ -138,7 +138,7 @@ func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
 	if f.HasPassword {
 		status["password"] = "in a file"
 	}
-	return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Given, Status: status}, nil
+	return volume.Info{Name: name, CreatedAt: f.Created, External: true, Options: f.Given, Status: status}, nil
 }
 
 // withPool returns facts with the credentials of the pool, if the volume lies below the

@@ -61,7 +61,7 @@ func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
 	if f.Password {
 		status["password"] = "in a file"
 	}
-	return volume.Info{Name: name, CreatedAt: f.Created, Options: f.Options, Status: status}, nil
+	return volume.Info{Name: name, CreatedAt: f.Created, External: true, Options: f.Options, Status: status}, nil
 }
 
 // Scope is local: what a volume points to is written down on this host.
