@@ -28,9 +28,9 @@ const userName = "remora"
 // cacheBytes bounds each of the two caches.
 const cacheBytes = 512 << 20
 
-// packBytes is the size from which a blob of data is written. Some are in memory, and on their
-// way, at a time.
-const packBytes = 16 << 20
+// packBytes is the size from which a blob of data is written: the least that kopia takes. Some are
+// in memory, and on their way, at a time, and their buffers stay there for the next.
+const packBytes = 10 << 20
 
 // Repository is an open repository. Its methods are safe for concurrent use.
 type Repository struct {
@@ -203,7 +203,6 @@ func (r *Repository) Close(ctx context.Context) error {
 // a repository needs much at once. What lies in a pool goes at the second collection.
 func (r *Repository) close(ctx context.Context) error {
 	err := r.rep.Close(context.WithoutCancel(ctx))
-	r.rep = nil
 	runtime.GC()
 	debug.FreeOSMemory()
 	return err
