@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -27,9 +28,9 @@ const userName = "remora"
 // cacheBytes bounds each of the two caches.
 const cacheBytes = 512 << 20
 
-// packBytes is the size from which a blob of data is written. Some are in memory, and on their
-// way, at a time.
-const packBytes = 16 << 20
+// packBytes is the size from which a blob of data is written: the least that kopia takes. Some are
+// in memory, and on their way, at a time, and their buffers stay there for the next.
+const packBytes = 10 << 20
 
 // Repository is an open repository. Its methods are safe for concurrent use.
 type Repository struct {
@@ -73,7 +74,7 @@ func (p Place) init(ctx context.Context) error {
 	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "init"}, func(ctx context.Context, w repo.RepositoryWriter) error {
 		return maintenance.SetParams(ctx, w, &params)
 	})
-	return errors.Join(err, r.rep.Close(ctx))
+	return errors.Join(err, r.close(ctx))
 }
 
 // Open opens a repository. It is ErrNotFound where there is none, ErrDenied with the wrong
@@ -195,5 +196,14 @@ func (p Place) configFile(m mode) (string, error) {
 
 // Close lets go of the repository.
 func (r *Repository) Close(ctx context.Context) error {
-	return r.place.explain(r.rep.Close(context.WithoutCancel(ctx)))
+	return r.place.explain(r.close(ctx))
+}
+
+// close gives back the memory too, for which the runtime would take minutes: the next who opens
+// a repository needs much at once. What lies in a pool goes at the second collection.
+func (r *Repository) close(ctx context.Context) error {
+	err := r.rep.Close(context.WithoutCancel(ctx))
+	runtime.GC()
+	debug.FreeOSMemory()
+	return err
 }

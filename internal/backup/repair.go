@@ -65,7 +65,7 @@ func (p Place) repair(ctx context.Context, dryRun bool, tell func(Progress), don
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.rep.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	if len(done.Indexes) > 0 {
 		if dryRun {
 			return nil

@@ -37,7 +37,7 @@ func Verify(ctx context.Context, p Place, ids []string, tell func(Progress)) (Ve
 		return Verified{}, p.explain(err)
 	}
 	v, err := r.verify(ctx, ids, tell)
-	return v, p.explain(errors.Join(err, r.rep.Close(context.WithoutCancel(ctx))))
+	return v, p.explain(errors.Join(err, r.close(ctx)))
 }
 
 func (r *Repository) verify(ctx context.Context, ids []string, tell func(Progress)) (v Verified, err error) {
