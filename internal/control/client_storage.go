@@ -121,6 +121,7 @@ func follow[Resp any](ctx context.Context, c *Client, method string, req any, ea
 		case ctx.Err() != nil:
 			return out, context.Cause(ctx)
 		}
-		return out, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: answer breaks off: %w", err)
+		return out, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "daemon: answer breaks off: %w", err),
+			"the daemon has ended; when it runs again, repeat the command")
 	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -38,6 +39,8 @@ type pool struct {
 	hooks     func(ctx context.Context, e hook.Event) (end func(context.Context) error, err error)
 	// advice is what the driver says of the host.
 	advice func() catalog.Advice
+	// ownMount begins the mount IDs of what this pool mounts for itself.
+	ownMount string
 
 	// replaced is closed when the pool is closed and what comes after it, if anything, is
 	// in its place.
@@ -135,7 +138,7 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	p = &pool{
 		conf: conf, handler: h, server: sdk.New(sdk.Options{}, h), replaced: make(chan struct{}),
 		mountRoot: mountRoot, asking: make(chan struct{}, askers), claims: &d.claims, hooks: d.beginHooks, fills: d.fills,
-		advice: func() catalog.Advice { return catalog.Advice{} },
+		advice: func() catalog.Advice { return catalog.Advice{} }, ownMount: ownMount + rand.Text() + "-",
 	}
 	if a, ok := driver.(catalog.Adviser); ok {
 		p.advice = a.Advice

@@ -10,8 +10,8 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// ownMount begins the mount IDs of the daemon's own.
-const ownMount = "remora-"
+// ownMount begins the mount IDs of the daemon's own; what follows is of one run of one pool.
+const ownMount = "remora-daemon-"
 
 // finish finishes what a daemon before this one had decided: a volume that was whole takes its
 // place before an engine can ask for it.
@@ -37,11 +37,30 @@ func (p *pool) recover(ctx context.Context, d *Daemon) {
 		return
 	}
 	defer p.recovering.Unlock()
+	p.takeBack(ctx, d.log)
 	for _, f := range d.fills.left(p.conf.Name) {
 		if p.ctx.Err() != nil {
 			return
 		}
 		p.settle(ctx, d.fills, f, d)
+	}
+}
+
+// takeBack unmounts what a daemon before this one had mounted for itself when it was killed.
+func (p *pool) takeBack(ctx context.Context, log *slog.Logger) {
+	for v, err := range p.handler.List(ctx) {
+		if err != nil || p.ctx.Err() != nil {
+			return
+		}
+		for _, m := range v.Mounts {
+			if !strings.HasPrefix(m.ID, ownMount) || strings.HasPrefix(m.ID, p.ownMount) {
+				continue
+			}
+			if err := p.handler.Unmount(ctx, v.Name, m.ID); err != nil {
+				log.WarnContext(ctx, "what a daemon that was killed had mounted for itself is still mounted",
+					slog.String("pool", p.conf.Name), slog.Any("error", err))
+			}
+		}
 	}
 }
 

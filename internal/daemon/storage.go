@@ -175,7 +175,7 @@ func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress 
 
 // mounted does something while a volume is mounted.
 func (p *pool) mounted(ctx context.Context, name string, do func(ctx context.Context, dir string) error) (err error) {
-	id := ownMount + rand.Text()
+	id := p.ownMount + rand.Text()
 	dir, err := p.handler.Mount(ctx, name, id)
 	if err != nil {
 		return err
