@@ -218,10 +218,14 @@ func (r *StorageResults) snapshotTable() string {
 			if dirty {
 				when = "4 MiB just written"
 			}
-			rows = append(rows, []string{storage, when, span(median(ms) * 1e3), span(slices.Min(ms) * 1e3), span(slices.Max(ms) * 1e3)})
+			stall := "–"
+			if stalls := r.snapshotStalls(storage, dirty); len(stalls) > 0 {
+				stall = span(median(stalls) * 1e3)
+			}
+			rows = append(rows, []string{storage, when, span(median(ms) * 1e3), span(slices.Min(ms) * 1e3), span(slices.Max(ms) * 1e3), stall})
 		}
 	}
-	return table([]string{"", "", "Median:", "Fastest:", "Slowest:"}, rows)
+	return table([]string{"", "", "Median:", "Fastest:", "Slowest:", "A write waits:"}, rows)
 }
 
 func (r *StorageResults) listTable() string {
