@@ -1,4 +1,6 @@
-package daemon
+// Package backups answers the control API's questions about backups, makes them, and remembers which
+// there are.
+package backups
 
 import (
 	"context"
@@ -13,18 +15,36 @@ import (
 	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// backups answers the control API's questions about backups. A repository is opened for each
+// Service answers the control API's questions about backups. A repository is opened for each
 // call, so that what has changed in the configuration counts at once.
-type backups struct {
-	d *Daemon
+type Service struct {
+	Options
+	made *made
 }
 
-// place returns the repository that a request means.
-func (b backups) place(name string) (backup.Place, error) {
-	all := b.d.conf.Load().Repositories
+// Options are what the service stands on.
+type Options struct {
+	Pools     *pool.Set
+	Snapshots snapshot.Taker
+	// Repositories are those of the configuration in force.
+	Repositories func() []config.Repository
+	StateDir     string
+	// Life ends when the daemon stops.
+	Life context.Context //nolint:containedctx // that of the daemon
+	Log  *slog.Logger
+}
+
+// New returns a service that remembers nothing yet.
+func New(o Options) *Service { return &Service{o, newMade()} }
+
+// Place returns the repository that a request means.
+func (b *Service) Place(name string) (backup.Place, error) {
+	all := b.Repositories()
 	names := make([]string, 0, len(all))
 	var found *config.Repository
 	for i, r := range all {
@@ -48,22 +68,22 @@ func (b backups) place(name string) (backup.Place, error) {
 	if err != nil {
 		return backup.Place{}, err
 	}
-	return backup.Place{Repository: *found, Host: host, Dir: filepath.Join(b.d.boot.StateDir, "backup", found.Name)}, nil
+	return backup.Place{Repository: *found, Host: host, Dir: filepath.Join(b.StateDir, "backup", found.Name)}, nil
 }
 
 // untilStop returns a context that ends with the daemon too: none of this is waited for.
-func (b backups) untilStop(ctx context.Context) (context.Context, func()) {
+func (b *Service) untilStop(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.d.life, func() { cancel(errStopping) })
+	stop := context.AfterFunc(b.Life, func() { cancel(pool.ErrStopping) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
 	}
 }
 
-// with opens the repository that a request means for as long as do takes.
-func (b backups) with(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
-	p, err := b.place(name)
+// With opens the repository that a request means for as long as do takes.
+func (b *Service) With(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
+	p, err := b.Place(name)
 	if err != nil {
 		return err
 	}
@@ -73,31 +93,31 @@ func (b backups) with(ctx context.Context, name string, do func(ctx context.Cont
 	if err != nil {
 		return err
 	}
-	defer func() { err = join(err, r.Close(ctx)) }()
+	defer func() { err = errdefs.Join(err, r.Close(ctx)) }()
 	return do(ctx, r, p)
 }
 
 // Init implements [control.Backups].
-func (b backups) Init(ctx context.Context, req control.BackupRepository) (control.BackupRepository, error) {
-	p, err := b.place(req.Repository)
+func (b *Service) Init(ctx context.Context, req control.BackupRepository) (control.BackupRepository, error) {
+	p, err := b.Place(req.Repository)
 	if err == nil {
 		err = backup.Init(ctx, p)
 	}
 	if err != nil {
 		return control.BackupRepository{}, err
 	}
-	b.d.made.forget(p.Name)
-	b.d.log.InfoContext(ctx, "repository made", slog.String("repository", p.Name), slog.String("url", p.URL.String()))
+	b.made.forget(p.Name)
+	b.Log.InfoContext(ctx, "repository made", slog.String("repository", p.Name), slog.String("url", p.URL.String()))
 	return control.BackupRepository{Repository: p.Name, URL: p.URL.String()}, nil
 }
 
 // List implements [control.Backups].
-func (b backups) List(ctx context.Context, req control.BackupListRequest) (found []control.Backup, err error) {
-	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+func (b *Service) List(ctx context.Context, req control.BackupListRequest) (found []control.Backup, err error) {
+	err = b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
 		all, err := r.List(ctx)
 		for _, one := range all {
 			if (req.Pool == "" || one.Pool == req.Pool) && (req.Name == "" || one.Volume == req.Name) {
-				found = append(found, backupToControl(one, p))
+				found = append(found, ToControl(one, p))
 			}
 		}
 		return err
@@ -106,33 +126,33 @@ func (b backups) List(ctx context.Context, req control.BackupListRequest) (found
 }
 
 // Inspect implements [control.Backups].
-func (b backups) Inspect(ctx context.Context, req control.BackupRequest) (c control.Backup, err error) {
-	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+func (b *Service) Inspect(ctx context.Context, req control.BackupRequest) (c control.Backup, err error) {
+	err = b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
 		one, err := r.Inspect(ctx, req.ID)
-		c = backupToControl(one, p)
+		c = ToControl(one, p)
 		return err
 	})
 	return c, err
 }
 
 // Remove implements [control.Backups].
-func (b backups) Remove(ctx context.Context, req control.BackupRequest) error {
-	return b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+func (b *Service) Remove(ctx context.Context, req control.BackupRequest) error {
+	return b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
 		one, err := r.Inspect(ctx, req.ID)
 		if err == nil {
 			err = r.Remove(ctx, one.ID)
 		}
-		b.d.made.forget(p.Name)
+		b.made.forget(p.Name)
 		if err == nil {
-			b.d.log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
+			b.Log.InfoContext(ctx, "backup removed", slog.String("repository", p.Name), slog.String("backup", one.ID), slog.String("volume", one.Volume))
 		}
 		return err
 	})
 }
 
 // Verify implements [control.Backups].
-func (b backups) Verify(ctx context.Context, req control.BackupRequest, progress func(control.Progress)) (control.BackupVerify, error) {
-	p, err := b.place(req.Repository)
+func (b *Service) Verify(ctx context.Context, req control.BackupRequest, progress func(control.Progress)) (control.BackupVerify, error) {
+	p, err := b.Place(req.Repository)
 	if err != nil {
 		return control.BackupVerify{}, err
 	}
@@ -142,24 +162,24 @@ func (b backups) Verify(ctx context.Context, req control.BackupRequest, progress
 	}
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
-	v, err := backup.Verify(ctx, p, ids, teller(p.Name, progress))
+	v, err := backup.Verify(ctx, p, ids, Teller(p.Name, progress))
 	c := control.BackupVerify{Backups: v.Backups, Bytes: v.Bytes}
 	for _, d := range v.Damaged {
 		c.Damaged = append(c.Damaged, control.BackupDamaged{ID: d.Backup.ID, Volume: d.Backup.Volume, Files: d.Files, Error: errdefs.OneLine(d.Err.Error())})
-		b.d.log.ErrorContext(ctx, "backup is damaged", slog.String("repository", p.Name), slog.String("backup", d.Backup.ID),
+		b.Log.ErrorContext(ctx, "backup is damaged", slog.String("repository", p.Name), slog.String("backup", d.Backup.ID),
 			slog.String("volume", d.Backup.Volume), slog.Any("error", d.Err))
 	}
 	return c, err
 }
 
 // Prune implements [control.Backups].
-func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, progress func(control.Progress)) (c control.BackupPrune, err error) {
+func (b *Service) Prune(ctx context.Context, req control.BackupPruneRequest, progress func(control.Progress)) (c control.BackupPrune, err error) {
 	c.Choices = []control.BackupChoice{}
 	keep := backup.Keep{Last: req.Last, Hourly: req.Hourly, Daily: req.Daily, Weekly: req.Weekly, Monthly: req.Monthly, Yearly: req.Yearly}
 	if _, err := backup.Choose(nil, keep, time.Local); err != nil {
 		return c, err
 	}
-	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+	err = b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
 		all, err := r.List(ctx)
 		if err != nil {
 			return err
@@ -173,7 +193,7 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 			if req.Pool != "" && one.Pool != req.Pool || req.Name != "" && one.Volume != req.Name || one.Host != p.Host {
 				continue
 			}
-			c.Choices = append(c.Choices, control.BackupChoice{Backup: backupToControl(one.Backup, p), Reasons: one.Reasons})
+			c.Choices = append(c.Choices, control.BackupChoice{Backup: ToControl(one.Backup, p), Reasons: one.Reasons})
 			if len(one.Reasons) == 0 {
 				gone = append(gone, one.ID)
 			}
@@ -181,17 +201,17 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 		if req.DryRun {
 			return nil
 		}
-		defer b.d.made.forget(p.Name)
+		defer b.made.forget(p.Name)
 		if err := r.Remove(ctx, gone...); err != nil {
 			return err
 		}
-		b.d.log.InfoContext(ctx, "backups pruned", slog.String("repository", p.Name), slog.Int("removed", len(gone)))
+		b.Log.InfoContext(ctx, "backups pruned", slog.String("repository", p.Name), slog.Int("removed", len(gone)))
 		progress(control.Progress{Object: p.Name})
 		if req.TakeOver {
 			if err := r.TakeOver(ctx); err != nil {
 				return err
 			}
-			b.d.log.InfoContext(ctx, "repository taken over", slog.String("repository", p.Name))
+			b.Log.InfoContext(ctx, "repository taken over", slog.String("repository", p.Name))
 		}
 		err = r.Maintain(ctx)
 		if errors.Is(err, errdefs.ErrDenied) {
@@ -203,105 +223,100 @@ func (b backups) Prune(ctx context.Context, req control.BackupPruneRequest, prog
 }
 
 // Repair implements [control.Backups].
-func (b backups) Repair(ctx context.Context, req control.BackupRepairRequest, progress func(control.Progress)) (c control.BackupRepair, err error) {
-	p, err := b.place(req.Repository)
+func (b *Service) Repair(ctx context.Context, req control.BackupRepairRequest, progress func(control.Progress)) (c control.BackupRepair, err error) {
+	p, err := b.Place(req.Repository)
 	if err != nil {
 		return c, err
 	}
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
-	defer b.d.made.forget(p.Name)
-	done, err := backup.Repair(ctx, p, req.DryRun, teller(p.Name, progress))
+	defer b.made.forget(p.Name)
+	done, err := backup.Repair(ctx, p, req.DryRun, Teller(p.Name, progress))
 	if done.Damaged() {
-		b.d.log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),
+		b.Log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),
 			slog.Int("pieces", done.Pieces), slog.Bool("mended", err == nil && !req.DryRun))
 	}
 	return control.BackupRepair{Repository: p.Name, Mended: done.Mended, Indexes: done.Indexes, Pieces: done.Pieces, Copies: done.Copies}, err
 }
 
-// teller tells the progress of a backup as the control API has it.
-func teller(object string, progress func(control.Progress)) func(backup.Progress) {
+// Teller tells the progress of a backup as the control API has it.
+func Teller(object string, progress func(control.Progress)) func(backup.Progress) {
 	return func(p backup.Progress) { progress(control.Progress{Object: object, Done: p.Done, Total: p.Total}) }
 }
 
-func backupToControl(b backup.Backup, p backup.Place) control.Backup {
+// ToControl is a backup as the control API has it.
+func ToControl(b backup.Backup, p backup.Place) control.Backup {
 	return control.Backup{
 		ID: b.ID, Repository: p.Name, Host: b.Host, Pool: b.Pool, Volume: b.Volume, Kind: string(b.Kind), Started: b.Started, Ended: b.Ended,
 		PointInTime: b.PointInTime, Size: b.Size, Files: b.Files, Skipped: b.Skipped, Stored: b.Stored, Labels: b.Labels,
 	}
 }
 
-// snapshotPrefix begins the names of the snapshots that a backup makes for itself.
-const snapshotPrefix = "remora-backup-"
-
 // Create implements [control.Backups].
-func (b backups) Create(ctx context.Context, req control.BackupCreateRequest, progress func(control.Progress)) (c control.Backup, err error) {
-	p, err := volumes(b).enter(ctx, req.Pool)
+func (b *Service) Create(ctx context.Context, req control.BackupCreateRequest, progress func(control.Progress)) (c control.Backup, err error) {
+	p, err := b.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return c, err
 	}
-	defer p.leave()
-	ctx, done := p.within(ctx)
+	defer p.Leave()
+	ctx, done := p.Within(ctx)
 	defer done()
-	ctx, release, err := b.claim(ctx, p, req)
+	ctx, release, err := b.Claim(ctx, p, req)
 	if err != nil {
-		return c, volumes(b).elsewhere(ctx, err, req.Pool, req.Name)
+		return c, b.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 	}
 	defer release()
-	return b.create(ctx, p, req, nil, progress)
+	return b.Store(ctx, p, req, nil, progress)
 }
 
-// claim claims a volume, which has to be there, for a backup.
-func (b backups) claim(ctx context.Context, p *pool, req control.BackupCreateRequest) (context.Context, func(), error) {
-	if _, err := p.handler.Get(ctx, req.Name); err != nil {
+// Claim claims a volume, which has to be there, for a backup.
+func (b *Service) Claim(ctx context.Context, p *pool.Pool, req control.BackupCreateRequest) (context.Context, func(), error) {
+	if _, err := p.Handler.Get(ctx, req.Name); err != nil {
 		return ctx, nil, err
 	}
-	at, err := b.place(req.Repository)
+	at, err := b.Place(req.Repository)
 	if err != nil {
 		return ctx, nil, err
 	}
-	return b.d.claims.take(ctx, p.conf.Name, req.Name, backingUp, fmt.Sprintf("backup to %q", at.Name))
+	return p.Claims.Take(ctx, p.Conf.Name, req.Name, pool.BackingUp, fmt.Sprintf("backup to %q", at.Name))
 }
 
-// create backs up a volume that is claimed, from what has been prepared for it or, with nil, a
+// Store backs up a volume that is claimed, from what has been prepared for it or, with nil, a
 // snapshot that it makes if the driver can.
-func (b backups) create(ctx context.Context, p *pool, req control.BackupCreateRequest, from *prepared, progress func(control.Progress)) (c control.Backup, err error) {
-	err = b.with(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
+func (b *Service) Store(ctx context.Context, p *pool.Pool, req control.BackupCreateRequest, from *snapshot.Prepared, progress func(control.Progress)) (c control.Backup, err error) {
+	err = b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, place backup.Place) error {
 		var one backup.Backup
 		store := func(ctx context.Context, dir string, still bool) (err error) {
 			one, err = r.Create(ctx, backup.Request{
-				Pool: p.conf.Name, Volume: req.Name, Dir: dir, PointInTime: still, Kind: backup.Kind(req.Kind), Reread: req.Reread,
-				Labels: req.Labels, Tell: teller(req.Name, progress),
+				Pool: p.Conf.Name, Volume: req.Name, Dir: dir, PointInTime: still, Kind: backup.Kind(req.Kind), Reread: req.Reread,
+				Labels: req.Labels, Tell: Teller(req.Name, progress),
 			})
 			return err
 		}
 		var warnings []string
-		beside, err := p.still(ctx, req, from, func(ctx context.Context, dir string, still bool) error {
+		beside, err := b.Snapshots.Still(ctx, p, req, from, func(ctx context.Context, dir string, still bool) error {
 			if !still {
-				v, err := p.handler.Get(ctx, req.Name)
+				v, err := p.Handler.Get(ctx, req.Name)
 				if err != nil {
 					return err
 				}
 				if len(v.Mounts) > 1 { // this one is ours
-					warnings = append(warnings, fmt.Sprintf("volume %q: in use, and the driver %q has no snapshots: the backup is not of one moment", req.Name, p.conf.Driver))
+					warnings = append(warnings, fmt.Sprintf("volume %q: in use, and the driver %q has no snapshots: the backup is not of one moment", req.Name, p.Conf.Driver))
 				}
 			}
 			return store(ctx, dir, still)
 		})
-		c = backupToControl(one, place)
+		c = ToControl(one, place)
 		c.Warnings = warnings
 		if beside != nil {
 			c.Errors = append(c.Errors, errdefs.OneLine(beside.Error()))
 		}
 		if one.ID != "" {
-			b.d.made.add(place.Name, one)
-			b.d.log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
+			b.made.add(place.Name, one)
+			b.Log.InfoContext(ctx, "backup made", slog.String("repository", place.Name), slog.String("backup", one.ID), slog.String("volume", req.Name),
 				slog.Int64("bytes", one.Size), slog.Int64("stored", one.Stored))
 		}
 		return err
 	})
 	return c, err
 }
-
-// staleSnapshot is the age from which a backup's snapshot is one of a backup that was cut off.
-const staleSnapshot = 48 * time.Hour

@@ -1,15 +1,17 @@
-package daemon
+package backups
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/backup"
-	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // made remembers which backups of this host there are in each repository, as to open one takes a
@@ -111,9 +113,9 @@ func (m *made) freeNow(repository string, now time.Time) bool {
 	return true
 }
 
-// of returns the backups of this host, from memory where that is young enough.
-func (m *made) of(ctx context.Context, b backups, repository string) ([]backup.Backup, error) {
-	l := m.in(repository)
+// Of returns the backups of this host, from memory where that is young enough.
+func (b *Service) Of(ctx context.Context, repository string) ([]backup.Backup, error) {
+	l := b.made.in(repository)
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	l.mu.Lock()
@@ -129,7 +131,7 @@ func (m *made) of(ctx context.Context, b backups, repository string) ([]backup.B
 		return nil, failed
 	}
 	at := time.Now()
-	err := b.with(ctx, repository, func(ctx context.Context, r *backup.Repository, p backup.Place) (err error) {
+	err := b.With(ctx, repository, func(ctx context.Context, r *backup.Repository, p backup.Place) (err error) {
 		all, err = r.List(ctx)
 		all = slices.DeleteFunc(all, func(b backup.Backup) bool { return b.Host != p.Host })
 		return err
@@ -149,10 +151,10 @@ func (m *made) of(ctx context.Context, b backups, repository string) ([]backup.B
 	return all, nil
 }
 
-// addLast adds to volumes when they were backed up last. No repository is asked for that.
-func (m *made) addLast(all []*control.Volume, of []config.Repository) {
-	for _, r := range of {
-		l := m.in(r.Name)
+// AddLast adds to volumes when they were backed up last. No repository is asked for that.
+func (b *Service) AddLast(all []*control.Volume) {
+	for _, r := range b.Repositories() {
+		l := b.made.in(r.Name)
 		l.mu.Lock()
 		for _, v := range all {
 			if !l.known {
@@ -172,14 +174,14 @@ const (
 	backupsAgain = 5 * time.Minute
 )
 
-// lookBackups asks the repositories of the configuration in force, until ctx ends.
-func (d *Daemon) lookBackups(ctx context.Context) {
+// Look asks the repositories of the configuration in force, until ctx ends.
+func (b *Service) Look(ctx context.Context) {
 	for {
 		wait := backupsEvery
-		for _, conf := range d.conf.Load().Repositories {
-			if _, err := d.made.of(ctx, backups{d}, conf.Name); err != nil {
+		for _, conf := range b.Repositories() {
+			if _, err := b.Of(ctx, conf.Name); err != nil {
 				wait = backupsAgain
-				d.log.DebugContext(ctx, "last backups are not known", slog.String("repository", conf.Name), slog.Any("error", err))
+				b.Log.DebugContext(ctx, "last backups are not known", slog.String("repository", conf.Name), slog.Any("error", err))
 			}
 		}
 		late := time.NewTimer(wait)
@@ -187,16 +189,45 @@ func (d *Daemon) lookBackups(ctx context.Context) {
 		case <-ctx.Done():
 			late.Stop()
 			return
-		case <-d.made.stale:
+		case <-b.made.stale:
 			late.Stop()
 		case <-late.C:
 		}
 	}
 }
 
-// forgetBackups has the repositories of a new configuration asked, whatever was known of their names.
-func (d *Daemon) forgetBackups() {
-	for _, r := range d.conf.Load().Repositories {
-		d.made.forget(r.Name)
+// Forget has the repositories of a new configuration asked, whatever was known of their names.
+func (b *Service) Forget() {
+	for _, r := range b.Repositories() {
+		b.made.forget(r.Name)
 	}
+}
+
+// RemoveTaken removes backups of a schedule that are still there, and once a day frees room, if this
+// is the host that does that.
+func (b *Service) RemoveTaken(ctx context.Context, repository string, gone []schedule.Taken) error {
+	defer b.made.forget(repository)
+	return b.With(ctx, repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
+		all, err := r.List(ctx)
+		if err != nil {
+			return err
+		}
+		var ids []string
+		for _, one := range all {
+			if slices.ContainsFunc(gone, func(x schedule.Taken) bool { return x.Name == one.ID }) {
+				ids = append(ids, one.ID)
+			}
+		}
+		if err := r.Remove(ctx, ids...); err != nil {
+			return err
+		}
+		b.Log.InfoContext(ctx, "backups removed that are not kept", slog.String("repository", p.Name), slog.Any("backups", ids))
+		if !b.made.freeNow(repository, time.Now()) {
+			return nil
+		}
+		if err := r.Maintain(ctx); !errors.Is(err, errdefs.ErrDenied) {
+			return err
+		}
+		return nil
+	})
 }

@@ -1,4 +1,4 @@
-package daemon
+package pool
 
 import (
 	"context"
@@ -11,33 +11,33 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// use is what somebody does with a volume, as far as others have to know.
-type use int
+// Use is what somebody does with a volume, as far as others have to know.
+type Use int
 
 const (
-	// looking is a snapshot, or the source of a clone.
-	looking use = iota
-	// backingUp is a backup.
-	backingUp
-	// changing is a restore, a rollback, a removal: whoever looked meanwhile would see half of it.
-	changing
+	// Looking is a snapshot, or the source of a clone.
+	Looking Use = iota
+	// BackingUp is a backup.
+	BackingUp
+	// Changing is a restore, a rollback, a removal: whoever looked meanwhile would see half of it.
+	Changing
 )
 
 // beside tells whether two may use a volume at the same time.
-func (u use) beside(other use) bool {
-	return u != changing && other != changing && (u != backingUp || other != backingUp)
+func (u Use) beside(other Use) bool {
+	return u != Changing && other != Changing && (u != BackingUp || other != BackingUp)
 }
 
-// claims say who uses which volume. They are in memory alone: what they stand for ends with the
+// Claims say who uses which volume. They are in memory alone: what they stand for ends with the
 // daemon too. The zero value has none.
-type claims struct {
+type Claims struct {
 	mu   sync.Mutex
 	held map[[2]string][]*claim
 }
 
 // claim is one use of a volume.
 type claim struct {
-	use   use
+	use   Use
 	what  string
 	since time.Time
 }
@@ -45,9 +45,9 @@ type claim struct {
 // claimed is the key of the context of one who has claims.
 type claimed struct{}
 
-// take claims a volume until release is called, or says who has it. The context that it returns
+// Take Claims a volume until release is called, or says who has it. The context that it returns
 // is that of the holder, who is not kept out by his own claim.
-func (c *claims) take(ctx context.Context, pool, name string, u use, what string) (own context.Context, release func(), err error) {
+func (c *Claims) Take(ctx context.Context, pool, name string, u Use, what string) (own context.Context, release func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.conflict(ctx, pool, name, u); err != nil {
@@ -71,15 +71,15 @@ func (c *claims) take(ctx context.Context, pool, name string, u use, what string
 	return context.WithValue(ctx, claimed{}, append(slices.Clone(before), mine)), release, nil
 }
 
-// check says who keeps a volume from being used so.
-func (c *claims) check(ctx context.Context, pool, name string, u use) error {
+// Check says who keeps a volume from being used so.
+func (c *Claims) Check(ctx context.Context, pool, name string, u Use) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.conflict(ctx, pool, name, u)
 }
 
-// conflict is check with mu held.
-func (c *claims) conflict(ctx context.Context, pool, name string, u use) error {
+// conflict is Check with mu held.
+func (c *Claims) conflict(ctx context.Context, pool, name string, u Use) error {
 	own, _ := ctx.Value(claimed{}).([]*claim)
 	for _, x := range c.held[[2]string{pool, name}] {
 		if !u.beside(x.use) && !slices.Contains(own, x) {
@@ -88,19 +88,4 @@ func (c *claims) conflict(ctx context.Context, pool, name string, u use) error {
 		}
 	}
 	return nil
-}
-
-// mayRemove refuses the removal of a volume that something is done with, that is being filled, or that
-// is protected.
-func (d *Daemon) mayRemove(pool string) func(context.Context, string) error {
-	protected, filled := d.protected().mayRemove(pool), d.fills.mayRemove(pool)
-	return func(ctx context.Context, name string) error {
-		if err := d.claims.check(ctx, pool, name, changing); err != nil {
-			return err
-		}
-		if err := filled(ctx, name); err != nil {
-			return err
-		}
-		return protected(ctx, name)
-	}
 }

@@ -1,4 +1,5 @@
-package daemon
+// Package projects makes snapshots and backups of all volumes of a Compose project at once.
+package projects
 
 import (
 	"context"
@@ -11,6 +12,10 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/engine"
+	"github.com/remora-plugins/remora/internal/service/backups"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -18,14 +23,29 @@ import (
 // composeProject is the label by which Compose marks what belongs to a project.
 const composeProject = "com.docker.compose.project"
 
-// projects answers the control API's questions about Compose projects.
-type projects struct {
-	d *Daemon
+// Service answers the control API's questions about Compose projects.
+type Service struct {
+	Options
 }
+
+// Options are what the service stands on.
+type Options struct {
+	Pools     *pool.Set
+	Backups   *backups.Service
+	Snapshots snapshot.Taker
+	// Engines are those that may be asked for the volumes of a project.
+	Engines func() []engine.Engine
+	// Parallel is how many backups are made at a time.
+	Parallel int
+	Log      *slog.Logger
+}
+
+// New returns a service.
+func New(o Options) *Service { return &Service{o} }
 
 // member is a volume of a project, and how far it has come.
 type member struct {
-	p        *pool
+	p        *pool.Pool
 	name     string
 	ctx      context.Context //nolint:containedctx // that of the claim on this one
 	release  func()
@@ -38,7 +58,7 @@ type member struct {
 
 // members returns the volumes of a project that are in pools, each claimed for a use, and those
 // that are not. leave has to be called.
-func (x projects) members(ctx context.Context, project string, claim func(ctx context.Context, p *pool, name string) (context.Context, func(), error)) (all []*member, sum control.ProjectSum, leave func(), err error) {
+func (x *Service) members(ctx context.Context, project string, claim func(ctx context.Context, p *pool.Pool, name string) (context.Context, func(), error)) (all []*member, sum control.ProjectSum, leave func(), err error) {
 	if project == "" {
 		return nil, sum, nil, errdefs.Errorf(errdefs.ErrInvalid, "project has no name")
 	}
@@ -52,18 +72,18 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 				m.release()
 			}
 			m.done()
-			m.p.leave()
+			m.p.Leave()
 		}
 	}
 	for _, v := range found {
-		p := x.d.find(v[0])
-		if p == nil || !p.enter() {
+		p := x.Pools.Find(v[0])
+		if p == nil || !p.Enter() {
 			sum.Warnings = append(sum.Warnings, fmt.Sprintf("volume %q: its driver %q is no pool here, and it is left out", v[1], v[0]))
 			continue
 		}
 		m := &member{p: p, name: v[1]}
 		all = append(all, m)
-		m.ctx, m.done = p.within(ctx) //nolint:fatcontext // each has its own
+		m.ctx, m.done = p.Within(ctx) //nolint:fatcontext // each has its own
 		m.ctx, m.release, m.err = claim(m.ctx, p, m.name)
 	}
 	if len(all) == 0 {
@@ -75,8 +95,8 @@ func (x projects) members(ctx context.Context, project string, claim func(ctx co
 
 // find asks the engines for the volumes of a project, by driver and name. Every engine has to
 // answer: what it did not tell would be left out without a word.
-func (x projects) find(ctx context.Context, project string) (found [][2]string, err error) {
-	engines := x.d.engines()
+func (x *Service) find(ctx context.Context, project string) (found [][2]string, err error) {
+	engines := x.Engines()
 	if len(engines) == 0 {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "no engine here to ask for its volumes"),
 			"name its socket: engine.sockets in the configuration")
@@ -117,10 +137,10 @@ func eachMember(all []*member, do func(m *member)) {
 
 // begin runs the hooks before the snapshots of all members, one after the other, so that all are
 // at rest when the first snapshot is made.
-func begin(all []*member, labels map[string]string) {
+func (x *Service) begin(all []*member, labels map[string]string) {
 	for _, m := range all {
 		if m.err == nil {
-			m.end, m.err = m.p.begin(m.ctx, m.name, labels)
+			m.end, m.err = x.Snapshots.Begin(m.ctx, m.p, m.name, labels)
 		}
 	}
 }
@@ -168,9 +188,9 @@ func sumUp(sum *control.ProjectSum, all []*member) {
 }
 
 // Snapshot implements [control.Projects].
-func (x projects) Snapshot(ctx context.Context, req control.ProjectSnapshotRequest) (a control.ProjectSnapshots, err error) {
-	all, sum, leave, err := x.members(ctx, req.Project, func(ctx context.Context, p *pool, name string) (context.Context, func(), error) {
-		return p.claims.take(ctx, p.conf.Name, name, looking, "snapshot")
+func (x *Service) Snapshot(ctx context.Context, req control.ProjectSnapshotRequest) (a control.ProjectSnapshots, err error) {
+	all, sum, leave, err := x.members(ctx, req.Project, func(ctx context.Context, p *pool.Pool, name string) (context.Context, func(), error) {
+		return p.Claims.Take(ctx, p.Conf.Name, name, pool.Looking, "snapshot")
 	})
 	a.ProjectSum = sum
 	if err != nil {
@@ -179,60 +199,59 @@ func (x projects) Snapshot(ctx context.Context, req control.ProjectSnapshotReque
 	defer leave()
 	name := req.Name
 	if name == "" {
-		name = time.Now().Format(snapshotName)
+		name = time.Now().Format(snapshot.NameFormat)
 	}
 	of := func(m *member) control.SnapshotCreateRequest {
 		return control.SnapshotCreateRequest{Volume: m.name, Name: name, Labels: req.Labels}
 	}
-	begin(all, req.Labels)
-	took := snapshots(all, func(*member) bool { return true }, func(m *member) (string, error) { return m.p.nameSnapshot(m.ctx, of(m)) })
+	x.begin(all, req.Labels)
+	took := snapshots(all, func(*member) bool { return true }, func(m *member) (string, error) { return snapshot.Make(m.ctx, m.p, of(m)) })
 	endHooks(ctx, all, func(*member) bool { return true })
 	a.Within = int64(took)
 	for _, m := range all {
 		if m.snapshot != "" {
-			a.Snapshots = append(a.Snapshots, m.p.seen(ctx, of(m), m.snapshot))
+			a.Snapshots = append(a.Snapshots, snapshot.Seen(ctx, m.p, of(m), m.snapshot))
 		}
 	}
 	sumUp(&a.ProjectSum, all)
-	x.d.log.InfoContext(ctx, "snapshots of a project made", slog.String("project", req.Project), slog.Int("snapshots", len(a.Snapshots)),
+	x.Log.InfoContext(ctx, "snapshots of a project made", slog.String("project", req.Project), slog.Int("snapshots", len(a.Snapshots)),
 		slog.Duration("within", took), slog.Int("errors", len(a.Errors)))
 	return a, nil
 }
 
 // Backup implements [control.Projects].
-func (x projects) Backup(ctx context.Context, req control.ProjectBackupRequest, progress func(control.Progress)) (a control.ProjectBackups, err error) {
-	b := backups(x)
-	of := func(p *pool, name string) control.BackupCreateRequest {
+func (x *Service) Backup(ctx context.Context, req control.ProjectBackupRequest, progress func(control.Progress)) (a control.ProjectBackups, err error) {
+	of := func(p *pool.Pool, name string) control.BackupCreateRequest {
 		return control.BackupCreateRequest{
-			Repository: req.Repository, Pool: p.conf.Name, Name: name, Kind: req.Kind, Reread: req.Reread, Labels: req.Labels,
+			Repository: req.Repository, Pool: p.Conf.Name, Name: name, Kind: req.Kind, Reread: req.Reread, Labels: req.Labels,
 		}
 	}
-	if _, err := b.place(req.Repository); err != nil {
+	if _, err := x.Backups.Place(req.Repository); err != nil {
 		return a, err
 	}
-	all, sum, leave, err := x.members(ctx, req.Project, func(ctx context.Context, p *pool, name string) (context.Context, func(), error) {
-		return b.claim(ctx, p, of(p, name))
+	all, sum, leave, err := x.members(ctx, req.Project, func(ctx context.Context, p *pool.Pool, name string) (context.Context, func(), error) {
+		return x.Backups.Claim(ctx, p, of(p, name))
 	})
 	a.ProjectSum = sum
 	if err != nil {
 		return a, err
 	}
 	defer leave()
-	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.handler) }
-	begin(all, req.Labels)
-	a.Within = int64(snapshots(all, still, func(m *member) (string, error) { return m.p.snapshotForBackup(m.ctx, m.name) }))
+	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.Handler) }
+	x.begin(all, req.Labels)
+	a.Within = int64(snapshots(all, still, func(m *member) (string, error) { return snapshot.ForBackup(m.ctx, m.p, m.name) }))
 	endHooks(ctx, all, func(m *member) bool { return still(m) || m.err != nil })
 	tell := together(req.Project, progress)
-	slots := make(chan struct{}, x.d.boot.Backup.Parallel)
+	slots := make(chan struct{}, x.Parallel)
 	var mu sync.Mutex
 	eachMember(all, func(m *member) { //nolint:contextcheck // each has its own
 		slots <- struct{}{}
 		defer func() { <-slots }()
-		one, err := b.create(m.ctx, m.p, of(m.p, m.name), &prepared{m.snapshot}, tell(m.name))
+		one, err := x.Backups.Store(m.ctx, m.p, of(m.p, m.name), &snapshot.Prepared{Snapshot: m.snapshot}, tell(m.name))
 		if m.snapshot != "" {
-			dropErr := m.p.handler.RemoveSnapshot(context.WithoutCancel(m.ctx), m.name, m.snapshot)
+			dropErr := m.p.Handler.RemoveSnapshot(context.WithoutCancel(m.ctx), m.name, m.snapshot)
 			if !errors.Is(dropErr, errdefs.ErrNotFound) {
-				err = join(err, dropErr)
+				err = errdefs.Join(err, dropErr)
 			}
 		}
 		m.err = err

@@ -1,109 +1,110 @@
-package daemon
+package restore
 
 import (
 	"context"
 	"errors"
 	"log/slog"
 	"os"
-	"strings"
+	"time"
 
+	"github.com/remora-plugins/remora/internal/service/fill"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// ownMount begins the mount IDs of the daemon's own; what follows is of one run of one pool.
-const ownMount = "remora-daemon-"
+// finishTime bounds what is finished of a pool before it is served.
+const finishTime = 10 * time.Second
 
-// finish finishes what a daemon before this one had decided: a volume that was whole takes its
+// Finish finishes what a daemon before this one had decided: a volume that was whole takes its
 // place before an engine can ask for it.
-func (p *pool) finish(ctx context.Context, s *fills) {
-	ctx, cancel := context.WithTimeout(ctx, openTime)
+func (v *Service) Finish(ctx context.Context, p *pool.Pool) {
+	ctx, cancel := context.WithTimeout(ctx, finishTime)
 	defer cancel()
-	s.load(ctx, p.conf.Name)
-	for _, f := range s.left(p.conf.Name) {
-		if f.Kind == fillInPlace && f.Whole {
-			p.settle(ctx, s, f, nil)
+	v.Fills.Load(ctx, p.Conf.Name)
+	for _, f := range v.Fills.Left(p.Conf.Name) {
+		if f.Kind == fill.InPlace && f.Whole {
+			v.settle(ctx, p, f, false)
 		}
 	}
 }
 
-// recover undoes, finishes or goes on with what was cut off. What cannot be done now, as where the
+// Recover undoes, finishes or goes on with what was cut off. What cannot be done now, as where the
 // storage is out of reach, is tried again at the next look.
-func (p *pool) recover(ctx context.Context, d *Daemon) {
-	if !p.enter() {
+func (v *Service) Recover(ctx context.Context, p *pool.Pool) {
+	if !p.Enter() {
 		return
 	}
-	defer p.leave()
-	if !p.recovering.TryLock() {
+	defer p.Leave()
+	if !v.alone(p) {
 		return
 	}
-	defer p.recovering.Unlock()
-	p.takeBack(ctx, d.log)
-	for _, f := range d.fills.left(p.conf.Name) {
-		if p.ctx.Err() != nil {
+	defer v.done(p)
+	p.TakeBack(ctx)
+	for _, f := range v.Fills.Left(p.Conf.Name) {
+		if p.Context().Err() != nil {
 			return
 		}
-		p.settle(ctx, d.fills, f, d)
+		v.settle(ctx, p, f, true)
 	}
 }
 
-// takeBack unmounts what a daemon before this one had mounted for itself when it was killed.
-func (p *pool) takeBack(ctx context.Context, log *slog.Logger) {
-	for v, err := range p.handler.List(ctx) {
-		if err != nil || p.ctx.Err() != nil {
-			return
-		}
-		for _, m := range v.Mounts {
-			if !strings.HasPrefix(m.ID, ownMount) || strings.HasPrefix(m.ID, p.ownMount) {
-				continue
-			}
-			if err := p.handler.Unmount(ctx, v.Name, m.ID); err != nil {
-				log.WarnContext(ctx, "what a daemon that was killed had mounted for itself is still mounted",
-					slog.String("pool", p.conf.Name), slog.Any("error", err))
-			}
-		}
+// alone tells whether nobody else settles what was cut off in a pool; done has to be called then.
+func (v *Service) alone(p *pool.Pool) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.settling[p] {
+		return false
 	}
+	v.settling[p] = true
+	return true
+}
+
+func (v *Service) done(p *pool.Pool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.settling, p)
 }
 
 // settle does with one fill that was cut off what its kind says.
-func (p *pool) settle(ctx context.Context, s *fills, f *fill, d *Daemon) {
-	log := s.log.With(slog.String("pool", f.pool), slog.String("volume", f.name))
-	name := f.name
-	if f.Kind == fillInPlace {
+func (v *Service) settle(ctx context.Context, p *pool.Pool, f *fill.Fill, resume bool) {
+	log := v.Log.With(slog.String("pool", f.Pool), slog.String("volume", f.Name))
+	name := f.Name
+	if f.Kind == fill.InPlace {
 		name = f.Beside
 	}
-	v, err := p.handler.Get(ctx, name)
-	for _, m := range v.Mounts { // of a process that is dead
-		if strings.HasPrefix(m.ID, ownMount) {
-			err = join(err, p.handler.Unmount(ctx, name, m.ID))
+	vol, err := p.Handler.Get(ctx, name)
+	for _, m := range vol.Mounts { // of a process that is dead
+		if pool.IsOwn(m.ID) {
+			err = errdefs.Join(err, p.Handler.Unmount(ctx, name, m.ID))
 		}
 	}
 	gone := errors.Is(err, errdefs.ErrNotFound)
 	switch {
-	case f.Kind == fillInPlace && f.Whole:
-		if err = p.takePlace(ctx, f); err == nil {
+	case f.Kind == fill.InPlace && f.Whole:
+		if err = takePlace(ctx, p, f); err == nil {
 			log.InfoContext(ctx, "restore in place finished, that had been cut off")
 		}
-	case f.Kind == fillInPlace:
-		if err = p.giveUp(ctx, f); err == nil {
+	case f.Kind == fill.InPlace:
+		if err = giveUp(ctx, p, f); err == nil {
 			log.WarnContext(ctx, "restore in place had been cut off: the volume is as it was")
 		}
 	case err != nil && !gone: // it cannot be looked at now
-	case f.Kind == fillProof && f.Dir != "":
+	case f.Kind == fill.Proof && f.Dir != "":
 		if err = os.RemoveAll(f.Dir); err == nil {
-			err = f.end()
+			err = f.End()
 		}
 	case gone:
-		err = f.end()
-	case f.Kind == fillNew && !v.CreatedAt.IsZero() && v.CreatedAt.Before(f.Began.Truncate(1e9)):
-		err = f.end() // it is another one
-	case f.Kind == fillProof:
-		err = p.discard(ctx, f, name)
-	case f.Kind == fillNew:
-		if err = p.discardNew(ctx, f, name); err == nil {
+		err = f.End()
+	case f.Kind == fill.New && !vol.CreatedAt.IsZero() && vol.CreatedAt.Before(f.Began.Truncate(1e9)):
+		err = f.End() // it is another one
+	case f.Kind == fill.Proof:
+		err = Discard(ctx, p, f, name)
+	case f.Kind == fill.New:
+		if err = discardNew(ctx, p, f, name); err == nil {
 			log.WarnContext(ctx, "restore had been cut off: its volume is removed")
 		}
-	case f.Kind == fillCreate && f.Error == "" && d != nil:
-		d.resume(p, f) //nolint:contextcheck // it is part of the pool's life
+	case f.Kind == fill.Create && f.Error == "" && resume:
+		v.resume(p, f) //nolint:contextcheck // it is part of the pool's life
 	}
 	if err != nil {
 		log.WarnContext(ctx, "what was cut off of a restore is still there", slog.Any("error", err))

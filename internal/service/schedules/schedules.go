@@ -1,55 +1,68 @@
-package daemon
+// Package schedules runs the schedules of the configuration in the pools that there are, and keeps
+// which volumes ask for which.
+package schedules
 
 import (
 	"context"
-	"maps"
-	"reflect"
-	"slices"
+	"log/slog"
+	"path/filepath"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/backups"
+	"github.com/remora-plugins/remora/internal/service/fill"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// schedule has the schedules of the configuration in force run in the pools that there are. It
-// is called while no others come and go.
-func (d *Daemon) schedule() {
-	if d.life.Err() != nil {
-		return // else it would be in the way of the stop
-	}
-	conf := d.conf.Load().Schedules
-	for _, s := range conf {
-		d.metrics.runs.WithLabelValues(s.Name, result(nil)) // 0, and not nothing, before the first
-	}
-	var pools []schedule.Pool
-	for _, p := range d.all() {
-		pools = append(pools, scheduled{p, d})
-	}
-	d.schedules.Set(d.life, conf, pools)
+// Service runs schedules.
+type Service struct {
+	Options
+	*schedule.Engine
+	wishes wishes
 }
 
-// changed returns the names of those that are new, different or gone, sorted.
-func changed[T any](old, next []T, name func(T) string) []string {
-	was := map[string]T{}
-	for _, s := range old {
-		was[name(s)] = s
-	}
-	var names []string
-	for _, s := range next {
-		if o, ok := was[name(s)]; !ok || !reflect.DeepEqual(o, s) {
-			names = append(names, name(s))
-		}
-		delete(was, name(s))
-	}
-	names = slices.AppendSeq(names, maps.Keys(was))
-	slices.Sort(names)
-	return names
+// Options are what the service stands on.
+type Options struct {
+	Pools     *pool.Set
+	Backups   *backups.Service
+	Snapshots snapshot.Taker
+	Fills     *fill.Fills
+	// Engines are those that may be asked for the labels of volumes.
+	Engines func() []engine.Engine
+	// Configured are the schedules of the configuration in force.
+	Configured func() []schedule.Schedule
+	StateDir   string
+	Log        *slog.Logger
 }
+
+// New returns a service whose schedules e runs.
+func New(o Options, e *schedule.Engine) *Service {
+	return &Service{Options: o, Engine: e, wishes: wishes{dir: filepath.Join(o.StateDir, "schedules")}}
+}
+
+// Run has the schedules of the configuration in force run in the pools that there are, until ctx
+// ends. It is called while no others come and go.
+func (s *Service) Run(ctx context.Context) {
+	var pools []schedule.Pool
+	for _, p := range s.Pools.All() {
+		pools = append(pools, s.In(p))
+	}
+	s.Set(ctx, s.Configured(), pools)
+}
+
+// In is a pool as schedules see it.
+func (s *Service) In(p *pool.Pool) schedule.Pool { return scheduled{p, s} }
+
+// Of returns the schedules that a volume asks for.
+func (s *Service) Of(pool, name string) []string { return s.wishes.of(pool, name) }
 
 // Schedules implements [control.Storage].
-func (s storage) Schedules(context.Context) (control.ScheduleList, error) {
+func (s *Service) Schedules(context.Context) (control.ScheduleList, error) {
 	var list control.ScheduleList
-	for _, x := range s.d.schedules.Status() {
+	for _, x := range s.Status() {
 		c := control.Schedule{
 			Name: x.Schedule.Name, Cron: x.Schedule.Cron.String(), Volumes: x.Volumes, Last: x.Last, Next: x.Next, Error: said(x.Error),
 		}

@@ -1,4 +1,4 @@
-package daemon
+package schedules
 
 import (
 	"context"
@@ -21,14 +21,14 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// scheduleOption is the option of a volume by which it asks for schedules: names with commas
+// Option is the option of a volume by which it asks for schedules: names with commas
 // between them. Engines know the same as a label, [schedule.Label], which they do not tell a
 // plugin: they are asked for it.
-const scheduleOption = "schedule"
+const Option = "schedule"
 
-// asked is which volumes ask for which schedules. What an option said lies in a folder of the
+// wishes is which volumes ask for which schedules. What an option said lies in a folder of the
 // state directory, in a file for each volume called POOL/VOLUME; what labels say is in memory.
-type asked struct {
+type wishes struct {
 	dir string
 
 	mu       sync.Mutex
@@ -45,7 +45,7 @@ type wish struct {
 const wishVersion = 1
 
 // of returns the schedules that a volume asks for.
-func (a *asked) of(pool, name string) []string {
+func (a *wishes) of(pool, name string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	names := slices.Clone(a.optionsOf(pool)[name])
@@ -57,7 +57,7 @@ func (a *asked) of(pool, name string) []string {
 }
 
 // optionsOf returns what options said of the volumes of a pool. mu is held.
-func (a *asked) optionsOf(pool string) map[string][]string {
+func (a *wishes) optionsOf(pool string) map[string][]string {
 	if m := a.byOption[pool]; m != nil {
 		return m
 	}
@@ -84,8 +84,8 @@ func (a *asked) optionsOf(pool string) map[string][]string {
 
 // keep remembers what the options of a volume said. A volume that is new asks for nothing unless
 // it says so, whatever one of its name did before.
-func (a *asked) keep(pool, name string, opts map[string]string, known bool) error {
-	text, given := opts[scheduleOption]
+func (a *wishes) keep(pool, name string, opts map[string]string, known bool) error {
+	text, given := opts[Option]
 	if !given && known {
 		return nil
 	}
@@ -128,33 +128,32 @@ func scheduleNames(text string) []string {
 	return slices.Compact(names)
 }
 
-// ownOptions are the options of the volumes of a pool that are the daemon's.
-func (d *Daemon) ownOptions(pool string) volume.OwnOptions {
+// OwnOptions are the options of the volumes of a pool that are the daemon's.
+func (s *Service) OwnOptions(pool string) volume.OwnOptions {
 	return volume.OwnOptions{
-		Names: []string{scheduleOption},
+		Names: []string{Option},
 		Check: func(opts map[string]string) error {
-			for _, name := range scheduleNames(opts[scheduleOption]) {
-				if err := d.knowsSchedule(name); err != nil {
-					return fmt.Errorf("option %q: %w", scheduleOption, err)
+			for _, name := range scheduleNames(opts[Option]) {
+				if err := s.knows(name); err != nil {
+					return fmt.Errorf("option %q: %w", Option, err)
 				}
 			}
 			return nil
 		},
 		Keep: func(_ context.Context, name string, opts map[string]string, known bool) error {
-			return d.asked.keep(pool, name, opts, known)
+			return s.wishes.keep(pool, name, opts, known)
 		},
 	}
 }
 
-// knowsSchedule refuses the name of a schedule that is not in the configuration.
-func (d *Daemon) knowsSchedule(name string) error {
-	all := d.conf.Load().Schedules
+// knows refuses the name of a schedule that is not in the configuration.
+func (s *Service) knows(name string) error {
 	var names []string
-	for _, s := range all {
-		if s.Name == name {
+	for _, c := range s.Configured() {
+		if c.Name == name {
 			return nil
 		}
-		names = append(names, s.Name)
+		names = append(names, c.Name)
 	}
 	if len(names) == 0 {
 		return errdefs.Errorf(errdefs.ErrInvalid, "no schedule %q, as none is configured", name)
@@ -169,20 +168,20 @@ const (
 	labelsAgain = 10 * time.Minute
 )
 
-// watchLabels asks the engines for labels until the daemon stops.
-func (d *Daemon) watchLabels(ctx context.Context) {
+// WatchLabels asks the engines for labels until the daemon stops.
+func (s *Service) WatchLabels(ctx context.Context) {
 	var seen uint64
 	var at time.Time
 	settled := false // asked once after the last change: an engine notes a label behind our answer
 	tick := time.NewTicker(labelsEvery)
 	defer tick.Stop()
 	for {
-		now, any := d.volumesSum()
-		if any && len(d.conf.Load().Schedules) > 0 && (now != seen || !settled || time.Since(at) >= labelsAgain) {
+		now, any := s.volumesSum() //nolint:contextcheck // it is of memory
+		if any && len(s.Configured()) > 0 && (now != seen || !settled || time.Since(at) >= labelsAgain) {
 			settled = now == seen
 			seen, at = now, time.Now()
-			for _, e := range d.engines() {
-				d.readLabels(ctx, e)
+			for _, e := range s.Engines() {
+				s.readLabels(ctx, e)
 			}
 		}
 		select {
@@ -194,13 +193,13 @@ func (d *Daemon) watchLabels(ctx context.Context) {
 }
 
 // volumesSum is a sum over the volumes that there are, and whether there are any.
-func (d *Daemon) volumesSum() (sum uint64, some bool) {
+func (s *Service) volumesSum() (sum uint64, some bool) {
 	h := fnv.New64a()
-	for _, p := range d.all() {
-		for v, err := range p.handler.List(p.ctx) { // from memory
+	for _, p := range s.Pools.All() {
+		for v, err := range p.Handler.List(p.Context()) { // from memory
 			if err == nil {
 				some = true
-				_, _ = fmt.Fprintf(h, "%s\x00%s\x00%d\x00", p.conf.Name, v.Name, v.CreatedAt.UnixNano()) // never fails
+				_, _ = fmt.Fprintf(h, "%s\x00%s\x00%d\x00", p.Conf.Name, v.Name, v.CreatedAt.UnixNano()) // never fails
 			}
 		}
 	}
@@ -208,10 +207,10 @@ func (d *Daemon) volumesSum() (sum uint64, some bool) {
 }
 
 // readLabels takes over what an engine says. Where it does not answer, what it said before holds.
-func (d *Daemon) readLabels(ctx context.Context, e engine.Engine) {
+func (s *Service) readLabels(ctx context.Context, e engine.Engine) {
 	volumes, err := e.Volumes(ctx, schedule.Label)
 	if err != nil {
-		d.log.DebugContext(ctx, "labels of volumes cannot be read", slog.Any("error", err))
+		s.Log.DebugContext(ctx, "labels of volumes cannot be read", slog.Any("error", err))
 		return
 	}
 	labels := map[[2]string][]string{}
@@ -219,21 +218,21 @@ func (d *Daemon) readLabels(ctx context.Context, e engine.Engine) {
 		names := scheduleNames(v.Labels[schedule.Label])
 		labels[[2]string{v.Driver, v.Name}] = names
 		for _, name := range names {
-			if err := d.knowsSchedule(name); err != nil && d.find(v.Driver) != nil && d.asked.first(v.Driver, v.Name, name) {
-				d.log.WarnContext(ctx, "label of a volume asks for what is not there", slog.String("pool", v.Driver), slog.String("volume", v.Name), slog.Any("error", err))
+			if err := s.knows(name); err != nil && s.Pools.Find(v.Driver) != nil && s.wishes.first(v.Driver, v.Name, name) {
+				s.Log.WarnContext(ctx, "label of a volume asks for what is not there", slog.String("pool", v.Driver), slog.String("volume", v.Name), slog.Any("error", err))
 			}
 		}
 	}
-	d.asked.mu.Lock()
-	defer d.asked.mu.Unlock()
-	if d.asked.byLabel == nil {
-		d.asked.byLabel = map[string]map[[2]string][]string{}
+	s.wishes.mu.Lock()
+	defer s.wishes.mu.Unlock()
+	if s.wishes.byLabel == nil {
+		s.wishes.byLabel = map[string]map[[2]string][]string{}
 	}
-	d.asked.byLabel[e.Socket] = labels
+	s.wishes.byLabel[e.Socket] = labels
 }
 
 // first tells whether nobody has been warned of this yet.
-func (a *asked) first(words ...string) bool {
+func (a *wishes) first(words ...string) bool {
 	key := strings.Join(words, "\x00")
 	a.mu.Lock()
 	defer a.mu.Unlock()

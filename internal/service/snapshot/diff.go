@@ -1,4 +1,3 @@
-// Package snapshot says in what two states of a volume differ.
 package snapshot
 
 import (

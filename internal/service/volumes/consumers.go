@@ -1,4 +1,4 @@
-package daemon
+package volumes
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const (
 
 // ask asks the engines, once at a time whoever wants to know, and returns what is closed when they
 // have answered.
-func (c *consumers) ask(d *Daemon) (answered <-chan struct{}) {
+func (c *consumers) ask(s *Service) (answered <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.asking != nil {
@@ -36,7 +36,7 @@ func (c *consumers) ask(d *Daemon) (answered <-chan struct{}) {
 	done := make(chan struct{})
 	c.asking = done
 	go func() {
-		of := d.askEngines()
+		of := s.askEngines()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.of, c.asking = of, nil
@@ -46,14 +46,14 @@ func (c *consumers) ask(d *Daemon) (answered <-chan struct{}) {
 }
 
 // askEngines asks the engines that are there for their containers.
-func (d *Daemon) askEngines() map[engine.Volume][]control.Consumer {
-	ctx, cancel := context.WithTimeout(d.life, engineTime)
+func (s *Service) askEngines() map[engine.Volume][]control.Consumer {
+	ctx, cancel := context.WithTimeout(s.Life, engineTime)
 	defer cancel()
 	of := map[engine.Volume][]control.Consumer{}
-	for _, e := range d.engines() {
+	for _, e := range s.Engines() {
 		all, err := e.Containers(ctx)
 		if err != nil {
-			d.log.DebugContext(ctx, "containers are not known", slog.Any("error", err))
+			s.Log.DebugContext(ctx, "containers are not known", slog.Any("error", err))
 		}
 		for _, one := range all {
 			for _, v := range one.Volumes {
@@ -67,15 +67,15 @@ func (d *Daemon) askEngines() map[engine.Volume][]control.Consumer {
 
 // addConsumers adds to volumes which containers have them, as far as the engines answer in time,
 // and otherwise as they did last.
-func (d *Daemon) addConsumers(ctx context.Context, all []*control.Volume, answered <-chan struct{}, late <-chan time.Time) {
+func (s *Service) addConsumers(ctx context.Context, all []*control.Volume, answered <-chan struct{}, late <-chan time.Time) {
 	select {
 	case <-answered:
 	case <-late:
 	case <-ctx.Done():
 	}
-	d.consumers.mu.Lock()
-	of := d.consumers.of // replaced, and not changed
-	d.consumers.mu.Unlock()
+	s.consumers.mu.Lock()
+	of := s.consumers.of // replaced, and not changed
+	s.consumers.mu.Unlock()
 	if len(of) == 0 {
 		return
 	}

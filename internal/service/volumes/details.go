@@ -1,4 +1,4 @@
-package daemon
+package volumes
 
 import (
 	"context"
@@ -9,16 +9,13 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // detailTime is how long a list waits for what drivers know of single volumes, in all.
 const detailTime = 1500 * time.Millisecond
-
-// askers is how many calls for such details a pool makes at a time, whoever asks: on storage
-// that hangs each may hold a thread.
-const askers = 4
 
 // detail is what a driver knows of one volume.
 type detail struct {
@@ -32,11 +29,11 @@ type detail struct {
 
 // details adds to volumes of the pool how large they are and how many snapshots they have, as
 // far as that is known before ctx ends.
-func (p *pool) details(ctx context.Context, all []*control.Volume) {
-	sizer, snapshotter := volume.Can[volume.Sizer](p.handler), volume.Can[volume.Snapshotter](p.handler)
+func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
+	sizer, snapshotter := volume.Can[volume.Sizer](p.Handler), volume.Can[volume.Snapshotter](p.Handler)
 	if !sizer {
 		for _, v := range all {
-			p.remembered(v)
+			remembered(p, v)
 		}
 	}
 	if !sizer && !snapshotter {
@@ -44,8 +41,8 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 	}
 	var mu sync.Mutex
 	next, found := 0, make([]detail, len(all))
-	if len(all) > 1 && volume.Can[volume.Surveyor](p.handler) {
-		p.survey(ctx, all, found)
+	if len(all) > 1 && volume.Can[volume.Surveyor](p.Handler) {
+		survey(ctx, p, all, found)
 	}
 	take := func() int {
 		mu.Lock()
@@ -60,18 +57,18 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 		return next - 1
 	}
 	var wg sync.WaitGroup
-	for range min(askers, len(all)) {
+	for range min(pool.Askers, len(all)) {
 		wg.Add(1)
-		work := func() {
+		work := func() { //nolint:contextcheck // it may outlast the caller
 			defer wg.Done()
 			for i := take(); i >= 0; i = take() {
-				d := p.detail(all[i].Name, sizer, snapshotter)
+				d := detailOf(p, all[i].Name, sizer, snapshotter)
 				mu.Lock()
 				found[i] = d
 				mu.Unlock()
 			}
 		}
-		if !p.asker(ctx, work) {
+		if !p.Beside(ctx, work) {
 			wg.Done()
 		}
 	}
@@ -89,7 +86,7 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 			v.Used, v.Limit = found[i].used, found[i].limit
 		}
 		if found[i].uncounted {
-			p.remembered(v)
+			remembered(p, v)
 		}
 		v.Snapshots = found[i].snapshots
 		if found[i].done {
@@ -106,10 +103,10 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 
 // survey fills in what the driver tells of many volumes at once. Those that it leaves out are
 // asked for by themselves.
-func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail) {
+func survey(ctx context.Context, p *pool.Pool, all []*control.Volume, found []detail) {
 	told := make(chan map[string]volume.Figures, 1)
-	if !p.asker(ctx, func() {
-		figures, _ := p.handler.Survey(p.ctx) // what it does not tell is asked for
+	if !p.Beside(ctx, func() { //nolint:contextcheck // likewise
+		figures, _ := p.Handler.Survey(p.Context()) // what it does not tell is asked for
 		told <- figures
 	}) {
 		return
@@ -130,31 +127,11 @@ func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail
 	}
 }
 
-// asker runs work beside the caller, as one of few and as part of the pool's life. It tells
-// whether it does.
-func (p *pool) asker(ctx context.Context, work func()) bool {
-	select {
-	case p.asking <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	if !p.enter() {
-		<-p.asking
-		return false
-	}
-	go func() {
-		defer p.leave()
-		defer func() { <-p.asking }()
-		work()
-	}()
-	return true
-}
-
-// detail asks the driver about one volume, and waits as long as the Handler does.
-func (p *pool) detail(name string, sizer, snapshotter bool) detail {
+// detailOf asks the driver about one volume, and waits as long as the Handler does.
+func detailOf(p *pool.Pool, name string, sizer, snapshotter bool) detail {
 	d := detail{done: true}
 	if sizer {
-		u, err := p.handler.Usage(p.ctx, name)
+		u, err := p.Handler.Usage(p.Context(), name)
 		switch {
 		case err == nil:
 			d.used, d.limit = &u.Used, u.Limit
@@ -165,7 +142,7 @@ func (p *pool) detail(name string, sizer, snapshotter bool) detail {
 		}
 	}
 	if snapshotter {
-		all, err := p.handler.Snapshots(p.ctx, name)
+		all, err := p.Handler.Snapshots(p.Context(), name)
 		switch n := len(all); {
 		case err == nil:
 			d.snapshots = &n
@@ -179,11 +156,11 @@ func (p *pool) detail(name string, sizer, snapshotter bool) detail {
 // remembered adds what is remembered of the size of a volume whose driver does not know it.
 // Files are counted for it only where they lie on this host at all times: what is mounted may
 // be on another.
-func (p *pool) remembered(v *control.Volume) {
-	if v.Mountpoint == "" || strings.HasPrefix(v.Mountpoint, p.mountRoot+string(filepath.Separator)) {
+func remembered(p *pool.Pool, v *control.Volume) {
+	if v.Mountpoint == "" || strings.HasPrefix(v.Mountpoint, p.MountRoot+string(filepath.Separator)) {
 		return
 	}
-	used, at, err := p.usage.Get(v.Name, v.CreatedAt.String(), v.Mountpoint)
+	used, at, err := p.Usage.Get(v.Name, v.CreatedAt.String(), v.Mountpoint)
 	if err != nil {
 		if !errors.Is(err, errdefs.ErrUnsupported) {
 			v.Unknown = append(v.Unknown, "Used")
@@ -194,12 +171,12 @@ func (p *pool) remembered(v *control.Volume) {
 }
 
 // addDetails adds details to the volumes of many pools, which are asked at the same time.
-func addDetails(ctx context.Context, all map[*pool][]*control.Volume) {
+func addDetails(ctx context.Context, all map[*pool.Pool][]*control.Volume) {
 	ctx, cancel := context.WithTimeout(ctx, detailTime)
 	defer cancel()
 	var wg sync.WaitGroup
 	for p, volumes := range all {
-		wg.Go(func() { p.details(ctx, volumes) })
+		wg.Go(func() { details(ctx, p, volumes) })
 	}
 	wg.Wait()
 }

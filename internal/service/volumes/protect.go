@@ -1,4 +1,4 @@
-package daemon
+package volumes
 
 import (
 	"context"
@@ -9,14 +9,15 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// protected is the folder of the state directory with a file for each volume that is
+// Protected is the folder of the state directory with a file for each volume that is
 // protected, called POOL/VOLUME. The file is the fact: nothing of it is kept in memory.
-type protected struct {
+type Protected struct {
 	dir string
 }
 
@@ -27,12 +28,13 @@ type protection struct {
 
 const protectionVersion = 1
 
-func (d *Daemon) protected() protected {
-	return protected{filepath.Join(d.boot.StateDir, "protected")}
+// NewProtected returns that of a state directory.
+func NewProtected(stateDir string) Protected {
+	return Protected{filepath.Join(stateDir, "protected")}
 }
 
 // set protects a volume, or does not any more.
-func (p protected) set(pool, name string, on bool) error {
+func (p Protected) set(pool, name string, on bool) error {
 	dir := filepath.Join(p.dir, pool)
 	if on {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -54,7 +56,7 @@ func (p protected) set(pool, name string, on bool) error {
 }
 
 // has tells whether a volume is protected.
-func (p protected) has(pool, name string) (bool, error) {
+func (p Protected) has(pool, name string) (bool, error) {
 	_, err := os.Lstat(filepath.Join(p.dir, pool, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -63,7 +65,7 @@ func (p protected) has(pool, name string) (bool, error) {
 }
 
 // all returns the volumes of a pool that are protected.
-func (p protected) all(pool string) map[string]bool {
+func (p Protected) all(pool string) map[string]bool {
 	entries, _ := os.ReadDir(filepath.Join(p.dir, pool)) // what cannot be read protects still, see has
 	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
@@ -72,9 +74,9 @@ func (p protected) all(pool string) map[string]bool {
 	return names
 }
 
-// mayRemove refuses the removal of a volume that is protected, or of which that cannot be
+// MayRemove refuses the removal of a volume that is protected, or of which that cannot be
 // known. Engines show a person the text alone, so what to do is part of it.
-func (p protected) mayRemove(pool string) func(context.Context, string) error {
+func (p Protected) MayRemove(pool string) func(context.Context, string) error {
 	return func(_ context.Context, name string) error {
 		on, err := p.has(pool, name)
 		if err != nil {
@@ -88,15 +90,15 @@ func (p protected) mayRemove(pool string) func(context.Context, string) error {
 }
 
 // protect protects a volume, which has to be there.
-func (p *pool) protect(ctx context.Context, of protected, name string, on bool) error {
+func (p Protected) protect(ctx context.Context, at *pool.Pool, name string, on bool) error {
 	if on {
-		if _, err := p.handler.Get(ctx, name); err != nil {
+		if _, err := at.Handler.Get(ctx, name); err != nil {
 			return err
 		}
-	} else if err := p.checkKnown(ctx, of, name); err != nil {
+	} else if err := p.checkKnown(ctx, at, name); err != nil {
 		return err
 	}
-	if err := of.set(p.conf.Name, name, on); err != nil {
+	if err := p.set(at.Conf.Name, name, on); err != nil {
 		return fmt.Errorf("volume %q: %w", name, err)
 	}
 	return nil
@@ -104,12 +106,12 @@ func (p *pool) protect(ctx context.Context, of protected, name string, on bool) 
 
 // checkKnown refuses a name that neither a volume has nor a protection: one can outlive the
 // other, as when somebody deletes a volume behind our back.
-func (p *pool) checkKnown(ctx context.Context, of protected, name string) error {
-	_, err := p.handler.Get(ctx, name)
+func (p Protected) checkKnown(ctx context.Context, at *pool.Pool, name string) error {
+	_, err := at.Handler.Get(ctx, name)
 	if err == nil || volume.CheckName(name) != nil {
 		return err
 	}
-	if on, _ := of.has(p.conf.Name, name); on {
+	if on, _ := p.has(at.Conf.Name, name); on {
 		return nil
 	}
 	return err

@@ -1,74 +1,31 @@
-package daemon
+package volumes
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/internal/service/restore"
 	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// storage answers the control API's questions about what drivers can do beyond the plugin
-// protocol.
-type storage struct {
-	volumes
-}
-
-var _ control.Storage = storage{}
-
-// in does something in the pool that a request means, with a volume if it is given one. What is done
-// ends when the pool does.
-func in[T any](ctx context.Context, v volumes, name, of string, do func(context.Context, *pool) (T, error)) (T, error) {
-	p, err := v.enter(ctx, name)
-	if err != nil {
-		var zero T
-		return zero, err
-	}
-	defer p.leave()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(p.ctx, func() { cancel(errStopping) })() //nolint:contextcheck // it ends with either
-	t, err := do(ctx, p)
-	return t, v.elsewhere(ctx, err, name, of)
-}
-
-// elsewhere gives an error a hint where no pool was named, and the volume is in another one.
-func (v volumes) elsewhere(ctx context.Context, err error, pool, name string) error {
-	if pool != "" || name == "" || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrUnsupported) {
-		return err
-	}
-	var all, at []string
-	for _, p := range v.d.all() {
-		all = append(all, p.conf.Name)
-		if _, err := p.handler.Get(ctx, name); err == nil { // from memory
-			at = append(at, p.conf.Name)
-		}
-	}
-	meant, _ := control.ResolvePool(pool, all) // it is known already which
-	if len(at) == 0 || slices.Contains(at, meant) {
-		return err
-	}
-	return errdefs.Hint(err, fmt.Sprintf("pool %q has a volume of this name: --pool %s", at[0], at[0]))
-}
-
 // Clone implements [control.Storage].
-func (s storage) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
-	if _, both := req.Options[makeOption]; both {
-		return control.Volume{}, errTwoSources(req.Name)
+func (s *Service) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
+	if _, both := req.Options[restore.Option]; both {
+		return control.Volume{}, restore.ErrTwoSources(req.Name)
 	}
-	return in(ctx, s.volumes, req.Pool, req.From, func(ctx context.Context, p *pool) (control.Volume, error) {
-		ctx, release, err := p.claimClone(ctx, req)
+	return pool.In(ctx, s.Pools, req.Pool, req.From, func(ctx context.Context, p *pool.Pool) (control.Volume, error) {
+		ctx, release, err := claimClone(ctx, p, req)
 		if err != nil {
 			return control.Volume{}, err
 		}
 		defer release()
-		if err := p.handler.Clone(ctx, req.Name, req.From, req.Snapshot, req.Options); err != nil {
+		if err := p.Handler.Clone(ctx, req.Name, req.From, req.Snapshot, req.Options); err != nil {
 			return control.Volume{}, err
 		}
 		return s.get(ctx, p, req.Name)
@@ -76,12 +33,12 @@ func (s storage) Clone(ctx context.Context, req control.VolumeCloneRequest) (con
 }
 
 // claimClone claims what is cloned, and what it becomes.
-func (p *pool) claimClone(ctx context.Context, req control.VolumeCloneRequest) (context.Context, func(), error) {
-	ctx, releaseSource, err := p.claims.take(ctx, p.conf.Name, req.From, looking, fmt.Sprintf("clone to %q", req.Name))
+func claimClone(ctx context.Context, p *pool.Pool, req control.VolumeCloneRequest) (context.Context, func(), error) {
+	ctx, releaseSource, err := p.Claims.Take(ctx, p.Conf.Name, req.From, pool.Looking, fmt.Sprintf("clone to %q", req.Name))
 	if err != nil {
 		return ctx, nil, err
 	}
-	ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, fmt.Sprintf("clone of %q", req.From))
+	ctx, release, err := p.Claims.Take(ctx, p.Conf.Name, req.Name, pool.Changing, fmt.Sprintf("clone of %q", req.From))
 	if err != nil {
 		releaseSource()
 		return ctx, nil, err
@@ -90,19 +47,19 @@ func (p *pool) claimClone(ctx context.Context, req control.VolumeCloneRequest) (
 }
 
 // Resize implements [control.Storage].
-func (s storage) Resize(ctx context.Context, req control.VolumeResizeRequest) (control.Usage, error) {
-	return in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (control.Usage, error) {
+func (s *Service) Resize(ctx context.Context, req control.VolumeResizeRequest) (control.Usage, error) {
+	return pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (control.Usage, error) {
 		size := req.Size
 		if req.By != 0 {
 			var err error
-			if size, err = p.enlarged(ctx, req); err != nil {
+			if size, err = enlarged(ctx, p, req); err != nil {
 				return control.Usage{}, err
 			}
 		}
-		if err := p.handler.Resize(ctx, req.Name, size); err != nil {
+		if err := p.Handler.Resize(ctx, req.Name, size); err != nil {
 			return control.Usage{}, err
 		}
-		if u, err := p.handler.Usage(ctx, req.Name); err == nil {
+		if u, err := p.Handler.Usage(ctx, req.Name); err == nil {
 			return control.Usage{Used: u.Used, Limit: u.Limit}, nil
 		}
 		return control.Usage{Limit: size}, nil // it is resized, whatever can be said of it now
@@ -110,14 +67,14 @@ func (s storage) Resize(ctx context.Context, req control.VolumeResizeRequest) (c
 }
 
 // enlarged returns the limit that a volume has, and By more.
-func (p *pool) enlarged(ctx context.Context, req control.VolumeResizeRequest) (int64, error) {
+func enlarged(ctx context.Context, p *pool.Pool, req control.VolumeResizeRequest) (int64, error) {
 	fail := func(text string) (int64, error) {
 		return 0, errdefs.Errorf(errdefs.ErrInvalid, "volume %q: %s", req.Name, text)
 	}
 	if req.Size != 0 {
 		return fail("a size, or by how much it is to grow, and not both")
 	}
-	u, err := p.handler.Usage(ctx, req.Name)
+	u, err := p.Handler.Usage(ctx, req.Name)
 	switch {
 	case err != nil:
 		return 0, err
@@ -130,39 +87,39 @@ func (p *pool) enlarged(ctx context.Context, req control.VolumeResizeRequest) (i
 }
 
 // Rollback implements [control.Storage].
-func (s storage) Rollback(ctx context.Context, req control.VolumeRollbackRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
-		ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, fmt.Sprintf("rollback to %q", req.Snapshot))
+func (s *Service) Rollback(ctx context.Context, req control.VolumeRollbackRequest) error {
+	_, err := pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (struct{}, error) {
+		ctx, release, err := p.Claims.Take(ctx, p.Conf.Name, req.Name, pool.Changing, fmt.Sprintf("rollback to %q", req.Snapshot))
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer release()
-		return struct{}{}, p.handler.Rollback(ctx, req.Name, req.Snapshot)
+		return struct{}{}, p.Handler.Rollback(ctx, req.Name, req.Snapshot)
 	})
 	return err
 }
 
 // Usage implements [control.Storage]. A volume whose driver does not know its size, or only
 // while it is mounted, is mounted for the time.
-func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress func(control.Progress)) (control.Usage, error) {
-	return in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (control.Usage, error) {
-		v, err := p.handler.Get(ctx, req.Name)
+func (s *Service) Usage(ctx context.Context, req control.VolumeRequest, progress func(control.Progress)) (control.Usage, error) {
+	return pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (control.Usage, error) {
+		v, err := p.Handler.Get(ctx, req.Name)
 		if err != nil {
 			return control.Usage{}, err
 		}
-		u, err := p.handler.Usage(ctx, req.Name)
+		u, err := p.Handler.Usage(ctx, req.Name)
 		if !errors.Is(err, errdefs.ErrUnsupported) {
 			return control.Usage{Used: u.Used, Limit: u.Limit}, err
 		}
-		err = p.mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
-			if volume.Can[volume.Sizer](p.handler) {
-				if u, err = p.handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) {
+		err = p.Mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
+			if volume.Can[volume.Sizer](p.Handler) {
+				if u, err = p.Handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) {
 					return err
 				}
 			}
 			u.Used, err = usage.Count(ctx, dir, func(files int64) { progress(control.Progress{Object: req.Name, Done: files}) })
 			if err == nil && dir == v.Mountpoint {
-				p.usage.Put(req.Name, v.CreatedAt.String(), dir, u.Used)
+				p.Usage.Put(req.Name, v.CreatedAt.String(), dir, u.Used)
 			}
 			if err != nil {
 				err = fmt.Errorf("volume %q: %w", req.Name, err)
@@ -173,21 +130,10 @@ func (s storage) Usage(ctx context.Context, req control.VolumeRequest, progress 
 	})
 }
 
-// mounted does something while a volume is mounted.
-func (p *pool) mounted(ctx context.Context, name string, do func(ctx context.Context, dir string) error) (err error) {
-	id := p.ownMount + rand.Text()
-	dir, err := p.handler.Mount(ctx, name, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = join(err, p.handler.Unmount(context.WithoutCancel(ctx), name, id)) }()
-	return do(ctx, dir)
-}
-
 // Protect implements [control.Storage].
-func (s storage) Protect(ctx context.Context, req control.VolumeProtectRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
-		return struct{}{}, p.protect(ctx, s.d.protected(), req.Name, req.Protected)
+func (s *Service) Protect(ctx context.Context, req control.VolumeProtectRequest) error {
+	_, err := pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (struct{}, error) {
+		return struct{}{}, s.Protected.protect(ctx, p, req.Name, req.Protected)
 	})
 	return err
 }

@@ -1,56 +1,53 @@
-package daemon
+package volumes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/fill"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/internal/trash"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// emptyTrash empties the pool's trash for as long as the pool lives. Where the configuration
+// EmptyTrash empties the pool's trash for as long as the pool lives. Where the configuration
 // wants no trash, what is in it from before is left to people.
-func (p *pool) emptyTrash(log *slog.Logger) {
-	if !p.keepsTrash() {
+func EmptyTrash(p *pool.Pool, fills *fill.Fills) {
+	if !p.KeepsTrash() {
 		return
 	}
-	purger := &trash.Purger{Store: purgeable{p.handler, p}, Keep: p.conf.TrashKeep, MinFree: p.conf.TrashMinFree, Log: log.With(slog.String("pool", p.conf.Name))}
-	p.calls.Go(func() { purger.Run(p.ctx) })
+	purger := &trash.Purger{Store: purgeable{p.Handler, p.Conf.Name, fills}, Keep: p.Conf.TrashKeep, MinFree: p.Conf.TrashMinFree, Log: p.Log}
+	p.Go(purger.Run)
 }
 
 // purgeable is the trash of a pool without what a restore in place has put there that was cut off:
 // it is finished with that, however old it is.
 type purgeable struct {
 	*volume.Handler
-	p *pool
+	pool  string
+	fills *fill.Fills
 }
 
 // Trashed implements [trash.Store].
 func (s purgeable) Trashed(ctx context.Context) ([]volume.Trashed, error) {
 	all, err := s.Handler.Trashed(ctx)
 	return slices.DeleteFunc(all, func(t volume.Trashed) bool {
-		f := s.p.fills.get(s.p.conf.Name, t.Name)
-		return f.cutOff()
+		return s.fills.Get(s.pool, t.Name).CutOff()
 	}), err
 }
 
-// keepsTrash tells whether what is removed can be brought back.
-func (p *pool) keepsTrash() bool {
-	return p.conf.TrashKeep > 0 && volume.Can[volume.Trasher](p.handler)
-}
-
 // Trash implements [control.Storage].
-func (s storage) Trash(ctx context.Context, req control.TrashListRequest) (control.TrashList, error) {
+func (s *Service) Trash(ctx context.Context, req control.TrashListRequest) (control.TrashList, error) {
 	if req.Pool != "" {
-		return in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (control.TrashList, error) {
-			all, err := p.trashed(ctx)
+		return pool.In(ctx, s.Pools, req.Pool, "", func(ctx context.Context, p *pool.Pool) (control.TrashList, error) {
+			all, err := trashed(ctx, p)
 			if err != nil {
-				err = fmt.Errorf("pool %q: %w", p.conf.Name, err)
+				err = fmt.Errorf("pool %q: %w", p.Conf.Name, err)
 			}
 			return control.TrashList{Trashed: all}, err
 		})
@@ -60,18 +57,18 @@ func (s storage) Trash(ctx context.Context, req control.TrashListRequest) (contr
 	var mu sync.Mutex
 	var list control.TrashList
 	var wg sync.WaitGroup
-	for _, p := range s.d.all() {
-		if !volume.Can[volume.Trasher](p.handler) || !p.enter() {
+	for _, p := range s.Pools.All() {
+		if !volume.Can[volume.Trasher](p.Handler) || !p.Enter() {
 			continue
 		}
 		wg.Go(func() {
-			defer p.leave()
-			all, err := p.trashed(ctx)
+			defer p.Leave()
+			all, err := trashed(ctx, p)
 			mu.Lock()
 			defer mu.Unlock()
 			list.Trashed = append(list.Trashed, all...)
 			if err != nil {
-				list.Errors = append(list.Errors, errdefs.OneLine(fmt.Sprintf("pool %q: %v", p.conf.Name, err)))
+				list.Errors = append(list.Errors, errdefs.OneLine(fmt.Sprintf("pool %q: %v", p.Conf.Name, err)))
 			}
 		})
 	}
@@ -82,13 +79,13 @@ func (s storage) Trash(ctx context.Context, req control.TrashListRequest) (contr
 }
 
 // trashed returns what is in the trash of a pool, the oldest first.
-func (p *pool) trashed(ctx context.Context) ([]control.Trashed, error) {
-	found, err := p.handler.Trashed(ctx)
+func trashed(ctx context.Context, p *pool.Pool) ([]control.Trashed, error) {
+	found, err := p.Handler.Trashed(ctx)
 	all := make([]control.Trashed, 0, len(found))
 	for _, t := range found {
-		c := control.Trashed{Pool: p.conf.Name, Name: t.Name, ID: t.ID, RemovedAt: t.RemovedAt}
-		if p.conf.TrashKeep > 0 {
-			c.Expires = t.RemovedAt.Add(p.conf.TrashKeep)
+		c := control.Trashed{Pool: p.Conf.Name, Name: t.Name, ID: t.ID, RemovedAt: t.RemovedAt}
+		if p.Conf.TrashKeep > 0 {
+			c.Expires = t.RemovedAt.Add(p.Conf.TrashKeep)
 		}
 		all = append(all, c)
 	}
@@ -97,17 +94,17 @@ func (p *pool) trashed(ctx context.Context) ([]control.Trashed, error) {
 }
 
 // Restore implements [control.Storage].
-func (s storage) Restore(ctx context.Context, req control.TrashRestoreRequest) (control.Volume, error) {
-	return in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (control.Volume, error) {
-		ctx, release, err := p.claims.take(ctx, p.conf.Name, req.Name, changing, "undo")
+func (s *Service) Restore(ctx context.Context, req control.TrashRestoreRequest) (control.Volume, error) {
+	return pool.In(ctx, s.Pools, req.Pool, "", func(ctx context.Context, p *pool.Pool) (control.Volume, error) {
+		ctx, release, err := p.Claims.Take(ctx, p.Conf.Name, req.Name, pool.Changing, "undo")
 		if err != nil {
 			return control.Volume{}, err
 		}
 		defer release()
-		if err := p.fills.mayUse(p.conf.Name)(ctx, req.Name); err != nil { // what comes back must not be taken for it
+		if err := s.Fills.MayUse(p.Conf.Name)(ctx, req.Name); err != nil { // what comes back must not be taken for it
 			return control.Volume{}, fmt.Errorf("volume %q: %w", req.Name, err)
 		}
-		if err := p.handler.Restore(ctx, req.ID, req.Name); err != nil {
+		if err := p.Handler.Restore(ctx, req.ID, req.Name); err != nil {
 			return control.Volume{}, err
 		}
 		return s.get(ctx, p, req.Name)
@@ -115,13 +112,18 @@ func (s storage) Restore(ctx context.Context, req control.TrashRestoreRequest) (
 }
 
 // Purge implements [control.Storage].
-func (s storage) Purge(ctx context.Context, req control.TrashRequest) error {
-	_, err := in(ctx, s.volumes, req.Pool, "", func(ctx context.Context, p *pool) (struct{}, error) {
-		err := p.handler.Purge(ctx, req.ID)
+func (s *Service) Purge(ctx context.Context, req control.TrashRequest) error {
+	_, err := pool.In(ctx, s.Pools, req.Pool, "", func(ctx context.Context, p *pool.Pool) (struct{}, error) {
+		err := p.Handler.Purge(ctx, req.ID)
 		if err != nil {
-			err = fmt.Errorf("pool %q: %w", p.conf.Name, err)
+			err = fmt.Errorf("pool %q: %w", p.Conf.Name, err)
 		}
 		return struct{}{}, err
 	})
 	return err
+}
+
+// byAge orders what is in the trash by pool and age.
+func byAge(a, b control.Trashed) int {
+	return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.RemovedAt.Compare(b.RemovedAt), cmp.Compare(a.ID, b.ID))
 }

@@ -1,97 +1,95 @@
-package daemon
+// Package volumes answers the control API's questions about volumes: their lists and figures, their
+// snapshots, the trash, and what keeps them from being removed.
+package volumes
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/engine"
+	"github.com/remora-plugins/remora/internal/service/fill"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// volumes answers the control API's questions about volumes, by the same Handler that
-// engines speak to.
-type volumes struct {
-	d *Daemon
+// Service answers the control API's questions about volumes, by the same Handler that
+// engines speak to, and about what drivers can do beyond the plugin protocol.
+type Service struct {
+	Options
+	consumers consumers
 }
 
-// enter returns the pool that a request means, and keeps it from being closed until its
-// leave is called. While a pool is changed by a reload it waits.
-func (v volumes) enter(ctx context.Context, name string) (*pool, error) {
-	for {
-		pools := v.d.all()
-		names := make([]string, 0, len(pools))
-		for _, p := range pools {
-			names = append(names, p.conf.Name)
-		}
-		found, err := control.ResolvePool(name, names)
-		switch state := v.d.state.Load(); {
-		case state == stopping:
-			return nil, errStopping
-		case err != nil && state == starting:
-			return nil, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: starting, its pools are not all there yet")
-		case err != nil:
-			return nil, err
-		}
-		p := pools[slices.Index(names, found)]
-		if p.enter() {
-			return p, nil
-		}
-		select {
-		case <-p.replaced:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
+// Options are what the service stands on.
+type Options struct {
+	Pools     *pool.Set
+	Fills     *fill.Fills
+	Snapshots snapshot.Taker
+	Protected Protected
+	// LastBackups adds to volumes when they were backed up last.
+	LastBackups func(all []*control.Volume)
+	// Asks returns the schedules that a volume asks for.
+	Asks func(pool, name string) []string
+	// Engines are those that may be asked which containers have a volume.
+	Engines func() []engine.Engine
+	// Life ends when the daemon stops.
+	Life context.Context //nolint:containedctx // that of the daemon
+	Log  *slog.Logger
 }
+
+// New returns a service.
+func New(o Options) *Service { return &Service{Options: o} }
 
 // Create implements [control.Volumes].
-func (v volumes) Create(ctx context.Context, req control.VolumeCreateRequest) (control.Volume, error) {
-	p, err := v.enter(ctx, req.Pool)
+func (s *Service) Create(ctx context.Context, req control.VolumeCreateRequest) (control.Volume, error) {
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return control.Volume{}, err
 	}
-	defer p.leave()
-	if err := p.handler.Create(ctx, req.Name, req.Options); err != nil {
+	defer p.Leave()
+	if err := p.Handler.Create(ctx, req.Name, req.Options); err != nil {
 		return control.Volume{}, err
 	}
-	return v.get(ctx, p, req.Name)
+	return s.get(ctx, p, req.Name)
 }
 
 // List implements [control.Volumes].
-func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
+func (s *Service) List(ctx context.Context, req control.VolumeListRequest) ([]control.Volume, error) {
 	var engines <-chan struct{}
 	if req.Usage {
-		engines = v.d.consumers.ask(v.d) //nolint:contextcheck // whoever asks next has the answer too
+		engines = s.consumers.ask(s) //nolint:contextcheck // whoever asks next has the answer too
 	}
 	late := time.NewTimer(consumerTime)
 	defer late.Stop()
-	pools := v.d.all()
+	pools := s.Pools.All()
 	if req.Pool != "" {
-		p, err := v.enter(ctx, req.Pool)
+		p, err := s.Pools.Enter(ctx, req.Pool)
 		if err != nil {
 			return nil, err
 		}
-		defer p.leave()
-		pools = []*pool{p}
+		defer p.Leave()
+		pools = []*pool.Pool{p}
 	}
 	all := []control.Volume{}
-	ends := map[*pool]int{}
+	ends := map[*pool.Pool]int{}
 	for _, p := range pools {
-		protected := v.d.protected().all(p.conf.Name)
-		for vol, err := range p.handler.List(ctx) {
+		protected := s.Protected.all(p.Conf.Name)
+		for vol, err := range p.Handler.List(ctx) {
 			if err != nil {
 				if req.Pool == "" {
 					break // the pools that answer are worth showing; Status says what is wrong
 				}
-				return nil, fmt.Errorf("pool %q: %w", p.conf.Name, err)
+				return nil, fmt.Errorf("pool %q: %w", p.Conf.Name, err)
 			}
-			c := p.toControl(vol)
+			c := s.toControl(p, vol)
 			c.Status, c.Options = nil, nil
 			c.Protected = protected[c.Name]
 			all = append(all, c)
@@ -103,123 +101,121 @@ func (v volumes) List(ctx context.Context, req control.VolumeListRequest) ([]con
 		for i := range all {
 			each[i] = &all[i]
 		}
-		byPool, from := map[*pool][]*control.Volume{}, 0
+		byPool, from := map[*pool.Pool][]*control.Volume{}, 0
 		for _, p := range pools {
 			byPool[p] = each[from:ends[p]]
 			from = ends[p]
 		}
 		addDetails(ctx, byPool)
-		v.d.made.addLast(each, v.d.conf.Load().Repositories)
-		v.d.addConsumers(ctx, each, engines, late.C)
+		s.LastBackups(each)
+		s.addConsumers(ctx, each, engines, late.C)
 	}
 	return all, nil
 }
 
 // Inspect implements [control.Volumes].
-func (v volumes) Inspect(ctx context.Context, req control.VolumeRequest) (control.Volume, error) {
-	p, err := v.enter(ctx, req.Pool)
+func (s *Service) Inspect(ctx context.Context, req control.VolumeRequest) (control.Volume, error) {
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return control.Volume{}, err
 	}
-	defer p.leave()
-	c, err := v.get(ctx, p, req.Name)
+	defer p.Leave()
+	c, err := s.get(ctx, p, req.Name)
 	if err == nil {
 		late := time.NewTimer(consumerTime)
 		defer late.Stop()
-		engines, one := v.d.consumers.ask(v.d), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
-		addDetails(ctx, map[*pool][]*control.Volume{p: one})
-		v.d.made.addLast(one, v.d.conf.Load().Repositories)
-		v.d.addConsumers(ctx, one, engines, late.C)
+		engines, one := s.consumers.ask(s), []*control.Volume{&c} //nolint:contextcheck // whoever asks next has the answer too
+		addDetails(ctx, map[*pool.Pool][]*control.Volume{p: one})
+		s.LastBackups(one)
+		s.addConsumers(ctx, one, engines, late.C)
 	}
-	return c, v.elsewhere(ctx, err, req.Pool, req.Name)
+	return c, s.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Remove implements [control.Volumes].
-func (v volumes) Remove(ctx context.Context, req control.VolumeRemoveRequest) error {
-	p, err := v.enter(ctx, req.Pool)
+func (s *Service) Remove(ctx context.Context, req control.VolumeRemoveRequest) error {
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return err
 	}
-	defer p.leave()
-	v.d.giveUpFill(ctx, p, req.Name)
+	defer p.Leave()
+	s.Fills.GiveUp(ctx, p.Conf.Name, req.Name)
 	if req.Purge {
-		return p.handler.Destroy(ctx, req.Name)
+		return p.Handler.Destroy(ctx, req.Name)
 	}
-	err = p.handler.Remove(ctx, req.Name)
-	if p.keepsTrash() && errors.Is(err, syscall.ENOSPC) {
+	err = p.Handler.Remove(ctx, req.Name)
+	if p.KeepsTrash() && errors.Is(err, syscall.ENOSPC) {
 		err = errdefs.Hint(err, "remora volume rm --purge destroys it at once, beside the trash")
 	}
-	return v.elsewhere(ctx, err, req.Pool, req.Name)
+	return s.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Mount implements [control.Volumes].
-func (v volumes) Mount(ctx context.Context, req control.VolumeMountRequest) (string, error) {
+func (s *Service) Mount(ctx context.Context, req control.VolumeMountRequest) (string, error) {
 	if req.ID == "" {
 		return "", errNoID
 	}
-	p, err := v.enter(ctx, req.Pool)
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return "", err
 	}
-	defer p.leave()
-	at, err := p.handler.Mount(ctx, req.Name, req.ID)
-	return at, v.elsewhere(ctx, err, req.Pool, req.Name)
+	defer p.Leave()
+	at, err := p.Handler.Mount(ctx, req.Name, req.ID)
+	return at, s.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 }
 
 // Unmount implements [control.Volumes]. Unlike an engine, a person is told when there is
 // no such volume.
-func (v volumes) Unmount(ctx context.Context, req control.VolumeMountRequest) error {
+func (s *Service) Unmount(ctx context.Context, req control.VolumeMountRequest) error {
 	if req.ID == "" {
 		return errNoID
 	}
-	p, err := v.enter(ctx, req.Pool)
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return err
 	}
-	defer p.leave()
-	if _, err := p.handler.Get(ctx, req.Name); err != nil {
-		return v.elsewhere(ctx, err, req.Pool, req.Name)
+	defer p.Leave()
+	if _, err := p.Handler.Get(ctx, req.Name); err != nil {
+		return s.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 	}
-	return p.handler.Unmount(ctx, req.Name, req.ID)
+	return p.Handler.Unmount(ctx, req.Name, req.ID)
 }
-
-var errStopping = errdefs.Errorf(errdefs.ErrUnavailable, "daemon: stopping")
 
 var errNoID = errdefs.Errorf(errdefs.ErrInvalid, "mount ID is empty")
 
 // Path implements [control.Volumes].
-func (v volumes) Path(ctx context.Context, req control.VolumeRequest) (string, error) {
-	p, err := v.enter(ctx, req.Pool)
+func (s *Service) Path(ctx context.Context, req control.VolumeRequest) (string, error) {
+	p, err := s.Pools.Enter(ctx, req.Pool)
 	if err != nil {
 		return "", err
 	}
-	defer p.leave()
-	path, err := p.handler.Path(ctx, req.Name)
-	return path, v.elsewhere(ctx, err, req.Pool, req.Name)
+	defer p.Leave()
+	path, err := p.Handler.Path(ctx, req.Name)
+	return path, s.Pools.Elsewhere(ctx, err, req.Pool, req.Name)
 }
 
-func (v volumes) get(ctx context.Context, p *pool, name string) (control.Volume, error) {
-	vol, err := p.handler.Get(ctx, name)
+func (s *Service) get(ctx context.Context, p *pool.Pool, name string) (control.Volume, error) {
+	vol, err := p.Handler.Get(ctx, name)
 	if err != nil {
 		return control.Volume{}, err
 	}
-	c := p.toControl(vol)
-	c.Protected, _ = v.d.protected().has(p.conf.Name, name) // what cannot be read protects still
-	c.Schedules = v.d.asked.of(p.conf.Name, name)
+	c := s.toControl(p, vol)
+	c.Protected, _ = s.Protected.has(p.Conf.Name, name) // what cannot be read protects still
+	c.Schedules = s.Asks(p.Conf.Name, name)
 	return c, nil
 }
 
-func (p *pool) toControl(v volume.Volume) control.Volume {
+func (s *Service) toControl(p *pool.Pool, v volume.Volume) control.Volume {
 	c := control.Volume{
-		Pool:       p.conf.Name,
-		Driver:     p.conf.Driver,
+		Pool:       p.Conf.Name,
+		Driver:     p.Conf.Driver,
 		Name:       v.Name,
 		CreatedAt:  v.CreatedAt,
 		Mountpoint: v.Mountpoint,
 		Mounted:    len(v.Mounts) > 0,
 		Status:     v.Status,
 		Options:    v.Options,
-		Restoring:  p.fills.word(p.conf.Name, v.Name),
+		Restoring:  s.Fills.Word(p.Conf.Name, v.Name),
 	}
 	for _, m := range v.Mounts {
 		c.Mounts = append(c.Mounts, control.Mount{ID: m.ID, Count: m.Count, Since: m.Since})
