@@ -11,7 +11,6 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/service/pool"
-	"github.com/remora-plugins/remora/internal/service/restore"
 	"github.com/remora-plugins/remora/internal/service/volumes"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -84,10 +83,10 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 		Trash:            conf.TrashKeep > 0,
 		// A driver that has an option of this name for something else is no Cloner, or takes
 		// absolute paths.
-		CloneOption: restore.CloneOption,
+		CloneOption: pool.CloneOption,
 		MayRemove:   d.mayRemove(conf.Name),
 		MayUse:      d.fills.MayUse(conf.Name),
-		MakeOption:  restore.Option,
+		MakeOption:  pool.BackupOption,
 		Make: func(ctx context.Context, name string, opts map[string]string) error {
 			return d.restores.MakeVolume(ctx, p, name, opts)
 		},

@@ -108,7 +108,7 @@ func (x *Service) find(ctx context.Context, project string) (found [][2]string, 
 			return nil, err
 		}
 		for _, v := range volumes {
-			found = append(found, [2]string{v.Driver, v.Name})
+			found = append(found, [2]string{v.Pool(), v.Name})
 		}
 		containers, err := e.Having(ctx, label)
 		if err != nil {
@@ -116,7 +116,7 @@ func (x *Service) find(ctx context.Context, project string) (found [][2]string, 
 		}
 		for _, c := range containers {
 			for _, v := range c.Volumes {
-				found = append(found, [2]string{v.Driver, v.Name})
+				found = append(found, [2]string{v.Pool(), v.Name})
 			}
 		}
 	}

@@ -15,18 +15,6 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// CloneOption is the option of a volume that is made of another one.
-const CloneOption = "from"
-
-// Option is the option of a volume that is made of a backup: REPOSITORY/ID or
-// REPOSITORY/VOLUME, which is the newest.
-const Option = "backup"
-
-// ErrTwoSources refuses a volume that is to be made of a backup and of something else.
-func ErrTwoSources(name string) error {
-	return errdefs.Errorf(errdefs.ErrInvalid, "volume %q: options %q and %q: want one of them", name, Option, CloneOption)
-}
-
 // defaultCreateWait is how long the creation of a volume from a backup waits for it. An engine
 // waits two minutes.
 const defaultCreateWait = 75 * time.Second
@@ -34,19 +22,19 @@ const defaultCreateWait = 75 * time.Second
 // MakeVolume makes a volume of a backup, or waits for one that is being made. What takes longer than
 // an engine waits goes on without it; until the volume is whole it cannot be mounted.
 func (v *Service) MakeVolume(ctx context.Context, p *pool.Pool, name string, opts map[string]string) error {
-	ref := opts[Option]
+	ref := opts[pool.BackupOption]
 	repo, of, ok := strings.Cut(ref, "/")
 	if !ok || repo == "" || of == "" {
-		return errdefs.Errorf(errdefs.ErrInvalid, "volume %q: option %q: %q: want REPOSITORY/ID or REPOSITORY/VOLUME", name, Option, ref)
+		return errdefs.Errorf(errdefs.ErrInvalid, "volume %q: option %q: %q: want REPOSITORY/ID or REPOSITORY/VOLUME", name, pool.BackupOption, ref)
 	}
-	if opts[CloneOption] != "" {
-		return ErrTwoSources(name)
+	if opts[pool.CloneOption] != "" {
+		return pool.ErrTwoSources(name)
 	}
 	if _, err := v.Backups.Place(repo); err != nil {
-		return fmt.Errorf("volume %q: option %q: %w", name, Option, err)
+		return fmt.Errorf("volume %q: option %q: %w", name, pool.BackupOption, err)
 	}
 	opts = maps.Clone(opts)
-	delete(opts, Option)
+	delete(opts, pool.BackupOption)
 	if f := v.Fills.Get(p.Conf.Name, name); f == nil {
 		_, err := p.Handler.Get(ctx, name)
 		if err == nil {
@@ -97,7 +85,7 @@ func (v *Service) make(ctx context.Context, p *pool.Pool, f *fill.Fill, opts map
 			err = f.Change(func(facts *fill.Facts) { facts.Backup, facts.Error = one.ID, "" })
 		}
 		if err != nil {
-			return fmt.Errorf("volume %q: option %q: %w", f.Name, Option, err)
+			return fmt.Errorf("volume %q: option %q: %w", f.Name, pool.BackupOption, err)
 		}
 		vol, err := p.Handler.Get(ctx, f.Name)
 		switch {

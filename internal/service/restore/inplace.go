@@ -137,7 +137,7 @@ func giveUp(ctx context.Context, p *pool.Pool, f *fill.Fill) error {
 // LikeOptions are those with which a volume is made that is to be as v, and empty.
 func LikeOptions(v volume.Volume) map[string]string {
 	opts := maps.Clone(v.Options)
-	delete(opts, CloneOption)
+	delete(opts, pool.CloneOption)
 	return opts
 }
 

@@ -216,10 +216,11 @@ func (s *Service) readLabels(ctx context.Context, e engine.Engine) {
 	labels := map[[2]string][]string{}
 	for _, v := range volumes {
 		names := scheduleNames(v.Labels[schedule.Label])
-		labels[[2]string{v.Driver, v.Name}] = names
+		of := v.Pool()
+		labels[[2]string{of, v.Name}] = names
 		for _, name := range names {
-			if err := s.knows(name); err != nil && s.Pools.Find(v.Driver) != nil && s.wishes.first(v.Driver, v.Name, name) {
-				s.Log.WarnContext(ctx, "label of a volume asks for what is not there", slog.String("pool", v.Driver), slog.String("volume", v.Name), slog.Any("error", err))
+			if err := s.knows(name); err != nil && s.Pools.Find(of) != nil && s.wishes.first(of, v.Name, name) {
+				s.Log.WarnContext(ctx, "label of a volume asks for what is not there", slog.String("pool", of), slog.String("volume", v.Name), slog.Any("error", err))
 			}
 		}
 	}

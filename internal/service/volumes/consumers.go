@@ -3,7 +3,6 @@ package volumes
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -57,7 +56,7 @@ func (s *Service) askEngines() map[engine.Volume][]control.Consumer {
 		}
 		for _, one := range all {
 			for _, v := range one.Volumes {
-				v.Driver, _, _ = strings.Cut(v.Driver, ":") // that of a managed plugin has a tag
+				v.Driver = v.Pool()
 				of[v] = append(of[v], control.Consumer{Name: one.Name, Running: one.Running})
 			}
 		}

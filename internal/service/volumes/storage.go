@@ -8,7 +8,6 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/service/pool"
-	"github.com/remora-plugins/remora/internal/service/restore"
 	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -16,8 +15,8 @@ import (
 
 // Clone implements [control.Storage].
 func (s *Service) Clone(ctx context.Context, req control.VolumeCloneRequest) (control.Volume, error) {
-	if _, both := req.Options[restore.Option]; both {
-		return control.Volume{}, restore.ErrTwoSources(req.Name)
+	if _, both := req.Options[pool.BackupOption]; both {
+		return control.Volume{}, pool.ErrTwoSources(req.Name)
 	}
 	return pool.In(ctx, s.Pools, req.Pool, req.From, func(ctx context.Context, p *pool.Pool) (control.Volume, error) {
 		ctx, release, err := claimClone(ctx, p, req)
