@@ -96,6 +96,8 @@ func Run(ctx context.Context, o Options) error {
 	d.metrics = newMetrics(d)
 	d.hooks.Dir, d.hooks.Engines, d.hooks.Log = filepath.Join(conf.StateDir, "hooks"), d.engines, d.log
 	d.openServices(ctx)
+	d.pauser.Recover(ctx)
+	defer d.pauser.Close()
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
@@ -133,6 +135,7 @@ func Run(ctx context.Context, o Options) error {
 		d.log.InfoContext(ctx, "stopped before it was ready", slog.Any("error", err))
 		err = nil
 	}
+	d.pauser.Close() // before what may take long
 	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
 	<-recovered
 	return err

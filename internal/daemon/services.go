@@ -8,6 +8,7 @@ import (
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/hook"
+	"github.com/remora-plugins/remora/internal/pause"
 	"github.com/remora-plugins/remora/internal/schedule"
 	"github.com/remora-plugins/remora/internal/service/backups"
 	"github.com/remora-plugins/remora/internal/service/fill"
@@ -29,6 +30,7 @@ type services struct {
 	proofs    *proof.Service
 	schedules *schedules.Service
 	projects  *projects.Service
+	pauser    *pause.Pauser
 }
 
 // openServices makes the services, with what they remember in the state directory.
@@ -58,8 +60,9 @@ func (d *Daemon) openServices(ctx context.Context) {
 		Pools: &d.pools, Fills: d.fills, Snapshots: take, Protected: d.protected, LastBackups: d.backups.AddLast, Asks: d.schedules.Of,
 		Engines: d.engines, Life: d.life, Log: d.log,
 	})
+	d.pauser = pause.New(ctx, filepath.Join(stateDir, "paused"), d.log)
 	d.projects = projects.New(projects.Options{
-		Pools: &d.pools, Backups: d.backups, Snapshots: take, Engines: d.engines, Parallel: parallel, Log: d.log,
+		Pools: &d.pools, Backups: d.backups, Snapshots: take, Engines: d.engines, Pauser: d.pauser, Parallel: parallel, Log: d.log,
 	})
 }
 

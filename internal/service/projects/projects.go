@@ -13,6 +13,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/engine"
+	"github.com/remora-plugins/remora/internal/pause"
 	"github.com/remora-plugins/remora/internal/service/backups"
 	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/internal/service/snapshot"
@@ -35,6 +36,8 @@ type Options struct {
 	Snapshots snapshot.Taker
 	// Engines are those that may be asked for the volumes of a project.
 	Engines func() []engine.Engine
+	// Pauser pauses the containers that use the volumes.
+	Pauser *pause.Pauser
 	// Parallel is how many backups are made at a time.
 	Parallel int
 	Log      *slog.Logger
@@ -155,22 +158,6 @@ func endHooks(ctx context.Context, all []*member, of func(*member) bool) {
 	}
 }
 
-// snapshots makes those of all members that can, at the same time, and returns how long that took
-// from the first to the last.
-func snapshots(all []*member, can func(*member) bool, take func(*member) (string, error)) time.Duration {
-	start := time.Now()
-	eachMember(all, func(m *member) {
-		if can(m) {
-			m.snapshot, m.err = take(m)
-		}
-	})
-	took := time.Since(start)
-	if !slices.ContainsFunc(all, func(m *member) bool { return m.snapshot != "" }) {
-		return 0
-	}
-	return took
-}
-
 // sumUp adds what went wrong with the members.
 func sumUp(sum *control.ProjectSum, all []*member) {
 	for _, m := range all {
@@ -205,9 +192,13 @@ func (x *Service) Snapshot(ctx context.Context, req control.ProjectSnapshotReque
 		return control.SnapshotCreateRequest{Volume: m.name, Name: name, Labels: req.Labels}
 	}
 	x.begin(all, req.Labels)
-	took := snapshots(all, func(*member) bool { return true }, func(m *member) (string, error) { return snapshot.Make(m.ctx, m.p, of(m)) })
+	err = x.atOnce(ctx, all, volume.Can[volume.Snapshotter], req.Pause, &a.ProjectSum, func(ctx context.Context, m *member) (string, error) {
+		return snapshot.Make(ctx, m.p, of(m))
+	})
 	endHooks(ctx, all, func(*member) bool { return true })
-	a.Within = int64(took)
+	if err != nil {
+		return a, fmt.Errorf("project %q: %w", req.Project, err)
+	}
 	for _, m := range all {
 		if m.snapshot != "" {
 			a.Snapshots = append(a.Snapshots, snapshot.Seen(ctx, m.p, of(m), m.snapshot))
@@ -215,7 +206,7 @@ func (x *Service) Snapshot(ctx context.Context, req control.ProjectSnapshotReque
 	}
 	sumUp(&a.ProjectSum, all)
 	x.Log.InfoContext(ctx, "snapshots of a project made", slog.String("project", req.Project), slog.Int("snapshots", len(a.Snapshots)),
-		slog.Duration("within", took), slog.Int("errors", len(a.Errors)))
+		slog.Duration("within", time.Duration(a.Within)), slog.Int("errors", len(a.Errors)))
 	return a, nil
 }
 
@@ -239,8 +230,16 @@ func (x *Service) Backup(ctx context.Context, req control.ProjectBackupRequest, 
 	defer leave()
 	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.Handler) }
 	x.begin(all, req.Labels)
-	a.Within = int64(snapshots(all, still, func(m *member) (string, error) { return snapshot.ForBackup(m.ctx, m.p, m.name) }))
-	endHooks(ctx, all, func(m *member) bool { return still(m) || m.err != nil })
+	err = x.atOnce(ctx, all, volume.Can[volume.SnapshotOpener], req.Pause, &a.ProjectSum, func(ctx context.Context, m *member) (string, error) {
+		if !still(m) {
+			return "", nil // it is read as it lies there
+		}
+		return snapshot.ForBackup(ctx, m.p, m.name)
+	})
+	endHooks(ctx, all, func(m *member) bool { return err != nil || still(m) || m.err != nil })
+	if err != nil {
+		return a, fmt.Errorf("project %q: %w", req.Project, err)
+	}
 	tell := together(req.Project, progress)
 	slots := make(chan struct{}, x.Parallel)
 	var mu sync.Mutex
