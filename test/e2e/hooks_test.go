@@ -183,10 +183,11 @@ func TestHooksAndProjectsOfPodman(t *testing.T) {
 	is(t, "what the hook left", pod("run", "--rm", "--network=none", "-v", "clone:/data", lab.ImageName, "cat", "/data/said"), "db before")
 	want(t, h.Fails(l.Remora, "snapshot", "create", "bad"), `hook "fails" before: container "c1": exit status 3: no`)
 	want(t, h.Fails(l.Remora, "snapshot", "create", "nobody"), `hook "nobody" before: container "nobody": no such container`)
-	out := h.Fails(l.Remora, "snapshot", "create", "--project", "shop", "all")
-	want(t, out, `volume "bad": hook "fails"`, `volume "nobody": hook "nobody"`, "2 snapshots, all within ")
+	out := h.Fails(l.Remora, "snapshot", "create", "--project", "shop", "--pause", "all")
+	want(t, out, `project "shop": paused for `, `volume "bad": hook "fails"`, `volume "nobody": hook "nobody"`, "2 snapshots, all within ")
 	for _, v := range []string{"db", "external"} {
 		want(t, h.MustCli("snapshot", "ls", "-q", v), "all")
 	}
+	is(t, "the container", strings.TrimSpace(pod("inspect", "-f", "{{.State.Status}}", "c1")), "running")
 	pod("rm", "-f", "-t", "0", "c1")
 }
