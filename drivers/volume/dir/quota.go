@@ -124,7 +124,7 @@ func (d *driver) takeIn(ctx context.Context, p pool, f facts) error {
 	if err != nil {
 		return orDenied(err)
 	}
-	if err := fits(data, f); err != nil {
+	if err := d.fits(ctx, data, f); err != nil {
 		return err
 	}
 	return orDenied(setLimit(p.FD, project, f.Size))
@@ -132,7 +132,7 @@ func (d *driver) takeIn(ctx context.Context, p pool, f facts) error {
 
 // fits looks whether a data directory holds no more than it may: some file systems let this
 // process write what they let no other (CAP_SYS_RESOURCE).
-func fits(data *os.File, f facts) error {
+func (d *driver) fits(ctx context.Context, data *os.File, f facts) error {
 	if f.Size == 0 {
 		return nil
 	}
@@ -140,11 +140,11 @@ func fits(data *os.File, f facts) error {
 	if err != nil {
 		return err
 	}
-	q, err := quotaOf(int(data.Fd()), project)
-	if used := int64(q.blocks) * blockSize; err == nil && used > f.Size {
+	used, err := d.held(ctx, data, project, f.Size)
+	if err == nil && used > f.Size {
 		return errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that is there", catalog.Bytes(f.Size), catalog.Bytes(used))
 	}
-	return orDenied(err)
+	return err
 }
 
 // release takes the limit off what is to be deleted, so that nothing of it remains: a volume, or
@@ -257,11 +257,11 @@ func (c counted) Resize(ctx context.Context, name string, size int64) error {
 	if err != nil {
 		return c.Fail(name, err)
 	}
-	q, err := quotaOf(p.FD, project)
+	used, err := c.held(ctx, data, project, size)
 	if err != nil {
-		return c.Fail(name, orDenied(err))
+		return c.Fail(name, err)
 	}
-	if used := int64(q.blocks) * blockSize; size < used {
+	if size < used {
 		err := errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that it holds", catalog.Bytes(size), catalog.Bytes(used))
 		return errdefs.Hint(err, "delete files first")
 	}
