@@ -30,7 +30,7 @@ func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Ha
 		ctx := m.ctx
 		if until := held.Until(); !until.IsZero() {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadlineCause(ctx, until, errLimit)
+			ctx, cancel = context.WithDeadlineCause(ctx, until, x.errLimit())
 			defer cancel()
 		}
 		m.snapshot, m.err = take(ctx, m)
@@ -44,13 +44,15 @@ func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Ha
 		sum.Within = int64(took)
 	}
 	if held.Late() {
-		sum.Errors = append(sum.Errors, errdefs.OneLine(errLimit.Error())+": the snapshots are not of one moment")
+		sum.Errors = append(sum.Errors, x.errLimit().Error()+": the snapshots are not of one moment")
 	}
 	return nil
 }
 
 // errLimit ends snapshots that take longer than containers may be paused.
-var errLimit = errdefs.Errorf(errdefs.ErrUnavailable, "containers are paused for %s at most", pause.Limit)
+func (x *Service) errLimit() error {
+	return errdefs.Errorf(errdefs.ErrUnavailable, "containers are paused for %s at most", x.Pauser.Limit)
+}
 
 // hold pauses the containers that run and use one of the volumes of which there can be a snapshot,
 // whatever project they are of. Every engine has to tell which those are.
