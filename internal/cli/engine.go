@@ -52,20 +52,15 @@ func (e engine) volumesOf(ctx context.Context, path string) (map[string]bool, er
 	return names, nil
 }
 
-// labels returns the labels of the volumes that the engine knows, by driver and name.
+// labels returns the labels of the volumes that the engine knows, by pool and name.
 func (e engine) labels(ctx context.Context) (map[[2]string]map[string]string, error) {
-	var list struct {
-		Volumes []struct {
-			Name, Driver string
-			Labels       map[string]string
-		}
-	}
-	if err := e.get(ctx, "/volumes", &list); err != nil {
+	list, err := engineapi.Engine{Socket: e.socket}.Volumes(ctx, "")
+	if err != nil {
 		return nil, err
 	}
 	all := map[[2]string]map[string]string{}
-	for _, v := range list.Volumes {
-		all[[2]string{v.Driver, v.Name}] = v.Labels
+	for _, v := range list {
+		all[[2]string{v.Pool(), v.Name}] = v.Labels
 	}
 	return all, nil
 }
