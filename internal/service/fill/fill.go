@@ -227,7 +227,11 @@ func (s *Fills) Load(ctx context.Context, pool string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || s.all[[2]string{pool, e.Name()}] != nil {
+		if strings.HasPrefix(e.Name(), ".") { // what a kill in the midst of writing has left; nobody writes now
+			_ = root.Remove(e.Name())
+			continue
+		}
+		if s.all[[2]string{pool, e.Name()}] != nil {
 			continue
 		}
 		f := &Fill{of: s, Pool: pool, Name: e.Name()}
