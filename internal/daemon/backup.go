@@ -16,8 +16,8 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// backups answers the control API's questions about backups. A repository is opened for each
-// call, so that what has changed in the configuration counts at once.
+// backups answers the control API's questions about backups. What has changed in the configuration
+// counts at once.
 type backups struct {
 	d *Daemon
 }
@@ -62,20 +62,18 @@ func (b backups) untilStop(ctx context.Context) (context.Context, func()) {
 }
 
 // with opens the repository that a request means for as long as do takes.
-func (b backups) with(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
+func (b backups) with(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) error {
 	p, err := b.place(name)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
-	r, err := backup.Open(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = join(err, r.Close(ctx)) }()
-	return do(ctx, r, p)
+	return b.d.repositories.With(ctx, p, func(r *backup.Repository) error { return do(ctx, r, p) })
 }
+
+// keepOpen is for how long a repository stays open that nobody uses.
+const keepOpen = 5 * time.Minute
 
 // Init implements [control.Backups].
 func (b backups) Init(ctx context.Context, req control.BackupRepository) (control.BackupRepository, error) {
@@ -211,6 +209,7 @@ func (b backups) Repair(ctx context.Context, req control.BackupRepairRequest, pr
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
 	defer b.d.made.forget(p.Name)
+	defer b.d.repositories.Forget()
 	done, err := backup.Repair(ctx, p, req.DryRun, teller(p.Name, progress))
 	if done.Damaged() {
 		b.d.log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),

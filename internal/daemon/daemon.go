@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/hook"
@@ -75,8 +76,10 @@ type Daemon struct {
 	asked     asked
 	fills     *fills
 	made      *made
-	consumers consumers
-	proofs    *proofs
+	// repositories keeps those open that are used.
+	repositories *backup.Opener
+	consumers    consumers
+	proofs       *proofs
 	// proving is full while a backup is restored to prove that it is good.
 	proving chan struct{}
 	// createWait is how long the creation of a volume from a backup waits for it.
@@ -112,6 +115,7 @@ func Run(ctx context.Context, o Options) error {
 	d.conf.Store(conf)
 	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
 	d.remember(ctx)
+	defer d.repositories.Close()
 	d.metrics = newMetrics(d)
 	d.schedules = schedule.NewEngine(d.log, conf.Backup.Parallel, d.metrics.ran)
 	d.openHooks()
@@ -161,7 +165,7 @@ func Run(ctx context.Context, o Options) error {
 func (d *Daemon) remember(ctx context.Context) {
 	d.fills = newFills(filepath.Join(d.boot.StateDir, "fills"), d.log)
 	d.proofs, d.proving = openProofs(ctx, filepath.Join(d.boot.StateDir, "proofs"), d.log), make(chan struct{}, 1)
-	d.made = newMade()
+	d.made, d.repositories = newMade(), backup.NewOpener(keepOpen)
 }
 
 // beside starts what goes on beside all calls until the daemon stops, and returns what is closed

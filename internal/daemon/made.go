@@ -196,6 +196,7 @@ func (d *Daemon) lookBackups(ctx context.Context) {
 
 // forgetBackups has the repositories of a new configuration asked, whatever was known of their names.
 func (d *Daemon) forgetBackups() {
+	d.repositories.Forget()
 	for _, r := range d.conf.Load().Repositories {
 		d.made.forget(r.Name)
 	}

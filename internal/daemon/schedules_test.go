@@ -116,6 +116,7 @@ func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool) {
 	h.t.Cleanup(func() { d.end(nil) })
 	d.state.Store(running)
 	d.remember(h.t.Context())
+	h.t.Cleanup(d.repositories.Close)
 	d.metrics = newMetrics(d)
 	d.openHooks()
 	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])
