@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -218,6 +219,10 @@ func (x projects) Backup(ctx context.Context, req control.ProjectBackupRequest, 
 		return a, err
 	}
 	defer leave()
+	// A repository that cannot be reached is found before hooks are run and snapshots made for it.
+	if err := b.with(ctx, req.Repository, func(context.Context, *backup.Repository, backup.Place) error { return nil }); err != nil {
+		return a, err
+	}
 	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.handler) }
 	begin(all, req.Labels)
 	a.Within = int64(snapshots(all, still, func(m *member) (string, error) { return m.p.snapshotForBackup(m.ctx, m.name) }))
