@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"os"
-	"path/filepath"
 	"reflect"
 	"sync"
 	"time"
@@ -35,7 +34,6 @@ type keptOpen struct {
 	r       *Repository
 	ctx     context.Context //nolint:containedctx // to close it, whoever opened it
 	secrets [sha256.Size]byte
-	cache   os.FileInfo // the directory, as it was when it was opened; nil without one
 	late    *time.Timer
 }
 
@@ -128,7 +126,7 @@ func (o *Opener) take(ctx context.Context, p Place) (*keptOpen, int, error) {
 	secrets, secretsErr := p.secrets()
 	if k != nil {
 		k.late.Stop()
-		if secretsErr == nil && secrets == k.secrets && reflect.DeepEqual(p, k.r.place) && k.sameCache() && k.r.still(ctx) {
+		if secretsErr == nil && secrets == k.secrets && reflect.DeepEqual(p, k.r.place) && k.r.still(ctx) {
 			return k, turn, nil
 		}
 		go k.close()
@@ -137,12 +135,8 @@ func (o *Opener) take(ctx context.Context, p Place) (*keptOpen, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	k = &keptOpen{r: r, ctx: context.WithoutCancel(ctx), secrets: secrets}
-	k.cache, err = p.cacheInfo()
-	if secretsErr != nil || err != nil {
-		r.worn.Store(true)
-	}
-	return k, turn, nil
+	r.worn.Store(secretsErr != nil)
+	return &keptOpen{r: r, ctx: context.WithoutCancel(ctx), secrets: secrets}, turn, nil
 }
 
 // keep keeps a repository that is done with, if that can be.
@@ -193,20 +187,6 @@ func (r *Repository) small(ctx context.Context) bool {
 		sum += b.Length
 	}
 	return err == nil && sum <= keptIndex
-}
-
-// cacheInfo returns the directory for the indexes in the cache, nil where there is none. Who
-// deletes the cache, as anybody may, finds it made again.
-func (p Place) cacheInfo() (os.FileInfo, error) {
-	if p.URL.Scheme == config.SchemeFile {
-		return nil, nil
-	}
-	return os.Stat(filepath.Join(p.Dir, "cache", "indexes"))
-}
-
-func (k *keptOpen) sameCache() bool {
-	now, err := k.r.place.cacheInfo()
-	return err == nil && (k.cache == nil || os.SameFile(now, k.cache))
 }
 
 // secrets is a hash of what a repository is opened with beside the configuration.

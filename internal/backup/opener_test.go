@@ -178,6 +178,13 @@ func TestKeptOpenAnew(t *testing.T) {
 		t.Errorf("the new one has %d backups", len(all))
 	}
 
+	// Kopia's own program may change the password.
+	if err := reopened(t, p).rep.FormatManager().ChangePassword(t.Context(), "another"); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, o.With(t.Context(), p, nothing), errdefs.ErrDenied, `repository "near": the password is wrong`)
+	put(t, p.PasswordFile, "another\n")
+	anew("a changed password")
 	p.Parallel = 7
 	anew("another configuration")
 	o.Forget()
@@ -187,10 +194,14 @@ func TestKeptOpenAnew(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	anew("something went wrong")
-	if err := o.With(t.Context(), p, func(r *Repository) error { o.Forget(); return r.Maintain(t.Context()) }); err != nil {
+	if err := o.With(t.Context(), p, func(*Repository) error { o.Forget(); return nil }); err != nil {
 		t.Error(err)
 	}
 	anew("forgotten while it was in use")
+	if err := o.With(t.Context(), p, func(r *Repository) error { return r.Maintain(t.Context()) }); err != nil {
+		t.Error(err)
+	}
+	anew("put in order")
 	o.Close()
 	if taken(t, o, p) == was || len(o.kept) > 0 {
 		t.Error("it is kept after the end")

@@ -343,17 +343,23 @@ func TestFrozenCheckpoint(t *testing.T) {
 	p, addr, _ := s3Place(t)
 	x := newProxy(t, addr)
 	p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
-	p.stall, p.checkpoint = 2*time.Second, 500*time.Millisecond
 	if err := Init(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	put(t, dir+"/a", "") // zeros are stored once, and read for long
-	if err := os.Truncate(dir+"/a", 1<<40); err != nil {
-		t.Fatal(err)
+	for i := range 60000 { // so many that it takes longer to look at them than to find that it stalls
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, i), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
+	must[Backup](t)(reopened(t, p).Create(t.Context(), q))
+	p.stall, p.checkpoint = time.Second, 50*time.Millisecond
 	r := must[*Repository](t)(Open(t.Context(), p))
-	_, err := r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true, Tell: func(Progress) { x.freeze(0) }})
-	wants(t, err, errdefs.ErrUnavailable, `volume "v": stalled: nothing moves for 2s`)
+	x.freeze(64 << 10)
+	started := time.Now()
+	_, err := r.Create(t.Context(), q)
+	t.Logf("%s: %v", time.Since(started), err)
+	wants(t, err, errdefs.ErrUnavailable, `volume "v": stalled: nothing moves for 1s`)
 	_ = r.Close(t.Context()) // it is dead
 }
