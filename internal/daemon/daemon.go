@@ -96,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	d.metrics = newMetrics(d)
 	d.hooks.Dir, d.hooks.Engines, d.hooks.Log = filepath.Join(conf.StateDir, "hooks"), d.engines, d.log
 	d.openServices(ctx)
+	defer d.backups.Close()
 	d.pauser.Recover(ctx)
 	defer d.pauser.Close()
 	for _, w := range conf.Warnings {

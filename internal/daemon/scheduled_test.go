@@ -143,7 +143,9 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 		if i == 3 { // somebody removes one behind the back of the list
 			taken, err := d.schedules.In(p).Taken(ctx, near, "nightly", "data")
 			h.must(err)
-			h.must(backups.New(d.backups.Options).Remove(ctx, control.BackupRequest{ID: taken[0].Name}))
+			other := backups.New(d.backups.Options)
+			h.must(other.Remove(ctx, control.BackupRequest{ID: taken[0].Name}))
+			other.Close()
 		}
 		done, err := s.Run(ctx, d.schedules.In(p), near, "data", time.Local)
 		if !done || err != nil {

@@ -118,6 +118,7 @@ func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool.Pool) {
 	d.pools.Become(pool.Running)
 	d.metrics = newMetrics(d)
 	d.openServices(h.t.Context())
+	h.t.Cleanup(d.backups.Close)
 	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])
 	h.must(err)
 	p, err := d.newPool(h.t.Context(), conf.Pools[0], driver)

@@ -20,11 +20,13 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// Service answers the control API's questions about backups. A repository is opened for each
-// call, so that what has changed in the configuration counts at once.
+// Service answers the control API's questions about backups. What has changed in the configuration
+// counts at once.
 type Service struct {
 	Options
 	made *made
+	// repositories keeps those open that are used.
+	repositories *backup.Opener
 }
 
 // Options are what the service stands on.
@@ -39,8 +41,14 @@ type Options struct {
 	Log  *slog.Logger
 }
 
-// New returns a service that remembers nothing yet.
-func New(o Options) *Service { return &Service{o, newMade()} }
+// keepOpen is for how long a repository stays open that nobody uses.
+const keepOpen = 5 * time.Minute
+
+// New returns a service that remembers nothing yet. It has to be closed.
+func New(o Options) *Service { return &Service{o, newMade(), backup.NewOpener(keepOpen)} }
+
+// Close closes what is kept open.
+func (b *Service) Close() { b.repositories.Close() }
 
 // Place returns the repository that a request means.
 func (b *Service) Place(name string) (backup.Place, error) {
@@ -82,19 +90,14 @@ func (b *Service) untilStop(ctx context.Context) (context.Context, func()) {
 }
 
 // With opens the repository that a request means for as long as do takes.
-func (b *Service) With(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) (err error) {
+func (b *Service) With(ctx context.Context, name string, do func(ctx context.Context, r *backup.Repository, p backup.Place) error) error {
 	p, err := b.Place(name)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
-	r, err := backup.Open(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errdefs.Join(err, r.Close(ctx)) }()
-	return do(ctx, r, p)
+	return b.repositories.With(ctx, p, func(r *backup.Repository) error { return do(ctx, r, p) })
 }
 
 // Init implements [control.Backups].
@@ -231,6 +234,7 @@ func (b *Service) Repair(ctx context.Context, req control.BackupRepairRequest, p
 	ctx, cancel := b.untilStop(ctx)
 	defer cancel()
 	defer b.made.forget(p.Name)
+	defer b.repositories.Forget()
 	done, err := backup.Repair(ctx, p, req.DryRun, Teller(p.Name, progress))
 	if done.Damaged() {
 		b.Log.WarnContext(ctx, "repository is damaged", slog.String("repository", p.Name), slog.Any("parts", done.Mended), slog.Any("indexes", done.Indexes),

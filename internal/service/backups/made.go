@@ -198,6 +198,7 @@ func (b *Service) Look(ctx context.Context) {
 
 // Forget has the repositories of a new configuration asked, whatever was known of their names.
 func (b *Service) Forget() {
+	b.repositories.Forget()
 	for _, r := range b.Repositories() {
 		b.made.forget(r.Name)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/pause"
@@ -228,6 +229,10 @@ func (x *Service) Backup(ctx context.Context, req control.ProjectBackupRequest, 
 		return a, err
 	}
 	defer leave()
+	// A repository that cannot be reached is found before hooks are run and snapshots made for it.
+	if err := x.Backups.With(ctx, req.Repository, func(context.Context, *backup.Repository, backup.Place) error { return nil }); err != nil {
+		return a, err
+	}
 	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.Handler) }
 	x.begin(all, req.Labels)
 	err = x.atOnce(ctx, all, volume.Can[volume.SnapshotOpener], req.Pause, &a.ProjectSum, func(ctx context.Context, m *member) (string, error) {
