@@ -163,6 +163,8 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 		return nil, p.err()
 	case err != nil:
 		return nil, err
+	case m.IncompleteReason != "" && r.how.watched.reason() != nil: // of a checkpoint, of which kopia says no more
+		return nil, r.how.watched.reason()
 	case m.IncompleteReason != "":
 		return nil, fmt.Errorf("not complete: %s", m.IncompleteReason)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +29,7 @@ type proxy struct {
 	after  int64 // freeze after so many bytes; 0 is never
 	frozen bool
 	thaw   chan struct{}
+	open   []net.Conn
 }
 
 func newProxy(t *testing.T, to string) *proxy {
@@ -54,6 +56,9 @@ func newProxy(t *testing.T, to string) *proxy {
 					return
 				}
 				stop := context.AfterFunc(t.Context(), func() { _, _ = c.Close(), s.Close() })
+				p.mu.Lock()
+				p.open = append(p.open, c, s)
+				p.mu.Unlock()
 				defer stop()
 				open.Go(func() { p.pass(s, c, true, end) })
 				p.pass(c, s, false, end)
@@ -109,6 +114,16 @@ func (p *proxy) melt() {
 	p.after, p.frozen = 0, false
 	close(p.thaw)
 	p.thaw = make(chan struct{})
+}
+
+// cut ends all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.open {
+		_ = c.Close()
+	}
+	p.open = nil
 }
 
 // frozen has a repository behind a proxy stall in the middle of everything.
@@ -320,4 +335,31 @@ func (s *slow) PutBlob(_ context.Context, _ blob.ID, data blob.Bytes, _ blob.Put
 		}
 		time.Sleep(60 * time.Millisecond)
 	}
+}
+
+// Where only what notes how far it is has to write, and cannot, that is said.
+func TestFrozenCheckpoint(t *testing.T) {
+	testenv.Require(t, testenv.S3)
+	p, addr, _ := s3Place(t)
+	x := newProxy(t, addr)
+	p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
+	if err := Init(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for i := range 60000 { // so many that it takes longer to look at them than to find that it stalls
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, i), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
+	must[Backup](t)(reopened(t, p).Create(t.Context(), q))
+	p.stall, p.checkpoint = time.Second, 50*time.Millisecond
+	r := must[*Repository](t)(Open(t.Context(), p))
+	x.freeze(64 << 10)
+	started := time.Now()
+	_, err := r.Create(t.Context(), q)
+	t.Logf("%s: %v", time.Since(started), err)
+	wants(t, err, errdefs.ErrUnavailable, `volume "v": stalled: nothing moves for 1s`)
+	_ = r.Close(t.Context()) // it is dead
 }

@@ -114,7 +114,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d}, proofCollector{d},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -146,7 +146,7 @@ func (m *metrics) handler() http.Handler {
 
 // poolCollector reads the state of the pools when it is asked.
 type poolCollector struct {
-	pools func() []*pool
+	d *Daemon
 }
 
 func desc(m Metric) *prometheus.Desc { return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil) }
@@ -160,14 +160,14 @@ func (c poolCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.pools() {
-		volumes, mounted := p.counts()
+	for _, p := range c.d.pools.All() {
+		volumes, mounted := p.Counts()
 		up := 1.0
-		if p.reachable() != nil {
+		if c.d.reachable(p) != nil {
 			up = 0
 		}
 		for m, value := range map[*Metric]float64{&poolVolumes: float64(volumes), &poolMounted: float64(mounted), &poolReachable: up} {
-			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.conf.Name, p.conf.Driver)
+			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.Conf.Name, p.Conf.Driver)
 		}
 	}
 }
@@ -215,7 +215,7 @@ func (c proofCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.d.proofs.list(c.d.conf.Load().Repositories) {
+	for _, p := range c.d.proofs.Known() {
 		last, ok := 0.0, 0.0
 		if !p.Proven.IsZero() {
 			last = float64(p.Proven.Unix())
