@@ -107,12 +107,13 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opening{place: p}
+	o := &opening{place: p, keyMade: func() {}}
 	rep, err := repo.Open(context.WithValue(ctx, openingKey{}, o), file, secret, &repo.Options{
 		DoNotWaitForUpgrade:  true,
 		DisableRepositoryLog: true,
 		OnFatalError:         func(error) {}, // the default ends the process; the call fails all the same
 	})
+	o.keyMade()
 	switch {
 	case o.err != nil:
 		return nil, o.err

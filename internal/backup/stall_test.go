@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -291,11 +293,29 @@ func TestSlowIsNoStall(t *testing.T) {
 	if d := st.took; d < 400*time.Millisecond {
 		t.Fatalf("it took %s: not slow enough", d)
 	}
+	if err := w.reason(); err != nil {
+		t.Errorf("nothing went wrong, but %v", err)
+	}
 	st.dead.Store(true)
 	wants(t, w.PutBlob(t.Context(), "x", slice(make([]byte, 64)), blob.PutOptions{}), errdefs.ErrUnavailable, "stalled")
 	if err := <-st.left; !errors.Is(err, errOver) {
 		t.Errorf("what is late may go on: %v", err)
 	}
+	wants(t, w.reason(), errdefs.ErrUnavailable, "stalled")
+	other := watch(t.Context(), wrong{st}, time.Hour)
+	defer other.Close(t.Context())
+	if err := other.PutBlob(t.Context(), "x", slice(nil), blob.PutOptions{}); !errors.Is(err, errOver) || !errors.Is(other.reason(), errOver) {
+		t.Errorf("error is %v, and the reason %v", err, other.reason())
+	}
+}
+
+// wrong is a storage to which nothing can be written.
+type wrong struct{ *slow }
+
+func (wrong) PutBlob(context.Context, blob.ID, blob.Bytes, blob.PutOptions) error { return errOver }
+
+func (wrong) GetCapacity(context.Context) (blob.Capacity, error) {
+	return blob.Capacity{}, blob.ErrNotAVolume
 }
 
 // slow is a storage that takes a byte now and then, or none when it is dead.
@@ -337,29 +357,33 @@ func (s *slow) PutBlob(_ context.Context, _ blob.ID, data blob.Bytes, _ blob.Put
 	}
 }
 
-// Where only what notes how far it is has to write, and cannot, that is said.
-func TestFrozenCheckpoint(t *testing.T) {
-	testenv.Require(t, testenv.S3)
-	p, addr, _ := s3Place(t)
-	x := newProxy(t, addr)
-	p.S3.Endpoint = &url.URL{Scheme: "http", Host: x.addr}
-	if err := Init(t.Context(), p); err != nil {
+// Where what notes how far it is fails, and nothing else does, it is said why.
+func TestFailedCheckpoint(t *testing.T) {
+	p, dir := newPlace(t), t.TempDir()
+	p.checkpoint = 2 * tick
+	r := opened(t, p)
+	put(t, dir+"/a", "x")
+	q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
+	must[Backup](t)(r.Create(t.Context(), q))
+	if err := os.Truncate(dir+"/a", 1<<40); err != nil { // of zeros, which are stored once
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for i := range 60000 { // so many that it takes longer to look at them than to find that it stalls
-		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, i), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	var move sync.Once
+	q.Tell = func(Progress) {
+		move.Do(func() { // it can be written to, but the lists of backups are gone
+			lists, err := filepath.Glob(p.URL.Path + "/q*")
+			if err != nil || len(lists) == 0 {
+				t.Errorf("there are the lists %q, %v", lists, err)
+			}
+			for _, name := range lists {
+				if err := os.RemoveAll(name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
-	q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
-	must[Backup](t)(reopened(t, p).Create(t.Context(), q))
-	p.stall, p.checkpoint = time.Second, 50*time.Millisecond
-	r := must[*Repository](t)(Open(t.Context(), p))
-	x.freeze(64 << 10)
-	started := time.Now()
 	_, err := r.Create(t.Context(), q)
-	t.Logf("%s: %v", time.Since(started), err)
-	wants(t, err, errdefs.ErrUnavailable, `volume "v": stalled: nothing moves for 1s`)
-	_ = r.Close(t.Context()) // it is dead
+	if err == nil || !strings.Contains(err.Error(), "a part of it is missing: ") {
+		t.Errorf("error is %v", err)
+	}
 }

@@ -42,7 +42,12 @@ type opening struct {
 	err     error
 	watched *watched
 	format  []byte // the first block as it was read
+	keyMade func() // is to be called when the key has been made of the password, or cannot be
 }
+
+// making is full while a key is made of a password, which takes 64 MiB, on purpose: two at the same
+// time would take twice as much, and be no faster.
+var making = make(chan struct{}, 1)
 
 type openingKey struct{}
 
@@ -66,8 +71,8 @@ var register = sync.OnceFunc(func() {
 // password, and what else there is of the format.
 type beginning struct {
 	blob.Storage
-	of       *opening
-	key, end sync.Once
+	of  *opening
+	key sync.Once
 }
 
 // GetBlob implements [blob.Storage].
@@ -77,7 +82,7 @@ func (s *beginning) GetBlob(ctx context.Context, id blob.ID, offset, length int6
 	case id == format.KopiaRepositoryBlobID && length < 0:
 		s.key.Do(func() { first = true })
 	case id == format.KopiaBlobCfgBlobID:
-		s.end.Do(debug.FreeOSMemory) // to make the key takes 64 MiB, on purpose: they would stay beside what comes now
+		s.of.keyMade()
 	}
 	if !first {
 		return s.Storage.GetBlob(ctx, id, offset, length, out)
@@ -86,6 +91,15 @@ func (s *beginning) GetBlob(ctx context.Context, id blob.ID, offset, length int6
 	if err != nil {
 		return err
 	}
+	select {
+	case making <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.of.keyMade = sync.OnceFunc(func() {
+		debug.FreeOSMemory() // else it stays beside what comes now
+		<-making
+	})
 	s.of.format = b
 	out.Reset()
 	_, err = out.Write(b)
