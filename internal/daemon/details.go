@@ -45,7 +45,7 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 	var mu sync.Mutex
 	next, found := 0, make([]detail, len(all))
 	if len(all) > 1 && volume.Can[volume.Surveyor](p.handler) {
-		p.survey(ctx, all, found)
+		p.survey(ctx, all, found, sizer)
 	}
 	take := func() int {
 		mu.Lock()
@@ -106,7 +106,7 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 
 // survey fills in what the driver tells of many volumes at once. Those that it leaves out are
 // asked for by themselves.
-func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail) {
+func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail, sizer bool) {
 	told := make(chan map[string]volume.Figures, 1)
 	if !p.asker(ctx, func() {
 		figures, _ := p.handler.Survey(p.ctx) // what it does not tell is asked for
@@ -121,7 +121,7 @@ func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail
 			if !ok {
 				continue
 			}
-			found[i] = detail{snapshots: f.Snapshots, done: true}
+			found[i] = detail{snapshots: f.Snapshots, uncounted: sizer && f.Usage == nil, done: true}
 			if f.Usage != nil {
 				found[i].used, found[i].limit = &f.Usage.Used, f.Usage.Limit
 			}

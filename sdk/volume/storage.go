@@ -17,7 +17,8 @@ type Usage struct {
 // nobody has to read all of it.
 type Sizer interface {
 	// Usage returns what the volume takes now, soon and without reading its files. It may
-	// be ErrUnsupported where it is not known for this one, as while it is not mounted.
+	// be ErrUnsupported where it is not known for this one, as while it is not mounted, or as
+	// long as it has no limit.
 	Usage(ctx context.Context, name string) (Usage, error)
 }
 

@@ -200,6 +200,17 @@ func storageDirect() cases {
 			mustBeClass(t, "Usage of an unknown volume", err, errdefs.ErrNotFound)
 			b.create("one")
 			p := b.mount("one")
+			if _, err := s.Usage(t.Context(), "one"); errors.Is(err, errdefs.ErrUnsupported) {
+				// Of a volume with a limit it has to be known.
+				r, ok := b.Driver.(volume.Resizer)
+				if !ok {
+					b.unmount("one", p)
+					return
+				}
+				if err := r.Resize(t.Context(), "one", c.Resize); err != nil {
+					t.Fatalf("Resize: %v", err)
+				}
+			}
 			before := usage(t, s, "one")
 			const more = 4 << 20
 			fill(t, filepath.Join(p, "f"), more)
