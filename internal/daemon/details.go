@@ -107,18 +107,23 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 // survey fills in what the driver tells of many volumes at once. Those that it leaves out are
 // asked for by themselves.
 func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail, sizer bool) {
-	told := make(chan map[string]volume.Figures, 1)
+	type answer struct {
+		figures map[string]volume.Figures
+		nothing bool // is known of any, for now
+	}
+	told := make(chan answer, 1)
 	if !p.asker(ctx, func() {
-		figures, _ := p.handler.Survey(p.ctx) // what it does not tell is asked for
-		told <- figures
+		figures, err := p.handler.Survey(p.ctx) // what it does not tell is asked for
+		told <- answer{figures, errors.Is(err, errdefs.ErrUnsupported)}
 	}) {
 		return
 	}
 	select {
-	case figures := <-told:
+	case a := <-told:
 		for i, v := range all {
-			f, ok := figures[v.Name]
+			f, ok := a.figures[v.Name]
 			if !ok {
+				found[i] = detail{uncounted: sizer && a.nothing, done: a.nothing}
 				continue
 			}
 			found[i] = detail{snapshots: f.Snapshots, uncounted: sizer && f.Usage == nil, done: true}
