@@ -109,7 +109,7 @@ func (p *pool) details(ctx context.Context, all []*control.Volume) {
 func (p *pool) survey(ctx context.Context, all []*control.Volume, found []detail, sizer bool) {
 	type answer struct {
 		figures map[string]volume.Figures
-		nothing bool // is known of any, for now
+		nothing bool // is known of any
 	}
 	told := make(chan answer, 1)
 	if !p.asker(ctx, func() {

@@ -158,6 +158,9 @@ func release(parent int, name string) error {
 		return releaseData(data)
 	}
 	entries, err := top.ReadDir(-1)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // deleted by somebody else meanwhile
+	}
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func mustSurvey(t *testing.T, b *bare, names ...string) {
 	}
 }
 
-// mustKnowNothing is for a driver that cannot tell of any volume for now.
+// mustKnowNothing is for a driver that cannot tell of any volume as its storage is.
 func mustKnowNothing(t *testing.T, b *bare, names ...string) {
 	t.Helper()
 	for _, name := range names {
