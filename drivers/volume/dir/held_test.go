@@ -37,8 +37,8 @@ func TestVMQuotaOfWhatIsGone(t *testing.T) {
 			base := disk(t, kind.mkfs, kind.options)
 			likeContainers(t)
 			c := openCounted(t, base)
-			create(t, c.driver, "v", "size=64m", "mode=0777")
-			dir := data(t, c.driver, "v")
+			create(t, c, "v", "size=64m", "mode=0777")
+			dir := data(t, c, "v")
 			for range 3 {
 				pieces(t, dir+"/gone", 3000)
 				if err := os.Remove(dir + "/gone"); err != nil {
@@ -75,7 +75,7 @@ func TestVMQuotaOfWhatIsGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			again := openCounted(t, base)
-			create(t, again.driver, "v", "size=4m")
+			create(t, again, "v", "size=4m")
 			if u := limits(t, again, "v"); u.Limit != 4<<20 {
 				t.Errorf("adopted with %+v", u)
 			}

@@ -42,7 +42,7 @@ func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
 	var mu sync.Mutex
 	next, found := 0, make([]detail, len(all))
 	if len(all) > 1 && volume.Can[volume.Surveyor](p.Handler) {
-		survey(ctx, p, all, found)
+		survey(ctx, p, all, found, sizer)
 	}
 	take := func() int {
 		mu.Lock()
@@ -103,22 +103,27 @@ func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
 
 // survey fills in what the driver tells of many volumes at once. Those that it leaves out are
 // asked for by themselves.
-func survey(ctx context.Context, p *pool.Pool, all []*control.Volume, found []detail) {
-	told := make(chan map[string]volume.Figures, 1)
+func survey(ctx context.Context, p *pool.Pool, all []*control.Volume, found []detail, sizer bool) {
+	type answer struct {
+		figures map[string]volume.Figures
+		nothing bool // is known of any
+	}
+	told := make(chan answer, 1)
 	if !p.Beside(ctx, func() { //nolint:contextcheck // likewise
-		figures, _ := p.Handler.Survey(p.Context()) // what it does not tell is asked for
-		told <- figures
+		figures, err := p.Handler.Survey(p.Context()) // what it does not tell is asked for
+		told <- answer{figures, errors.Is(err, errdefs.ErrUnsupported)}
 	}) {
 		return
 	}
 	select {
-	case figures := <-told:
+	case a := <-told:
 		for i, v := range all {
-			f, ok := figures[v.Name]
+			f, ok := a.figures[v.Name]
 			if !ok {
+				found[i] = detail{uncounted: sizer && a.nothing, done: a.nothing}
 				continue
 			}
-			found[i] = detail{snapshots: f.Snapshots, done: true}
+			found[i] = detail{snapshots: f.Snapshots, uncounted: sizer && f.Usage == nil, done: true}
 			if f.Usage != nil {
 				found[i].used, found[i].limit = &f.Usage.Used, f.Usage.Limit
 			}
