@@ -24,6 +24,8 @@ const (
 	Stuck FaultKind = "stuck"
 )
 
+var faultKinds = []FaultKind{Hang, FailBefore, FailAfter, Throttle, Stuck}
+
 // Fault is something that is to go wrong.
 type Fault struct {
 	Kind FaultKind
