@@ -133,6 +133,12 @@ func TestFaults(t *testing.T) {
 	if got := l.find(""); len(got) != 2 {
 		t.Errorf("with retries there are %v", got)
 	}
+	l.cloud.Break(ec2.Fault{Kind: ec2.Refuse, Code: "InsufficientVolumeCapacity", Message: "There is not enough capacity.", Count: 1})
+	_, err = l.east.CreateVolume(t.Context(), in())
+	wantCode(t, err, "InsufficientVolumeCapacity")
+	if got := l.find(""); len(got) != 2 {
+		t.Errorf("refused, and yet there are %v", got)
+	}
 	l.cloud.Break(ec2.Fault{Kind: ec2.FailBefore})
 	_, err = l.east.DescribeRegions(t.Context(), &awsec2.DescribeRegionsInput{})
 	wantCode(t, err, "InternalError")

@@ -89,6 +89,8 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		err = failWith(http.StatusInternalServerError, "InternalError", "An internal error has occurred")
 	case Throttle:
 		err = throttled()
+	case Refuse:
+		err = fail(fault.Code, "%s", fault.Message)
 	}
 	if err == nil {
 		out, err = r.run(req, body)
