@@ -76,16 +76,16 @@ type problem struct {
 
 func (p *problem) Error() string { return p.message }
 
-func notFound(format string, args ...any) error {
-	return &problem{http.StatusNotFound, "not_found", fmt.Sprintf(format, args...)}
+func notFound(message string) error {
+	return &problem{http.StatusNotFound, "not_found", message}
 }
 
 func unprocessable(format string, args ...any) error {
 	return &problem{http.StatusUnprocessableEntity, "unprocessable_entity", fmt.Sprintf(format, args...)}
 }
 
-func conflict(format string, args ...any) error {
-	return &problem{http.StatusConflict, "conflict", fmt.Sprintf(format, args...)}
+func conflict(message string) error {
+	return &problem{http.StatusConflict, "conflict", message}
 }
 
 func writeError(w http.ResponseWriter, err error) {

@@ -2,11 +2,12 @@ package fake
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/test/cloud/machine"
 )
 
 // Files are the disks and snapshots of a cloud: sparse files in one folder.
@@ -31,50 +32,10 @@ func (f Files) Create(id string, size int64) error {
 // system can, both share their blocks. The copy is not of one moment if someone writes
 // meanwhile.
 func (f Files) Copy(id, from string, size int64) error {
-	src, err := os.Open(f.Path(from))
-	if err != nil {
+	if err := machine.Copy(f.Path(id), f.Path(from)); err != nil {
 		return err
 	}
-	defer src.Close()
-	if err := f.Create(id, 0); err != nil {
-		return err
-	}
-	dst, err := os.OpenFile(f.Path(id), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	err = unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
-	if err != nil {
-		err = copySparse(dst, src)
-	}
-	if err == nil {
-		err = dst.Truncate(size)
-	}
-	if err = errors.Join(err, dst.Close()); err != nil {
-		f.Remove(id)
-	}
-	return err
-}
-
-// copySparse copies the parts that hold data.
-func copySparse(dst, src *os.File) error {
-	for at := int64(0); ; {
-		from, err := src.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		to, err := src.Seek(from, unix.SEEK_HOLE)
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.NewOffsetWriter(dst, from), io.NewSectionReader(src, from, to-from)); err != nil {
-			return err
-		}
-		at = to
-	}
+	return os.Truncate(f.Path(id), size)
 }
 
 // Grow makes a file longer.
