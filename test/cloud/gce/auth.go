@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -84,7 +85,7 @@ type claims struct {
 func (c *Cloud) verify(jwt string, wanted func(*account) []string) (*claims, error) {
 	parts := strings.Split(jwt, ".")
 	if len(parts) != 3 {
-		return nil, fmt.Errorf("invalid JWT: it must have three parts")
+		return nil, errors.New("invalid JWT: it must have three parts")
 	}
 	var head struct{ Alg, Kid string }
 	var body claims
@@ -99,20 +100,20 @@ func (c *Cloud) verify(jwt string, wanted func(*account) []string) (*claims, err
 	}
 	a := c.accounts[body.Issuer]
 	if a == nil {
-		return nil, fmt.Errorf("invalid grant: account not found")
+		return nil, errors.New("invalid grant: account not found")
 	}
 	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
 	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	if err != nil || head.Alg != "RS256" || head.Kid != a.keyID || rsa.VerifyPKCS1v15(a.key, crypto.SHA256, sum[:], sig) != nil {
-		return nil, fmt.Errorf("invalid JWT signature")
+		return nil, errors.New("invalid JWT signature")
 	}
 	now := c.clock.Now()
 	issued, expires := time.Unix(body.Issued, 0), time.Unix(body.Expires, 0)
 	if issued.After(now.Add(skew)) || !expires.After(now.Add(-skew)) || expires.Sub(issued) > tokenLife {
-		return nil, fmt.Errorf("invalid JWT: token must be a short-lived token and in a reasonable timeframe: check its iat and exp values")
+		return nil, errors.New("invalid JWT: token must be a short-lived token and in a reasonable timeframe: check its iat and exp values")
 	}
 	if want := wanted(a); want != nil && !slices.Contains(want, body.Audience) {
-		return nil, fmt.Errorf("invalid JWT: failed audience check")
+		return nil, errors.New("invalid JWT: failed audience check")
 	}
 	return &body, nil
 }

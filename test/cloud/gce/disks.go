@@ -56,12 +56,12 @@ func (c *Cloud) diskJSON(d *disk) diskJSON {
 
 // changed has lists show the disk as it is, in a while.
 func (c *Cloud) changed(d *disk) {
-	c.diskList.Set(fmt.Sprint(d.id), c.diskJSON(d), c.clock.Now())
+	c.diskList.Set(decimal(d.id), c.diskJSON(d), c.clock.Now())
 }
 
 func (c *Cloud) forget(d *disk) {
 	delete(c.disks, d.zone+"/"+d.name)
-	c.diskList.Delete(fmt.Sprint(d.id), c.clock.Now())
+	c.diskList.Delete(decimal(d.id), c.clock.Now())
 	c.files.Remove(d.file())
 }
 
@@ -156,10 +156,10 @@ func (c *Cloud) origin(d *disk, req insertRequest) (string, error) {
 		if s.status != "READY" {
 			return "", notReady(c.snapshotPath(s))
 		}
-		d.snapshot, d.snapshotID = host+c.snapshotPath(s), fmt.Sprint(s.id)
+		d.snapshot, d.snapshotID = host+c.snapshotPath(s), decimal(s.id)
 		d.size = cmp.Or(d.size, s.size)
 		if d.size < s.size {
-			return "", invalid("resource.sizeGb", fmt.Sprint(d.size), fmt.Sprintf("Requested disk size cannot be smaller than the snapshot size (%d GB)", s.size))
+			return "", invalid("resource.sizeGb", decimal(d.size), fmt.Sprintf("Requested disk size cannot be smaller than the snapshot size (%d GB)", s.size))
 		}
 		return s.file(), nil
 	case req.SourceDisk != "":
@@ -179,10 +179,10 @@ func (c *Cloud) origin(d *disk, req insertRequest) (string, error) {
 		if d.kind != src.kind {
 			return "", invalid("resource.type", req.Type, "The type must be that of the source disk.")
 		}
-		d.source, d.srcID = host+c.diskPath(src), fmt.Sprint(src.id)
+		d.source, d.srcID = host+c.diskPath(src), decimal(src.id)
 		d.size = cmp.Or(d.size, src.size)
 		if d.size < src.size {
-			return "", invalid("resource.sizeGb", fmt.Sprint(d.size), fmt.Sprintf("Requested disk size cannot be smaller than the source disk size (%d GB)", src.size))
+			return "", invalid("resource.sizeGb", decimal(d.size), fmt.Sprintf("Requested disk size cannot be smaller than the source disk size (%d GB)", src.size))
 		}
 		return src.file(), nil
 	}
@@ -227,9 +227,9 @@ func (c *Cloud) resizeDisk(r *http.Request) (any, error) {
 	case d.busy:
 		return nil, notReady(c.diskPath(d))
 	case req.SizeGB <= d.size:
-		return nil, invalid("sizeGb", fmt.Sprint(req.SizeGB), fmt.Sprintf("New disk size '%d' GiB must be larger than existing size '%d' GiB.", req.SizeGB, d.size))
+		return nil, invalid("sizeGb", decimal(req.SizeGB), fmt.Sprintf("New disk size '%d' GiB must be larger than existing size '%d' GiB.", req.SizeGB, d.size))
 	case req.SizeGB > maxSize:
-		return nil, invalid("sizeGb", fmt.Sprint(req.SizeGB), "Disk size is too large.")
+		return nil, invalid("sizeGb", decimal(req.SizeGB), "Disk size is too large.")
 	}
 	if err := c.checkQuota(d.zone, req.SizeGB-d.size); err != nil {
 		return nil, err

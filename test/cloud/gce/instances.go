@@ -101,7 +101,7 @@ func (c *Cloud) instanceJSON(i *instance) map[string]any {
 		})
 	}
 	return map[string]any{
-		"kind": "compute#instance", "id": fmt.Sprint(i.id), "name": i.name, "status": i.status, "disks": disks,
+		"kind": "compute#instance", "id": decimal(i.id), "name": i.name, "status": i.status, "disks": disks,
 		"zone": host + c.zonePath(i.zone), "selfLink": host + c.instancePath(i), "creationTimestamp": stamp(i.created),
 		"machineType": host + c.zonePath(i.zone) + "/machineTypes/e2-medium",
 	}
@@ -125,7 +125,7 @@ func (c *Cloud) listInstances(r *http.Request) (any, error) {
 	return c.page(r, "compute#instanceList", len(all), func(n int) (string, any, func(string) (string, bool)) {
 		i := all[n]
 		return i.name, c.instanceJSON(i), func(field string) (string, bool) {
-			v, ok := map[string]string{"name": i.name, "status": i.status, "id": fmt.Sprint(i.id)}[field]
+			v, ok := map[string]string{"name": i.name, "status": i.status, "id": decimal(i.id)}[field]
 			return v, ok
 		}
 	})

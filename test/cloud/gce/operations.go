@@ -65,8 +65,8 @@ var codes = map[string]string{
 
 func (c *Cloud) operationJSON(op *operation) map[string]any {
 	out := map[string]any{
-		"kind": "compute#operation", "id": fmt.Sprint(op.id), "name": op.name, "operationType": op.kind,
-		"targetLink": host + op.target, "targetId": fmt.Sprint(op.targetID), "user": "remora@" + c.cfg.Project + ".iam.gserviceaccount.com",
+		"kind": "compute#operation", "id": decimal(op.id), "name": op.name, "operationType": op.kind,
+		"targetLink": host + op.target, "targetId": decimal(op.targetID), "user": "remora@" + c.cfg.Project + ".iam.gserviceaccount.com",
 		"insertTime": stamp(op.inserted), "status": "PENDING", "progress": 0,
 	}
 	scope := "projects/" + c.cfg.Project + "/global"

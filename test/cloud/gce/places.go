@@ -146,10 +146,10 @@ func checkType(d *disk, req insertRequest) error {
 		d.size = t.defaultSize
 	}
 	if d.size < t.minSize {
-		return invalid("resource.sizeGb", fmt.Sprint(d.size), fmt.Sprintf("Disk size cannot be smaller than %d GB for %s.", t.minSize, t.name))
+		return invalid("resource.sizeGb", decimal(d.size), fmt.Sprintf("Disk size cannot be smaller than %d GB for %s.", t.minSize, t.name))
 	}
 	if d.size > maxSize {
-		return invalid("resource.sizeGb", fmt.Sprint(d.size), "Disk size is too large.")
+		return invalid("resource.sizeGb", decimal(d.size), "Disk size is too large.")
 	}
 	var err error
 	if d.iops, err = chosen("resource.provisionedIops", req.ProvisionedIops, t.minIops, t.maxIops, t.defaultIops); err != nil {
@@ -164,9 +164,9 @@ func chosen(field string, want, lowest, highest, otherwise int64) (int64, error)
 	case want == 0:
 		return otherwise, nil
 	case highest == 0:
-		return 0, invalid(field, fmt.Sprint(want), "The disk type does not support it.")
+		return 0, invalid(field, decimal(want), "The disk type does not support it.")
 	case want < lowest || want > highest:
-		return 0, invalid(field, fmt.Sprint(want), fmt.Sprintf("Must be between %d and %d.", lowest, highest))
+		return 0, invalid(field, decimal(want), fmt.Sprintf("Must be between %d and %d.", lowest, highest))
 	}
 	return want, nil
 }
@@ -199,7 +199,7 @@ func (c *Cloud) checkKey(d *disk, key *keyJSON) error {
 func (c *Cloud) diskTypeJSON(zone string, t diskType) map[string]any {
 	return map[string]any{
 		"kind": "compute#diskType", "name": t.name, "description": t.name, "zone": host + c.zonePath(zone),
-		"validDiskSize": fmt.Sprintf("%dGB-%dGB", t.minSize, maxSize), "defaultDiskSizeGb": fmt.Sprint(t.defaultSize),
+		"validDiskSize": fmt.Sprintf("%dGB-%dGB", t.minSize, maxSize), "defaultDiskSizeGb": decimal(t.defaultSize),
 		"selfLink": host + c.zonePath(zone) + "/diskTypes/" + t.name,
 	}
 }

@@ -45,7 +45,7 @@ func (c *Cloud) snapshotJSON(s *snapshot) snapshotJSON {
 }
 
 func (c *Cloud) snapshotChanged(s *snapshot) {
-	c.snapshotList.Set(fmt.Sprint(s.id), c.snapshotJSON(s), c.clock.Now())
+	c.snapshotList.Set(decimal(s.id), c.snapshotJSON(s), c.clock.Now())
 }
 
 func (c *Cloud) snapshot(name string) (*snapshot, error) {
@@ -108,7 +108,7 @@ func (c *Cloud) take(r *http.Request, d *disk, req snapshotRequest, kind, target
 	}
 	s := &snapshot{
 		id: c.newID(), name: req.Name, description: req.Description, size: d.size, created: c.clock.Now(),
-		labels: maps.Clone(req.Labels), status: "CREATING", disk: host + c.diskPath(d), diskID: fmt.Sprint(d.id),
+		labels: maps.Clone(req.Labels), status: "CREATING", disk: host + c.diskPath(d), diskID: decimal(d.id),
 		locations: req.StorageLocations, key: d.key, busy: true,
 	}
 	if s.locations == nil {
@@ -148,7 +148,7 @@ func (c *Cloud) take(r *http.Request, d *disk, req snapshotRequest, kind, target
 
 func (c *Cloud) dropSnapshot(s *snapshot) {
 	delete(c.snapshots, s.name)
-	c.snapshotList.Delete(fmt.Sprint(s.id), c.clock.Now())
+	c.snapshotList.Delete(decimal(s.id), c.clock.Now())
 	c.files.Remove(s.file())
 }
 

@@ -217,3 +217,6 @@ func (c *Cloud) path(url string) string {
 func last(url string) string { return url[strings.LastIndex(url, "/")+1:] }
 
 func stamp(t time.Time) string { return t.Format("2006-01-02T15:04:05.000-07:00") }
+
+// decimal is how a number of 64 bits is written in JSON: as text.
+func decimal[T int64 | uint64](n T) string { return fmt.Sprint(n) }
