@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -11,11 +10,11 @@ import (
 // several goroutines. T must not be changed once it is in here.
 type Lagged[T any] struct {
 	objects map[string]*history[T]
-	made    int
+	order   []*history[T] // oldest first
 }
 
 type history[T any] struct {
-	order    int
+	id       string
 	versions []version[T]
 }
 
@@ -37,9 +36,9 @@ func (l *Lagged[T]) add(id string, v version[T]) {
 	}
 	h := l.objects[id]
 	if h == nil {
-		l.made++
-		h = &history[T]{order: l.made}
+		h = &history[T]{id: id}
 		l.objects[id] = h
+		l.order = append(l.order, h)
 	}
 	h.versions = append(h.versions, v)
 }
@@ -47,12 +46,8 @@ func (l *Lagged[T]) add(id string, v version[T]) {
 // At returns the objects as they were at t, oldest first, and forgets what was before.
 // A later call must not ask for an earlier time.
 func (l *Lagged[T]) At(t time.Time) []T {
-	type entry struct {
-		order int
-		obj   T
-	}
-	var found []entry
-	for id, h := range l.objects {
+	out := make([]T, 0, len(l.order))
+	l.order = slices.DeleteFunc(l.order, func(h *history[T]) bool {
 		last := -1
 		for i, v := range h.versions {
 			if !v.at.After(t) {
@@ -60,20 +55,17 @@ func (l *Lagged[T]) At(t time.Time) []T {
 			}
 		}
 		if last < 0 {
-			continue
+			return false
 		}
 		h.versions = slices.Delete(h.versions, 0, last)
 		switch v := h.versions[0]; {
 		case !v.gone:
-			found = append(found, entry{h.order, v.obj})
+			out = append(out, v.obj)
 		case len(h.versions) == 1:
-			delete(l.objects, id)
+			delete(l.objects, h.id)
+			return true
 		}
-	}
-	slices.SortFunc(found, func(a, b entry) int { return cmp.Compare(a.order, b.order) })
-	out := make([]T, len(found))
-	for i, e := range found {
-		out[i] = e.obj
-	}
+		return false
+	})
 	return out
 }

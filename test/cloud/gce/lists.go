@@ -112,7 +112,7 @@ func (c *Cloud) listDisks(r *http.Request) (any, error) {
 	zone := host + c.zonePath(r.PathValue("zone"))
 	all := slices.DeleteFunc(c.laggedDisks(), func(d diskJSON) bool { return d.Zone != zone })
 	return c.page(r, "compute#diskList", len(all), func(i int) (string, any, func(string) (string, bool)) {
-		return all[i].Name, all[i], all[i].field
+		return all[i].Name, &all[i], all[i].field
 	})
 }
 
@@ -130,7 +130,7 @@ func (c *Cloud) aggregateDisks(r *http.Request) (any, error) {
 	}
 	all := slices.DeleteFunc(c.laggedDisks(), func(d diskJSON) bool { return c.unreachable[last(d.Zone)] })
 	items, next, err := choose(r, len(all), func(i int) (string, any, func(string) (string, bool)) {
-		return last(all[i].Zone) + "/" + all[i].Name, all[i], all[i].field
+		return last(all[i].Zone) + "/" + all[i].Name, &all[i], all[i].field
 	})
 	if err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ func (c *Cloud) aggregateDisks(r *http.Request) (any, error) {
 	for _, zone := range c.cfg.Zones {
 		disks := []any{}
 		for _, item := range items {
-			if last(item.(diskJSON).Zone) == zone {
+			if last(item.(*diskJSON).Zone) == zone {
 				disks = append(disks, item)
 			}
 		}
@@ -167,6 +167,6 @@ func (c *Cloud) aggregateDisks(r *http.Request) (any, error) {
 func (c *Cloud) listSnapshots(r *http.Request) (any, error) {
 	all := c.snapshotList.At(c.clock.Now().Add(-c.cfg.ListLag))
 	return c.page(r, "compute#snapshotList", len(all), func(i int) (string, any, func(string) (string, bool)) {
-		return all[i].Name, all[i], all[i].field
+		return all[i].Name, &all[i], all[i].field
 	})
 }
