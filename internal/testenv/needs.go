@@ -56,6 +56,9 @@ var (
 	S3fs = Need{"s3fs", sync.OnceValue(fuse("s3fs", "s3fs"))}
 	// Glusterfs is the helper of mount(8) for GlusterFS, and a server that a test starts for itself.
 	Glusterfs = Need{"glusterfs", sync.OnceValue(fuse("glusterfs-server and glusterfs-client", "/usr/sbin/mount.glusterfs", "/usr/sbin/glusterd", "gluster"))}
+	// Ceph is the daemons of a Ceph that a test starts for itself, its commands, and the way to
+	// the data of an image: rbd-fuse and loop devices.
+	Ceph = Need{"ceph", sync.OnceValue(ceph)}
 	// Immutable is the right to set the immutable flag, and a temporary directory on a file
 	// system that has it.
 	Immutable = Need{"immutable", sync.OnceValue(immutableFlag)}
@@ -63,7 +66,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Immutable, VM}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Ceph, Immutable, VM}
 }
 
 func root() error {
@@ -130,6 +133,13 @@ func loop() error {
 		}
 	}
 	return nil
+}
+
+func ceph() error {
+	if err := loop(); err != nil {
+		return err
+	}
+	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common and rbd-fuse", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "ceph-authtool", "monmaptool")()
 }
 
 func immutableFlag() error {
