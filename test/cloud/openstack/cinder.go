@@ -1,0 +1,155 @@
+package openstack
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/remora-plugins/remora/test/cloud/ceph"
+	"github.com/remora-plugins/remora/test/cloud/process"
+)
+
+func (c *Cloud) cinderConf() string {
+	backends := "files"
+	if c.opts.Ceph != nil {
+		backends += ",ceph"
+	}
+	text := `
+[DEFAULT]
+auth_strategy = keystone
+transport_url = $rabbit
+my_ip = $ip
+host = remora
+osapi_volume_listen = $ip
+osapi_volume_workers = 1
+api_paste_config = /etc/cinder/api-paste.ini
+rootwrap_config = /etc/cinder/rootwrap.conf
+state_path = $dir
+log_dir = $dir
+enabled_backends = ` + backends + `
+default_volume_type = files
+storage_availability_zone = $zone
+service_down_time = 120
+quota_volumes = 2000
+quota_snapshots = 2000
+quota_gigabytes = 100000
+[oslo_middleware]
+enable_proxy_headers_parsing = true
+[files]
+volume_driver = cinder.volume.drivers.nfs.NfsDriver
+volume_backend_name = files
+nfs_shares_config = $dir/shares
+nfs_mount_point_base = $dir/mnt
+nfs_snapshot_support = true
+nas_secure_file_operations = true
+nas_secure_file_permissions = true
+max_over_subscription_ratio = 1000
+[database]
+connection = sqlite:///$dir/cinder.db
+[keystone_authtoken]
+www_authenticate_uri = $auth
+auth_url = $auth
+auth_type = password
+project_name = service
+project_domain_name = Default
+user_domain_name = Default
+username = cinder
+password = $password
+region_name = $region
+[oslo_concurrency]
+lock_path = $dir/lock
+[oslo_messaging_rabbit]
+rabbit_retry_interval = 1
+`
+	if c.opts.Ceph != nil {
+		text += fmt.Sprintf(`
+[ceph]
+volume_driver = cinder.volume.drivers.rbd.RBDDriver
+volume_backend_name = ceph
+rbd_pool = %s
+rbd_user = %s
+rbd_ceph_conf = %s
+rbd_flatten_volume_from_snapshot = false
+`, ceph.Pool, ceph.User, c.opts.Ceph.Config)
+	}
+	return c.expand(text)
+}
+
+func (c *Cloud) makeCinderDB(ctx context.Context) error {
+	if err := c.write("shares", share+"\n"); err != nil {
+		return err
+	}
+	if _, err := process.Run(ctx, nil, "cinder-manage", "--config-file", c.path("cinder.conf"), "db", "sync"); err != nil {
+		return err
+	}
+	return c.writeAheadLog(ctx, "cinder.db")
+}
+
+func (c *Cloud) startCinder(ctx context.Context) error {
+	conf := []string{"--config-file", c.path("cinder.conf")}
+	api, err := c.serve("cinder-api", nil, append([]string{"cinder-api"}, conf...)...)
+	if err != nil {
+		return err
+	}
+	scheduler, err := c.serve("cinder-scheduler", nil, append([]string{"cinder-scheduler"}, conf...)...)
+	if err != nil {
+		return err
+	}
+	// The driver mounts nothing where its share is mounted already: by a bind mount, in a
+	// namespace of the server's own.
+	mnt := c.path("mnt/" + shareHash())
+	volume, err := c.serve("cinder-volume", nil, append([]string{
+		"unshare", "--mount", "--propagation", "private", "sh", "-c",
+		`mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", c.path("files"), mnt, "cinder-volume",
+	}, conf...)...)
+	if err != nil {
+		return err
+	}
+	if err := process.Wait(ctx, "cinder-api", func() error { return process.Listening(c.address.At(8776)) }, api); err != nil {
+		return err
+	}
+	a, err := c.login(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.makeTypes(ctx, a); err != nil {
+		return err
+	}
+	return process.Wait(ctx, "the services of Cinder", func() error { return c.servicesUp(ctx, a) }, api, scheduler, volume)
+}
+
+func (c *Cloud) makeTypes(ctx context.Context, a *session) error {
+	types := []string{"files"}
+	if c.opts.Ceph != nil {
+		types = append(types, "ceph")
+	}
+	for _, name := range types {
+		body := object{"volume_type": object{"name": name, "extra_specs": object{"volume_backend_name": name}}}
+		if err := a.call(ctx, http.MethodPost, a.cinder("/types"), body, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cloud) servicesUp(ctx context.Context, a *session) error {
+	var got struct {
+		Services []struct{ Binary, State string }
+	}
+	if err := a.call(ctx, http.MethodGet, a.cinder("/os-services"), nil, &got); err != nil {
+		return err
+	}
+	want := 2
+	if c.opts.Ceph != nil {
+		want++
+	}
+	for _, s := range got.Services {
+		if s.State == "up" {
+			want--
+		}
+	}
+	if want > 0 {
+		return fmt.Errorf("not all are up: %v", got.Services)
+	}
+	return nil
+}
