@@ -87,25 +87,27 @@ func (c *Cloud) makeCinderDB(ctx context.Context) error {
 
 func (c *Cloud) startCinder(ctx context.Context) error {
 	conf := []string{"--config-file", c.path("cinder.conf")}
-	api, err := c.serve("cinder-api", nil, append([]string{"cinder-api"}, conf...)...)
+	_, err := c.serve("cinder-api", nil, append([]string{"cinder-api"}, conf...)...)
 	if err != nil {
 		return err
 	}
-	scheduler, err := c.serve("cinder-scheduler", nil, append([]string{"cinder-scheduler"}, conf...)...)
+	_, err = c.serve("cinder-scheduler", nil, append([]string{"cinder-scheduler"}, conf...)...)
 	if err != nil {
 		return err
 	}
 	// The driver mounts nothing where its share is mounted already: by a bind mount, in a
 	// namespace of the server's own.
 	mnt := c.path("mnt/" + shareHash())
-	volume, err := c.serve("cinder-volume", nil, append([]string{
+	_, err = c.serve("cinder-volume", nil, append([]string{
 		"unshare", "--mount", "--propagation", "private", "sh", "-c",
 		`mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", c.path("files"), mnt, "cinder-volume",
 	}, conf...)...)
-	if err != nil {
-		return err
-	}
-	if err := process.Wait(ctx, "cinder-api", func() error { return process.Listening(c.address.At(8776)) }, api); err != nil {
+	return err
+}
+
+// finishCinder waits until Cinder can do all that it is asked, and says what types there are.
+func (c *Cloud) finishCinder(ctx context.Context) error {
+	if err := process.Wait(ctx, "cinder-api", func() error { return process.Listening(c.address.At(8776)) }, c.servers...); err != nil {
 		return err
 	}
 	a, err := c.login(ctx)
@@ -115,7 +117,7 @@ func (c *Cloud) startCinder(ctx context.Context) error {
 	if err := c.makeTypes(ctx, a); err != nil {
 		return err
 	}
-	return process.Wait(ctx, "the services of Cinder", func() error { return c.servicesUp(ctx, a) }, api, scheduler, volume)
+	return process.Wait(ctx, "the services of Cinder", func() error { return c.servicesUp(ctx, a) }, c.servers...)
 }
 
 func (c *Cloud) makeTypes(ctx context.Context, a *session) error {

@@ -109,13 +109,20 @@ func (c *Cloud) start(ctx context.Context) error {
 	}
 	c.front = front
 	if err := together(
-		func() error { return c.startRabbit(ctx) },
 		func() error { return c.startKeystone(ctx) },
-		func() error { return c.makeCinderDB(ctx) },
+		func() error {
+			if err := together(
+				func() error { return c.startRabbit(ctx) },
+				func() error { return c.makeCinderDB(ctx) },
+			); err != nil {
+				return err
+			}
+			return c.startCinder(ctx)
+		},
 	); err != nil {
 		return err
 	}
-	return c.startCinder(ctx)
+	return c.finishCinder(ctx)
 }
 
 // together runs all and returns what failed.
