@@ -101,7 +101,7 @@ var layerTable = []layer{
 	{dir: "internal/daemon", by: []string{"cmd", "internal/cli", "internal/docsgen"}},
 	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen"}},
 	{dir: "internal/testenv", by: []string{"internal/testreport", "internal/testvm", "test/cloud"}, tests: true},
-	{dir: "test/cloud", by: []string{}, tests: true},
+	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},
 	{dir: "internal/run", only: leaves},

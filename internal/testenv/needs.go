@@ -154,6 +154,7 @@ func openstack() error {
 		programs("cinder-api, cinder-scheduler and cinder-volume", "cinder-api", "cinder-scheduler", "cinder-volume"),
 		programs("rabbitmq-server", "epmd", "/usr/lib/rabbitmq/bin/rabbitmq-server"),
 		programs("util-linux", "unshare"),
+		programs("sudo", "sudo"),
 	} {
 		if err := need(); err != nil {
 			return err

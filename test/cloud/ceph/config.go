@@ -90,26 +90,27 @@ func (c *Cluster) prepare(ctx context.Context) error {
 	if err := os.WriteFile(c.Config, []byte(c.config()), 0o600); err != nil {
 		return err
 	}
-	all := ""
+	var all strings.Builder
 	for _, e := range entities() {
 		key, err := process.Run(ctx, nil, "ceph-authtool", "--gen-print-key")
 		if err != nil {
 			return err
 		}
-		text := fmt.Sprintf("[%s]\n\tkey = %s\n", e.name, strings.TrimSpace(key))
+		var text strings.Builder
+		fmt.Fprintf(&text, "[%s]\n\tkey = %s\n", e.name, strings.TrimSpace(key))
 		for i := 0; i < len(e.caps); i += 2 {
-			text += fmt.Sprintf("\tcaps %s = %q\n", e.caps[i], e.caps[i+1])
+			fmt.Fprintf(&text, "\tcaps %s = %q\n", e.caps[i], e.caps[i+1])
 		}
 		name := e.name
 		if name == "mon." {
 			name = "mon.a"
 		}
-		if err := os.WriteFile(c.path(name+".keyring"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(c.path(name+".keyring"), []byte(text.String()), 0o600); err != nil {
 			return err
 		}
-		all += text
+		all.WriteString(text.String())
 	}
-	if err := os.WriteFile(c.path("all.keyring"), []byte(all), 0o600); err != nil {
+	if err := os.WriteFile(c.path("all.keyring"), []byte(all.String()), 0o600); err != nil {
 		return err
 	}
 	for _, args := range [][]string{

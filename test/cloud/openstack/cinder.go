@@ -4,16 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/remora-plugins/remora/test/cloud/ceph"
 	"github.com/remora-plugins/remora/test/cloud/process"
 )
 
 func (c *Cloud) cinderConf() string {
-	backends := "files"
-	if c.opts.Ceph != nil {
-		backends += ",ceph"
-	}
 	text := `
 [DEFAULT]
 auth_strategy = keystone
@@ -26,10 +24,11 @@ api_paste_config = /etc/cinder/api-paste.ini
 rootwrap_config = /etc/cinder/rootwrap.conf
 state_path = $dir
 log_dir = $dir
-enabled_backends = ` + backends + `
+enabled_backends = ` + strings.Join(c.types(), ",") + `
 default_volume_type = files
 storage_availability_zone = $zone
-service_down_time = 120
+report_interval = 60
+service_down_time = 600
 quota_volumes = 2000
 quota_snapshots = 2000
 quota_gigabytes = 100000
@@ -41,11 +40,12 @@ volume_backend_name = files
 nfs_shares_config = $dir/shares
 nfs_mount_point_base = $dir/mnt
 nfs_snapshot_support = true
-nas_secure_file_operations = true
-nas_secure_file_permissions = true
+nas_secure_file_operations = false
+nas_secure_file_permissions = false
 max_over_subscription_ratio = 1000
 [database]
-connection = sqlite:///$dir/cinder.db
+connection = sqlite:///$dir/cinder.db?timeout=60
+sqlite_synchronous = false
 [keystone_authtoken]
 www_authenticate_uri = $auth
 auth_url = $auth
@@ -85,7 +85,7 @@ func (c *Cloud) makeCinderDB(ctx context.Context) error {
 	return c.writeAheadLog(ctx, "cinder.db")
 }
 
-func (c *Cloud) startCinder(ctx context.Context) error {
+func (c *Cloud) startCinder() error {
 	conf := []string{"--config-file", c.path("cinder.conf")}
 	_, err := c.serve("cinder-api", nil, append([]string{"cinder-api"}, conf...)...)
 	if err != nil {
@@ -117,15 +117,11 @@ func (c *Cloud) finishCinder(ctx context.Context) error {
 	if err := c.makeTypes(ctx, a); err != nil {
 		return err
 	}
-	return process.Wait(ctx, "the services of Cinder", func() error { return c.servicesUp(ctx, a) }, c.servers...)
+	return process.Wait(ctx, "the back ends of Cinder", func() error { return c.ready(ctx, a) }, c.servers...)
 }
 
 func (c *Cloud) makeTypes(ctx context.Context, a *session) error {
-	types := []string{"files"}
-	if c.opts.Ceph != nil {
-		types = append(types, "ceph")
-	}
-	for _, name := range types {
+	for _, name := range c.types() {
 		body := object{"volume_type": object{"name": name, "extra_specs": object{"volume_backend_name": name}}}
 		if err := a.call(ctx, http.MethodPost, a.cinder("/types"), body, nil); err != nil {
 			return err
@@ -134,24 +130,25 @@ func (c *Cloud) makeTypes(ctx context.Context, a *session) error {
 	return nil
 }
 
-func (c *Cloud) servicesUp(ctx context.Context, a *session) error {
-	var got struct {
-		Services []struct{ Binary, State string }
-	}
-	if err := a.call(ctx, http.MethodGet, a.cinder("/os-services"), nil, &got); err != nil {
+// ready returns nil when each type has a back end that the scheduler knows of: a service is up
+// long before that.
+func (c *Cloud) ready(ctx context.Context, a *session) error {
+	var got struct{ Pools []struct{ Name string } }
+	if err := a.call(ctx, http.MethodGet, a.cinder("/scheduler-stats/get_pools"), nil, &got); err != nil {
 		return err
 	}
-	want := 2
-	if c.opts.Ceph != nil {
-		want++
-	}
-	for _, s := range got.Services {
-		if s.State == "up" {
-			want--
+	for _, name := range c.types() {
+		if !slices.ContainsFunc(got.Pools, func(p struct{ Name string }) bool { return strings.HasPrefix(p.Name, "remora@"+name+"#") }) {
+			return fmt.Errorf("no pool of %s among %v", name, got.Pools)
 		}
 	}
-	if want > 0 {
-		return fmt.Errorf("not all are up: %v", got.Services)
-	}
 	return nil
+}
+
+// types are the volume types, each with the back end of its name.
+func (c *Cloud) types() []string {
+	if c.opts.Ceph == nil {
+		return []string{"files"}
+	}
+	return []string{"files", "ceph"}
 }

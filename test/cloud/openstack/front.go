@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -40,7 +39,8 @@ func startFront(c *Cloud) (*front, error) {
 	for from, to := range map[int]int{5443: 5000, 8743: 8776} {
 		l, err := net.Listen("tcp", c.address.At(from))
 		if err != nil {
-			return nil, errors.Join(err, closed(f))
+			f.close()
+			return nil, err
 		}
 		proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: c.address.At(to)})
@@ -60,11 +60,6 @@ func startFront(c *Cloud) (*front, error) {
 		go func() { _ = s.ServeTLS(l, "", "") }()
 	}
 	return f, nil
-}
-
-func closed(f *front) error {
-	f.close()
-	return nil
 }
 
 // certificate makes an authority and a certificate for ip that it signed.

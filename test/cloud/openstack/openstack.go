@@ -5,7 +5,7 @@
 //
 //	func TestX(t *testing.T) {
 //		cloud := openstack.Shared(t)
-//		opts := cloud.AuthOptions() // of a user who is a plain member of a project
+//		yaml := cloud.CloudsYAML(openstack.Region) // of a user who is a plain member of a project
 //	}
 //
 // The volume type "files" has the volumes of Cinder's NFS driver, on a directory that is mounted
@@ -90,7 +90,7 @@ func Start(ctx context.Context, dir string, opts Options) (*Cloud, error) {
 }
 
 func (c *Cloud) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("the cloud is not up after 3 minutes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("the cloud is not up after 5 minutes"))
 	defer cancel()
 	for _, dir := range []string{"rabbit", "keys/f", "keys/c", "lock", "files", "mnt/" + shareHash()} {
 		if err := os.MkdirAll(c.path(dir), 0o700); err != nil {
@@ -117,7 +117,7 @@ func (c *Cloud) start(ctx context.Context) error {
 			); err != nil {
 				return err
 			}
-			return c.startCinder(ctx)
+			return c.startCinder()
 		},
 	); err != nil {
 		return err
@@ -164,4 +164,23 @@ const share = "127.0.0.1:/files"
 func shareHash() string {
 	sum := md5.Sum([]byte(share)) //nolint:gosec // as Cinder does
 	return hex.EncodeToString(sum[:])
+}
+
+// CloudsYAML is a clouds.yaml with the cloud "test", for [User] in a region.
+func (c *Cloud) CloudsYAML(region string) string {
+	auth, ca := c.AuthURL, ""
+	if region == RegionTLS {
+		auth, ca = c.AuthURLTLS, "    cacert: "+c.CA+"\n"
+	}
+	return fmt.Sprintf(`clouds:
+  test:
+    auth:
+      auth_url: %s
+      username: %s
+      password: %q
+      project_name: %s
+      user_domain_name: %s
+      project_domain_name: %s
+    region_name: %s
+%s`, auth, User, c.Password, Project, Domain, Domain, region, ca)
 }

@@ -73,7 +73,8 @@ func (c *Cloud) keystoneConf() string {
 [DEFAULT]
 log_file = $dir/keystone.log
 [database]
-connection = sqlite:///$dir/keystone.db
+connection = sqlite:///$dir/keystone.db?timeout=60
+sqlite_synchronous = false
 [token]
 provider = fernet
 [fernet_tokens]

@@ -118,11 +118,11 @@ func Wait(ctx context.Context, what string, ok func() error, on ...*Process) err
 		}
 		select {
 		case <-ctx.Done():
-			tails := ""
+			var tails strings.Builder
 			for _, p := range on {
-				tails += Tail(p.log)
+				tails.WriteString(Tail(p.log))
 			}
-			return fmt.Errorf("wait for %s: %w: %w%s", what, context.Cause(ctx), err, tails)
+			return fmt.Errorf("wait for %s: %w: %w%s", what, context.Cause(ctx), err, tails.String())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
