@@ -14,11 +14,25 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
 // front is what speaks TLS before the services.
-type front struct{ servers []*http.Server }
+type front struct {
+	servers []*http.Server
+	wrap    atomic.Pointer[func(http.Handler) http.Handler]
+}
+
+// Intercept puts a handler before all services of [RegionTLS], which counts requests, delays or
+// refuses them. Nil takes it away.
+func (c *Cloud) Intercept(wrap func(http.Handler) http.Handler) {
+	if wrap == nil {
+		c.front.wrap.Store(nil)
+		return
+	}
+	c.front.wrap.Store(&wrap)
+}
 
 func (f *front) close() {
 	for _, s := range f.servers {
@@ -47,10 +61,13 @@ func startFront(c *Cloud) (*front, error) {
 			r.SetXForwarded()
 			r.Out.Host = r.In.Host
 		}}
-		var h http.Handler = proxy
-		if c.opts.Wrap != nil {
-			h = c.opts.Wrap(h)
-		}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if wrap := f.wrap.Load(); wrap != nil {
+				(*wrap)(proxy).ServeHTTP(w, r)
+				return
+			}
+			proxy.ServeHTTP(w, r)
+		})
 		s := &http.Server{
 			Handler: h, ReadHeaderTimeout: time.Minute,
 			TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},

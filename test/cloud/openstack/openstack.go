@@ -24,7 +24,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -51,8 +50,6 @@ const (
 type Options struct {
 	// Ceph is the cluster of the volume type "ceph"; nil for none.
 	Ceph *ceph.Cluster
-	// Wrap stands before all services of RegionTLS: it counts requests, or refuses some.
-	Wrap func(http.Handler) http.Handler
 }
 
 // Cloud is a running cloud.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,6 +35,32 @@ func TestTLS(t *testing.T) {
 	yaml := strings.ReplaceAll(c.CloudsYAML(RegionTLS), "cacert: "+c.CA, "")
 	if _, _, err := connect(t.Context(), yaml); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("without the authority: %v", err)
+	}
+}
+
+// What a cloud that is busy answers reaches the client, with how long it is to wait.
+func TestIntercept(t *testing.T) {
+	c := Shared(t)
+	client := blockStorage(t, c, RegionTLS)
+	var calls atomic.Int32
+	c.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if calls.Add(1) == 1 {
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	t.Cleanup(func() { c.Intercept(nil) })
+	_, err := volumes.List(client, volumes.ListOpts{}).AllPages(t.Context())
+	wantStatus(t, "busy", err, http.StatusTooManyRequests, "")
+	if _, err := volumes.List(client, volumes.ListOpts{}).AllPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("%d calls", n)
 	}
 }
 
