@@ -116,6 +116,7 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 			return err
 		}
 		m.Began = time.Now()
+		m.Spent = d.spentOf(name, m.Began)
 	}
 	made, err := d.make(ctx, r, &m, func(spent int) string { return token(d.c.Namespace, name, m.Began, spent) })
 	if err != nil {
@@ -135,8 +136,29 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	return d.adopt(won, m)
 }
 
+// spent is how many tokens of a name this host has seen to be spent, in a window.
+type spent struct{ window, n int64 }
+
+func (d *driver) spentOf(name string, at time.Time) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, s := range d.spent { // of windows that have ended
+		if s.window != windowOf(at) {
+			delete(d.spent, name)
+		}
+	}
+	return int(d.spent[name].n)
+}
+
+func (d *driver) spend(name string, at time.Time, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spent[name] = spent{windowOf(at), int64(n)}
+}
+
 // make makes the disk of m, whose step is written down before. tokens gives the UUIDs to try.
 func (d *driver) make(ctx context.Context, r *jobs.Run, m *making, tokens func(spent int) string) (Disk, error) {
+	first := m.Spent
 	for ; ; m.Spent++ {
 		if m.Spec.UUID == "" {
 			m.Spec.UUID = tokens(m.Spent)
@@ -150,11 +172,12 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, m *making, tokens func(s
 		case err == nil && made.State != Deleting && made.Tags[TagName] == m.Spec.Tags[TagName] && made.Tags[tagTrashed] == "":
 			m.ID = made.ID
 			d.x.put(made)
+			d.spend(made.Tags[TagName], m.Began, m.Spent+1)
 			return made, r.Step("waiting for the disk", m)
 		case err != nil && !errors.Is(err, errdefs.ErrExists):
 			return Disk{}, err
-		case m.Spent == maxSpent:
-			return Disk{}, errdefs.Errorf(errdefs.ErrUnavailable, "%d disks of this name were made and removed within a minute", m.Spent)
+		case m.Spent-first == maxSpent:
+			return Disk{}, errdefs.Errorf(errdefs.ErrUnavailable, "%d disks of this name were made and removed within a minute", maxSpent)
 		}
 		m.Spec.UUID = ""
 	}

@@ -39,8 +39,9 @@ type driver struct {
 	host     *Host
 	leaving  map[string]*time.Timer // the detach to come, by disk
 	holds    map[string]int         // mounts being made, by disk
-	lost     map[string]loss        // volumes that were taken from this host, by name
-	listed   chan struct{}          // closed after the first list
+	spent    map[string]spent
+	lost     map[string]loss // volumes that were taken from this host, by name
+	listed   chan struct{}   // closed after the first list
 	listErr  error
 	listedAt time.Time
 	snaps    snapshots
@@ -59,7 +60,7 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	d := &driver{
 		p: p, t: t, c: c, m: machine{c.Dev, c.Sys}, log: env.Log(),
 		x:       newIndex(filepath.Join(env.StateDir, "block", env.PoolName, "index.jsonl")),
-		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{},
+		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{},
 		listed: make(chan struct{}),
 	}
 	if err := d.x.load(); err != nil {

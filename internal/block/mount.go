@@ -30,8 +30,16 @@ type mounted struct {
 
 const mountedVersion = 1
 
+// recordFile is where a mount is written down: a name may be as long as a file's may be.
+func recordFile(name string) string {
+	if len(name) > 200 {
+		name = uuidOf("record", name)
+	}
+	return name + ".json"
+}
+
 func (d *driver) record(name string) (m mounted, ok bool, err error) {
-	err = state.Read(d.run, name+".json", mountedVersion, &m)
+	err = state.Read(d.run, recordFile(name), mountedVersion, &m)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return m, false, nil
 	}
@@ -51,16 +59,15 @@ func (d *driver) records() ([]mounted, error) {
 	}
 	var all []mounted
 	for _, n := range names {
-		name, ok := strings.CutSuffix(n, ".json")
-		if !ok {
+		if !strings.HasSuffix(n, ".json") {
 			continue
 		}
-		m, ok, err := d.record(name)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
+		var m mounted
+		err := state.Read(d.run, n, mountedVersion, &m)
+		if err == nil {
 			all = append(all, m)
+		} else if !errors.Is(err, errdefs.ErrNotFound) { // unmounted meanwhile
+			return nil, err
 		}
 	}
 	return all, nil
@@ -268,10 +275,10 @@ func unmountAll(mountpoint string, m mounted, known bool) error {
 
 // note and unnote keep what is written down of mounts.
 func (d *driver) note(m mounted) error {
-	return state.Write(d.run, m.Volume+".json", mountedVersion, m)
+	return state.Write(d.run, recordFile(m.Volume), mountedVersion, m)
 }
 
-func (d *driver) unnote(name string) error { return state.Remove(d.run, name+".json") }
+func (d *driver) unnote(name string) error { return state.Remove(d.run, recordFile(name)) }
 
 // directory opens the directory of a detached mount that is the root of the volume.
 func directory(inside *mount.Detached, dir string) (*os.File, error) {

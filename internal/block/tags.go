@@ -99,8 +99,10 @@ func uuid(b [16]byte) string {
 // it the name may have been removed and made again, which wants another disk.
 const window = time.Minute
 
+func windowOf(at time.Time) int64 { return at.Unix() / int64(window/time.Second) }
+
 // token is the UUID of a new disk for a name: the same on all hosts within a window, so that the
 // cloud itself keeps the disk from being made twice. Those that were spent are passed over.
 func token(namespace, name string, at time.Time, spent int) string {
-	return uuidOf("disk", namespace, name, fmt.Sprint(at.Unix()/int64(window/time.Second)), fmt.Sprint(spent))
+	return uuidOf("disk", namespace, name, fmt.Sprint(windowOf(at)), fmt.Sprint(spent))
 }

@@ -70,9 +70,13 @@ func (d *driver) Inspect(ctx context.Context, name string) (volume.Info, error) 
 	return d.info(disk), nil
 }
 
-// volumeOf returns the disk of a volume from memory.
+// volumeOf returns the disk of a volume from memory, or from the cloud where memory has none:
+// another host may have made it just now.
 func (d *driver) volumeOf(ctx context.Context, name string) (Disk, error) {
-	if err := d.remembered(ctx); err != nil {
+	if disk, ok := d.x.volume(name); ok {
+		return disk, nil
+	}
+	if err := d.finds.look(ctx, name); err != nil {
 		return Disk{}, err
 	}
 	disk, ok := d.x.volume(name)
@@ -133,9 +137,12 @@ func (d *driver) stateOf(disk Disk) string {
 // Usage asks the file system while it is mounted here. While it is not, the answer is what the
 // volume takes of the cloud, which is all of its disk.
 func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
-	disk, err := d.volumeOf(ctx, name)
-	if err != nil {
+	if err := d.remembered(ctx); err != nil {
 		return volume.Usage{}, err
+	}
+	disk, ok := d.x.volume(name)
+	if !ok {
+		return volume.Usage{}, errNoVolume
 	}
 	m, ok, err := d.record(name)
 	if err != nil {
