@@ -254,4 +254,11 @@ const (
 )
 
 // Jobs returns what goes on, and what has failed lately.
-func (d *driver) Jobs() []jobs.Job { return d.jobs.Jobs() }
+func (d *driver) Jobs() []volume.Job {
+	all := d.jobs.Jobs()
+	out := make([]volume.Job, len(all))
+	for i, j := range all {
+		out[i] = volume.Job(j)
+	}
+	return out
+}

@@ -49,7 +49,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Volumes: volumes{d},
 		Storage: storage{volumes{d}},
 		Daemon:  d,
-		Backups: backups{d}, Projects: projects{d},
+		Backups: backups{d}, Projects: projects{d}, Disks: disks{d},
 		Logger: d.log,
 		Pages:  d.pages(),
 	})

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk/internal/bounded"
 )
@@ -76,4 +77,32 @@ func (h *Handler) Import(ctx context.Context, ref, name string, dry bool) ([]Imp
 		}
 	}
 	return all, redact(err, nil)
+}
+
+// Worker is implemented by a driver whose work may outlast the call that wanted it.
+type Worker interface {
+	// Jobs returns what goes on, and what has failed lately, the oldest first, from memory.
+	Jobs() []Job
+}
+
+// Job is a piece of work of a [Worker].
+type Job struct {
+	ID string
+	// Kind is the verb, such as "create", and Object what it is done to, such as a volume.
+	Kind, Object string
+	// State is the step that it is at, since Since.
+	State        string
+	Began, Since time.Time
+	// Error is what went wrong last, as far as something did; Ended tells that the job has
+	// failed for it, and does not go on.
+	Error string
+	Ended bool
+}
+
+// Jobs returns the jobs of a driver that is a [Worker], none of any other.
+func (h *Handler) Jobs() []Job {
+	if w, ok := h.driver.(Worker); ok {
+		return w.Jobs()
+	}
+	return nil
 }

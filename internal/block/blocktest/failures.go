@@ -249,7 +249,7 @@ func calls(s *stage) {
 func (h *host) settle() {
 	h.s.Helper()
 	h.s.eventually("no job runs", func() bool {
-		for _, j := range h.driver.(worker).Jobs() {
+		for _, j := range h.driver.(volume.Worker).Jobs() {
 			if !j.Ended {
 				return false
 			}

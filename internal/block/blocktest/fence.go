@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -19,11 +18,6 @@ func sum64(b []byte) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write(b)
 	return h.Sum64()
-}
-
-// Attacher is what a driver of package block is besides: see its methods.
-type attacher interface {
-	Attach(ctx context.Context, name string, force bool) error
 }
 
 // takenByForce: who takes the disk has it, and who lost it sees that.
@@ -38,9 +32,9 @@ func takenByForce(s *stage) {
 	}
 	defer held.Close()
 
-	err = two.driver.(attacher).Attach(s.Context(), "data", false)
+	err = two.driver.(volume.Attacher).Attach(s.Context(), "data", false)
 	s.wantErr(err, errdefs.ErrInUse, one.ID)
-	if err := two.driver.(attacher).Attach(s.Context(), "data", true); err != nil {
+	if err := two.driver.(volume.Attacher).Attach(s.Context(), "data", true); err != nil {
 		s.Fatalf("attach by force: %v", err)
 	}
 	where := two.mustMount("data")
@@ -95,7 +89,7 @@ func jobOutlivesCall(s *stage) {
 	if took := time.Since(began); took > 2*time.Second {
 		s.Errorf("the call came back after %s", took)
 	}
-	jobs := h.driver.(worker).Jobs()
+	jobs := h.driver.(volume.Worker).Jobs()
 	if len(jobs) != 1 || jobs[0].Kind != "attach" || jobs[0].Object != "data" || jobs[0].State == "" {
 		s.Errorf("jobs are %+v", jobs)
 	}
@@ -118,7 +112,7 @@ func jobOutlivesCall(s *stage) {
 		}
 	}
 	h.mustUnmount("data")
-	if jobs := h.driver.(worker).Jobs(); len(jobs) > 1 {
+	if jobs := h.driver.(volume.Worker).Jobs(); len(jobs) > 1 {
 		s.Errorf("jobs after it: %+v", jobs)
 	}
 }
@@ -163,5 +157,4 @@ func trash(s *stage) {
 	if left := s.disks(h); len(left) != 0 {
 		s.Errorf("left: %v", left)
 	}
-	_ = block.Ready
 }

@@ -12,13 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/block"
-	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
-
-// worker and importer are what a driver of package block is besides.
-type worker interface{ Jobs() []jobs.Job }
 
 // need returns the driver as one that can more, or skips.
 func need[T any](h *host) T {
