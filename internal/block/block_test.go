@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -10,4 +11,15 @@ import (
 func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
 	blocktest.Run(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud { return blocktest.NewReference(t) }})
+}
+
+// TestManyVolumes: what an engine asks for is told at once, however many volumes there are and
+// however long the cloud takes.
+func TestManyVolumes(t *testing.T) {
+	testenv.Require(t, testenv.Loop)
+	n := 10000
+	if testing.Short() {
+		n = 1000
+	}
+	blocktest.Many(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud { return blocktest.NewReference(t) }, Slow: 30 * time.Second, Size: 16 << 20}, n)
 }

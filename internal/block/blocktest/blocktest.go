@@ -125,6 +125,7 @@ func scenarios() []scenario {
 		{"JobOutlivesCall", jobOutlivesCall},
 		{"HangingCloud", hangingCloud},
 		{"Calls", calls},
+		{"Idle", idle},
 	}
 }
 
@@ -148,6 +149,7 @@ type host struct {
 	faults *Faults
 	driver volume.Driver
 	change []func(*block.Config)
+	stall  func(op string) error // what the next daemon's calls begin with
 }
 
 // host adds a machine, and opens a pool on it.
@@ -169,6 +171,7 @@ func (s *stage) host(change ...func(*block.Config)) *host {
 func (h *host) open() {
 	h.s.Helper()
 	h.faults = newFaults()
+	h.faults.Set(h.stall, nil)
 	c := block.Config{
 		Namespace: "test", Size: catalog.Bytes(h.s.Size), FS: "ext4", Detach: 20 * time.Millisecond, Wait: 50 * time.Millisecond,
 		Preempt: "never", Refresh: time.Hour, Rate: 10000, Dev: "/dev", Sys: "/sys",

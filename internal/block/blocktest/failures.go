@@ -245,6 +245,27 @@ func calls(s *stage) {
 	}
 }
 
+// idle: a host that does nothing asks for a list every now and then, and for nothing else.
+func idle(s *stage) {
+	const span = 3 * time.Second
+	h := s.host(func(c *block.Config) { c.Refresh = time.Second })
+	h.mustCreate("data")
+	h.mustMount("data")
+	h.again()
+	h.faults.Ops()
+	time.Sleep(span)
+	ops := h.faults.Ops()
+	for _, op := range ops {
+		if op != "List" && op != "Self" {
+			s.Errorf("an idle host asked for %s", op)
+		}
+	}
+	if most := int(span/(900*time.Millisecond)) + 1; len(ops) > most {
+		s.Errorf("%d calls in %s, want at most %d: %q", len(ops), span, most, ops)
+	}
+	h.mustUnmount("data")
+}
+
 // settle waits until no job runs.
 func (h *host) settle() {
 	h.s.Helper()

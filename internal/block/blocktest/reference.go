@@ -485,3 +485,6 @@ func (p *refProvider) Find(ctx context.Context, ref string) ([]block.Foreign, er
 func (p *refProvider) Adopt(ctx context.Context, f block.Foreign, tags block.Tags) error {
 	return p.SetTags(ctx, f.Disk, tags)
 }
+
+// Client returns the account's.
+func (c *Reference) Client() *block.Client { return c.client }
