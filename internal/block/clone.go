@@ -318,7 +318,7 @@ func (d *driver) open(ctx context.Context, r *jobs.Run) (err error) {
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	m := mounted{Volume: o.ID, Disk: disk.ID, Device: v, Mountpoint: o.Target, Since: time.Now().UTC()}
 	if err := d.note(m); err != nil {
 		return err

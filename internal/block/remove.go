@@ -96,7 +96,7 @@ func (d *driver) release(ctx context.Context, r *jobs.Run, disk Disk) error {
 	}
 	if used, err := d.used(disk); err != nil || used {
 		if err == nil {
-			err = errdefs.Errorf(errdefs.ErrInUse, "it is being mounted")
+			err = errdefs.Errorf(errdefs.ErrInUse, "it is mounted here, or being mounted")
 		}
 		return err
 	}

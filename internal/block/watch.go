@@ -2,7 +2,6 @@ package block
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -38,7 +37,7 @@ func (d *driver) watch() {
 	}
 	for _, m := range all {
 		disk, ok := d.x.byID(m.Disk)
-		if ok && d.lossOf(m.Volume) == nil && !d.m.still(d.p, disk, m.Device) {
+		if ok && d.lossOf(m.Volume) == nil && d.m.gone(d.p, disk, m.Device) {
 			d.fence(m, d.taker(disk))
 		}
 	}
@@ -112,7 +111,7 @@ func (d *driver) Look(_ context.Context, name, mountpoint string) error {
 	if err != nil || !ok || m.Mountpoint != mountpoint {
 		return err
 	}
-	if disk, ok := d.x.byID(m.Disk); ok && !d.m.still(d.p, disk, m.Device) {
+	if disk, ok := d.x.byID(m.Disk); ok && d.m.gone(d.p, disk, m.Device) {
 		d.fence(m, "its device is not there any more")
 		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", d.lossOf(name))
 	}
@@ -170,6 +169,6 @@ func (d *driver) elsewhere(m mounted, self Host) {
 	}
 	list, err := d.list(d.ctx, Query{IDs: []string{m.Disk}})
 	if err == nil && len(list) == 1 && other(list[0]) != "" {
-		d.fence(m, fmt.Sprintf("it is attached to host %s", other(list[0])))
+		d.fence(m, "it is attached to host "+other(list[0]))
 	}
 }

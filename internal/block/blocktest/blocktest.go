@@ -185,7 +185,7 @@ func (h *host) open() {
 	for _, change := range h.change {
 		change(&c)
 	}
-	var log io.Writer = io.Discard
+	log := io.Discard
 	if testing.Verbose() {
 		log = h.s.Output()
 	}
@@ -342,7 +342,7 @@ func (h *host) disk(name string) string {
 }
 
 // detached waits until this host has no disk any more.
-func (h *host) detached(names ...string) {
+func (h *host) detached() {
 	h.s.Helper()
 	if h.Machine == nil {
 		return
