@@ -233,6 +233,7 @@ func (w *wait) end(err error) {
 // together.
 func (d *driver) refreshLoop() {
 	wait := time.Duration(0)
+	d.idle(Host{}) // the cloud may take its time
 	for {
 		select {
 		case <-time.After(wait):

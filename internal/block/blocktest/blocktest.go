@@ -40,6 +40,8 @@ type Config struct {
 	Size, Bigger, XFS int64
 	// Slow is how long the cloud takes for what it does in the background, amply.
 	Slow time.Duration
+	// Lag is how far its lists may be behind.
+	Lag time.Duration
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
 	// Deviates names scenarios that the provider cannot pass, each with the reason, which

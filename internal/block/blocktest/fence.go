@@ -120,6 +120,7 @@ func trash(s *stage) {
 	if err := tr.Trash(s.Context(), "data"); err != nil {
 		s.Fatal(err)
 	}
+	time.Sleep(s.Lag)
 	_, err := other.mount("data")
 	s.wantErr(err, errdefs.ErrNotFound)
 	h.mustCreate("data")
