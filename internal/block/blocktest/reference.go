@@ -81,6 +81,10 @@ func (c *Reference) Host(t testing.TB) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		// Somebody who looked at the mounts of the machine, or copied them, lets go soon.
+		for end := time.Now().Add(5 * time.Second); slices.ContainsFunc(m.Names(), m.Busy) && time.Now().Before(end); {
+			time.Sleep(20 * time.Millisecond)
+		}
 		if err := m.Close(); err != nil {
 			t.Error(err)
 		}
