@@ -51,7 +51,7 @@ func decode[T any](noun string, values map[string]any) (T, error) {
 		if !val.IsValid() {
 			continue
 		}
-		dst := out.Field(f.index)
+		dst := out.FieldByIndex(f.index)
 		if dst.Kind() == reflect.Pointer {
 			dst.Set(reflect.New(f.typ))
 			dst = dst.Elem()
@@ -114,14 +114,19 @@ func cut(s string) string {
 }
 
 func unknown(noun, key string, fields []field) error {
-	if len(fields) == 0 {
-		return errdefs.Errorf(errdefs.ErrInvalid, "unknown %s %q: there are none", noun, cut(key))
-	}
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.Name
 	}
-	slices.Sort(names)
+	return Unknown(noun, key, names)
+}
+
+// Unknown is the error for a key or option that is none of names. noun is "key" or "option".
+func Unknown(noun, key string, names []string) error {
+	if len(names) == 0 {
+		return errdefs.Errorf(errdefs.ErrInvalid, "unknown %s %q: there are none", noun, cut(key))
+	}
+	names = slices.Sorted(slices.Values(names))
 	near := ""
 	if n := Nearest(key, names); n != "" {
 		near = fmt.Sprintf(", did you mean %q?", n)

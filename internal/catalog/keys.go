@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +37,8 @@ type Key struct {
 //
 // and one of the types string, bool, int, int64, uint32, [Bytes], [time.Duration],
 // [fs.FileMode], []string and [Secret], or a pointer to one of these, which stays nil
-// where nothing was given and there is no default.
+// where nothing was given and there is no default. The fields of an embedded struct are
+// keys like those beside it, so that drivers can have keys in common.
 //
 // A T with wrong tags is a programmer's error and panics.
 func Describe[T any]() []Key {
@@ -69,7 +71,7 @@ func Markdown(keys []Key) string {
 // field is a key with the place and the parser of its value.
 type field struct {
 	Key
-	index  int
+	index  []int
 	typ    reflect.Type // without the pointer
 	def    reflect.Value
 	parser parser
@@ -91,13 +93,12 @@ func fieldsOf(t reflect.Type) []field {
 	}
 	var fields []field
 	seen := make(map[string]bool)
-	for i := range t.NumField() {
-		sf := t.Field(i)
+	for _, sf := range flat(t, nil) {
 		if !sf.IsExported() {
 			panic(fmt.Sprintf("catalog: %v.%s: not exported", t, sf.Name))
 		}
 		f := newField(t, sf)
-		f.index = i
+		f.index = sf.Index
 		if seen[f.Name] {
 			panic(fmt.Sprintf("catalog: %v: two keys are called %q", t, f.Name))
 		}
@@ -105,6 +106,20 @@ func fieldsOf(t reflect.Type) []field {
 		fields = append(fields, f)
 	}
 	return fields
+}
+
+// flat returns the fields of t, with those of an embedded struct in its place.
+func flat(t reflect.Type, at []int) (all []reflect.StructField) {
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		sf.Index = append(slices.Clone(at), i)
+		if sf.Anonymous && sf.Type.Kind() == reflect.Struct {
+			all = append(all, flat(sf.Type, sf.Index)...)
+		} else {
+			all = append(all, sf)
+		}
+	}
+	return all
 }
 
 func newField(t reflect.Type, sf reflect.StructField) field {

@@ -29,6 +29,8 @@ type ServerOptions struct {
 	Backups Backups
 	// Projects, if it is not nil, answers the methods about them.
 	Projects Projects
+	// Disks, if it is not nil, answers the methods about disks and jobs.
+	Disks Disks
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -82,6 +84,9 @@ func NewServer(o ServerOptions) *Server {
 	}
 	if o.Projects != nil {
 		handleProjects(s, o.Projects)
+	}
+	if o.Disks != nil {
+		handleDisks(s, o.Disks)
 	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)

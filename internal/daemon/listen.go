@@ -49,6 +49,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Volumes:  d.volumes,
 		Storage:  d.storage(),
 		Daemon:   d,
+		Disks:    d.volumes,
 		Backups:  d.archive(),
 		Projects: d.projects,
 		Logger:   d.log,

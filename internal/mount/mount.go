@@ -31,6 +31,9 @@ type Info struct {
 	Root string
 	// Options are those of the file system, with commas between them.
 	Options string
+	// Major and Minor are the number of the device that is mounted, which is nobody else's
+	// while it is. For btrfs, and what has no device, it is one that the kernel made up.
+	Major, Minor int
 }
 
 // At tells whether path is a mountpoint, bind mounts included. A path that does not
@@ -53,7 +56,7 @@ func List(dir string) ([]Info, error) {
 	}
 	list := make([]Info, len(found))
 	for i, m := range found {
-		list[i] = Info{ID: m.ID, Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions}
+		list[i] = Info{ID: m.ID, Mountpoint: m.Mountpoint, FSType: m.FSType, Source: m.Source, Root: m.Root, Options: m.VFSOptions, Major: m.Major, Minor: m.Minor}
 	}
 	return list, nil
 }

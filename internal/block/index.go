@@ -1,0 +1,341 @@
+package block
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/state"
+)
+
+// index is the memory of which disks there are. It is in a file too, so that a daemon which
+// starts while the cloud is out of reach knows its volumes: one line for each disk, and for
+// each change since. The file is a cache; losing it, or a line of it, loses nothing.
+type index struct {
+	path string
+
+	mu     sync.RWMutex
+	disks  map[string]*entry // by ID
+	names  map[string][]string
+	gone   map[string]time.Time // what we deleted, by ID
+	loaded bool
+	file   *os.File
+	sum    uint64 // of the file, as it was written as a whole
+}
+
+// entry is a disk, and when we changed it: the cloud's lists are older than its answers.
+type entry struct {
+	Disk
+	changed time.Time
+}
+
+// settled is how long lists may be behind.
+const settled = 2 * time.Minute
+
+type line struct {
+	Put  *Disk  `json:"put,omitempty"`
+	Drop string `json:"drop,omitempty"`
+	Head string `json:"head,omitempty"`
+}
+
+// head is the first line of the file.
+const head = "remora block index 1"
+
+func newIndex(path string) *index {
+	return &index{path: path, disks: map[string]*entry{}, names: map[string][]string{}, gone: map[string]time.Time{}}
+}
+
+// load reads the file. One that is not there, or not ours, is as an empty one.
+func (x *index) load() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	f, err := os.Open(x.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return state.Classify(err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for first := true; lines.Scan(); first = false {
+		var l line
+		if json.Unmarshal(lines.Bytes(), &l) != nil { // the last line of a crash
+			continue
+		}
+		switch {
+		case first:
+			if l.Head != head {
+				return nil
+			}
+			x.loaded = true
+		case l.Put != nil:
+			x.set(*l.Put, time.Time{})
+		case l.Drop != "":
+			x.unset(l.Drop)
+		}
+	}
+	if err := lines.Err(); err != nil || !x.loaded {
+		return err
+	}
+	x.file, err = os.OpenFile(x.path, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return state.Classify(err)
+	}
+	end := make([]byte, 1)
+	if fi, err := x.file.Stat(); err == nil && fi.Size() > 0 {
+		_, _ = x.file.ReadAt(end, fi.Size()-1)
+	}
+	if end[0] != '\n' { // a crash came in the middle of a line
+		_, err = x.file.WriteString("\n")
+	}
+	return err
+}
+
+// set and unset keep the names right. The caller has the lock.
+func (x *index) set(d Disk, changed time.Time) {
+	x.unset(d.ID)
+	x.disks[d.ID] = &entry{d, changed}
+	name := d.Tags[TagName]
+	x.names[name] = append(x.names[name], d.ID)
+}
+
+func (x *index) unset(id string) {
+	e, ok := x.disks[id]
+	if !ok {
+		return
+	}
+	delete(x.disks, id)
+	name := e.Tags[TagName]
+	x.names[name] = slices.DeleteFunc(x.names[name], func(i string) bool { return i == id })
+	if len(x.names[name]) == 0 {
+		delete(x.names, name)
+	}
+}
+
+// known tells whether the index has ever been whole.
+func (x *index) known() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.loaded
+}
+
+// volume returns the disk of a volume.
+func (x *index) volume(name string) (Disk, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var all []Disk
+	for _, id := range x.names[name] {
+		all = append(all, x.disks[id].Disk)
+	}
+	return winner(all)
+}
+
+func (x *index) byID(id string) (Disk, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if e, ok := x.disks[id]; ok {
+		return e.Disk, true
+	}
+	return Disk{}, false
+}
+
+// volumes returns the disks that are volumes, by name.
+func (x *index) volumes() []Disk {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	all := make([]Disk, 0, len(x.names))
+	for _, name := range slices.Sorted(maps.Keys(x.names)) {
+		var same []Disk
+		for _, id := range x.names[name] {
+			same = append(same, x.disks[id].Disk)
+		}
+		if d, ok := winner(same); ok {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// where returns the disks, volumes or not, that test takes.
+func (x *index) where(test func(Disk) bool) (all []Disk) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, e := range x.disks {
+		if test(e.Disk) {
+			all = append(all, e.Disk)
+		}
+	}
+	slices.SortFunc(all, func(a, b Disk) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// put takes over what we did to a disk, and the cloud has confirmed.
+func (x *index) put(d Disk) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.gone, d.ID)
+	x.set(d, time.Now())
+	x.note(line{Put: &d})
+}
+
+// drop forgets a disk that is gone, or going. Lists that still have it are not believed.
+func (x *index) drop(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.unset(id)
+	x.gone[id] = time.Now()
+	x.note(line{Drop: id})
+}
+
+// note adds a line to the file. It is not synced: what a power cut loses, the next list brings.
+func (x *index) note(l line) {
+	if x.file == nil {
+		return
+	}
+	text, err := json.Marshal(l)
+	if err == nil {
+		_, err = x.file.Write(append(text, '\n'))
+	}
+	if err != nil { // no file is better than one that lacks something
+		_ = x.file.Close()
+		_ = os.Remove(x.path)
+		x.file, x.sum = nil, 0
+		return
+	}
+	x.sum = 0
+}
+
+// merge takes over what the cloud listed for a query, asked at the time began. What we did
+// ourselves since, or shortly before, is not undone by a list that does not know of it yet.
+func (x *index) merge(q Query, list []Disk, began time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, at := range x.gone {
+		if time.Since(at) > 5*settled {
+			delete(x.gone, id)
+		}
+	}
+	listed := make(map[string]bool, len(list))
+	for _, d := range list {
+		listed[d.ID] = true
+		if _, gone := x.gone[d.ID]; gone {
+			continue
+		}
+		e := x.disks[d.ID]
+		if e != nil && d.Unlooked {
+			d.Holders = e.Holders
+		}
+		// The record of formatting is never taken away: a list without it is an old one.
+		if e != nil && formatted(e.Disk) && !formatted(d) {
+			d = d.with(Tags{tagFormatted: e.Tags[tagFormatted], tagFS: e.Tags[tagFS]})
+		}
+		if e != nil && began.Before(e.changed.Add(settled)) {
+			if began.Before(e.changed) {
+				continue
+			}
+			d.Tags, d.Size = e.Tags, max(d.Size, e.Size)
+			x.set(d, e.changed)
+			continue
+		}
+		x.set(d, time.Time{})
+	}
+	for id, e := range x.disks {
+		if !listed[id] && q.Takes(id, e.Tags[TagName]) && !began.Before(e.changed.Add(settled)) {
+			x.unset(id)
+		}
+	}
+	if q.All() {
+		x.loaded = true
+	}
+}
+
+// save writes the whole file, if it is not what is there.
+func (x *index) save() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.loaded {
+		return nil
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	if err := enc.Encode(line{Head: head}); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(x.disks)) {
+		if err := enc.Encode(line{Put: &x.disks[id].Disk}); err != nil {
+			return err
+		}
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(b.String()))
+	if x.file != nil && x.sum == h.Sum64() {
+		return nil
+	}
+	temp := x.path + ".new"
+	if err := os.MkdirAll(filepath.Dir(x.path), 0o700); err != nil {
+		return state.Classify(err)
+	}
+	if err := os.WriteFile(temp, []byte(b.String()), 0o600); err != nil {
+		return state.Classify(fmt.Errorf("write the index: %w", err))
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		err = os.Rename(temp, x.path)
+	}
+	if err != nil {
+		return state.Classify(err)
+	}
+	if x.file != nil {
+		_ = x.file.Close()
+	}
+	x.file, x.sum = f, h.Sum64()
+	return nil
+}
+
+func (x *index) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.file != nil {
+		_ = x.file.Close()
+		x.file = nil
+	}
+}
+
+// winner returns which of the disks of one name is the volume: all hosts come to the same
+// one. What took the place of another wins over it, then one with data over one without, then
+// the older.
+func winner(all []Disk) (Disk, bool) {
+	all = slices.DeleteFunc(slices.Clone(all), func(d Disk) bool { return !live(d) })
+	if len(all) == 0 {
+		return Disk{}, false
+	}
+	replaced := map[string]bool{}
+	for _, d := range all {
+		replaced[d.Tags[tagReplaces]] = true
+	}
+	rank := func(d Disk) int {
+		switch {
+		case replaced[d.Tags[TagUUID]]:
+			return 2
+		case formatted(d):
+			return 0
+		}
+		return 1
+	}
+	return slices.MinFunc(all, func(a, b Disk) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Created.Compare(b.Created), cmp.Compare(a.Tags[TagUUID], b.Tags[TagUUID]), cmp.Compare(a.ID, b.ID))
+	}), true
+}

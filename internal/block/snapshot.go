@@ -1,0 +1,382 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/jobs"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+// snapshotting has snapshots, and what follows from them.
+type snapshotting struct{ *driver }
+
+// snapshots is the memory of which there are: asked for when somebody wants to know, and then for
+// a while.
+type snapshots struct {
+	mu     sync.Mutex
+	all    map[string]Snapshot // by ID
+	gone   map[string]time.Time
+	recent map[string]time.Time // those that we made, by ID
+	asked  time.Time
+	once   chan struct{} // full while somebody asks
+}
+
+// load asks the cloud for all snapshots, unless it was asked a short while ago.
+func (s *snapshots) load(ctx context.Context, d *driver) error {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
+		return errdefs.Errorf(errdefs.ErrUnsupported, "%s has no snapshots", d.t.Kind)
+	}
+	s.mu.Lock()
+	if s.once == nil {
+		s.once, s.gone, s.recent = make(chan struct{}, 1), map[string]time.Time{}, map[string]time.Time{}
+	}
+	s.mu.Unlock()
+	select {
+	case s.once <- struct{}{}:
+		defer func() { <-s.once }()
+	case <-ctx.Done():
+		return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not answer: %w", context.Cause(ctx))
+	}
+	s.mu.Lock()
+	fresh := s.all != nil && time.Since(s.asked) < d.c.Refresh
+	s.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	began := time.Now()
+	list, err := call(ctx, func(ctx context.Context) ([]Snapshot, error) {
+		return p.Snapshots(ctx, Query{Namespace: d.c.Namespace})
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.all
+	s.all, s.asked = map[string]Snapshot{}, began
+	for _, sn := range list {
+		if _, gone := s.gone[sn.ID]; !gone {
+			s.all[sn.ID] = sn
+		}
+	}
+	for id, at := range s.recent {
+		if _, listed := s.all[id]; listed || time.Since(at) > settled {
+			delete(s.recent, id)
+		} else {
+			s.all[id] = was[id]
+		}
+	}
+	return nil
+}
+
+// of returns the snapshots of a volume, the oldest first.
+func (s *snapshots) of(disk Disk) (all []Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sn := range s.all {
+		if sn.Tags[tagOf] == origin(disk) && sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed {
+			all = append(all, sn)
+		}
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		if c := takenAt(a).Compare(takenAt(b)); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return all
+}
+
+// takenAt is when a snapshot was made, by our own clock where it was written down.
+func takenAt(s Snapshot) time.Time {
+	if at, err := time.Parse(time.RFC3339Nano, s.Tags[tagMade]); err == nil {
+		return at
+	}
+	return s.Created
+}
+
+// counts returns how many snapshots volumes have, by origin.
+func (s *snapshots) counts(ctx context.Context, d *driver) (map[string]int, bool) {
+	if err := s.load(ctx, d); err != nil {
+		return nil, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[string]int{}
+	for _, sn := range s.all {
+		if sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed {
+			n[sn.Tags[tagOf]]++
+		}
+	}
+	return n, true
+}
+
+func (s *snapshots) put(sn Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all != nil {
+		s.all[sn.ID], s.recent[sn.ID] = sn, time.Now()
+	}
+}
+
+func (s *snapshots) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all != nil {
+		delete(s.all, id)
+		delete(s.recent, id)
+		s.gone[id] = time.Now()
+	}
+}
+
+var errNoSnapshot = errdefs.Errorf(errdefs.ErrNotFound, "no such snapshot")
+
+// snapshotOf returns a snapshot of a volume by its name.
+func (d *driver) snapshotOf(ctx context.Context, disk Disk, name string) (Snapshot, error) {
+	if err := d.snaps.load(ctx, d); err != nil {
+		return Snapshot{}, err
+	}
+	for _, sn := range d.snaps.of(disk) {
+		if sn.Tags[tagSnapshot] == name {
+			return sn, nil
+		}
+	}
+	return Snapshot{}, errNoSnapshot
+}
+
+// Snapshots returns those of a volume.
+func (d *snapshotting) Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error) {
+	disk, err := d.volumeOf(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.snaps.load(ctx, d.driver); err != nil {
+		return nil, err
+	}
+	var all []volume.Snapshot
+	for _, sn := range d.snaps.of(disk) {
+		v := volume.Snapshot{Name: sn.Tags[tagSnapshot], CreatedAt: takenAt(sn)}
+		for k, value := range sn.Tags {
+			if key, ok := strings.CutPrefix(k, label); ok {
+				if v.Labels == nil {
+					v.Labels = map[string]string{}
+				}
+				v.Labels[unlabel(key)] = value
+			}
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// shooting is what a job must not forget that makes a snapshot.
+type shooting struct {
+	Disk Disk
+	Tags Tags
+}
+
+// CreateSnapshot has the cloud make a snapshot. What is mounted here is written out before.
+func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
+	disk, err := d.volumeOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	if _, err := d.snapshotOf(ctx, disk, snapshot); !errors.Is(err, errdefs.ErrNotFound) {
+		if err == nil {
+			err = errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
+		}
+		return err
+	}
+	tags := d.snapshotTags(disk, snapshot)
+	for k, v := range labels {
+		if len(k) > 100 || len(v) > 255 {
+			return errdefs.Errorf(errdefs.ErrInvalid, "label %.30q: too long for a tag of the cloud", k)
+		}
+		tags[label+relabel(k)] = v
+	}
+	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{disk, tags})
+}
+
+// snapshotTags are those of each snapshot of a disk: what a disk that is made of it has to have.
+func (d *driver) snapshotTags(disk Disk, name string) Tags {
+	return Tags{
+		TagUUID: newUUID(), TagNamespace: d.c.Namespace, TagName: disk.Tags[TagName], tagSnapshot: name, tagOf: origin(disk),
+		tagMade: time.Now().UTC().Format(time.RFC3339Nano), tagFS: disk.Tags[tagFS], tagFormatted: disk.Tags[tagFormatted], tagRoot: disk.Tags[tagRoot],
+	}.clean()
+}
+
+func (t Tags) clean() Tags {
+	maps.DeleteFunc(t, func(_, v string) bool { return v == "" })
+	return t
+}
+
+// soon is how long a snapshot is waited for that is as it will be already: until then it is told
+// if the cloud cannot make it after all. Where the cloud copies for an hour, nobody waits.
+const soon = 20 * time.Second
+
+// snapshot is the job. It does not keep the volume from being used.
+func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
+	var s shooting
+	if err := r.Load(&s); err != nil {
+		return err
+	}
+	sn, err := d.shoot(ctx, r, s.Disk, s.Tags)
+	if err != nil {
+		return err
+	}
+	_, err = d.complete(ctx, r, sn, soon)
+	return err
+}
+
+func (d *driver) shoot(ctx context.Context, r *jobs.Run, disk Disk, tags Tags) (Snapshot, error) {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
+		return Snapshot{}, errdefs.Errorf(errdefs.ErrUnsupported, "%s has no snapshots", d.t.Kind)
+	}
+	if err := d.flush(disk); err != nil {
+		return Snapshot{}, err
+	}
+	if err := r.Step("making the snapshot", nil); err != nil {
+		return Snapshot{}, err
+	}
+	sn, err := again(ctx, r, func(ctx context.Context) (Snapshot, error) { return p.CreateSnapshot(ctx, disk, tags) })
+	if err != nil {
+		return sn, err
+	}
+	d.snaps.put(sn)
+	return sn, nil
+}
+
+// complete waits until a snapshot can be used, or, where that is given, for a while.
+func (d *driver) complete(ctx context.Context, r *jobs.Run, sn Snapshot, most time.Duration) (Snapshot, error) {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
+		return sn, nil
+	}
+	began := time.Now()
+	for wait := firstPoll; sn.State == Creating && (most == 0 || time.Since(began) < most); wait = min(wait*3/2, lastPoll) {
+		if err := r.Step("waiting for the snapshot", nil); err != nil {
+			return sn, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return sn, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+		}
+		list, err := again(ctx, r, func(ctx context.Context) ([]Snapshot, error) {
+			return p.Snapshots(ctx, Query{Namespace: d.c.Namespace, IDs: []string{sn.ID}})
+		})
+		if err != nil {
+			return sn, err
+		}
+		if i := slices.IndexFunc(list, func(o Snapshot) bool { return o.ID == sn.ID }); i >= 0 {
+			sn = list[i]
+		}
+		if sn.State == Failed {
+			_, derr := again(ctx, r, just(func(ctx context.Context) error { return p.DeleteSnapshot(ctx, sn) }))
+			d.snaps.drop(sn.ID)
+			return sn, errors.Join(errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the snapshot: %s", sn.Reason), derr)
+		}
+	}
+	d.snaps.put(sn)
+	return sn, nil
+}
+
+// flush writes out what is mounted here of a disk.
+func (d *driver) flush(disk Disk) error {
+	m, ok, err := d.record(disk.Tags[TagName])
+	if err != nil || !ok || m.Disk != disk.ID {
+		return err
+	}
+	at, err := topmost(m.Mountpoint)
+	if err != nil || at == nil || !isOf(*at, m.Device) {
+		return err
+	}
+	dir, err := openMount(*at)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return unix.Syncfs(int(dir.Fd()))
+}
+
+// RemoveSnapshot deletes a snapshot.
+func (d *snapshotting) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
+	disk, err := d.volumeOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	sn, err := d.snapshotOf(ctx, disk, snapshot)
+	if err != nil {
+		return err
+	}
+	return d.unshoot(ctx, sn)
+}
+
+func (d *driver) unshoot(ctx context.Context, sn Snapshot) error {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
+		return nil
+	}
+	_, err := call(ctx, just(func(ctx context.Context) error { return p.DeleteSnapshot(ctx, sn) }))
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("delete the snapshot %s: %w", sn.ID, err)
+	}
+	d.snaps.drop(sn.ID)
+	return nil
+}
+
+// forgetSnapshots deletes those of a disk that is to be deleted.
+func (d *driver) forgetSnapshots(ctx context.Context, r *jobs.Run, disk Disk) error {
+	if _, ok := d.p.(Snapshotter); !ok {
+		return nil
+	}
+	if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.snaps.load(ctx, d) })); err != nil {
+		return err
+	}
+	for _, sn := range d.snaps.of(disk) {
+		if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, sn) })); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relabel makes a key of a tag of the name of a label: what no tag may have is written as its
+// bytes.
+func relabel(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "_%02x", c)
+		}
+	}
+	return b.String()
+}
+
+func unlabel(key string) string {
+	var b strings.Builder
+	for i := 0; i < len(key); i++ {
+		var c byte
+		if n, err := fmt.Sscanf(key[i:min(i+3, len(key))], "_%02x", &c); n == 1 && err == nil {
+			b.WriteByte(c)
+			i += 2
+		} else {
+			b.WriteByte(key[i])
+		}
+	}
+	return b.String()
+}
