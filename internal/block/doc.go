@@ -52,6 +52,13 @@
 // its mount is taken away lazily, so that whoever has files open gets errors, the volume says in
 // its status what happened, and nothing is mounted over it.
 //
+// # A volume that is moved
+//
+// A disk is in one zone. To be in another one, its volume is moved: by a snapshot, of which a disk
+// is made there, that takes the place of the old one with one tag. As long as it is being made
+// the old one has a tag by which every host keeps off it. To another region, or account, the
+// [SnapshotCopier] of the pool there brings the snapshot.
+//
 // # Never a format of used data
 //
 // A disk is formatted where two say that it never was: the tag, which is written before the first
