@@ -74,6 +74,19 @@ type Host struct {
 
 // Run runs every scenario as a subtest of t.
 func Run(t *testing.T, c Config) {
+	c = c.defaults()
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			if why, ok := c.Deviates[s.name]; ok {
+				t.Skip(why)
+			}
+			s.run(newStage(t, c))
+		})
+	}
+}
+
+// defaults fills in what is left open.
+func (c Config) defaults() Config {
 	if c.Size == 0 {
 		c.Size = 64 << 20
 	}
@@ -86,14 +99,7 @@ func Run(t *testing.T, c Config) {
 	if c.Slow == 0 {
 		c.Slow = 10 * time.Second
 	}
-	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) {
-			if why, ok := c.Deviates[s.name]; ok {
-				t.Skip(why)
-			}
-			s.run(newStage(t, c))
-		})
-	}
+	return c
 }
 
 type scenario struct {
@@ -138,14 +144,14 @@ func scenarios() []scenario {
 
 // stage is one scenario at work.
 type stage struct {
-	*testing.T
+	testing.TB
 	Config
 	cloud Cloud
 	all   []*host
 }
 
 func newStage(t *testing.T, c Config) *stage {
-	return &stage{T: t, Config: c, cloud: c.New(t)}
+	return &stage{TB: t, Config: c.defaults(), cloud: c.New(t)}
 }
 
 // host is a machine with a daemon's pool on it, without the Handler in front.

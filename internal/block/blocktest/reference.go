@@ -29,6 +29,8 @@ type Reference struct {
 	Lag time.Duration
 	// Rollbacks: the cloud can bring a disk back in its place.
 	Rollbacks bool
+	// Page is how many disks come with one request for all; 0 is however many there are.
+	Page int
 	// In are the zones, of which hosts are in the first one unless they are put elsewhere;
 	// without any the cloud has none.
 	In []string
@@ -232,6 +234,16 @@ func (p *refProvider) Self(context.Context) (block.Host, error) {
 }
 
 func (p *refProvider) List(ctx context.Context, q block.Query) ([]block.Disk, error) {
+	if p.c.Page > 0 && q.All() {
+		p.c.mu.Lock()
+		more := (len(p.c.disks) - 1) / p.c.Page
+		p.c.mu.Unlock()
+		for range more {
+			if _, err := ask(ctx, p, "List", func() (struct{}, error) { return struct{}{}, nil }); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return ask(ctx, p, "List", func() ([]block.Disk, error) {
 		var all []block.Disk
 		now := time.Now().Add(-p.c.Lag)
