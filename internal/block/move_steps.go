@@ -29,7 +29,11 @@ func (d *driver) move(ctx context.Context, r *jobs.Run) error {
 	case err == nil || ctx.Err() != nil || m.Old.ID == "":
 		return err
 	case errors.Is(err, errNotOurs) || errors.Is(err, errNoVolume):
-		return err // who did that tidies up
+		// Who did that tidies up; it may have been this move, which an old list has shown as undone.
+		if there, ferr := to.fresh(ctx, r, r.Object()); ferr == nil && there.Tags[TagUUID] == m.Spec.UUID {
+			return nil
+		}
+		return err
 	case m.Trash != "":
 		return errdefs.Hint(fmt.Errorf("the move has not come to its end: %w", err), "move it again to the same place to go on")
 	default:
