@@ -43,7 +43,7 @@ func (p Place) classify(err error) error {
 		return errdefs.Hint(err, p.missing())
 	case errors.Is(err, errLayout):
 		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %s", sharded.ParametersFile), "mend it: "+p.repairCommand())
-	case p.URL.Scheme == config.SchemeSFTP && says(err, "sharding parameters", "unable to load pack indexes"):
+	case p.URL.Scheme == config.SchemeSFTP && says(err, "sharding parameters"):
 		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %s", sharded.ParametersFile),
 			"on the server, remove the file "+path.Join(p.URL.Path, sharded.ParametersFile)+": it is made anew")
 	case hasClass:
