@@ -53,7 +53,7 @@ func driverImports(t *tree) (found []finding) {
 			dir, local := t.local(imp)
 			switch {
 			case !local, within(dir, own), withinAny(dir, driverMayImport...):
-			case src.test && dir == "internal/testenv":
+			case src.test && (dir == "internal/testenv" || within(dir, "test/cloud")):
 			default:
 				found = append(found, src.at(at, "driver %s imports %s", own, dir))
 			}
