@@ -233,6 +233,7 @@ func (w *wait) end(err error) {
 // together.
 func (d *driver) refreshLoop() {
 	wait := time.Duration(0)
+	d.idle(Host{}) // the cloud may take its time
 	for {
 		select {
 		case <-time.After(wait):
@@ -243,10 +244,9 @@ func (d *driver) refreshLoop() {
 		if d.ctx.Err() != nil {
 			return
 		}
-		switch {
-		case err == nil:
+		if err == nil {
 			wait = d.c.Refresh - d.c.Refresh/10 + rand.N(d.c.Refresh/5+1)
-		default:
+		} else {
 			d.log.WarnContext(d.ctx, "volumes of the cloud cannot be listed", slog.Any("error", err))
 			wait = min(max(2*wait, time.Second), d.c.Refresh, 5*time.Minute)
 		}

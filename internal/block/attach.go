@@ -53,7 +53,11 @@ func (d *driver) unclaimed() time.Duration { return max(d.c.Detach, time.Minute)
 // bring attaches the disk to this host, if it is not, and waits for its device.
 func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, force bool) (Device, error) {
 	wait := time.Now().Add(d.c.Wait)
+	var refused error
 	for tries := 0; ; tries++ {
+		if tries == maxAttach && refused != nil {
+			return Device{}, fmt.Errorf("attach the disk %s: %w", disk.ID, refused)
+		}
 		if tries == maxAttach {
 			return Device{}, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud says that the disk is attached here, and the machine does not show it; tried %d times", tries)
 		}
@@ -72,14 +76,16 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 			return Device{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "the disk is in zone %s, and this host in %s", disk.Zone, self.Zone),
 				"run the container in that zone, or make a volume here of a snapshot of it")
 		}
-		if i := holder(*disk, self.ID); i < 0 || disk.Holders[i].State != Attached {
+		// What lists say may be old: only the device itself shows that there is nothing to do.
+		if _, err := d.m.find(d.p, *disk); errors.Is(err, errNoDevice) {
 			if err := r.Step("attaching", nil); err != nil {
 				return Device{}, err
 			}
 			_, err := again(ctx, r, just(func(ctx context.Context) error { return d.p.Attach(ctx, *disk, self) }))
 			switch {
-			case errors.Is(err, errdefs.ErrInUse): // somebody was faster
-				if *disk, err = d.again(ctx, r, *disk); err != nil {
+			case errors.Is(err, errdefs.ErrInUse): // somebody was faster, and lists may not say so yet
+				refused = err
+				if err := d.pause(ctx, r, disk, tries); err != nil {
 					return Device{}, err
 				}
 				continue
@@ -100,6 +106,18 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 			return Device{}, err
 		}
 	}
+}
+
+// pause waits a little, and asks the cloud for the disk again.
+func (d *driver) pause(ctx context.Context, r *jobs.Run, disk *Disk, tries int) error {
+	select {
+	case <-time.After(firstPoll << tries):
+	case <-ctx.Done():
+		return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+	}
+	var err error
+	*disk, err = d.again(ctx, r, *disk)
+	return err
 }
 
 // maxAttach is how often it is tried to attach a disk.

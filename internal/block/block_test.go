@@ -13,6 +13,16 @@ func TestScenarios(t *testing.T) {
 	blocktest.Run(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud { return blocktest.NewReference(t) }})
 }
 
+// TestSlowCloud is the same with a cloud that takes its time and whose lists are behind.
+func TestSlowCloud(t *testing.T) {
+	testenv.Require(t, testenv.Loop)
+	blocktest.Run(t, blocktest.Config{Slow: 30 * time.Second, Lag: 450 * time.Millisecond, New: func(t testing.TB) blocktest.Cloud {
+		c := blocktest.NewReference(t)
+		c.Delay, c.Lag, c.Rollbacks = 100*time.Millisecond, 400*time.Millisecond, true
+		return c
+	}})
+}
+
 // TestManyVolumes: what an engine asks for is told at once, however many volumes there are and
 // however long the cloud takes.
 func TestManyVolumes(t *testing.T) {

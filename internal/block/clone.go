@@ -318,7 +318,7 @@ func (d *driver) open(ctx context.Context, r *jobs.Run) (err error) {
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	m := mounted{Volume: o.ID, Disk: disk.ID, Device: v, Mountpoint: o.Target, Since: time.Now().UTC()}
 	if err := d.note(m); err != nil {
 		return err
@@ -351,9 +351,17 @@ func (d *snapshotting) CloseSnapshot(_ context.Context, name, snapshot, dir stri
 // dispose deletes a disk that is no volume, off this host first.
 func (d *driver) dispose(disk Disk) {
 	d.background.Go(func() {
-		err := d.jobs.Do(d.ctx, jobRemove, "disk "+disk.ID, disk.ID, removing{Disk: disk})
-		if err != nil && d.ctx.Err() == nil {
+		for wait := time.Second; ; wait = min(2*wait, 5*time.Minute) {
+			err := d.jobs.Do(d.ctx, jobRemove, "disk "+disk.ID, disk.ID, removing{Disk: disk})
+			if err == nil || d.ctx.Err() != nil {
+				return
+			}
 			d.log.WarnContext(d.ctx, "a disk that was made to read a snapshot is not deleted yet", slog.String("disk", disk.ID), slog.Any("error", err))
+			select {
+			case <-time.After(wait):
+			case <-d.ctx.Done():
+				return
+			}
 		}
 	})
 }
@@ -369,7 +377,7 @@ func (d *driver) sweep(self Host) {
 		used[m.Disk] = true
 	}
 	for _, disk := range d.x.where(func(o Disk) bool { return o.Tags[tagTemp] == reader+self.ID }) {
-		if !used[disk.ID] && !d.isHeld(disk.ID) && time.Since(disk.Created) > settled {
+		if _, busy := d.jobs.Of("disk " + disk.ID); !busy && !used[disk.ID] && !d.isHeld(disk.ID) && time.Since(disk.Created) > settled {
 			d.dispose(disk)
 		}
 	}

@@ -251,9 +251,32 @@ func inZone(d Disk) string {
 	return " in " + d.Zone
 }
 
-// destroy deletes a disk for good.
+// destroy deletes a disk for good. The cloud may take a while to see that it was detached; where
+// another host has it, it is ErrInUse.
 func (d *driver) destroy(ctx context.Context, r *jobs.Run, disk Disk) error {
-	_, err := again(ctx, r, just(func(ctx context.Context) error { return d.p.Delete(ctx, disk) }))
+	self, _ := d.me()
+	began := time.Now()
+	var err error
+	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+		_, err = again(ctx, r, just(func(ctx context.Context) error { return d.p.Delete(ctx, disk) }))
+		if !errors.Is(err, errdefs.ErrInUse) || time.Since(began) > appear {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+		}
+		now, aerr := d.again(ctx, r, disk)
+		if aerr != nil && !errors.Is(aerr, errdefs.ErrNotFound) {
+			return aerr
+		}
+		for _, h := range now.Holders {
+			if h.Host != self.ID && h.State == Attached {
+				return d.held(h)
+			}
+		}
+	}
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return fmt.Errorf("delete the disk %s: %w", disk.ID, err)
 	}

@@ -26,33 +26,45 @@ func (m machine) devices() ([]Device, error) {
 	links := m.links()
 	all := make([]Device, 0, len(entries))
 	for _, e := range entries {
-		if v, ok := m.device(e.Name()); ok {
-			v.Links = links[v.Name]
-			all = append(all, v)
+		v, err := m.device(e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
+		if err != nil {
+			return nil, errdefs.Errorf(errdefs.ErrUnavailable, "devices cannot be listed: %w", err)
+		}
+		v.Links = links[v.Name]
+		all = append(all, v)
 	}
 	return all, nil
 }
 
-// device reads what sysfs says of one disk.
-func (m machine) device(name string) (v Device, ok bool) {
+// device reads what sysfs says of one disk. It is fs.ErrNotExist where there is none; any other
+// error means that nothing is known, least of all that the disk has gone.
+func (m machine) device(name string) (v Device, err error) {
 	dir := filepath.Join(m.sys, "block", name)
+	var failed error
 	read := func(file string) string {
 		b, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			return ""
+		// A device that goes away while it is read answers ENODEV.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENXIO) {
+			failed = errors.Join(failed, err)
 		}
 		return strings.Trim(string(b), " \n\t\x00")
 	}
-	major, minor, ok := strings.Cut(read("dev"), ":")
+	number := read("dev")
+	if number == "" && failed == nil {
+		return Device{}, fs.ErrNotExist
+	}
+	major, minor, _ := strings.Cut(number, ":")
 	a, aerr := strconv.ParseUint(major, 10, 32)
 	b, berr := strconv.ParseUint(minor, 10, 32)
-	if !ok || aerr != nil || berr != nil {
-		return Device{}, false
-	}
-	sectors, err := strconv.ParseInt(read("size"), 10, 64)
-	if err != nil {
-		return Device{}, false
+	sectors, serr := strconv.ParseInt(read("size"), 10, 64)
+	if err := errors.Join(failed, aerr, berr, serr); err != nil {
+		if _, gone := os.Stat(dir); errors.Is(gone, fs.ErrNotExist) {
+			return Device{}, fs.ErrNotExist
+		}
+		return Device{}, err
 	}
 	v = Device{
 		Name: name, Path: filepath.Join(m.dev, strings.ReplaceAll(name, "!", "/")),
@@ -70,7 +82,7 @@ func (m machine) device(name string) (v Device, ok bool) {
 	if v.WWID == "" {
 		v.WWID = read("device/wwid")
 	}
-	return v, true
+	return v, failed
 }
 
 // links returns the names below dev/disk/by-id, by the name of the device they lead to.
@@ -132,14 +144,21 @@ func (m machine) checkNode(v Device) error {
 	return nil
 }
 
-// still tells whether the device is what it was when it was found.
-func (m machine) still(p Provider, d Disk, v Device) bool {
-	now, ok := m.device(v.Name)
-	if !ok || now.Major != v.Major || now.Minor != v.Minor || now.Serial != v.Serial || now.WWID != v.WWID {
-		return false
+// gone tells whether a device is not any more what it was when it was found. Where that cannot be
+// seen it is not.
+func (m machine) gone(p Provider, d Disk, v Device) bool {
+	now, err := m.device(v.Name)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
 	}
 	now.Links = v.Links
-	return p.Match(d, now)
+	return now.Major != v.Major || now.Minor != v.Minor || now.Serial != v.Serial || now.WWID != v.WWID || !p.Match(d, now)
+}
+
+// still tells whether a device is certainly what it was when it was found.
+func (m machine) still(p Provider, d Disk, v Device) bool {
+	_, err := m.device(v.Name)
+	return err == nil && !m.gone(p, d, v)
 }
 
 // inUse tells whether anybody has the device: a mount, in whichever namespace, device-mapper, or

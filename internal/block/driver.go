@@ -82,11 +82,11 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	d.finds.d, d.polls.d = d, d
-	if err := d.jobs.Resume(); err != nil {
+	if err := d.jobs.Resume(); err != nil { //nolint:contextcheck // jobs outlive the call
 		d.log.ErrorContext(ctx, "jobs cannot be read, and do not go on", slog.Any("error", err))
 	}
-	d.background.Go(d.refreshLoop) //nolint:contextcheck // it has the driver's own
-	d.background.Go(d.watchLoop)   //nolint:contextcheck // as above
+	d.background.Go(d.refreshLoop)
+	d.background.Go(d.watchLoop)
 	return d.able(), nil
 }
 
@@ -123,7 +123,7 @@ func (d *driver) Close() error {
 		t.Stop()
 	}
 	d.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 10*time.Second, errors.New("gave up after 10s"))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(d.ctx), 10*time.Second, errors.New("gave up after 10s"))
 	defer cancel()
 	err := d.jobs.Close(ctx)
 	d.background.Wait()

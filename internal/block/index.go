@@ -87,7 +87,11 @@ func (x *index) load() error {
 			x.unset(l.Drop)
 		}
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil || !x.loaded {
+		return err
+	}
+	x.file, err = os.OpenFile(x.path, os.O_WRONLY|os.O_APPEND, 0)
+	return err
 }
 
 // set and unset keep the names right. The caller has the lock.
@@ -223,6 +227,10 @@ func (x *index) merge(q Query, list []Disk, began time.Time) {
 		e := x.disks[d.ID]
 		if e != nil && d.Unlooked {
 			d.Holders = e.Holders
+		}
+		// The record of formatting is never taken away: a list without it is an old one.
+		if e != nil && formatted(e.Disk) && !formatted(d) {
+			d = d.with(Tags{tagFormatted: e.Tags[tagFormatted], tagFS: e.Tags[tagFS]})
 		}
 		if e != nil && began.Before(e.changed.Add(settled)) {
 			if began.Before(e.changed) {

@@ -107,7 +107,7 @@ func (d *driver) standing(name, target string) (bool, error) {
 		return false, errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "something else is mounted at %s: %s", target, at.Source), "unmount it: umount "+target)
 	}
 	disk, known := d.x.byID(m.Disk)
-	if known && !d.m.still(d.p, disk, m.Device) {
+	if known && d.m.gone(d.p, disk, m.Device) {
 		d.fence(m, "its device is not there any more")
 		return false, nil
 	}
@@ -158,7 +158,7 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	d.growInside(ctx, name, inside, k, v)
 	m := mounted{Volume: name, Disk: disk.ID, Device: v, Mountpoint: target, Since: time.Now().UTC().Truncate(time.Second)}
 	if err := d.note(m); err != nil {

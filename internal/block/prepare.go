@@ -24,12 +24,9 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 	if err := r.Step("looking at what is on the disk", nil); err != nil {
 		return err
 	}
-	busy, err := d.m.inUse(v)
-	if err != nil {
+	busy, err := d.busy(ctx, disk, v)
+	if busy || err != nil {
 		return err
-	}
-	if busy {
-		return d.busy(disk, v)
 	}
 	on, err := probe(ctx, v)
 	if err != nil {
@@ -60,16 +57,33 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 		"nothing was written to it; save what is on it, or give it back what it was: wipefs -a "+v.Path+" makes it blank")
 }
 
-// busy is about a device that somebody on this host has already: another mount of ours.
-func (d *driver) busy(disk Disk, v Device) error {
-	at, err := mountsOf(v)
-	if err != nil {
-		return err
+// busyTime is how long a program may have a device: one that a daemon before this one has started
+// may live on, and udev looks at each.
+const busyTime = 15 * time.Second
+
+// busy tells whether another mount of ours has the device already, of which the kernel then gives
+// out the same file system. Anybody else who has it is waited for, for a while.
+func (d *driver) busy(ctx context.Context, disk Disk, v Device) (bool, error) {
+	for began := time.Now(); ; {
+		used, err := d.m.inUse(v)
+		if !used || err != nil {
+			return false, err
+		}
+		at, err := mountsOf(v)
+		switch {
+		case err != nil:
+			return false, err
+		case len(at) > 0 && formatted(disk):
+			return true, nil
+		case len(at) > 0 || time.Since(began) > busyTime:
+			return false, errdefs.Errorf(errdefs.ErrInUse, "%s is in use by a program, or by a mount in another place", v.Path)
+		}
+		select {
+		case <-time.After(devicePoll):
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
 	}
-	if len(at) == 0 || !formatted(disk) {
-		return errdefs.Errorf(errdefs.ErrInUse, "%s is in use by a program, or by a mount in another place", v.Path)
-	}
-	return nil // the kernel gives out the file system that is mounted already
 }
 
 // format makes the file system. That it has begun is said before, and that it is done after it:
@@ -107,7 +121,7 @@ func (d *driver) finish(ctx context.Context, r *jobs.Run, disk Disk, k kind, v D
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	top, err := inside.Open(".")
 	if err != nil {
 		return err
@@ -209,7 +223,7 @@ func (d *driver) root(disk Disk, k kind, v Device) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	top, err := inside.Open(".")
 	if err != nil {
 		return "", err

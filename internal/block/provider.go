@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -25,7 +26,7 @@ import (
 //	ErrUnavailable  no answer, an answer that says nothing, a fault of the cloud: it is tried again
 //
 // An answer that says "too many requests" is [Throttled].
-type Provider interface {
+type Provider interface { //nolint:interfacebloat // all of it is what every provider has
 	// Traits says what the provider can do. It answers from memory, always the same.
 	Traits() Traits
 
@@ -124,17 +125,7 @@ func (q Query) Takes(id, name string) bool {
 	if q.All() {
 		return true
 	}
-	for _, n := range q.Names {
-		if n == name {
-			return true
-		}
-	}
-	for _, i := range q.IDs {
-		if i == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(q.Names, name) || slices.Contains(q.IDs, id)
 }
 
 // Tags is what we write on a disk or snapshot, keys without the prefix "remora:" that the

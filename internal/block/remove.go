@@ -69,19 +69,7 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 			return err
 		}
 	}
-	return d.inUse(ctx, r, m.Disk, d.destroy(ctx, r, m.Disk))
-}
-
-// inUse says who has a disk that the cloud did not delete for that.
-func (d *driver) inUse(ctx context.Context, r *jobs.Run, disk Disk, err error) error {
-	if !errors.Is(err, errdefs.ErrInUse) {
-		return err
-	}
-	now, aerr := d.again(ctx, r, disk)
-	if aerr != nil || len(now.Holders) == 0 {
-		return err
-	}
-	return d.held(now.Holders[0])
+	return d.destroy(ctx, r, m.Disk)
 }
 
 // release takes a disk off this host, and makes sure that no other has it.
@@ -96,7 +84,7 @@ func (d *driver) release(ctx context.Context, r *jobs.Run, disk Disk) error {
 	}
 	if used, err := d.used(disk); err != nil || used {
 		if err == nil {
-			err = errdefs.Errorf(errdefs.ErrInUse, "it is being mounted")
+			err = errdefs.Errorf(errdefs.ErrInUse, "it is mounted here, or being mounted")
 		}
 		return err
 	}
@@ -118,6 +106,9 @@ func (d *driver) release(ctx context.Context, r *jobs.Run, disk Disk) error {
 	_, err = again(ctx, r, just(func(ctx context.Context) error { return d.p.Detach(ctx, disk, self.ID, false) }))
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return fmt.Errorf("detach the disk %s: %w", disk.ID, err)
+	}
+	if err := d.depart(ctx, disk, self); err != nil {
+		return err
 	}
 	return d.await(ctx, disk.ID, 0, func(now Disk, there bool) (bool, error) { return !there || holder(now, self.ID) < 0, nil })
 }

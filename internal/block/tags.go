@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -104,5 +105,5 @@ func windowOf(at time.Time) int64 { return at.Unix() / int64(window/time.Second)
 // token is the UUID of a new disk for a name: the same on all hosts within a window, so that the
 // cloud itself keeps the disk from being made twice. Those that were spent are passed over.
 func token(namespace, name string, at time.Time, spent int) string {
-	return uuidOf("disk", namespace, name, fmt.Sprint(windowOf(at)), fmt.Sprint(spent))
+	return uuidOf("disk", namespace, name, strconv.FormatInt(windowOf(at), 10), strconv.Itoa(spent))
 }

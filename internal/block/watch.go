@@ -2,7 +2,6 @@ package block
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -38,7 +37,7 @@ func (d *driver) watch() {
 	}
 	for _, m := range all {
 		disk, ok := d.x.byID(m.Disk)
-		if ok && d.lossOf(m.Volume) == nil && !d.m.still(d.p, disk, m.Device) {
+		if ok && d.lossOf(m.Volume) == nil && d.m.gone(d.p, disk, m.Device) {
 			d.fence(m, d.taker(disk))
 		}
 	}
@@ -112,7 +111,7 @@ func (d *driver) Look(_ context.Context, name, mountpoint string) error {
 	if err != nil || !ok || m.Mountpoint != mountpoint {
 		return err
 	}
-	if disk, ok := d.x.byID(m.Disk); ok && !d.m.still(d.p, disk, m.Device) {
+	if disk, ok := d.x.byID(m.Disk); ok && d.m.gone(d.p, disk, m.Device) {
 		d.fence(m, "its device is not there any more")
 		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", d.lossOf(name))
 	}
@@ -122,6 +121,7 @@ func (d *driver) Look(_ context.Context, name, mountpoint string) error {
 // reconcile brings together what the cloud says of this host, what is written down as mounted, and
 // what is mounted.
 func (d *driver) reconcile() {
+	d.idle(Host{})
 	self, err := d.who(d.ctx)
 	if err != nil {
 		d.log.DebugContext(d.ctx, "attachments are not looked at", slog.Any("error", err))
@@ -131,22 +131,47 @@ func (d *driver) reconcile() {
 	if err != nil {
 		return
 	}
-	uses := map[string]bool{}
 	for _, m := range all {
-		if mounted, err := mount.At(m.Mountpoint); err == nil && mounted || d.lossOf(m.Volume) != nil {
-			uses[m.Disk] = true
+		if mounted, err := mount.At(m.Mountpoint); err == nil && mounted {
 			d.elsewhere(m, self)
 		}
 	}
-	for _, disk := range d.x.where(func(o Disk) bool { i := holder(o, self.ID); return i >= 0 && o.Holders[i].State == Attached }) {
+	d.idle(self)
+	d.sweep(self)
+}
+
+// idle has disks detached that this host has, and nobody uses: those of which the cloud says so,
+// where it is known who we are, and those that the machine shows, whatever a list says.
+func (d *driver) idle(self Host) {
+	all, err := d.records()
+	if err != nil {
+		return
+	}
+	devices, err := d.m.devices()
+	if err != nil {
+		d.log.DebugContext(d.ctx, "devices are not looked at", slog.Any("error", err))
+	}
+	here := func(o Disk) bool {
+		if i := holder(o, self.ID); self.ID != "" && i >= 0 && o.Holders[i].State == Attached {
+			return true
+		}
+		return slices.ContainsFunc(devices, func(v Device) bool { return d.p.Match(o, v) })
+	}
+	for _, disk := range d.x.where(here) {
+		used := slices.ContainsFunc(all, func(m mounted) bool {
+			if m.Disk != disk.ID {
+				return false
+			}
+			mounted, err := mount.At(m.Mountpoint)
+			return err != nil || mounted || d.lossOf(m.Volume) != nil
+		})
 		d.mu.Lock()
 		_, leaving := d.leaving[disk.ID]
 		d.mu.Unlock()
-		if !leaving && !uses[disk.ID] && !d.isHeld(disk.ID) {
+		if !leaving && !used && !d.isHeld(disk.ID) {
 			d.leave(disk, d.c.Detach)
 		}
 	}
-	d.sweep(self)
 }
 
 // elsewhere fences a mount of this host whose disk the cloud gave to another one, as happens
@@ -170,6 +195,6 @@ func (d *driver) elsewhere(m mounted, self Host) {
 	}
 	list, err := d.list(d.ctx, Query{IDs: []string{m.Disk}})
 	if err == nil && len(list) == 1 && other(list[0]) != "" {
-		d.fence(m, fmt.Sprintf("it is attached to host %s", other(list[0])))
+		d.fence(m, "it is attached to host "+other(list[0]))
 	}
 }

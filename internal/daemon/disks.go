@@ -13,7 +13,7 @@ type disks struct{ d *Daemon }
 
 // Attach implements [control.Disks].
 func (x disks) Attach(ctx context.Context, req control.VolumeAttachRequest) error {
-	_, err := in(ctx, volumes{x.d}, req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
+	_, err := in(ctx, volumes(x), req.Pool, req.Name, func(ctx context.Context, p *pool) (struct{}, error) {
 		return struct{}{}, p.handler.Attach(ctx, req.Name, req.Force)
 	})
 	return err
@@ -21,7 +21,7 @@ func (x disks) Attach(ctx context.Context, req control.VolumeAttachRequest) erro
 
 // Import implements [control.Disks].
 func (x disks) Import(ctx context.Context, req control.VolumeImportRequest) (control.ImportList, error) {
-	return in(ctx, volumes{x.d}, req.Pool, "", func(ctx context.Context, p *pool) (control.ImportList, error) {
+	return in(ctx, volumes(x), req.Pool, "", func(ctx context.Context, p *pool) (control.ImportList, error) {
 		found, err := p.handler.Import(ctx, req.Disk, req.Name, !req.Apply)
 		var l control.ImportList
 		for _, f := range found {
@@ -35,7 +35,7 @@ func (x disks) Import(ctx context.Context, req control.VolumeImportRequest) (con
 func (x disks) Jobs(ctx context.Context, req control.JobListRequest) (control.JobList, error) {
 	pools := x.d.all()
 	if req.Pool != "" {
-		p, err := volumes{x.d}.enter(ctx, req.Pool)
+		p, err := volumes(x).enter(ctx, req.Pool)
 		if err != nil {
 			return control.JobList{}, err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -82,9 +83,31 @@ var (
 	}
 )
 
+// The metrics of storage that is asked over a network, and of what outlasts a call.
+var (
+	cloudRequests = Metric{
+		"remora_cloud_requests_total", "counter",
+		"Requests to a cloud or cluster, by what was asked for and what came of it: ok, throttled, the class of the error, or the status of HTTP.",
+		[]string{"account", "op", "result"},
+	}
+	volumesTaken = Metric{
+		"remora_volumes_taken_total", "counter",
+		"Volumes that were taken from this host while they were mounted.",
+		[]string{"account"},
+	}
+	poolJobs = Metric{
+		"remora_pool_jobs", "gauge",
+		"Jobs of the pool, by their state: running, or failed in the last day.",
+		[]string{"pool", "state"},
+	}
+)
+
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
-	return []Metric{proofDuration, proofLast, proofOK, buildInfo, reloadOK, durations, requests, poolReachable, poolVolumes, poolMounted, scheduleFailed, scheduleLast, scheduleRuns}
+	return []Metric{
+		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
+		scheduleFailed, scheduleLast, scheduleRuns, volumesTaken,
+	}
 }
 
 // metrics is what the daemon tells Prometheus.
@@ -114,7 +137,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d}, proofCollector{d},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d.all},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -225,6 +248,41 @@ func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		for m, value := range map[*Metric]float64{&proofLast: last, &proofDuration: p.Seconds, &proofOK: ok} {
 			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.Repository, p.Pool, p.Volume)
+		}
+	}
+}
+
+// cloudCollector reads what was asked of clouds, and what jobs there are, when it is asked.
+type cloudCollector struct {
+	pools func() []*pool
+}
+
+// Describe implements [prometheus.Collector].
+func (c cloudCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range []Metric{cloudRequests, volumesTaken, poolJobs} {
+		ch <- desc(m)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c cloudCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, n := range block.Counts() {
+		ch <- prometheus.MustNewConstMetric(desc(cloudRequests), prometheus.CounterValue, float64(n.N), n.Account, n.Op, n.Result)
+	}
+	for account, n := range block.Lost() {
+		ch <- prometheus.MustNewConstMetric(desc(volumesTaken), prometheus.CounterValue, float64(n), account)
+	}
+	for _, p := range c.pools() {
+		running, failed := 0, 0
+		for _, j := range p.handler.Jobs() {
+			if j.Ended {
+				failed++
+			} else {
+				running++
+			}
+		}
+		for state, n := range map[string]int{"running": running, "failed": failed} {
+			ch <- prometheus.MustNewConstMetric(desc(poolJobs), prometheus.GaugeValue, float64(n), p.conf.Name, state)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/internal/usage"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -65,6 +66,7 @@ func TestMetrics(t *testing.T) {
 	}
 	_, err := h.plugin("a").Mount(ctx, "one", "someone")
 	h.must(err)
+	h.must(block.NewClient("a cloud", 1).Do(ctx, "List", func(context.Context) error { return nil }))
 	families, text := h.metrics()
 	for _, want := range []struct {
 		name   string
@@ -82,6 +84,9 @@ func TestMetrics(t *testing.T) {
 		{"remora_pool_volumes_mounted", 1, []string{"driver=dir", "pool=a"}},
 		{"remora_pool_reachable", 1, []string{"driver=dir", "pool=a"}},
 		{"remora_pool_reachable", 0, []string{"driver=dir", "pool=b"}},
+		{"remora_cloud_requests_total", 1, []string{"account=a cloud", "op=List", "result=ok"}},
+		{"remora_volumes_taken_total", 0, []string{"account=a cloud"}},
+		{"remora_pool_jobs", 0, []string{"pool=a", "state=running"}},
 		{"remora_schedule_last_success_timestamp_seconds", 0, []string{"pool=a", "schedule=x", "task=backup to near", "volume=one"}},
 	} {
 		if got := value(t, families[want.name], want.labels...); got != want.value {

@@ -156,7 +156,7 @@ func (k *Keeper) Resume() error {
 // When ctx ends, the job goes on, and the error says so: ErrUnavailable.
 func (k *Keeper) Do(ctx context.Context, kind, object, key string, data any) error {
 	for {
-		r, joined, err := k.run(kind, object, key, data)
+		r, joined, err := k.run(kind, object, key, data) //nolint:contextcheck // the job outlives the call
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type Config struct {
 	Size, Bigger, XFS int64
 	// Slow is how long the cloud takes for what it does in the background, amply.
 	Slow time.Duration
+	// Lag is how far its lists may be behind.
+	Lag time.Duration
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
 	// Deviates names scenarios that the provider cannot pass, each with the reason, which
@@ -185,7 +187,7 @@ func (h *host) open() {
 	for _, change := range h.change {
 		change(&c)
 	}
-	var log io.Writer = io.Discard
+	log := io.Discard
 	if testing.Verbose() {
 		log = h.s.Output()
 	}
@@ -342,7 +344,7 @@ func (h *host) disk(name string) string {
 }
 
 // detached waits until this host has no disk any more.
-func (h *host) detached(names ...string) {
+func (h *host) detached() {
 	h.s.Helper()
 	if h.Machine == nil {
 		return

@@ -3,6 +3,7 @@ package blocktest
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -341,11 +342,13 @@ func wrongOptions(s *stage) {
 	h.mustRemove("data")
 }
 
-func sum(s *stage, file string) string {
+func sum(s *stage, file string) uint64 {
 	s.Helper()
 	b, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
 		s.Fatal(err)
 	}
-	return fmt.Sprintf("%x", sum64(b))
+	h := fnv.New64a()
+	_, _ = h.Write(b)
+	return h.Sum64()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,12 +12,6 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
-
-func sum64(b []byte) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write(b)
-	return h.Sum64()
-}
 
 // takenByForce: who takes the disk has it, and who lost it sees that.
 func takenByForce(s *stage) {
@@ -127,6 +120,7 @@ func trash(s *stage) {
 	if err := tr.Trash(s.Context(), "data"); err != nil {
 		s.Fatal(err)
 	}
+	time.Sleep(s.Lag)
 	_, err := other.mount("data")
 	s.wantErr(err, errdefs.ErrNotFound)
 	h.mustCreate("data")

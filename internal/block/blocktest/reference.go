@@ -286,7 +286,8 @@ func (p *refProvider) Attach(ctx context.Context, disk block.Disk, self block.Ho
 		if err != nil {
 			return none, err
 		}
-		for _, h := range d.Holders {
+		if len(d.Holders) > 0 {
+			h := d.Holders[0]
 			if h.Host == self.ID && h.State != block.Detaching {
 				return none, nil
 			}
