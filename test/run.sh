@@ -53,7 +53,7 @@ part_docs() {
 }
 
 # What is tested on file systems, servers and repositories of its own takes minutes.
-storage='/drivers/volume/(btrfs|loop|sshfs|mount)$|/internal/(backup|definition|remote)$'
+storage='/drivers/volume/(btrfs|ebs|loop|sshfs|mount)$|/internal/(backup|definition|remote)$'
 
 # part_unit leaves out, with -short, what part_e2e runs, and what part_storage does. The
 # race detector has each process sleep for a second at its end, and there are hundreds of
