@@ -245,7 +245,7 @@ func TestGone(t *testing.T) {
 		want(false)
 		var err error
 		if end == "stop" {
-			_, err = c.sdk().StopInstances(t.Context(), &awsec2.StopInstancesInput{InstanceIds: []string{i.ID}})
+			_, err = c.sdk().StopInstances(t.Context(), stop(i.ID))
 		} else {
 			_, err = c.sdk().TerminateInstances(t.Context(), &awsec2.TerminateInstancesInput{InstanceIds: []string{i.ID}})
 		}
@@ -273,4 +273,8 @@ func TestGone(t *testing.T) {
 	if got, err := p.Gone(t.Context(), unknown); err == nil || got {
 		t.Errorf("where it may not be asked: %v, %v", got, err)
 	}
+}
+
+func stop(id string) *awsec2.StopInstancesInput {
+	return &awsec2.StopInstancesInput{InstanceIds: []string{id}}
 }
