@@ -3,6 +3,7 @@ package ebs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func wantErr(t *testing.T, err, class error, words ...string) {
 }
 
 func spec(name string) block.Spec {
-	id := "00000000-0000-8000-8000-" + (name + "000000000000")[:12]
+	id := "00000000-0000-8000-8000-" + (fmt.Sprintf("%x", name) + "000000000000")[:12]
 	return block.Spec{
 		UUID: id, Size: gib, Zone: east + "a", Type: "gp3",
 		Tags: block.Tags{block.TagUUID: id, block.TagNamespace: "test", block.TagName: name},
