@@ -155,7 +155,7 @@ func (c *config) checkSpec(region string) func(*block.Spec) error {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `option "throughput": that of type %s cannot be chosen`, s.Type), "take type gp3, or leave throughput out")
 		case s.IOPS == 0 && k.needsIOPS:
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `option "iops" is missing: type %s is paid for by them`, s.Type), "add iops=, or take type gp3")
-		case s.Size < k.min*gib:
+		case s.Size != 0 && s.Size < k.min*gib:
 			return errdefs.Errorf(errdefs.ErrInvalid, "size %s: the smallest disk of type %s has %dg", catalog.Bytes(s.Size), s.Type, k.min)
 		case s.Zone != "" && !strings.HasPrefix(s.Zone, region):
 			return errdefs.Errorf(errdefs.ErrInvalid, `option "zone": %q is not in region %s, which is the pool's`, s.Zone, region)

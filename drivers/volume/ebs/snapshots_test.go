@@ -162,3 +162,56 @@ func TestAnotherZone(t *testing.T) {
 		t.Errorf("read %q, %v", text, err)
 	}
 }
+
+// TestCopiesAreAlike: what is made of a volume has what was chosen for it, of each type.
+func TestCopiesAreAlike(t *testing.T) {
+	c := newCloud(t, quick())
+	d := c.daemon(t, ec2.InstanceSpec{})
+	drv, p := d.driver(t), c.open(t, d.conf, d.metadata)
+	for _, opts := range []map[string]string{
+		{"type": "io2", "size": "4", "iops": "400"},
+		{"type": "gp3", "size": "8", "iops": "4000", "throughput": "300"},
+		{"type": "gp2", "size": "1"},
+		{"type": "standard", "size": "1"},
+	} {
+		t.Run(opts["type"], func(t *testing.T) {
+			name, at := opts["type"], t.TempDir()
+			must := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(drv.Create(t.Context(), name, opts))
+			_, err := drv.Mount(t.Context(), name, at)
+			must(err)
+			must(drv.(volume.Snapshotter).CreateSnapshot(t.Context(), name, "s1", nil))
+			must(drv.Unmount(t.Context(), name, at))
+			must(drv.(volume.Cloner).Clone(t.Context(), name+"-clone", name, "", map[string]string{}))
+			dir, err := drv.(volume.SnapshotOpener).OpenSnapshot(t.Context(), name, "s1", at)
+			must(err)
+			must(drv.(volume.SnapshotOpener).CloseSnapshot(t.Context(), name, "s1", dir))
+			was := c.find(t, p, name)
+			must(drv.(volume.Rollbacker).Rollback(t.Context(), name, "s1"))
+			for _, now := range []block.Disk{c.find(t, p, name), c.find(t, p, name+"-clone")} {
+				if now.ID == was.ID || now.Type != was.Type || now.Size != was.Size || now.IOPS != was.IOPS || now.Throughput != was.Throughput {
+					t.Errorf("a copy is %+v, of %+v", now, was)
+				}
+			}
+		})
+	}
+}
+
+// find returns the disk of a volume, when it is the only one.
+func (c *cloud) find(t *testing.T, p *provider, name string) block.Disk {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		list, err := p.List(t.Context(), block.Query{Namespace: "test", Names: []string{name}})
+		if err == nil && len(list) == 1 {
+			return list[0]
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %+v, %v", name, list, err)
+		}
+	}
+}

@@ -121,8 +121,14 @@ const (
 func (p *provider) disk(v types.Volume) block.Disk {
 	d := block.Disk{
 		ID: aws.ToString(v.VolumeId), Tags: tagsOf(v.Tags), Size: int64(aws.ToInt32(v.Size)) * gib, Created: aws.ToTime(v.CreateTime),
-		Zone: aws.ToString(v.AvailabilityZone), Type: string(v.VolumeType), IOPS: int64(aws.ToInt32(v.Iops)), Encrypted: aws.ToBool(v.Encrypted),
+		Zone: aws.ToString(v.AvailabilityZone), Type: string(v.VolumeType), Encrypted: aws.ToBool(v.Encrypted),
 		State: block.Ready, Facts: map[string]string{},
+	}
+	if kinds[d.Type].iops { // of the other types EC2 says what follows from the size
+		d.IOPS = int64(aws.ToInt32(v.Iops))
+	}
+	if kinds[d.Type].throughput {
+		d.Throughput = int64(aws.ToInt32(v.Throughput))
 	}
 	switch v.State {
 	case types.VolumeStateCreating:
@@ -173,7 +179,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 	}
 	v := types.Volume{
 		Attachments: out.Attachments, AvailabilityZone: out.AvailabilityZone, CreateTime: out.CreateTime, Encrypted: out.Encrypted, Iops: out.Iops, KmsKeyId: out.KmsKeyId,
-		MultiAttachEnabled: out.MultiAttachEnabled, Size: out.Size, State: out.State, Tags: out.Tags, VolumeId: out.VolumeId, VolumeType: out.VolumeType,
+		MultiAttachEnabled: out.MultiAttachEnabled, Size: out.Size, State: out.State, Tags: out.Tags, Throughput: out.Throughput, VolumeId: out.VolumeId, VolumeType: out.VolumeType,
 	}
 	d := p.disk(v)
 	if len(d.Tags) == 0 { // an answer may leave them out
@@ -185,8 +191,11 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 
 func (p *provider) createInput(s block.Spec, zone string) *ec2.CreateVolumeInput {
 	in := &ec2.CreateVolumeInput{
-		ClientToken: aws.String(s.UUID), AvailabilityZone: aws.String(zone), Size: aws.Int32(int32((s.Size + gib - 1) / gib)),
+		ClientToken: aws.String(s.UUID), AvailabilityZone: aws.String(zone),
 		VolumeType: types.VolumeType(s.Type), Encrypted: s.Encrypted, TagSpecifications: p.specify(types.ResourceTypeVolume, s.Tags),
+	}
+	if s.Size != 0 { // without it the disk is as large as the snapshot
+		in.Size = aws.Int32(int32((s.Size + gib - 1) / gib))
 	}
 	if s.IOPS != 0 {
 		in.Iops = aws.Int32(int32(s.IOPS))
