@@ -100,13 +100,29 @@ func TestRole(t *testing.T) {
 // TestExpired: keys of a role that end before their time are taken anew.
 func TestExpired(t *testing.T) {
 	c := newCloud(t, ec2.Config{})
-	_, metadata := c.instance(t, ec2.InstanceSpec{Role: "storage"})
-	p := c.open(t, c.noKeys(), metadata)
+	i, metadata := c.instance(t, ec2.InstanceSpec{Role: "storage"})
+	var asked atomic.Int64
+	counts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/storage") {
+			asked.Add(1)
+		}
+		i.Metadata().ServeHTTP(w, r)
+	}))
+	defer counts.Close()
+	p := c.open(t, c.noKeys(), counts.URL)
+	for range 2 {
+		if _, err := p.List(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c.Break(ec2.Fault{Kind: ec2.Refuse, Code: "RequestExpired", Message: "Request has expired.", Count: 1})
 	_, err := p.List(t.Context(), all)
 	wantErr(t, err, errdefs.ErrUnavailable, "RequestExpired", "clock")
-	if _, err := p.List(t.Context(), all); err != nil {
-		t.Error(err)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("credentials were asked for %d times before", n)
+	}
+	if _, err := p.List(t.Context(), all); err != nil || asked.Load() != 2 {
+		t.Errorf("%v; credentials were asked for %d times", err, asked.Load())
 	}
 	p = c.open(t, c.pool(), metadata)
 	c.Break(ec2.Fault{Kind: ec2.Refuse, Code: "ExpiredToken", Message: "It has expired.", Count: 1})

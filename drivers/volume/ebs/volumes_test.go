@@ -233,6 +233,15 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantErr(t, p.Attach(t.Context(), found[0].Disk, c.self(t, p)), errdefs.ErrInvalid, "multi-attach")
+	was := rootNames
+	t.Cleanup(func() { rootNames = was })
+	rootNames = append([]string{"/dev/sdz"}, was...) // the fake has nothing that boots
+	if got, err := p.Find(t.Context(), ""); err != nil || len(got) != 2 {
+		t.Errorf("with a disk that boots a machine: %+v, %v", got, err)
+	}
+	if got, err := p.Find(t.Context(), multi); err != nil || len(got) != 1 {
+		t.Errorf("such a disk by its ID: %+v, %v", got, err)
+	}
 	found, err = p.Find(t.Context(), "db*")
 	if err != nil {
 		t.Fatal(err)
