@@ -29,7 +29,8 @@
 //
 // Every request goes through the account's [Client], which keeps to the rate, backs off where the
 // cloud says so, and counts. What the provider can do beyond the nine methods it says by having
-// more of them: [Snapshotter], [Rollbacker], [Resizer], [Prober], [Finder].
+// more of them: [Snapshotter], [Rollbacker],
+// [SnapshotCopier], [Resizer], [Prober], [Finder].
 //
 // Package blocktest has the scenarios that a provider is proved by.
 //

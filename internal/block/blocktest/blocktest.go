@@ -122,6 +122,11 @@ func scenarios() []scenario {
 		{"XFSClone", xfsClone},
 		{"Rollback", rollback},
 		{"OpenSnapshot", openSnapshot},
+		{"Zones", zones},
+		{"MoveZone", moveZone},
+		{"MoveGivenUp", moveGivenUp},
+		{"MoveRegion", moveRegion},
+		{"MoveCrashes", moveCrashes},
 		{"Trash", trash},
 		{"Import", imports},
 		{"JobOutlivesCall", jobOutlivesCall},
@@ -152,12 +157,24 @@ type host struct {
 	driver volume.Driver
 	change []func(*block.Config)
 	stall  func(op string) error // what the next daemon's calls begin with
+	pool   string
 }
 
 // host adds a machine, and opens a pool on it.
 func (s *stage) host(change ...func(*block.Config)) *host {
 	s.Helper()
-	h := &host{Host: s.cloud.Host(s), s: s, dir: s.TempDir(), change: change}
+	return s.daemon(&host{Host: s.cloud.Host(s), dir: s.TempDir(), change: change, pool: "pool"})
+}
+
+// hostIn adds one in a zone.
+func (s *stage) hostIn(zone string) *host {
+	s.Helper()
+	return s.daemon(&host{Host: s.cloud.(Zoned).HostIn(s, zone), dir: s.TempDir(), pool: "pool"})
+}
+
+func (s *stage) daemon(h *host) *host {
+	s.Helper()
+	h.s = s
 	s.all = append(s.all, h)
 	h.open()
 	s.Cleanup(func() {
@@ -192,7 +209,7 @@ func (h *host) open() {
 		log = h.s.Output()
 	}
 	d, err := block.Open(h.s.Context(), h.faults.Wrap(h.Provider(h.s)), c, catalog.Env{
-		PoolName: "pool", StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
+		PoolName: h.pool, StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 		Logger: slog.New(slog.NewTextHandler(log, nil)).With(slog.String("host", h.ID)),
 	})
 	if err != nil {

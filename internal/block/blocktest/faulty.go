@@ -96,7 +96,12 @@ func (f *Faults) Wrap(p block.Provider) block.Provider {
 	s, snaps := p.(block.Snapshotter)
 	r, grows := p.(block.Resizer)
 	b, rolls := p.(block.Rollbacker)
+	c, copies := p.(block.SnapshotCopier)
 	switch {
+	case snaps && grows && rolls && copies:
+		return &faultyRollCopy{&faultyRoll{&faultySnap{w, s, r}, b}, faultyCopy{f, c}}
+	case snaps && grows && copies:
+		return &faultySnapCopy{&faultySnap{w, s, r}, faultyCopy{f, c}}
 	case snaps && grows && rolls:
 		return &faultyRoll{&faultySnap{w, s, r}, b}
 	case snaps && grows:
@@ -198,4 +203,23 @@ type faultyRoll struct {
 
 func (w *faultyRoll) Rollback(ctx context.Context, d block.Disk, s block.Snapshot) error {
 	return hookErr(ctx, w.f, "Rollback", func() error { return w.b.Rollback(ctx, d, s) })
+}
+
+type faultyCopy struct {
+	to *Faults
+	c  block.SnapshotCopier
+}
+
+func (w faultyCopy) CopySnapshot(ctx context.Context, s block.Snapshot, from block.Traits, tags block.Tags) (block.Snapshot, error) {
+	return hook(ctx, w.to, "CopySnapshot", func() (block.Snapshot, error) { return w.c.CopySnapshot(ctx, s, from, tags) })
+}
+
+type faultySnapCopy struct {
+	*faultySnap
+	faultyCopy
+}
+
+type faultyRollCopy struct {
+	*faultyRoll
+	faultyCopy
 }
