@@ -94,13 +94,18 @@ func TestPolicy(t *testing.T) {
 	}
 	s, err := p.CreateSnapshot(t.Context(), disk, snapshotTags("u1"))
 	if err == nil {
-		err = p.DeleteSnapshot(t.Context(), s)
-	}
-	if err == nil {
 		err = p.Resize(t.Context(), disk, 2*gib)
 	}
 	if err == nil {
 		_, err = p.lastChange(t.Context(), disk)
+	}
+	if err == nil {
+		other := c.pool()
+		other.Region = west
+		_, err = c.open(t, other, "").CopySnapshot(t.Context(), s, p.t, snapshotTags("u2"))
+	}
+	if err == nil {
+		err = p.DeleteSnapshot(t.Context(), s)
 	}
 	if err == nil {
 		err = p.SetTags(t.Context(), disk, map[string]string{"none": ""})

@@ -21,6 +21,7 @@ import (
 
 const (
 	east      = "us-east-1"
+	west      = "eu-west-1"
 	accessKey = "AKIAEXAMPLE"
 	secretKey = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 )
@@ -28,8 +29,9 @@ const (
 // cloud is a fake of EC2 with the machines in it.
 type cloud struct {
 	*ec2.Cloud
-	dir string
-	url string
+	dir    string
+	url    string
+	region string
 }
 
 // quick is a cloud in which things take a while, and answers are a little behind.
@@ -48,7 +50,7 @@ func quick() ec2.Config {
 func newCloud(t testing.TB, conf ec2.Config) *cloud {
 	t.Helper()
 	ignoreEnvironment(t)
-	c := &cloud{dir: t.TempDir()}
+	c := &cloud{dir: t.TempDir(), region: east}
 	conf.Dir = c.dir
 	conf.Users = append(conf.Users, ec2.User{AccessKey: accessKey, SecretKey: secretKey})
 	var err error
@@ -83,7 +85,7 @@ func ignoreEnvironment(t testing.TB) {
 // pool is the configuration of a pool with keys.
 func (c *cloud) pool() config {
 	return config{
-		Config: block.Config{Rate: 10000, Dev: "/dev", Sys: "/sys"}, Region: east, AccessKey: accessKey, SecretKey: catalog.NewSecret(secretKey),
+		Config: block.Config{Rate: 10000, Dev: "/dev", Sys: "/sys"}, Region: c.region, AccessKey: accessKey, SecretKey: catalog.NewSecret(secretKey),
 		Endpoint: c.url, Type: "gp3",
 	}
 }
@@ -114,15 +116,31 @@ func (c *cloud) open(t testing.TB, conf config, metadata string) *provider {
 // sdk is a client that tries once.
 func (c *cloud) sdk() *awsec2.Client {
 	return awsec2.New(awsec2.Options{
-		Region: east, BaseEndpoint: aws.String(c.url), Retryer: aws.NopRetryer{},
+		Region: c.region, BaseEndpoint: aws.String(c.url), Retryer: aws.NopRetryer{},
 		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 	})
 }
 
 // Host adds a machine.
-func (c *cloud) Host(t testing.TB) *blocktest.Host {
+func (c *cloud) Host(t testing.TB) *blocktest.Host { return c.HostIn(t, c.region+"a") }
+
+// Zones are two of three.
+func (c *cloud) Zones() []string { return []string{c.region + "a", c.region + "b"} }
+
+// Region is where the cloud's hosts are.
+func (c *cloud) Region() string { return c.region }
+
+// Elsewhere is the account's other region.
+func (c *cloud) Elsewhere(testing.TB) blocktest.Cloud {
+	other := *c
+	other.region = west
+	return &other
+}
+
+// HostIn adds a machine in a zone.
+func (c *cloud) HostIn(t testing.TB, zone string) *blocktest.Host {
 	t.Helper()
-	i, metadata := c.instance(t, ec2.InstanceSpec{})
+	i, metadata := c.instance(t, ec2.InstanceSpec{Region: c.region, Zone: zone})
 	return &blocktest.Host{
 		ID: i.ID, Machine: i.Machine(),
 		Provider: func(t testing.TB) block.Provider { return c.open(t, c.pool(), metadata) },
@@ -136,7 +154,7 @@ func (c *cloud) Host(t testing.TB) *blocktest.Host {
 
 // File returns the file with the bytes of a disk.
 func (c *cloud) File(_ testing.TB, disk string) string {
-	return filepath.Join(c.dir, east, "volumes", disk)
+	return filepath.Join(c.dir, c.region, "volumes", disk)
 }
 
 // Foreign makes a disk as people do.
@@ -149,7 +167,7 @@ func (c *cloud) Foreign(t testing.TB, name string, size int64) string {
 func (c *cloud) volume(t testing.TB, name string, in *awsec2.CreateVolumeInput) string {
 	t.Helper()
 	if in.AvailabilityZone == nil {
-		in.AvailabilityZone = aws.String(east + "a")
+		in.AvailabilityZone = aws.String(c.region + "a")
 	}
 	in.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String(name)}}}}
 	out, err := c.sdk().CreateVolume(t.Context(), in)

@@ -54,7 +54,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 		making: map[string]*making{}, absent: map[string]time.Time{}, client: block.NewClient(c.account(all.Region), c.Rate),
 	}
 	p.names.dev = c.Dev
-	p.t.Client, p.t.Scope, p.t.Check = p.client, "region "+all.Region, c.checkSpec(all.Region)
+	p.t.Client, p.t.Scope, p.t.Region, p.t.Check = p.client, "region "+all.Region, all.Region, c.checkSpec(all.Region)
 	p.c.Region = all.Region
 	p.ec2 = ec2.NewFromConfig(all, func(o *ec2.Options) {
 		if c.Endpoint != "" {

@@ -65,11 +65,12 @@ type provider struct {
 }
 
 var (
-	_ block.Provider    = (*provider)(nil)
-	_ block.Snapshotter = (*provider)(nil)
-	_ block.Resizer     = (*provider)(nil)
-	_ block.Prober      = (*provider)(nil)
-	_ block.Finder      = (*provider)(nil)
+	_ block.Provider       = (*provider)(nil)
+	_ block.Snapshotter    = (*provider)(nil)
+	_ block.SnapshotCopier = (*provider)(nil)
+	_ block.Resizer        = (*provider)(nil)
+	_ block.Prober         = (*provider)(nil)
+	_ block.Finder         = (*provider)(nil)
 )
 
 // Traits returns what the pool can do.

@@ -215,3 +215,44 @@ func (c *cloud) find(t *testing.T, p *provider, name string) block.Disk {
 		}
 	}
 }
+
+// TestCopySnapshot: one is copied to another region once, with its tags, and encrypted as the pool
+// there is.
+func TestCopySnapshot(t *testing.T) {
+	conf := still()
+	conf.KmsKeys = []string{"alias/west"}
+	c := newCloud(t, conf)
+	p := c.open(t, c.pool(), "")
+	s, err := p.CreateSnapshot(t.Context(), c.make(t, p, spec("data")), snapshotTags("u1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := c.pool()
+	pool.Region, pool.KMSKey = west, "alias/west"
+	there := c.open(t, pool, "")
+	var first block.Snapshot
+	for n := range 2 {
+		got, err := there.CopySnapshot(t.Context(), s, p.Traits(), snapshotTags("u2"))
+		if err != nil || n > 0 && got.ID != first.ID || got.Size != gib {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		first = got
+	}
+	list, err := there.Snapshots(t.Context(), all)
+	if err != nil || len(list) != 1 || list[0].ID != first.ID || list[0].State != block.Ready {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if diff := cmp.Diff(snapshotTags("u2"), list[0].Tags); diff != "" {
+		t.Error(diff)
+	}
+	made := spec("copy")
+	made.Zone, made.Snapshot = west+"a", &list[0]
+	if d := c.make(t, there, made); !d.Encrypted || d.Zone != west+"a" {
+		t.Errorf("%+v", d)
+	}
+	s.ID = "snap-0123456789abcdef0"
+	_, err = there.CopySnapshot(t.Context(), s, p.Traits(), snapshotTags("u3"))
+	wantErr(t, err, errdefs.ErrUnsupported, s.ID, "share snapshots")
+	_, err = there.CopySnapshot(t.Context(), s, block.Traits{}, snapshotTags("u3"))
+	wantErr(t, err, errdefs.ErrUnsupported, "region")
+}
