@@ -252,6 +252,15 @@ func (x *index) merge(q Query, list []Disk, began time.Time) {
 	}
 }
 
+// mergePart is merge with a list of all in which some zones have no part: theirs stay as they were.
+func (x *index) mergePart(q Query, list []Disk, began time.Time, zones []string) {
+	known := x.known()
+	x.merge(q, append(list, x.where(func(d Disk) bool { return slices.Contains(zones, d.Zone) })...), began)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.loaded = known
+}
+
 // save writes the whole file, if it is not what is there.
 func (x *index) save() error {
 	x.mu.Lock()
