@@ -189,16 +189,17 @@ const (
 // Disk is a disk of the cloud.
 type Disk struct {
 	// ID is the cloud's.
-	ID        string
-	Tags      Tags
-	Size      int64
-	State     State
-	Reason    string
-	Created   time.Time
-	Zone      string
-	Type      string
-	IOPS      int64
-	Encrypted bool
+	ID      string
+	Tags    Tags
+	Size    int64
+	State   State
+	Reason  string
+	Created time.Time
+	Zone    string
+	Type    string
+	// IOPS and Throughput are those that were chosen, zero where the type decides.
+	IOPS, Throughput int64
+	Encrypted        bool
 	// Holders are the hosts to which it is attached, on its way there or on its way off.
 	Holders []Holder
 	// Unlooked: Holders was not looked at.
