@@ -41,7 +41,7 @@ type cloud struct {
 func quick() gce.Config {
 	const step = 15 * time.Millisecond
 	return gce.Config{
-		Create: step, Attach: step, Detach: step, Resize: step, Snapshot: step, Other: step, DeviceLag: step, ListLag: step, Gone: step,
+		Create: step, Attach: step, Detach: step, Resize: step, Snapshot: step, Other: step, DeviceLag: step, ListLag: step, Gone: 2 * time.Second,
 		Reads: -1, Writes: -1,
 	}
 }
@@ -160,10 +160,10 @@ func (c *cloud) get(t testing.TB, id string) *compute.Disk {
 // File returns the file with the bytes of a disk.
 func (c *cloud) File(t testing.TB, id string) string {
 	t.Helper()
-	return filepath.Join(c.dir, "disk-"+strconv.FormatUint(c.get(t, id).Id, 10))
+	return filepath.Join(c.dir, "disk-"+strconv.FormatUint(c.get(t, id).Id, 10)+".img")
 }
 
-// Foreign makes a disk as people do. Google's names have no underscores; the suite's have.
+// Foreign makes a disk as people do.
 func (c *cloud) Foreign(t testing.TB, name string, size int64) string {
 	t.Helper()
 	op, err := c.sdk.Disks.Insert(project, zoneA, &compute.Disk{Name: name, SizeGb: size / gib, Labels: map[string]string{"libstoragetag": "old"}}).Do()

@@ -178,7 +178,13 @@ func (p *provider) disk(d *compute.Disk) block.Disk {
 	zone := last(d.Zone)
 	out := block.Disk{
 		ID: zone + "/" + d.Name, Tags: decode(d.Labels), Size: d.SizeGb * gib, State: block.Ready, Created: stamp(d.CreationTimestamp),
-		Zone: zone, Type: last(d.Type), IOPS: d.ProvisionedIops, Encrypted: true,
+		Zone: zone, Type: last(d.Type), Encrypted: true,
+	}
+	if k := kinds[out.Type]; k.iops {
+		out.IOPS = d.ProvisionedIops
+	}
+	if k := kinds[out.Type]; k.throughput {
+		out.Throughput = d.ProvisionedThroughput
 	}
 	switch d.Status {
 	case "CREATING", "RESTORING":
@@ -239,7 +245,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 	}
 	disk := block.Disk{
 		ID: id, Tags: s.Tags, Size: in.SizeGb * gib, State: block.Creating, Created: time.Now().UTC().Truncate(time.Second), Zone: zone,
-		Type: last(in.Type), IOPS: in.ProvisionedIops, Encrypted: true,
+		Type: last(in.Type), IOPS: in.ProvisionedIops, Throughput: in.ProvisionedThroughput, Encrypted: true,
 	}
 	return disk, p.begun(op, "insert", disk, "")
 }
