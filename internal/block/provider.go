@@ -189,10 +189,11 @@ const (
 // Disk is a disk of the cloud.
 type Disk struct {
 	// ID is the cloud's.
-	ID      string
-	Tags    Tags
-	Size    int64
-	State   State
+	ID    string
+	Tags  Tags
+	Size  int64
+	State State
+	// Reason says why the disk is Failed, or a host of it Stuck.
 	Reason  string
 	Created time.Time
 	Zone    string

@@ -173,7 +173,7 @@ func (c config) checkSpec(s *block.Spec) error {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `option "iops": those of type %s go by its size and cannot be chosen`, name), "take type hyperdisk-balanced, hyperdisk-extreme or pd-extreme, or leave iops out")
 	case s.Throughput != 0 && !k.throughput:
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `option "throughput": that of type %s goes by its size and cannot be chosen`, name), "take type hyperdisk-balanced or hyperdisk-throughput, or leave throughput out")
-	case s.Size < k.min*gib:
+	case s.Size != 0 && s.Size < k.min*gib: // without one it is the size of the snapshot
 		return errdefs.Errorf(errdefs.ErrInvalid, "size %s: the smallest disk of type %s has %dg", catalog.Bytes(s.Size), name, k.min)
 	case s.Zone != "" && !zoneForm.MatchString(s.Zone):
 		return errdefs.Errorf(errdefs.ErrInvalid, `option "zone": %q is not the name of a zone, such as us-central1-a`, s.Zone)
