@@ -386,10 +386,7 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if err := d.depart(limit, disk, self); err != nil {
 		return err
 	}
-	if ok {
-		disk.Holders = slices.DeleteFunc(slices.Clone(disk.Holders), func(h Holder) bool { return h.Host == self.ID })
-		d.x.put(disk)
-	}
+	d.x.freed(disk.ID, self.ID)
 	return nil
 }
 

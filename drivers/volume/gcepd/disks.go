@@ -222,7 +222,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 	if err != nil {
 		return block.Disk{}, err
 	}
-	op, err := ask(ctx, p, "disks.insert", "zone "+zone, p.api.Disks.Insert(p.c.Project, zone, in).RequestId(requestID(s.UUID, zone)).Context(ctx))
+	op, err := ask(ctx, p, "disks.insert", "zone "+zone, p.api.Disks.Insert(p.c.Project, zone, in).RequestId(requestID("disk", s.UUID, zone)).Context(ctx))
 	id := zone + "/" + in.Name
 	switch {
 	case reasonOf(err) == exists || err == nil && op.Status == done: // made before, and perhaps gone again
@@ -253,7 +253,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 // insertion is the disk to be made, with what the pool says where s says nothing.
 func (p *provider) insertion(s block.Spec, zone string) (*compute.Disk, error) {
 	name := cmp.Or(s.Type, p.c.Type)
-	labels, err := relabel(p.c.own(), s.Tags)
+	labels, err := p.c.labelsOf(s.Tags)
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,13 @@ func relabel(labels map[string]string, tags block.Tags) (map[string]string, erro
 	return all, checkLabels(all)
 }
 
+// labelsOf returns the labels of something new, with those that the pool adds.
+func (c config) labelsOf(tags block.Tags) (map[string]string, error) {
+	all := c.own()
+	maps.Copy(all, encode(tags))
+	return all, checkLabels(all)
+}
+
 func checkLabels(labels map[string]string) error {
 	if len(labels) > maxLabels {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%d labels would be needed, and Google allows %d", len(labels), maxLabels),

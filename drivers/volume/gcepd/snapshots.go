@@ -64,7 +64,7 @@ func snapshot(s *compute.Snapshot) block.Snapshot {
 // CreateSnapshot begins to make a snapshot.
 func (p *provider) CreateSnapshot(ctx context.Context, d block.Disk, tags block.Tags) (block.Snapshot, error) {
 	zone, disk := split(d.ID)
-	labels, err := relabel(p.c.own(), tags)
+	labels, err := p.c.labelsOf(tags)
 	if err != nil {
 		return block.Snapshot{}, err
 	}
@@ -73,7 +73,7 @@ func (p *provider) CreateSnapshot(ctx context.Context, d block.Disk, tags block.
 	if p.c.SnapshotLocation != "" {
 		in.StorageLocations = []string{p.c.SnapshotLocation}
 	}
-	op, err := ask(ctx, p, "disks.createSnapshot", "zone "+zone, p.api.Disks.CreateSnapshot(p.c.Project, zone, disk, in).RequestId(requestID(uuid, zone)).Context(ctx))
+	op, err := ask(ctx, p, "disks.createSnapshot", "zone "+zone, p.api.Disks.CreateSnapshot(p.c.Project, zone, disk, in).RequestId(requestID("snapshot", uuid, zone)).Context(ctx))
 	if err == nil && op.Status != done {
 		return block.Snapshot{ID: in.Name, Tags: tags, Size: d.Size, State: block.Creating, Created: stamp(op.InsertTime)}, nil
 	}
