@@ -1,7 +1,6 @@
 package gcepd
 
 import (
-	"context"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -63,7 +62,7 @@ func newCloud(t testing.TB, conf gce.Config) *cloud {
 	if err := os.WriteFile(c.keyfile, key, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.sdk, err = compute.NewService(context.Background(), googleopt.WithAuthCredentialsFile(googleopt.ServiceAccount, c.keyfile), googleopt.WithEndpoint(c.url+"/compute/v1/"))
+	c.sdk, err = compute.NewService(t.Context(), googleopt.WithAuthCredentialsFile(googleopt.ServiceAccount, c.keyfile), googleopt.WithEndpoint(c.url+"/compute/v1/"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func (t *tokens) Token() (*oauth2.Token, error) {
 	if t.token.Valid() {
 		return t.token, nil
 	}
-	text, err := t.host.get(context.Background(), tokenPath)
+	text, err := t.host.get(context.Background(), tokenPath) //nolint:forbidigo // there is none to take from the caller
 	if errors.Is(err, errUnknown) {
 		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "there is no keyfile, and the instance has no account"),
 			"start the instance with a service account and the access scope compute, or give the pool a keyfile")

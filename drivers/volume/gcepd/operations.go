@@ -125,11 +125,8 @@ func (p *provider) state(ctx context.Context, o pending) (block.Holding, error) 
 		going = block.Detaching
 	}
 	op, err := ask(ctx, p, "zoneOperations.get", "zone "+o.zone, p.api.ZoneOperations.Get(p.c.Project, o.zone, o.name).Context(ctx))
-	switch {
-	case err != nil:
-		return going, nil // nothing is known
-	case op.Status != done:
-		return going, nil
+	if err != nil || op.Status != done {
+		return going, nil //nolint:nilerr // nothing is known then
 	}
 	if why := p.failure(op); why != nil {
 		return block.Stuck, why

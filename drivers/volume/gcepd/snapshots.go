@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -141,9 +142,7 @@ func (p *provider) Find(ctx context.Context, ref string) ([]block.Foreign, error
 			continue
 		}
 		f.Tags = block.Tags{}
-		for k, v := range d.Labels {
-			f.Tags[k] = v
-		}
+		maps.Copy(f.Tags, d.Labels)
 		found = append(found, f)
 	}
 	slices.SortFunc(found, func(a, b block.Foreign) int { return strings.Compare(a.ID, b.ID) })
