@@ -19,6 +19,9 @@ func (d *driver) list(ctx context.Context, q Query) ([]Disk, error) {
 	q.Namespace = d.c.Namespace
 	began := time.Now()
 	all, err := call(ctx, func(ctx context.Context) ([]Disk, error) { return d.p.List(ctx, q) })
+	if part, ok := errors.AsType[*partial](err); ok && q.All() {
+		d.x.mergePart(q, all, began, part.zones)
+	}
 	if err != nil {
 		return nil, err
 	}

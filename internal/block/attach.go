@@ -268,7 +268,7 @@ func (d *driver) arrive(ctx context.Context, disk Disk, self Host) (Device, erro
 		failed <- d.await(ctx, disk.ID, cloudFirst, func(now Disk, there bool) (bool, error) {
 			i := holder(now, self.ID)
 			if there && i >= 0 && now.Holders[i].State == Stuck {
-				return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not get done with attaching the disk %s", disk.ID)
+				return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not get done with attaching the disk %s%s", disk.ID, because(now))
 			}
 			return there && i < 0 && time.Since(began) > lostIfAbove, nil
 		})
@@ -389,11 +389,16 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if err := d.depart(limit, disk, self); err != nil {
 		return err
 	}
-	if ok {
-		disk.Holders = slices.DeleteFunc(slices.Clone(disk.Holders), func(h Holder) bool { return h.Host == self.ID })
-		d.x.put(disk)
-	}
+	d.x.freed(disk.ID, self.ID)
 	return nil
+}
+
+// because is what the cloud says of a disk that is stuck.
+func because(d Disk) string {
+	if d.Reason == "" {
+		return ""
+	}
+	return ": " + d.Reason
 }
 
 // depart waits until the machine does not show the disk any more, or the cloud says that this host
@@ -406,7 +411,7 @@ func (d *driver) depart(ctx context.Context, disk Disk, self Host) error {
 		gone <- d.await(ctx, disk.ID, cloudFirst, func(now Disk, there bool) (bool, error) {
 			i := holder(now, self.ID)
 			if there && i >= 0 && now.Holders[i].State == Stuck {
-				return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not get done with detaching the disk %s", disk.ID)
+				return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not get done with detaching the disk %s%s", disk.ID, because(now))
 			}
 			return !there || i < 0, nil
 		})

@@ -191,6 +191,21 @@ func (x *index) put(d Disk) {
 	x.note(line{Put: &d})
 }
 
+// freed notes that a host has a disk no more. That is no proof that the disk is there: it may have been
+// deleted by another host, and be known of an old list.
+func (x *index) freed(id, host string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, ok := x.disks[id]
+	if !ok {
+		return
+	}
+	d := e.Disk
+	d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h Holder) bool { return h.Host == host })
+	x.set(d, e.changed)
+	x.note(line{Put: &d})
+}
+
 // drop forgets a disk that is gone, or going. Lists that still have it are not believed.
 func (x *index) drop(id string) {
 	x.mu.Lock()
@@ -264,6 +279,15 @@ func (x *index) merge(q Query, list []Disk, began time.Time) {
 	if q.All() {
 		x.loaded = true
 	}
+}
+
+// mergePart is merge with a list of all in which some zones have no part: theirs stay as they were.
+func (x *index) mergePart(q Query, list []Disk, began time.Time, zones []string) {
+	known := x.known()
+	x.merge(q, append(list, x.where(func(d Disk) bool { return slices.Contains(zones, d.Zone) })...), began)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.loaded = known
 }
 
 // save writes the whole file, if it is not what is there.

@@ -176,3 +176,28 @@ func TestOptions(t *testing.T) {
 		t.Error("two types")
 	}
 }
+
+// TestIndexPartOfAList: what a list says nothing of is as it was, and a disk of an old list that was
+// freed here is not there for that.
+func TestIndexPartOfAList(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		in := func(zone string, d Disk) Disk { d.Zone = zone; return d }
+		x := newIndex(filepath.Join(dir, "index"))
+		x.mergePart(Query{}, []Disk{in("a", diskOf("1", "one"))}, time.Now(), []string{"b"})
+		if x.known() {
+			t.Error("a part of a list is taken for all there is")
+		}
+		x.merge(Query{}, []Disk{in("a", diskOf("1", "one")), in("b", diskOf("2", "two")), in("a", diskOf("3", "three"))}, time.Now())
+		time.Sleep(time.Hour)
+		x.mergePart(Query{}, []Disk{in("a", diskOf("1", "one"))}, time.Now(), []string{"b"})
+		x.has(t, "one=1", "two=2")
+		if !x.known() {
+			t.Error("what was known is not known any more")
+		}
+		x.freed("2", "host")
+		x.freed("9", "host")
+		x.merge(Query{Names: []string{"two"}}, nil, time.Now())
+		x.has(t, "one=1")
+	})
+}

@@ -25,7 +25,8 @@ import (
 //	ErrDenied       the credentials do not allow it
 //	ErrUnavailable  no answer, an answer that says nothing, a fault of the cloud: it is tried again
 //
-// An answer that says "too many requests" is [Throttled].
+// An answer that says "too many requests" is [Throttled]. A provider that is an [io.Closer] is closed
+// with its driver.
 type Provider interface { //nolint:interfacebloat // all of it is what every provider has
 	// Traits says what the provider can do. It answers from memory, always the same.
 	Traits() Traits
@@ -37,7 +38,9 @@ type Provider interface { //nolint:interfacebloat // all of it is what every pro
 	// account's scope, all pages of them. Where a q with Names or IDs can be answered for
 	// less than all pages, it is. One of IDs that is not there is left out. A disk that is
 	// being deleted may be left out or told as such. Who holds a disk may be left out of the
-	// answer to a q of all, where it costs a call for each (Disk.Unlooked); never else.
+	// answer to a q of all, where it costs a call for each (Disk.Unlooked); never else. Where
+	// some zones cannot be looked at, the answer to a q of all may be the disks of the others
+	// and a [Partial] error.
 	List(ctx context.Context, q Query) ([]Disk, error)
 
 	// Create begins to make a disk with s.Tags, all of which it has from its first moment
@@ -112,6 +115,18 @@ type Host struct {
 	Zone string
 }
 
+// partial is the error of a list in which some zones have no part.
+type partial struct {
+	error
+	zones []string
+}
+
+func (e *partial) Unwrap() error { return e.error }
+
+// Partial marks the error of a List of all that comes with the disks of all zones but some: what
+// was known of those stays as it was.
+func Partial(err error, zones []string) error { return &partial{err, zones} }
+
 // Query is which disks, or snapshots, are wanted: those of the namespace with one of Names (by
 // their tag) or one of IDs, all where both are empty.
 type Query struct {
@@ -177,10 +192,11 @@ const (
 // Disk is a disk of the cloud.
 type Disk struct {
 	// ID is the cloud's.
-	ID      string
-	Tags    Tags
-	Size    int64
-	State   State
+	ID    string
+	Tags  Tags
+	Size  int64
+	State State
+	// Reason says why the disk is Failed, or a host of it Stuck.
 	Reason  string
 	Created time.Time
 	Zone    string
