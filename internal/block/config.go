@@ -2,6 +2,7 @@ package block
 
 import (
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -152,6 +153,9 @@ func (t Traits) unknown(given, key string, names []string) error {
 			err := errdefs.Errorf(errdefs.ErrInvalid, "option %q: %s has nothing of the kind", given, t.Kind)
 			return errdefs.Hint(err, "leave it out; there are: "+strings.Join(slices.Sorted(slices.Values(names)), ", "))
 		}
+	}
+	if near := catalog.Nearest(key, slices.Collect(maps.Keys(aliases))); near != "" && slices.Contains(names, aliases[near]) && catalog.Nearest(key, names) == "" {
+		return errdefs.Errorf(errdefs.ErrInvalid, "unknown option %q, did you mean %q? (there are: %s)", given, aliases[near], strings.Join(slices.Sorted(slices.Values(names)), ", "))
 	}
 	return catalog.Unknown("option", given, names)
 }

@@ -90,7 +90,17 @@ func (x *index) load() error {
 	if err := lines.Err(); err != nil || !x.loaded {
 		return err
 	}
-	x.file, err = os.OpenFile(x.path, os.O_WRONLY|os.O_APPEND, 0)
+	x.file, err = os.OpenFile(x.path, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return state.Classify(err)
+	}
+	end := make([]byte, 1)
+	if fi, err := x.file.Stat(); err == nil && fi.Size() > 0 {
+		_, _ = x.file.ReadAt(end, fi.Size()-1)
+	}
+	if end[0] != '\n' { // a crash came in the middle of a line
+		_, err = x.file.WriteString("\n")
+	}
 	return err
 }
 
