@@ -97,45 +97,48 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, _ bool
 	err = p.act(ctx, "volumes.detach", func(ctx context.Context) (*godo.Action, *godo.Response, error) {
 		return p.do.StorageActions.DetachByDropletID(ctx, d.ID, droplet)
 	})
-	switch {
+	switch status := statusOf(err); {
 	case errors.Is(err, errdefs.ErrNotFound): // the disk, or the droplet, with which it goes
 		return nil
-	case statusOf(err) != http.StatusUnprocessableEntity || errors.Is(err, errdefs.ErrUnavailable):
+	case errors.Is(err, errdefs.ErrUnavailable), status != http.StatusUnprocessableEntity && status != http.StatusConflict:
 		return err
 	}
-	// It is not attached there, unless it is on its way there.
-	v, gerr := p.get(ctx, d.ID)
-	if errors.Is(gerr, errdefs.ErrNotFound) {
+	// It is not attached there; or it is on its way off, or on its way there.
+	doing, derr := p.doing(ctx, d.ID)
+	switch {
+	case derr != nil:
+		return derr
+	case strings.HasPrefix(doing, "detach"): // by the request before
 		return nil
+	case doing != "":
+		return errdefs.Errorf(errdefs.ErrUnavailable, "disk %s is busy with another action, %s: %w", d.ID, doing, err)
 	}
-	if gerr != nil {
+	v, gerr := p.get(ctx, d.ID)
+	switch {
+	case errors.Is(gerr, errdefs.ErrNotFound):
+		return nil
+	case gerr != nil:
 		return gerr
-	}
-	if slices.Contains(v.DropletIDs, droplet) {
+	case slices.Contains(v.DropletIDs, droplet):
 		return err
-	}
-	if busy, gerr := p.acting(ctx, d.ID); gerr != nil || busy {
-		return errors.Join(gerr, errBusy(busy, d.ID))
 	}
 	return nil
 }
 
-func errBusy(busy bool, id string) error {
-	if !busy {
-		return nil
-	}
-	return errdefs.Errorf(errdefs.ErrInUse, "disk %s is being attached or detached", id)
-}
-
-// acting tells whether anything is being done to a disk.
-func (p *provider) acting(ctx context.Context, id string) (bool, error) {
+// doing returns what DigitalOcean is about to do to a disk, empty if that is nothing.
+func (p *provider) doing(ctx context.Context, id string) (string, error) {
 	list, _, err := ask(ctx, p, "actions.list", func(ctx context.Context) ([]godo.Action, *godo.Response, error) {
 		return p.do.StorageActions.List(ctx, id, &godo.ListOptions{PerPage: 10}) // the newest come first
 	})
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return false, nil
+		return "", nil
 	}
-	return slices.ContainsFunc(list, func(a godo.Action) bool { return a.Status == godo.ActionInProgress }), err
+	for _, a := range list {
+		if a.Status == godo.ActionInProgress {
+			return a.Type, nil
+		}
+	}
+	return "", err
 }
 
 func number(droplet string) (int, error) {

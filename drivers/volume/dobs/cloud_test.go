@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ type cloud struct {
 func quick() do.Config {
 	const step = 15 * time.Millisecond
 	return do.Config{
-		Attach: step, Detach: step, Resize: step, DeviceLag: step, ListLag: step, Gone: step, Hourly: -1, Burst: -1, PerDroplet: 50,
+		Attach: step, Detach: step, Resize: step, DeviceLag: step, ListLag: step, Gone: 2 * time.Second, Hourly: -1, Burst: -1, PerDroplet: 50,
 	}
 }
 
@@ -135,10 +136,11 @@ func (c *cloud) File(t testing.TB, disk string) string {
 	return all[0]
 }
 
-// Foreign makes a disk as people do, and waits until it is listed.
+// Foreign makes a disk as REX-Ray does, which makes a dash of an underscore, and waits until it
+// is listed.
 func (c *cloud) Foreign(t testing.TB, name string, size int64) string {
 	t.Helper()
-	return c.volume(t, godo.VolumeCreateRequest{Name: name, SizeGigaBytes: size / gib, Region: nyc})
+	return c.volume(t, godo.VolumeCreateRequest{Name: strings.ReplaceAll(name, "_", "-"), SizeGigaBytes: size / gib, Region: nyc})
 }
 
 func (c *cloud) volume(t testing.TB, req godo.VolumeCreateRequest) string {

@@ -2,6 +2,7 @@ package dobs
 
 import (
 	"testing"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -11,6 +12,6 @@ func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
 	blocktest.Run(t, blocktest.Config{
 		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, quick()) },
-		Size: gib, Bigger: 2 * gib, XFS: gib,
+		Size: gib, Bigger: 2 * gib, XFS: gib, Lag: 100 * time.Millisecond,
 	})
 }
