@@ -39,28 +39,31 @@ func (p *provider) forget(id string) {
 	delete(p.written, id)
 }
 
-// tagsNow returns all tags of a volume.
-func (p *provider) tagsNow(ctx context.Context, id string) ([]string, error) {
+// difference returns all tags of a volume, and which have to come and go. That there is nothing to
+// do is not taken from memory.
+func (p *provider) difference(ctx context.Context, id string, tags block.Tags) (now, add, remove []string, err error) {
 	p.mu.Lock()
 	w, ok := p.written[id]
 	p.mu.Unlock()
 	if ok && time.Since(w.at) < writtenFor {
-		return w.tags, nil
+		if add, remove := change(w.tags, tags); len(add)+len(remove) > 0 {
+			return w.tags, add, remove, nil
+		}
 	}
 	v, err := p.get(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	return v.Tags, nil
+	add, remove = change(v.Tags, tags)
+	return v.Tags, add, remove, nil
 }
 
 // SetTags changes tags of a volume. Each that changes is two or three requests.
 func (p *provider) SetTags(ctx context.Context, d block.Disk, tags block.Tags) error {
-	now, err := p.tagsNow(ctx, d.ID)
+	now, add, remove, err := p.difference(ctx, d.ID, tags)
 	if err != nil {
 		return err
 	}
-	add, remove := change(now, tags)
 	p.forget(d.ID) // until it is known how it went
 	for _, tag := range add {
 		if err := p.tag(ctx, d.ID, tag); err != nil {
