@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/dobs"
 	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/drivers/volume/mount"
@@ -17,6 +18,7 @@ func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
 		dir.Driver(),
+		dobs.Driver(),
 		loop.Driver(),
 		mem.Driver(),
 		mount.Driver(),

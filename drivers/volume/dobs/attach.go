@@ -64,17 +64,46 @@ func (p *provider) act(ctx context.Context, call string, do func(context.Context
 	case <-ctx.Done():
 		return errdefs.Errorf(errdefs.ErrUnavailable, "other disks are attached to the droplet first: %w", context.Cause(ctx))
 	}
-	for wait := firstTurn; ; wait = min(wait*3/2, lastTurn) {
+	return patiently(ctx, func() error {
 		_, _, err := ask(ctx, p, call, do)
-		if statusOf(err) != http.StatusUnprocessableEntity || !errors.Is(err, errdefs.ErrUnavailable) {
+		if statusOf(err) == http.StatusUnprocessableEntity && errors.Is(err, errdefs.ErrUnavailable) {
+			return &busy{err}
+		}
+		return err
+	})
+}
+
+// busy is an answer that says that something else has to be done first, which is a matter of
+// seconds.
+type busy struct{ error }
+
+func (e *busy) Unwrap() error { return e.error }
+
+// patiently does again what finds something busy.
+func patiently(ctx context.Context, do func() error) error {
+	for wait := firstTurn; ; wait = min(wait*3/2, lastTurn) {
+		err := do()
+		b, is := errors.AsType[*busy](err)
+		if !is {
 			return err
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return err
+			return b.error
 		}
 	}
+}
+
+// undisturbed does what a disk refuses (409) while it is attached, detached or resized.
+func undisturbed(ctx context.Context, do func() error) error {
+	return patiently(ctx, func() error {
+		err := do()
+		if statusOf(err) == http.StatusConflict {
+			return &busy{err}
+		}
+		return err
+	})
 }
 
 // whichIsMissing says whether there is no disk, or no droplet.

@@ -60,12 +60,14 @@ func meaningOf(status int, said string) (class error, hint string) {
 		return false
 	}
 	switch {
+	case has("required permission"):
+		return errdefs.ErrDenied, "the token lacks a scope; the driver's page has those that it needs"
 	case status == http.StatusUnauthorized:
 		return errdefs.ErrDenied, "the token is wrong, was revoked or has expired; make one at https://cloud.digitalocean.com/account/api/tokens"
 	case (status == http.StatusForbidden || status == http.StatusUnprocessableEntity) && has("limit", "quota", "capacity"):
 		return errdefs.ErrInvalid, quota
 	case status == http.StatusForbidden:
-		return errdefs.ErrDenied, "the token does not allow it; the driver's page has the rights that it needs"
+		return errdefs.ErrDenied, "the token does not allow it; the driver's page has the scopes that it needs"
 	case status == http.StatusPaymentRequired:
 		return errdefs.ErrDenied, "look at the account's billing"
 	case status == http.StatusNotFound, status == http.StatusGone:

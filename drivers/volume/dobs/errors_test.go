@@ -70,9 +70,10 @@ func TestAnswers(t *testing.T) {
 	}{
 		{401, "Unable to authenticate you", errdefs.ErrDenied, []string{"expired", "api/tokens"}},
 		{402, "payment", errdefs.ErrDenied, []string{"billing"}},
-		{403, "You are not authorized to perform this operation", errdefs.ErrDenied, []string{"rights", "volumes.create", "4711"}},
+		{403, "You are not authorized to perform this operation", errdefs.ErrDenied, []string{"scopes", "volumes.create", "4711"}},
 		{403, "failed to create volume: volume/snapshot capacity limit exceeded", errdefs.ErrInvalid, []string{"support"}},
 		{422, "volume limit exceeded", errdefs.ErrInvalid, []string{"support"}},
+		{403, "you are missing the required permission block_storage:create", errdefs.ErrDenied, []string{"block_storage:create", "lacks a scope"}},
 		{404, "not here", errdefs.ErrNotFound, []string{"not here"}},
 		{409, "volume has a pending event", errdefs.ErrInUse, nil},
 		{422, "Droplet already has a pending event.", errdefs.ErrUnavailable, nil},
@@ -175,7 +176,7 @@ func TestWrongCredentials(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = p.Create(t.Context(), spec("data"))
-	wantErr(t, err, errdefs.ErrDenied, "403", "rights")
+	wantErr(t, err, errdefs.ErrDenied, "403", "scopes")
 }
 
 // TestQuotas: the limits of an account and of a droplet are told as such.

@@ -112,8 +112,12 @@ func (p *provider) CreateSnapshot(ctx context.Context, d block.Disk, tags block.
 			set[k] = v
 		}
 	}
-	v, _, err := ask(ctx, p, "snapshots.create", func(ctx context.Context) (*godo.Snapshot, *godo.Response, error) {
-		return p.do.Storage.CreateSnapshot(ctx, &godo.SnapshotCreateRequest{VolumeID: d.ID, Name: name, Tags: append(all(set), p.c.Tags...)})
+	var v *godo.Snapshot
+	err = undisturbed(ctx, func() (err error) {
+		v, _, err = ask(ctx, p, "snapshots.create", func(ctx context.Context) (*godo.Snapshot, *godo.Response, error) {
+			return p.do.Storage.CreateSnapshot(ctx, &godo.SnapshotCreateRequest{VolumeID: d.ID, Name: name, Tags: append(all(set), p.c.Tags...)})
+		})
+		return err
 	})
 	if err != nil {
 		return block.Snapshot{}, err

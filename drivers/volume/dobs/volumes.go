@@ -251,8 +251,11 @@ func (p *provider) Online() bool { return true }
 // Resize begins to make a disk larger.
 func (p *provider) Resize(ctx context.Context, d block.Disk, size int64) error {
 	want := (size + gib - 1) / gib
-	_, _, err := ask(ctx, p, "volumes.resize", func(ctx context.Context) (*godo.Action, *godo.Response, error) {
-		return p.do.StorageActions.Resize(ctx, d.ID, int(want), d.Zone)
+	err := undisturbed(ctx, func() error {
+		_, _, err := ask(ctx, p, "volumes.resize", func(ctx context.Context) (*godo.Action, *godo.Response, error) {
+			return p.do.StorageActions.Resize(ctx, d.ID, int(want), d.Zone)
+		})
+		return err
 	})
 	if statusOf(err) != 422 {
 		return err

@@ -312,6 +312,27 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
+// TestBusyDisk: a snapshot and a resize wait until the disk is attached.
+func TestBusyDisk(t *testing.T) {
+	c := newCloud(t, do.Config{Hourly: -1, Burst: -1, Attach: 300 * time.Millisecond})
+	id, _, metadata := c.droplet(t, nyc)
+	p := c.open(t, c.pool(), metadata)
+	d := c.make(t, p, spec("data"))
+	if err := p.Attach(t.Context(), d, block.Host{ID: strconv.Itoa(id), Zone: nyc}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantErr(t, p.Resize(ctx, d, 2*gib), errdefs.ErrInUse, "409")
+	tags := block.Tags{block.TagUUID: d.Tags[block.TagUUID], block.TagNamespace: "test", block.TagName: "data"}
+	if _, err := p.CreateSnapshot(t.Context(), d, tags); err != nil {
+		t.Error(err)
+	}
+	if err := p.Resize(t.Context(), d, 2*gib); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFromSnapshot: a disk has room for the snapshot that it is made of, if nobody has said how
 // large it is to be.
 func TestFromSnapshot(t *testing.T) {
