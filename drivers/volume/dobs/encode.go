@@ -228,8 +228,10 @@ func change(now []string, set block.Tags) (add, remove []string) {
 	return add, remove
 }
 
-// all returns the tags of something new.
-func all(tags block.Tags) []string {
-	add, _ := change(nil, tags)
-	return add
+// all returns the tags of something new. Labels of a snapshot may be empty.
+func all(tags block.Tags) (list []string) {
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		list = append(list, encode(key, tags[key], 1)...)
+	}
+	return list
 }

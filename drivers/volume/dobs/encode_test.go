@@ -30,7 +30,7 @@ func TestEncoding(t *testing.T) {
 	}
 	long := strings.Repeat("Ü😀x_", 40)
 	values := []string{
-		"x", "X", "Data", "dATA", ":p1-2", "a:u8", "q:r2", "name=\"v\",other", "line\nand\x00", "日本語のボリューム", long[:255], strings.Repeat("A", 255),
+		"", "x", "X", "Data", "dATA", ":p1-2", "a:u8", "q:r2", "name=\"v\",other", "line\nand\x00", "日本語のボリューム", long[:255], strings.Repeat("A", 255),
 		strings.Repeat("a", 255), strings.Repeat("\xff", 255), strings.Repeat("aB:", 85),
 	}
 	for _, value := range values {
@@ -124,7 +124,7 @@ func TestChange(t *testing.T) {
 
 // TestNamespaceComesLast: a disk that is being adopted is nobody's before all else is written.
 func TestNamespaceComesLast(t *testing.T) {
-	add := all(block.Tags{block.TagNamespace: "remora", block.TagUUID: "u", block.TagName: "z", "formatted": "x", "root": "auto"})
+	add, _ := change(nil, block.Tags{block.TagNamespace: "remora", block.TagUUID: "u", block.TagName: "z", "formatted": "x", "root": "auto"})
 	if len(add) != 5 || add[4] != "remora:pool:remora" {
 		t.Errorf("tags are written in the order %q", add)
 	}

@@ -267,7 +267,7 @@ func TestSnapshots(t *testing.T) {
 	p := c.open(t, c.pool(), "")
 	d := c.make(t, p, spec("Data"))
 	tags := block.Tags{
-		block.TagUUID: "00000000-0000-8000-8000-000000000002", block.TagNamespace: "test", block.TagName: "Data", "snapshot": "Before/Upgrade", "of": d.Tags[block.TagUUID],
+		block.TagUUID: "00000000-0000-8000-8000-000000000002", block.TagNamespace: "test", block.TagName: "Data", "snapshot": "Before/Upgrade", "l.empty": "", "of": d.Tags[block.TagUUID],
 	}
 	first, err := p.CreateSnapshot(t.Context(), d, tags)
 	if err != nil {
