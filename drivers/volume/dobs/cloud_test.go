@@ -1,7 +1,6 @@
 package dobs
 
 import (
-	"context"
 	"net/http/httptest"
 	"path/filepath"
 	"strconv"
@@ -145,7 +144,7 @@ func (c *cloud) Foreign(t testing.TB, name string, size int64) string {
 
 func (c *cloud) volume(t testing.TB, req godo.VolumeCreateRequest) string {
 	t.Helper()
-	v, _, err := c.sdk(t).Storage.CreateVolume(context.Background(), &req)
+	v, _, err := c.sdk(t).Storage.CreateVolume(t.Context(), &req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ const ownRate = 4
 // connect makes the provider of a pool. Nobody is asked.
 func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*provider)) (*provider, error) {
 	for _, word := range c.fromREXRay(os.Getenv) {
-		log.InfoContext(ctx, "a variable of REX-Ray: "+word)
+		log.InfoContext(ctx, "a variable of REX-Ray is set", slog.String("what", word))
 	}
 	if err := c.check(); err != nil {
 		return nil, err
@@ -48,8 +48,8 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*prov
 	p := &provider{
 		c: c, t: traits(), token: t, do: do, client: block.NewClient(c.account(t), rate), host: newMetadata(),
 		written: map[string]written{}, tags: map[string]bool{}, turn: make(chan struct{}, 1),
-		warn: func(left, limit int, until time.Time) {
-			log.Warn("the account has few requests left, of all who use it; they are spread, and may have to wait",
+		warn: func(ctx context.Context, left, limit int, until time.Time) {
+			log.WarnContext(ctx, "the account has few requests left, of all who use it; after them it has to wait",
 				slog.Int("left", left), slog.Int("of", limit), slog.Time("until", until))
 		},
 	}

@@ -52,7 +52,7 @@ type provider struct {
 	do     *godo.Client
 	client *block.Client
 	host   metadata
-	warn   func(left, limit int, until time.Time)
+	warn   func(ctx context.Context, left, limit int, until time.Time)
 
 	pages atomic.Int64  // how many a list of all had last
 	turn  chan struct{} // whose it is to attach or detach
@@ -80,7 +80,7 @@ func ask[T any](ctx context.Context, p *provider, call string, do func(ctx conte
 	err = p.client.Do(ctx, call, func(ctx context.Context) error {
 		v, resp, err = do(ctx)
 		if resp != nil {
-			p.watchRate(resp.Rate)
+			p.watchRate(ctx, resp.Rate)
 		}
 		return p.explain(ctx, call, err)
 	})
@@ -97,7 +97,7 @@ func tell(ctx context.Context, p *provider, call string, do func(ctx context.Con
 }
 
 // watchRate warns when an account has used up most of the requests of an hour: others use it too.
-func (p *provider) watchRate(r godo.Rate) {
+func (p *provider) watchRate(ctx context.Context, r godo.Rate) {
 	if r.Limit <= 0 || r.Remaining > r.Limit/10 {
 		return
 	}
@@ -106,6 +106,6 @@ func (p *provider) watchRate(r godo.Rate) {
 	p.warned = r.Reset.Time
 	p.mu.Unlock()
 	if first {
-		p.warn(r.Remaining, r.Limit, r.Reset.Time)
+		p.warn(ctx, r.Remaining, r.Limit, r.Reset.Time)
 	}
 }

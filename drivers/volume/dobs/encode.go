@@ -186,15 +186,15 @@ func current(pieces []piece) (value string, rev int, ok bool) {
 // same.
 func whole(pieces []piece) (string, bool) {
 	slices.SortFunc(pieces, func(a, b piece) int { return strings.Compare(a.tag, b.tag) })
-	value := ""
+	var value strings.Builder
 	for n := range pieces[0].of {
 		i := slices.IndexFunc(pieces, func(p piece) bool { return p.part == n+1 && p.of == pieces[0].of })
 		if i < 0 {
 			return "", false
 		}
-		value += pieces[i].value
+		value.WriteString(pieces[i].value)
 	}
-	return value, true
+	return value.String(), true
 }
 
 // change returns which tags something lacks that has those of now, and which it has too many, to

@@ -48,9 +48,15 @@ func alreadyThere(err error) bool {
 
 const quota = "ask DigitalOcean's support for a larger limit, or remove what is not needed"
 
-// meaningOf returns the class of an answer and what a person can do. Answers have no codes but the
+// meaning is the class of an answer, and what a person can do.
+type meaning struct {
+	class error
+	hint  string
+}
+
+// meaningOf returns what an answer means. Answers have no codes but the
 // status: the rest is in the text.
-func meaningOf(status int, said string) (class error, hint string) {
+func meaningOf(status int, said string) meaning {
 	has := func(words ...string) bool {
 		for _, w := range words {
 			if strings.Contains(said, w) {
@@ -61,30 +67,30 @@ func meaningOf(status int, said string) (class error, hint string) {
 	}
 	switch {
 	case has("required permission"):
-		return errdefs.ErrDenied, "the token lacks a scope; the driver's page has those that it needs"
+		return meaning{errdefs.ErrDenied, "the token lacks a scope; the driver's page has those that it needs"}
 	case status == http.StatusUnauthorized:
-		return errdefs.ErrDenied, "the token is wrong, was revoked or has expired; make one at https://cloud.digitalocean.com/account/api/tokens"
+		return meaning{errdefs.ErrDenied, "the token is wrong, was revoked or has expired; make one at https://cloud.digitalocean.com/account/api/tokens"}
 	case (status == http.StatusForbidden || status == http.StatusUnprocessableEntity) && has("limit", "quota", "capacity"):
-		return errdefs.ErrInvalid, quota
+		return meaning{errdefs.ErrInvalid, quota}
 	case status == http.StatusForbidden:
-		return errdefs.ErrDenied, "the token does not allow it; the driver's page has the scopes that it needs"
+		return meaning{errdefs.ErrDenied, "the token does not allow it; the driver's page has the scopes that it needs"}
 	case status == http.StatusPaymentRequired:
-		return errdefs.ErrDenied, "look at the account's billing"
+		return meaning{errdefs.ErrDenied, "look at the account's billing"}
 	case status == http.StatusNotFound, status == http.StatusGone:
-		return errdefs.ErrNotFound, ""
+		return meaning{errdefs.ErrNotFound, ""}
 	case status == http.StatusConflict, status == http.StatusLocked:
-		return errdefs.ErrInUse, ""
+		return meaning{errdefs.ErrInUse, ""}
 	// A droplet does one thing at a time, whichever disk it is about.
 	case status == http.StatusUnprocessableEntity && has("droplet already has a pending", "droplet is locked", "event in progress"):
-		return errdefs.ErrUnavailable, ""
+		return meaning{errdefs.ErrUnavailable, ""}
 	case status == http.StatusUnprocessableEntity && has("already attached", "pending event", "attached to a droplet"):
-		return errdefs.ErrInUse, ""
+		return meaning{errdefs.ErrInUse, ""}
 	case status == http.StatusPreconditionFailed:
-		return errdefs.ErrInUse, ""
+		return meaning{errdefs.ErrInUse, ""}
 	case status == http.StatusRequestTimeout, status >= http.StatusInternalServerError, status < http.StatusBadRequest:
-		return errdefs.ErrUnavailable, ""
+		return meaning{errdefs.ErrUnavailable, ""}
 	}
-	return errdefs.ErrInvalid, ""
+	return meaning{errdefs.ErrInvalid, ""}
 }
 
 // explain makes of an error of godo one of a class, on one line.
@@ -108,11 +114,14 @@ func (p *provider) explain(ctx context.Context, call string, err error) error {
 	if a.status == http.StatusUnauthorized && p.token.changed() {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "%w; there is a new token in %s", a, p.token.file)
 	}
-	class, hint := meaningOf(a.status, a.said)
-	if hint == "" {
-		return errdefs.As(class, a)
+	if a.said == "" || strings.HasPrefix(strings.TrimSpace(a.said), "<") { // of a proxy, which knows nothing of what is there
+		return errdefs.Errorf(errdefs.ErrUnavailable, "%w: this is no answer of DigitalOcean", a)
 	}
-	return errdefs.Hint(errdefs.As(class, a), hint)
+	m := meaningOf(a.status, a.said)
+	if m.hint == "" {
+		return errdefs.As(m.class, a)
+	}
+	return errdefs.Hint(errdefs.As(m.class, a), m.hint)
 }
 
 // short keeps a page of HTML of some proxy from being an error.

@@ -75,6 +75,7 @@ func TestAnswers(t *testing.T) {
 		{422, "volume limit exceeded", errdefs.ErrInvalid, []string{"support"}},
 		{403, "you are missing the required permission block_storage:create", errdefs.ErrDenied, []string{"block_storage:create", "lacks a scope"}},
 		{404, "not here", errdefs.ErrNotFound, []string{"not here"}},
+		{404, "<html>no such page</html>", errdefs.ErrUnavailable, []string{"404", "no answer of DigitalOcean"}},
 		{409, "volume has a pending event", errdefs.ErrInUse, nil},
 		{422, "Droplet already has a pending event.", errdefs.ErrUnavailable, nil},
 		{422, "This volume is already attached", errdefs.ErrInUse, nil},
@@ -114,7 +115,7 @@ func TestThrottled(t *testing.T) {
 	c := newCloud(t, do.Config{Hourly: 3, Burst: -1})
 	p := c.open(t, c.pool(), "")
 	var warned []int
-	p.warn = func(left, limit int, _ time.Time) { warned = append(warned, left, limit) }
+	p.warn = func(_ context.Context, left, limit int, _ time.Time) { warned = append(warned, left, limit) }
 	for range 3 {
 		if _, err := p.List(t.Context(), block.Query{Namespace: "test"}); err != nil {
 			t.Fatal(err)

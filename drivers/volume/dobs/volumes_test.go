@@ -341,7 +341,7 @@ func TestFromSnapshot(t *testing.T) {
 	big := spec("big")
 	big.Size = 3 * gib
 	d := c.make(t, p, big)
-	snap, _, err := c.sdk(t).Storage.CreateSnapshot(context.Background(), &godo.SnapshotCreateRequest{VolumeID: d.ID, Name: "by hand"})
+	snap, _, err := c.sdk(t).Storage.CreateSnapshot(t.Context(), &godo.SnapshotCreateRequest{VolumeID: d.ID, Name: "by hand"})
 	if err != nil {
 		t.Fatal(err)
 	}
