@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/test/cloud/do"
 	"github.com/remora-plugins/remora/test/cloud/fake"
@@ -387,8 +388,17 @@ func TestResize(t *testing.T) {
 func TestRealAddress(t *testing.T) {
 	c := newCloud(t, still())
 	conf := c.pool()
-	conf.Endpoint = ""
-	if u := c.open(t, conf, "").do.BaseURL; *u != (url.URL{Scheme: "https", Host: "api.digitalocean.com", Path: "/"}) {
+	conf.Endpoint, conf.Token = "", catalog.NewSecret(fmt.Sprint("of-this-run-", time.Now().UnixNano()))
+	p := c.open(t, conf, "")
+	if u := p.do.BaseURL; *u != (url.URL{Scheme: "https", Host: "api.digitalocean.com", Path: "/"}) {
 		t.Errorf("it asks %s", u)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	n := 0
+	for p.client.Do(ctx, "test", func(context.Context) error { n++; return nil }) == nil && n < 1000 {
+	}
+	if n < 5*ownRate || n > 5*ownRate+5 {
+		t.Errorf("%d requests in a moment", n)
 	}
 }
