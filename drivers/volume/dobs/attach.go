@@ -27,6 +27,7 @@ func (p *provider) Attach(ctx context.Context, d block.Disk, self block.Host) er
 	})
 	switch text := textOf(err); {
 	case err == nil:
+		p.moved(d.ID, block.Attached)
 		return nil
 	case errors.Is(err, errdefs.ErrNotFound):
 		return p.whichIsMissing(ctx, d, droplet, err)
@@ -127,6 +128,11 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, _ bool
 		return p.do.StorageActions.DetachByDropletID(ctx, d.ID, droplet)
 	})
 	switch status := statusOf(err); {
+	case err == nil:
+		if self, err := p.Self(ctx); err == nil && self.ID == host {
+			p.moved(d.ID, block.Detaching)
+		}
+		return nil
 	case errors.Is(err, errdefs.ErrNotFound): // the disk, or the droplet, with which it goes
 		return nil
 	case errors.Is(err, errdefs.ErrUnavailable), status != http.StatusUnprocessableEntity && status != http.StatusConflict:
@@ -150,6 +156,56 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, _ bool
 		return gerr
 	case slices.Contains(v.DropletIDs, droplet):
 		return err
+	}
+	return nil
+}
+
+// move is what we have begun with a disk on this droplet.
+type move struct {
+	to block.Holding
+	at time.Time
+}
+
+// movedFor is for how long a disk is believed to be on its way off without a look.
+const movedFor = 30 * time.Second
+
+func (p *provider) moved(id string, to block.Holding) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moves[id] = move{to, time.Now()}
+}
+
+// moving says of disks that this droplet has which of them are on their way off, as lists do not.
+// Those that a daemon before this one may have begun with are asked for, when it is about them.
+func (p *provider) moving(ctx context.Context, q block.Query, disks []block.Disk) error {
+	p.mu.Lock()
+	self := p.self
+	p.mu.Unlock()
+	if self == nil {
+		return nil
+	}
+	for i, d := range disks {
+		at := slices.IndexFunc(d.Holders, func(h block.Holder) bool { return h.Host == self.ID })
+		if at < 0 {
+			continue
+		}
+		p.mu.Lock()
+		m, known := p.moves[d.ID]
+		p.mu.Unlock()
+		switch {
+		case known && (m.to == block.Attached || time.Since(m.at) < movedFor):
+			disks[i].Holders[at].State = m.to
+		case !q.All():
+			doing, err := p.doing(ctx, d.ID)
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(doing, "detach") {
+				disks[i].Holders[at].State = block.Detaching
+			} else {
+				p.moved(d.ID, block.Attached)
+			}
+		}
 	}
 	return nil
 }

@@ -135,6 +135,48 @@ func TestAttachTwice(t *testing.T) {
 	}
 }
 
+// TestOnItsWayOff: a daemon that starts while a disk is detached sees that, though lists say that it is
+// attached.
+func TestOnItsWayOff(t *testing.T) {
+	clock := fake.NewManual(time.Now())
+	c := newCloud(t, do.Config{Hourly: -1, Burst: -1, Attach: time.Minute, Detach: time.Minute, Clock: clock})
+	id, _, metadata := c.droplet(t, nyc)
+	self := block.Host{ID: strconv.Itoa(id), Zone: nyc}
+	p := c.open(t, c.pool(), metadata)
+	d := c.make(t, p, spec("data"))
+	want := func(p *provider, want block.Holding, most int) {
+		t.Helper()
+		if _, err := p.Self(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.Calls.Reset()
+		list, err := p.List(t.Context(), block.Query{Namespace: "test", Names: []string{"data"}})
+		if err != nil || len(list) != 1 || len(list[0].Holders) != 1 || list[0].Holders[0].State != want {
+			t.Errorf("it is with %+v, %v; want %s", list, err, want)
+		}
+		if n := c.Calls.Total(); n > most {
+			t.Errorf("%d requests, want %d", n, most)
+		}
+	}
+	if err := p.Attach(t.Context(), d, self); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(2 * time.Minute)
+	want(p, block.Attached, 1)
+	again := c.open(t, c.pool(), metadata)
+	want(again, block.Attached, 2)
+	want(again, block.Attached, 1)
+	if err := p.Detach(t.Context(), d, self.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	want(p, block.Detaching, 1)
+	want(c.open(t, c.pool(), metadata), block.Detaching, 2)
+	clock.Advance(2 * time.Minute)
+	if got := c.holders(t, p, d); len(got) != 0 {
+		t.Errorf("it is with %q", got)
+	}
+}
+
 // TestMatch: a device is the disk that its link names, and no other, whatever its serial says.
 func TestMatch(t *testing.T) {
 	c := newCloud(t, still())

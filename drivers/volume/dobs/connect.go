@@ -47,7 +47,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*prov
 	}
 	p := &provider{
 		c: c, t: traits(), token: t, do: do, client: block.NewClient(c.account(t), rate), host: newMetadata(),
-		written: map[string]written{}, tags: map[string]bool{}, turn: make(chan struct{}, 1),
+		written: map[string]written{}, tags: map[string]bool{}, turn: make(chan struct{}, 1), moves: map[string]move{},
 		warn: func(ctx context.Context, left, limit int, until time.Time) {
 			log.WarnContext(ctx, "the account has few requests left, of all who use it; after them it has to wait",
 				slog.Int("left", left), slog.Int("of", limit), slog.Time("until", until))
@@ -126,10 +126,10 @@ func newMetadata() metadata {
 
 // Self returns which droplet this is.
 func (p *provider) Self(ctx context.Context) (block.Host, error) {
-	if p.c.Droplet != 0 {
-		return block.Host{ID: strconv.FormatInt(p.c.Droplet, 10), Zone: p.c.Region}, nil
-	}
 	p.mu.Lock()
+	if p.c.Droplet != 0 {
+		p.self = &block.Host{ID: strconv.FormatInt(p.c.Droplet, 10), Zone: p.c.Region}
+	}
 	known := p.self
 	p.mu.Unlock()
 	if known != nil {

@@ -62,6 +62,7 @@ type provider struct {
 	written map[string]written // tags that were written by us, by ID
 	tags    map[string]bool    // those that the account is known to have, in lower case
 	warned  time.Time
+	moves   map[string]move // what we have begun here, by ID
 }
 
 var (

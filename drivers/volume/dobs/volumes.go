@@ -105,7 +105,7 @@ func (p *provider) List(ctx context.Context, q block.Query) ([]block.Disk, error
 			disks = append(disks, d)
 		}
 	}
-	return disks, nil
+	return disks, p.moving(ctx, q, disks)
 }
 
 func ours(d block.Disk, namespace string) bool {
@@ -171,9 +171,14 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (block.Disk, error)
 	default:
 		return block.Disk{}, err
 	}
+	d := disk(*v)
+	if !ours(d, tags[block.TagNamespace]) { // a disk without tags is nobody's, and an answer without them says nothing
+		d.Tags = s.Tags
+		return d, p.SetTags(ctx, d, tags)
+	}
 	p.seen(v.Tags...)
 	p.wrote(v.ID, v.Tags)
-	return disk(*v), nil
+	return d, nil
 }
 
 // named returns the disk that was made with the same name before.

@@ -1,12 +1,15 @@
 package dobs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,6 +146,43 @@ func TestCreateTwice(t *testing.T) {
 	}
 }
 
+// TestTagsLeftOut: where the answer has none of the tags, it is seen to it that the disk has them.
+func TestTagsLeftOut(t *testing.T) {
+	for _, dropped := range []bool{false, true} {
+		c := newCloud(t, still())
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPost || r.URL.Path != "/v2/volumes" {
+				c.Handler().ServeHTTP(w, r)
+				return
+			}
+			tags := regexp.MustCompile(`"tags":\[[^]]*\]`)
+			if dropped {
+				body, _ := io.ReadAll(r.Body)
+				body = tags.ReplaceAll(body, []byte(`"tags":[]`))
+				r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			}
+			answer := httptest.NewRecorder()
+			c.Handler().ServeHTTP(answer, r)
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(tags.ReplaceAll(answer.Body.Bytes(), []byte(`"tags":[]`)))
+		}))
+		t.Cleanup(s.Close)
+		conf := c.pool()
+		conf.Endpoint = s.URL
+		p := c.open(t, conf, "")
+		d := c.make(t, p, spec("data"))
+		list, err := p.List(t.Context(), block.Query{Namespace: "test"})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		for _, tags := range []block.Tags{d.Tags, list[0].Tags} {
+			if diff := cmp.Diff(spec("data").Tags, tags); diff != "" {
+				t.Errorf("dropped %v: %s", dropped, diff)
+			}
+		}
+	}
+}
+
 // TestSetTags: tags of others stay, tags are changed whoever changed them before, and the disk that
 // was just made is not asked for.
 func TestSetTags(t *testing.T) {
@@ -258,61 +298,6 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestSnapshots: a snapshot is made once; where the list was behind, both are one.
-func TestSnapshots(t *testing.T) {
-	conf := still()
-	conf.ListLag = time.Hour
-	clock := fake.NewManual(time.Now())
-	conf.Clock = clock
-	c := newCloud(t, conf)
-	p := c.open(t, c.pool(), "")
-	d := c.make(t, p, spec("Data"))
-	tags := block.Tags{
-		block.TagUUID: "00000000-0000-8000-8000-000000000002", block.TagNamespace: "test", block.TagName: "Data", "snapshot": "Before/Upgrade", "l.empty": "", "of": d.Tags[block.TagUUID],
-	}
-	first, err := p.CreateSnapshot(t.Context(), d, tags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.CreateSnapshot(t.Context(), d, tags); err != nil { // nothing is listed yet
-		t.Fatal(err)
-	}
-	clock.Advance(2 * time.Hour)
-	again, err := p.CreateSnapshot(t.Context(), d, tags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := p.Snapshots(t.Context(), block.Query{Namespace: "test", Names: []string{"Data"}})
-	if err != nil || len(list) != 1 || list[0].Size != gib || len(strings.Fields(list[0].Facts[factCopies])) != 1 {
-		t.Fatalf("snapshots are %+v, %v", list, err)
-	}
-	if diff := cmp.Diff(tags, list[0].Tags); diff != "" {
-		t.Error(diff)
-	}
-	both := append(strings.Fields(list[0].Facts[factCopies]), list[0].ID)
-	if !slices.Contains(both, first.ID) || !slices.Contains(both, again.ID) {
-		t.Errorf("%s and %s are not %q", first.ID, again.ID, both)
-	}
-	seen, _, err := c.sdk(t).Snapshots.Get(t.Context(), first.ID)
-	if err != nil || !strings.HasPrefix(seen.Name, "Data-Before_Upgrade-") {
-		t.Errorf("people see %v, %v", seen, err)
-	}
-	for _, q := range []block.Query{{Namespace: "other"}, {Namespace: "test", Names: []string{"x"}}, {Namespace: "test", IDs: []string{"x"}}} {
-		if list, err := p.Snapshots(t.Context(), q); err != nil || len(list) != 0 {
-			t.Errorf("%+v: %v, %v", q, list, err)
-		}
-	}
-	for range 2 {
-		if err := p.DeleteSnapshot(t.Context(), list[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	clock.Advance(2 * time.Hour)
-	if all, _, err := c.sdk(t).Snapshots.ListVolume(t.Context(), &godo.ListOptions{}); err != nil || len(all) != 0 {
-		t.Errorf("left: %v, %v", all, err)
-	}
-}
-
 // TestBusyDisk: a snapshot and a resize wait until the disk is attached.
 func TestBusyDisk(t *testing.T) {
 	c := newCloud(t, do.Config{Hourly: -1, Burst: -1, Attach: 300 * time.Millisecond})
@@ -332,32 +317,6 @@ func TestBusyDisk(t *testing.T) {
 	if err := p.Resize(t.Context(), d, 2*gib); err != nil {
 		t.Error(err)
 	}
-}
-
-// TestFromSnapshot: a disk has room for the snapshot that it is made of, if nobody has said how
-// large it is to be.
-func TestFromSnapshot(t *testing.T) {
-	c := newCloud(t, still())
-	p := c.open(t, c.pool(), "")
-	big := spec("big")
-	big.Size = 3 * gib
-	d := c.make(t, p, big)
-	snap, _, err := c.sdk(t).Storage.CreateSnapshot(t.Context(), &godo.SnapshotCreateRequest{VolumeID: d.ID, Name: "by hand"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := spec("copy")
-	s.Snapshot = &block.Snapshot{ID: snap.ID}
-	if d := c.make(t, p, s); d.Size != 3*gib {
-		t.Errorf("it has %d bytes", d.Size)
-	}
-	s = spec("small")
-	s.Snapshot, s.Tags["o.size"] = &block.Snapshot{ID: snap.ID}, "1g"
-	_, err = p.Create(t.Context(), s)
-	wantErr(t, err, errdefs.ErrInvalid, "1g", "3g")
-	s.Snapshot = &block.Snapshot{ID: "none"}
-	_, err = p.Create(t.Context(), s)
-	wantErr(t, err, errdefs.ErrInvalid, "no snapshot none")
 }
 
 // TestResize: only up, and a second time is no error.
