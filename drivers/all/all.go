@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/dobs"
 	"github.com/remora-plugins/remora/drivers/volume/ebs"
 	"github.com/remora-plugins/remora/drivers/volume/gcepd"
 	"github.com/remora-plugins/remora/drivers/volume/loop"
@@ -19,6 +20,7 @@ func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
 		dir.Driver(),
+		dobs.Driver(),
 		ebs.Driver(),
 		gcepd.Driver(),
 		loop.Driver(),

@@ -444,6 +444,9 @@ func (d *driver) used(disk Disk) (bool, error) {
 		return false, err
 	}
 	used, err := d.m.inUse(v)
+	if used && d.m.gone(d.p, disk, v) {
+		return false, nil // the disk has gone meanwhile, and its name is another one's
+	}
 	if used {
 		err = errdefs.Errorf(errdefs.ErrInUse, "%s is in use by a mount in another place, or by a program", v.Path)
 	}

@@ -264,7 +264,9 @@ func (k *Keeper) Of(object string) (Job, bool) {
 // Close ends what runs, which goes on when its files are found by the next [Keeper.Resume], and
 // waits for it until ctx ends.
 func (k *Keeper) Close(ctx context.Context) error {
+	k.mu.Lock() // whoever is about to begin a job has begun it, or will not
 	k.stop(errEnding)
+	k.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
 		k.all.Wait()

@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -345,7 +346,7 @@ func wrongOptions(s *stage) {
 	h.mustRemove("data")
 }
 
-// sum is of what was written to a file, and where: a disk may be large, and nearly all of it a hole.
+// sum is that of what is in a file, without the holes, which disks of a cloud have many of.
 func sum(s *stage, file string) uint64 {
 	s.Helper()
 	f, err := os.Open(filepath.Clean(file))
@@ -354,20 +355,23 @@ func sum(s *stage, file string) uint64 {
 	}
 	defer f.Close()
 	h := fnv.New64a()
+	chunk, zero := make([]byte, 64<<10), make([]byte, 64<<10)
 	for at := int64(0); ; {
-		from, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
+		if at, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA); err != nil {
+			if !errors.Is(err, unix.ENXIO) { // the rest is a hole
+				s.Fatal(err)
+			}
 			return h.Sum64()
 		}
-		if err == nil {
-			at, err = unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
-		}
-		if err == nil {
-			_, _ = fmt.Fprintln(h, from, at)
-			_, err = io.Copy(h, io.NewSectionReader(f, from, at-from))
-		}
-		if err != nil {
+		at -= at % int64(len(chunk))
+		n, err := f.ReadAt(chunk, at)
+		if err != nil && !errors.Is(err, io.EOF) {
 			s.Fatal(err)
 		}
+		if !bytes.Equal(chunk[:n], zero[:n]) {
+			_, _ = fmt.Fprint(h, at)
+			_, _ = h.Write(chunk[:n])
+		}
+		at += int64(n)
 	}
 }

@@ -106,6 +106,7 @@ func snapshotsAndClones(s *stage) {
 	if err := sn.CreateSnapshot(s.Context(), "data", "s.2", nil); err != nil {
 		s.Fatal(err)
 	}
+	time.Sleep(s.Lag)
 	if got := snapshotNames(s, other, "data"); !slices.Equal(got, []string{"s.1", "s.2"}) {
 		s.Errorf("another host sees the snapshots %q", got)
 	}
