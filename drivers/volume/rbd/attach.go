@@ -303,7 +303,7 @@ func (a *attachment) isLost() bool {
 const (
 	lookEvery  = 3 * time.Second
 	claimEvery = 5 * time.Minute
-	lookLimit  = 10 * time.Second
+	lookLimit  = 4 * time.Second
 )
 
 // watch looks at an attachment in the background, once at a time. One that the kernel does not
@@ -316,25 +316,33 @@ func (p *provider) watch(a *attachment) {
 	}
 	a.looking = true
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lookLimit)
-		defer cancel()
-		lost := p.lost(ctx, a)
+		lost := p.lost(a)
 		a.mu.Lock()
-		defer a.mu.Unlock()
 		a.looking, a.looked, a.lost = false, time.Now(), lost
+		a.mu.Unlock()
+		if lost { // whoever waits for it gets an error
+			defer p.alone(a.ID)()
+			ctx, cancel := context.WithTimeout(context.Background(), p.c.Timeout)
+			defer cancel()
+			_ = p.map_.close(ctx, a, true) // and again before the image is next attached
+		}
 	}()
 }
 
-// lost tells whether an image is certainly not this host's any more: its client gets errors, or a
-// while has passed, and the lock is another's; or its program has ended.
-func (p *provider) lost(ctx context.Context, a *attachment) bool {
+// lost tells whether an image is certainly not this host's any more: its client gets errors or no
+// answer, or a while has passed, and the lock is another's; or its program has ended.
+func (p *provider) lost(a *attachment) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lookLimit)
+	defer cancel()
 	err := p.map_.probe(ctx, a)
-	if err == nil && time.Since(a.claimed) < claimEvery || ctx.Err() != nil {
+	if err == nil && time.Since(a.claimed) < claimEvery {
 		return false
 	}
 	if err != nil && a.PID != 0 && !alive(a.PID, a.Dir) {
 		return true
 	}
+	ctx, cancel = context.WithTimeout(context.Background(), 2*p.c.Timeout)
+	defer cancel()
 	locks, lerr := p.locks(ctx, a.Image)
 	switch {
 	case errors.Is(lerr, errdefs.ErrNotFound): // renamed or removed

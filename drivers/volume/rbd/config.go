@@ -1,6 +1,7 @@
 package rbd
 
 import (
+	"cmp"
 	"os"
 	"regexp"
 	"slices"
@@ -235,6 +236,10 @@ func (c *config) layout(s block.Spec) ([]string, extra, error) {
 		}
 	}
 	bytes("--object-size", e.ObjectSize, c.ObjectSize)
+	if object := cmp.Or(e.ObjectSize, c.ObjectSize); s.Snapshot != nil && object != nil && e.StripeUnit == nil {
+		one := int64(1) // else a clone is striped as its source, whose objects may be larger
+		e.StripeUnit, e.StripeCount = object, &one
+	}
 	bytes("--stripe-unit", e.StripeUnit, nil)
 	if e.StripeCount != nil {
 		args = append(args, "--stripe-count", strconv.FormatInt(*e.StripeCount, 10))

@@ -370,7 +370,7 @@ func (p *provider) create(ctx context.Context, s block.Spec) (block.Disk, error)
 		}
 		i.Size = s.Size
 	}
-	if i.Size > s.Size && s.Snapshot != nil && fresh {
+	if i.Size > s.Size && s.Size != 0 && s.Snapshot != nil && fresh {
 		_, err := p.rbd(ctx, "rm", p.spec(image), "--no-progress")
 		return block.Disk{}, errors.Join(errdefs.Errorf(errdefs.ErrInvalid, "size %s: below the %s of the snapshot", catalog.Bytes(s.Size), catalog.Bytes(i.Size)), err)
 	}
