@@ -173,7 +173,7 @@ func (p *provider) attach(ctx context.Context, id, image string) error {
 		}
 	}
 	if a != nil {
-		if err := p.map_.close(ctx, a, true); err != nil {
+		if err := p.map_.close(ctx, a, a.isLost()); err != nil {
 			return err
 		}
 	}
@@ -190,7 +190,7 @@ func (p *provider) attach(ctx context.Context, id, image string) error {
 		// What is left of it is closed by the next try, where this cannot be done now.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.c.Timeout)
 		defer cancel()
-		if cerr := p.map_.close(clean, a, true); cerr != nil {
+		if cerr := p.map_.close(clean, a, false); cerr != nil {
 			return errors.Join(err, cerr)
 		}
 		return err

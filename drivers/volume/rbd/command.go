@@ -1,6 +1,7 @@
 package rbd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -192,6 +193,9 @@ func ask[T any](ctx context.Context, c *cluster, args ...string) (v T, err error
 	out, err := c.rbd(ctx, append(args, "--format", "json")...)
 	if err != nil {
 		return v, err
+	}
+	if len(bytes.TrimSpace(out)) == 0 { // as image-meta list prints of an image without any
+		return v, nil
 	}
 	if err := json.Unmarshal(out, &v); err != nil {
 		return v, errdefs.Errorf(errdefs.ErrUnavailable, "rbd %s: what it prints is no JSON: %w", args[0], err)

@@ -143,6 +143,9 @@ func readBlock(ctx context.Context, path string) error {
 	return err
 }
 
+// endTime is how long rbd-fuse may take to end.
+const endTime = 5 * time.Second
+
 // close detaches the loop device and ends rbd-fuse, which has nothing in memory that is not
 // written: it has no cache, and the kernel's was flushed with the device.
 func (f fuse) close(ctx context.Context, a *attachment, force bool) error {
@@ -178,6 +181,10 @@ func (f fuse) close(ctx context.Context, a *attachment, force bool) error {
 		if err != nil {
 			return state.Classify(err)
 		}
+	}
+	// It ends by itself now. One that is killed is a watcher of the image for 30 s more.
+	for until := time.Now().Add(endTime); !force && alive(a.PID, a.Dir) && time.Now().Before(until) && ctx.Err() == nil; {
+		time.Sleep(10 * time.Millisecond)
 	}
 	if err := kill(ctx, a.PID, a.Dir); err != nil {
 		return err
