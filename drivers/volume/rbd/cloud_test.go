@@ -188,18 +188,10 @@ func (p *closing) Delete(ctx context.Context, d block.Disk) error {
 	return p.provider.Delete(ctx, d)
 }
 
-func (p *closing) Attach(ctx context.Context, d block.Disk, self block.Host) error {
-	err := p.provider.Attach(ctx, d, self)
-	if err != nil {
-		println("ATTACH", err.Error())
-	}
-	return err
-}
-
 func TestScenarios(t *testing.T) {
 	cluster := ceph.Shared(t)
 	blocktest.Run(t, blocktest.Config{
 		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, cluster) },
-		Slow: 60 * time.Second,
+		Slow: time.Minute,
 	})
 }
