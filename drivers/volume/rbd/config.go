@@ -137,6 +137,10 @@ func (c *config) check() error {
 	if c.RadosNS != "" && c.Map == "fuse" {
 		return errdefs.Errorf(errdefs.ErrInvalid, `key "rados_namespace": rbd-fuse knows no namespaces; use map = "krbd" or "nbd"`)
 	}
+	if c.Preempt == "dead" {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `key "preempt": no cluster can prove that a host is dead, as one that does not answer may write when it does again`),
+			`remora volume attach --force, or preempt = "always", put its client on the blocklist first, which is safe whether it lives or not`)
+	}
 	if c.Timeout < time.Second {
 		return errdefs.Errorf(errdefs.ErrInvalid, `key "timeout": %s is less than a second`, c.Timeout)
 	}
