@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -339,15 +340,13 @@ func (p *provider) lost(a *attachment) bool {
 		return false
 	}
 	if err != nil && a.PID != 0 && !alive(a.PID, a.Dir) {
+		p.log.Error("the program that shows an image has ended", slog.String("image", a.Image), slog.Any("read", err))
 		return true
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), 2*p.c.Timeout)
 	defer cancel()
 	locks, lerr := p.locks(ctx, a.Image)
-	switch {
-	case errors.Is(lerr, errdefs.ErrNotFound): // renamed or removed
-		return err != nil
-	case lerr != nil:
+	if lerr != nil { // nothing is known
 		return false
 	}
 	for _, l := range locks {
@@ -356,6 +355,7 @@ func (p *provider) lost(a *attachment) bool {
 			return false
 		}
 	}
+	p.log.Error("the lock of an image that is attached here is gone", slog.String("image", a.Image), slog.Any("locks", locks), slog.Any("read", err))
 	return true
 }
 

@@ -29,10 +29,11 @@ type cloud struct {
 	opened map[string]*ceph.Mount
 }
 
-var pools struct {
+var pools = struct {
 	sync.Mutex
-	n int
-}
+	n    int
+	open map[*ceph.Cluster]bool
+}{open: map[*ceph.Cluster]bool{}}
 
 func newCloud(t testing.TB, cluster *ceph.Cluster) *cloud {
 	t.Helper()
@@ -41,10 +42,14 @@ func newCloud(t testing.TB, cluster *ceph.Cluster) *cloud {
 	pools.n++
 	c := &cloud{Cluster: cluster, pool: fmt.Sprintf("pool%d", pools.n), opened: map[string]*ceph.Mount{}}
 	pools.Unlock()
-	for _, args := range [][]string{
-		{"osd", "pool", "create", c.pool, "1"},
-		{"auth", "caps", "client." + ceph.User, "mon", "profile rbd", "osd", "profile rbd", "mgr", "profile rbd"},
-	} {
+	all := [][]string{{"osd", "pool", "create", c.pool, "1"}}
+	pools.Lock()
+	if !pools.open[cluster] { // to all pools
+		all = append(all, []string{"auth", "caps", "client." + ceph.User, "mon", "profile rbd", "osd", "profile rbd", "mgr", "profile rbd"})
+		pools.open[cluster] = true
+	}
+	pools.Unlock()
+	for _, args := range all {
 		if _, err := cluster.Admin(t.Context(), args...); err != nil {
 			t.Fatal(err)
 		}

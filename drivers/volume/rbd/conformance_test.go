@@ -2,6 +2,7 @@ package rbd
 
 import (
 	"io"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 type opened struct {
 	c   *cloud
 	dir string
+	log *slog.Logger
 }
 
 func (o opened) open(t testing.TB) volume.Driver {
@@ -24,7 +26,7 @@ func (o opened) open(t testing.TB) volume.Driver {
 	d, err := Driver().Open(t.Context(), map[string]any{
 		"pool": o.c.pool, "conf": o.c.Config, "user": ceph.User, "keyring": o.c.Keyring, "map": "fuse", "namespace": "test", "host": "a-host",
 		"size": "64m", "detach_after": "20ms", "wait": "1s", "cloud_refresh": "1h", "timeout": "30s",
-	}, catalog.Env{PoolName: "pool", StateDir: filepath.Join(o.dir, "state"), RunDir: filepath.Join(o.dir, "run")})
+	}, catalog.Env{PoolName: "pool", StateDir: filepath.Join(o.dir, "state"), RunDir: filepath.Join(o.dir, "run"), Logger: o.log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +43,7 @@ func TestConformance(t *testing.T) {
 	}
 	volumetest.Run(t, volumetest.Config{
 		New: func(t *testing.T) volume.Driver {
-			o := opened{newCloud(t, cluster), t.TempDir()}
+			o := opened{newCloud(t, cluster), t.TempDir(), nil}
 			t.Cleanup(func() { sweep(t, filepath.Join(o.dir, "run")) })
 			d := o.open(t)
 			all[d] = o
