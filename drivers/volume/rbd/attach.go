@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -241,11 +242,9 @@ func (p *provider) own(ctx context.Context, image string, l lock, c claim, ok bo
 		return err
 	}
 	for _, w := range watching {
-		for _, client := range c.Clients {
-			if w == client {
-				return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "image %s is still open by a host of this name, from before a reboot", image),
-					"after a reboot the cluster waits 30 s for what was there before; where two hosts have one name, say host = \"NAME\" in the pool")
-			}
+		if slices.Contains(c.Clients, w) {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "image %s is still open by a host of this name, from before a reboot", image),
+				"after a reboot the cluster waits 30 s for what was there before; where two hosts have one name, say host = \"NAME\" in the pool")
 		}
 	}
 	return p.steal(ctx, image, l)
@@ -323,7 +322,7 @@ func (p *provider) watch(a *attachment) {
 		a.mu.Unlock()
 		if lost { // whoever waits for it gets an error
 			defer p.alone(a.ID)()
-			ctx, cancel := context.WithTimeout(context.Background(), p.c.Timeout)
+			ctx, cancel := context.WithTimeout(p.life, p.c.Timeout)
 			defer cancel()
 			_ = p.map_.close(ctx, a, true) // and again before the image is next attached
 		}
@@ -333,7 +332,7 @@ func (p *provider) watch(a *attachment) {
 // lost tells whether an image is certainly not this host's any more: its client gets errors or no
 // answer, or a while has passed, and the lock is another's; or its program has ended.
 func (p *provider) lost(a *attachment) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), lookLimit)
+	ctx, cancel := context.WithTimeout(p.life, lookLimit)
 	defer cancel()
 	err := p.map_.probe(ctx, a)
 	if err == nil && time.Since(a.claimed) < claimEvery {
@@ -343,7 +342,7 @@ func (p *provider) lost(a *attachment) bool {
 		p.log.Error("the program that shows an image has ended", slog.String("image", a.Image), slog.Any("read", err))
 		return true
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), 2*p.c.Timeout)
+	ctx, cancel = context.WithTimeout(p.life, 2*p.c.Timeout)
 	defer cancel()
 	locks, lerr := p.locks(ctx, a.Image)
 	if lerr != nil { // nothing is known

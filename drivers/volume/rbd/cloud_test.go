@@ -78,7 +78,7 @@ func (c *cloud) Host(t testing.TB) *blocktest.Host {
 		ID: id,
 		Provider: func(t testing.TB) block.Provider {
 			t.Helper()
-			p, err := newProvider(c.config(id), catalog.Env{PoolName: "pool", RunDir: dir})
+			p, err := newProvider(t.Context(), c.config(id), catalog.Env{PoolName: "pool", RunDir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +133,7 @@ func sweep(t testing.TB, dir string) {
 // when somebody looks for images or removes one.
 func (c *cloud) File(t testing.TB, disk string) string {
 	t.Helper()
-	p, err := newProvider(c.config("test"), catalog.Env{PoolName: "pool", RunDir: t.TempDir()})
+	p, err := newProvider(t.Context(), c.config("test"), catalog.Env{PoolName: "pool", RunDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func (c *cloud) close() {
 func (c *cloud) Foreign(t testing.TB, name string, size int64) string {
 	t.Helper()
 	c.Must(t, "rbd", "create", c.pool+"/"+name, "--size", bytesOf(size), "--image-feature", "layering,exclusive-lock,object-map,fast-diff")
-	p, err := newProvider(c.config("test"), catalog.Env{PoolName: "pool", RunDir: t.TempDir()})
+	p, err := newProvider(t.Context(), c.config("test"), catalog.Env{PoolName: "pool", RunDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
@@ -118,7 +119,7 @@ func (p *provider) watchers(ctx context.Context, image string) (all []string, er
 func nonce() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return fmt.Sprintf("%x", b)
+	return hex.EncodeToString(b[:])
 }
 
 // hostName is how this host is called in locks: by a name that no other host has, however often

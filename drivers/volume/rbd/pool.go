@@ -13,7 +13,7 @@ import (
 )
 
 // full is all that the core makes of this provider.
-type full interface {
+type full interface { //nolint:interfacebloat // it is put together of those of sdk/volume
 	volume.Driver
 	volume.Inspector
 	volume.Pinger
@@ -43,15 +43,22 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := c.fromREXRay(os.Getenv); err != nil {
 		return nil, err
 	}
-	p, err := newProvider(c, env)
+	p, err := newProvider(ctx, c, env)
 	if err != nil {
 		return nil, err
 	}
 	d, err := block.Open(ctx, p, c.Config, env)
 	if err != nil {
+		p.end()
 		return nil, err
 	}
 	return &pool{d.(full), p}, nil
+}
+
+// Close ends what goes on in the background. What is attached stays.
+func (d *pool) Close() error {
+	defer d.p.end()
+	return d.full.Close()
 }
 
 // Advice says how images become devices here.

@@ -32,6 +32,8 @@ type provider struct {
 	dir    string // what is attached, until a reboot
 	map_   mapper
 	log    *slog.Logger
+	life   context.Context //nolint:containedctx // that of what goes on in the background, until end
+	end    context.CancelFunc
 	names  sync.Map // the name of an image by its id
 
 	mu       sync.Mutex
@@ -53,7 +55,7 @@ func traits(c *config) block.Traits {
 }
 
 // newProvider makes what a pool has on this host. It asks nobody.
-func newProvider(c config, env catalog.Env) (*provider, error) {
+func newProvider(ctx context.Context, c config, env catalog.Env) (*provider, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -74,7 +76,11 @@ func newProvider(c config, env catalog.Env) (*provider, error) {
 	if p.map_, err = p.choose(); err != nil {
 		return nil, err
 	}
-	return p, p.load()
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
+	return p, nil
 }
 
 func (p *provider) Traits() block.Traits { return p.traits }

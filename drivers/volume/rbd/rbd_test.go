@@ -29,7 +29,7 @@ func (c *cloud) provider(t testing.TB, change func(*config)) *provider {
 	}
 	dir := t.TempDir()
 	t.Cleanup(func() { sweep(t, dir) })
-	p, err := newProvider(conf, catalog.Env{PoolName: "pool", RunDir: dir})
+	p, err := newProvider(t.Context(), conf, catalog.Env{PoolName: "pool", RunDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

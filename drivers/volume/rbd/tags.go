@@ -3,8 +3,8 @@ package rbd
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -41,7 +41,7 @@ func imageName(tags block.Tags) string {
 
 func nameHash(namespace, name string) string {
 	sum := sha256.Sum256([]byte(namespace + "\x00" + name))
-	return fmt.Sprintf("%x", sum[:5])
+	return hex.EncodeToString(sum[:5])
 }
 
 // uuidOf returns the UUID in the name of an image.
