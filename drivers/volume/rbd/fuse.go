@@ -94,9 +94,11 @@ func (f fuse) loops(a *attachment) (names []string, err error) {
 	return names, err
 }
 
+// backing is the file of a loop device. Where a look at it fails while the cluster is out of reach,
+// the kernel takes the file for deleted, which it is not.
 func backing(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "loop", "backing_file"))
-	return strings.TrimSuffix(string(b), "\n")
+	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), " (deleted)")
 }
 
 func (f fuse) node(name string) string { return filepath.Join(f.p.c.Dev, name) }
