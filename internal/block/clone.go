@@ -201,6 +201,11 @@ func (d *driver) rollback(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&m); err != nil {
 		return err
 	}
+	if now, ok := d.x.byID(m.Old.ID); ok {
+		if err := notMoving(now); err != nil {
+			return err
+		}
+	}
 	if err := d.release(ctx, r, m.Old); err != nil {
 		return err
 	}

@@ -79,6 +79,9 @@ type Traits struct {
 	Kind string
 	// Scope says in errors where it was looked, such as "region eu-west-1".
 	Scope string
+	// Region is where the disks are, as the cloud calls it, for "volume move --region"; empty
+	// where it has no regions, or one pool has them all.
+	Region string
 	// Client is the account's, through which every request of the provider goes.
 	Client *Client
 	// Options are the names of options, besides those that every volume has, which the
@@ -257,6 +260,15 @@ type Snapshotter interface {
 // place of the old one, for which Traits.Outlive is needed.
 type Rollbacker interface {
 	Rollback(ctx context.Context, d Disk, s Snapshot) error
+}
+
+// SnapshotCopier is implemented by a [Snapshotter] that can bring a snapshot of another region, or
+// of another account, to its own. Where the snapshot can be used as it is, it may return that.
+type SnapshotCopier interface {
+	// CopySnapshot begins to make a copy of the snapshot, with the tags. from are the traits
+	// of the provider that has the snapshot, of the same Kind as this one. It is idempotent
+	// by tags[TagUUID], and ErrUnsupported where there is no way from there to here.
+	CopySnapshot(ctx context.Context, s Snapshot, from Traits, tags Tags) (Snapshot, error)
 }
 
 // Resizer is implemented by a provider whose disks can grow. It is done when List shows the
