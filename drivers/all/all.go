@@ -11,6 +11,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/drivers/volume/mount"
+	"github.com/remora-plugins/remora/drivers/volume/rbd"
 	"github.com/remora-plugins/remora/drivers/volume/sshfs"
 	"github.com/remora-plugins/remora/internal/catalog"
 )
@@ -26,6 +27,7 @@ func Volumes() []catalog.Volume {
 		loop.Driver(),
 		mem.Driver(),
 		mount.Driver(),
+		rbd.Driver(),
 		sshfs.Driver(),
 	}
 }

@@ -66,6 +66,8 @@ type Host struct {
 	ID string
 	// Machine is where its disks appear; nil for the machine that the test runs on.
 	Machine *machine.Machine
+	// Attached returns what is attached to the host, where Machine does not tell.
+	Attached func() []string
 	// Provider makes what a pool on that host has, anew for each daemon.
 	Provider func(t testing.TB) block.Provider
 	// Terminate ends the machine for good, as the cloud knows; nil where that cannot be done.
@@ -369,10 +371,7 @@ func (h *host) disk(name string) string {
 // detached waits until this host has no disk any more.
 func (h *host) detached() {
 	h.s.Helper()
-	if h.Machine == nil {
-		return
-	}
-	h.s.eventually("the disks are off "+h.ID, func() bool { return len(h.Machine.Names()) == 0 })
+	h.s.eventually("the disks are off "+h.ID, func() bool { return len(h.attached()) == 0 })
 }
 
 func (s *stage) eventually(what string, is func() bool) {

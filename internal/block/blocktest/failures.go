@@ -145,7 +145,10 @@ func (s *stage) crashAt(at int, after bool) bool {
 }
 
 func (h *host) attached() []string {
-	if h.Machine == nil {
+	switch {
+	case h.Attached != nil:
+		return h.Attached()
+	case h.Machine == nil:
 		return nil
 	}
 	return h.Machine.Names()

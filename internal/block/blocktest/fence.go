@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -68,8 +69,10 @@ func jobOutlivesCall(s *stage) {
 	h := s.host()
 	h.mustCreate("data")
 	release := make(chan struct{})
+	var attached atomic.Int32
 	h.faults.Set(func(op string) error {
 		if op == "Attach" {
+			attached.Add(1)
 			<-release
 		}
 		return nil
@@ -97,15 +100,12 @@ func jobOutlivesCall(s *stage) {
 		_, err := h.mount("data")
 		done <- err
 	}()
-	h.faults.Ops()
 	close(release)
 	if err := <-done; err != nil {
 		s.Fatalf("the mount that joined: %v", err)
 	}
-	for _, op := range h.faults.Ops() {
-		if op == "Attach" {
-			s.Error("attached twice")
-		}
+	if n := attached.Load(); n != 1 { // a slow cloud may be asked for it after the first call came back
+		s.Errorf("attached %d times", n)
 	}
 	h.mustUnmount("data")
 	if jobs := h.driver.(volume.Worker).Jobs(); len(jobs) > 1 {

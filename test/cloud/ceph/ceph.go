@@ -51,13 +51,15 @@ type Cluster struct {
 }
 
 // Start starts a cluster in an empty directory.
-func Start(ctx context.Context, dir string) (*Cluster, error) {
+func Start(ctx context.Context, dir string) (*Cluster, error) { return start(ctx, dir, "memstore") }
+
+func start(ctx context.Context, dir, store string) (*Cluster, error) {
 	address, err := process.NewAddress()
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{
-		Dir: dir, FSID: newUUID(), store: "memstore", address: address,
+		Dir: dir, FSID: newUUID(), store: store, address: address,
 		Monitors: fmt.Sprintf("[v2:%s:3300,v1:%s:6789]", address.IP, address.IP),
 	}
 	c.Config = c.path("ceph.conf")

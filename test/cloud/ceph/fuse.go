@@ -24,11 +24,16 @@ type Mount struct {
 // Fuse mounts the pool on dir, which exists. The cache of librbd is off: with it, a client that
 // was put on the blocklist answers fsync as if all were well for data that is lost.
 func (c *Cluster) Fuse(ctx context.Context, dir string) (*Mount, error) {
+	return c.FusePool(ctx, Pool, dir)
+}
+
+// FusePool mounts another pool, as [Cluster.Fuse] does.
+func (c *Cluster) FusePool(ctx context.Context, pool, dir string) (*Mount, error) {
 	before, err := os.Stat(dir)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("rbd-fuse", "--conf", c.Config, "--id", User, "--rbd-cache=false", "-p", Pool, "-f", dir)
+	cmd := exec.Command("rbd-fuse", "--conf", c.Config, "--id", User, "--rbd-cache=false", "-p", pool, "-f", dir)
 	p, err := process.Start("rbd-fuse", c.path("rbd-fuse.out"), cmd)
 	if err != nil {
 		return nil, err

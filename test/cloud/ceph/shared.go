@@ -12,8 +12,19 @@ import (
 // New starts a cluster for one test.
 func New(t testing.TB) *Cluster {
 	t.Helper()
+	return newWith(t, "memstore")
+}
+
+// NewDurable starts a cluster for one test whose store is on disk, for [Cluster.Kill].
+func NewDurable(t testing.TB) *Cluster {
+	t.Helper()
+	return newWith(t, "bluestore")
+}
+
+func newWith(t testing.TB, store string) *Cluster {
+	t.Helper()
 	testenv.Require(t, testenv.Ceph)
-	c, err := open(t.Context())
+	c, err := open(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +45,7 @@ func Shared(t testing.TB) *Cluster {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.Cluster == nil {
-		c, err := open(context.WithoutCancel(t.Context()))
+		c, err := open(context.WithoutCancel(t.Context()), "memstore")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,12 +66,12 @@ func Main(m *testing.M) int {
 	return status
 }
 
-func open(ctx context.Context) (*Cluster, error) {
+func open(ctx context.Context, store string) (*Cluster, error) {
 	dir, err := makeDir()
 	if err != nil {
 		return nil, err
 	}
-	c, err := Start(ctx, dir)
+	c, err := start(ctx, dir, store)
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, err
