@@ -8,7 +8,7 @@ PARTS ?= lint unit storage vm e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit storage vm e2e soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
+.PHONY: help build demo test unit storage vm e2e cloud soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ vm: ## the tests that need a kernel of their own, in a virtual machine; needs ro
 
 e2e: build ## the tests against real engines; needs root
 	test/run.sh e2e
+
+cloud: ## the tests against a real Ceph and a real OpenStack; installs them; needs root
+	test/setup.sh cloud
+	REMORA_TEST_MUST_RUN=ceph,openstack test/run.sh cloud
 
 soak: build ## the long tests against real engines, repositories and servers; needs root
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run Soak ./test/e2e/... ./internal/backup

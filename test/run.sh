@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs parts of the tests and ends with the line that counts them.
 #
-#   test/run.sh PART...      lint golangci docs unit storage vm e2e fuzz vuln
+#   test/run.sh PART...      lint golangci docs unit storage vm e2e cloud fuzz vuln
 #
 # The exit status is 1 where a test failed or a skip was forbidden
 # (REMORA_TEST_MUST_RUN, see internal/testenv).
@@ -55,12 +55,15 @@ part_docs() {
 # What is tested on file systems, servers and repositories of its own takes minutes.
 storage='/drivers/volume/(btrfs|loop|sshfs|mount)$|/internal/(backup|definition|remote)$'
 
+# What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages.
+cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'
+
 # part_unit leaves out, with -short, what part_e2e runs, and what part_storage does. The
 # race detector has each process sleep for a second at its end, and there are hundreds of
 # them.
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
-	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|$storage")
+	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|$cloud|$storage")
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 }
 
@@ -88,6 +91,13 @@ part_e2e() {
 		$(grep -rl --include='*_test.go' '^func TestEngine' sdk | xargs -n1 dirname | sort -u | sed 's|^|./|')
 	gotest -count=1 -run '^TestSoak(Killed|FlippedByte)$' ./internal/backup # which -short makes shorter
 	gotest -count=1 -timeout 20m ./test/e2e/...
+}
+
+# part_cloud starts a real Ceph and a real OpenStack. One package at a time: each has servers of
+# its own, of a gigabyte.
+part_cloud() {
+	# shellcheck disable=SC2046 # the packages are words
+	gotest -p 1 -count=1 -timeout 20m $(go list ./... | grep -E "$cloud")
 }
 
 part_fuzz() {

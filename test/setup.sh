@@ -4,6 +4,8 @@
 #
 #   test/setup.sh            all that the tests need
 #   test/setup.sh docker     what the demo needs
+#   test/setup.sh cloud      all that the tests need, and what those of test/cloud do: a Ceph
+#                            and an OpenStack, 600 MB
 set -euo pipefail
 
 missing=()
@@ -57,6 +59,21 @@ if [ "${1:-}" != docker ]; then
 	if ! command -v versitygw >/dev/null && [ "$(id -u)" = 0 ]; then
 		GOBIN=/usr/local/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	fi
+fi
+if [ "${1:-}" = cloud ]; then
+	need ceph-mon ceph-mon
+	need ceph-mgr ceph-mgr
+	need ceph-osd ceph-osd
+	need ceph-common ceph rbd ceph-authtool monmaptool
+	need rbd-fuse rbd-fuse
+	need keystone keystone-manage keystone-wsgi-public
+	need uwsgi-plugin-python3 uwsgi_python3
+	need cinder-api cinder-api
+	need cinder-scheduler cinder-scheduler
+	need cinder-volume cinder-volume
+	need rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
+	need qemu-utils qemu-img
+	need sudo sudo # with which Cinder becomes the root that it is
 fi
 # Newer releases have the command in a package of its own.
 if ! command -v docker >/dev/null; then

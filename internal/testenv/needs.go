@@ -56,6 +56,11 @@ var (
 	S3fs = Need{"s3fs", sync.OnceValue(fuse("s3fs", "s3fs"))}
 	// Glusterfs is the helper of mount(8) for GlusterFS, and a server that a test starts for itself.
 	Glusterfs = Need{"glusterfs", sync.OnceValue(fuse("glusterfs-server and glusterfs-client", "/usr/sbin/mount.glusterfs", "/usr/sbin/glusterd", "gluster"))}
+	// Ceph is the daemons of a Ceph that a test starts for itself, its commands, and the way to
+	// the data of an image: rbd-fuse and loop devices.
+	Ceph = Need{"ceph", sync.OnceValue(ceph)}
+	// OpenStack is a Keystone and a Cinder that a test starts for itself, with all they need.
+	OpenStack = Need{"openstack", sync.OnceValue(openstack)}
 	// Immutable is the right to set the immutable flag, and a temporary directory on a file
 	// system that has it.
 	Immutable = Need{"immutable", sync.OnceValue(immutableFlag)}
@@ -63,7 +68,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Immutable, VM}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Ceph, OpenStack, Immutable, VM}
 }
 
 func root() error {
@@ -127,6 +132,32 @@ func loop() error {
 	for _, name := range []string{"ext4", "xfs", "btrfs"} {
 		if !slices.Contains(strings.Fields(string(known)), name) {
 			return fmt.Errorf("no %s in /proc/filesystems; modprobe %s", name, name)
+		}
+	}
+	return nil
+}
+
+func ceph() error {
+	if err := loop(); err != nil {
+		return err
+	}
+	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common and rbd-fuse", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "ceph-authtool", "monmaptool")()
+}
+
+func openstack() error {
+	for _, need := range []func() error{
+		ceph,
+		SQLite.Check,
+		programs("nfs-common", "mount.nfs"),
+		programs("qemu-utils", "qemu-img"),
+		programs("keystone and uwsgi-plugin-python3", "keystone-manage", "keystone-wsgi-public", "uwsgi_python3"),
+		programs("cinder-api, cinder-scheduler and cinder-volume", "cinder-api", "cinder-scheduler", "cinder-volume"),
+		programs("rabbitmq-server", "epmd", "/usr/lib/rabbitmq/bin/rabbitmq-server"),
+		programs("util-linux", "unshare"),
+		programs("sudo", "sudo"),
+	} {
+		if err := need(); err != nil {
+			return err
 		}
 	}
 	return nil
