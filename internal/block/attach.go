@@ -365,6 +365,12 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	_, later := d.leaving[disk.ID]
+	d.mu.Unlock()
+	if later { // while this one waited for its turn, somebody mounted the volume
+		return nil
+	}
 	if used, err := d.used(disk); used || err != nil {
 		return err
 	}

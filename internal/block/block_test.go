@@ -16,6 +16,9 @@ func TestScenarios(t *testing.T) {
 // TestSlowCloud is the same with a cloud that takes its time and whose lists are behind.
 func TestSlowCloud(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
+	if testing.Short() {
+		t.Skip("short: it waits for a cloud that takes its time")
+	}
 	blocktest.Run(t, blocktest.Config{Slow: 30 * time.Second, Lag: 450 * time.Millisecond, New: func(t testing.TB) blocktest.Cloud {
 		c := blocktest.NewReference(t)
 		c.Delay, c.Lag, c.Rollbacks = 100*time.Millisecond, 400*time.Millisecond, true

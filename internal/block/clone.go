@@ -120,6 +120,9 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 				return err
 			}
 		}
+		if err := d.usable(ctx, r, c.Spec.Snapshot); err != nil {
+			return err
+		}
 		if c.Source == nil && c.Spec.Source != nil {
 			if err := d.flush(*c.Spec.Source); err != nil {
 				return err
@@ -140,6 +143,18 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 		if derr := d.unshoot(ctx, *c.Spec.Snapshot); derr != nil {
 			d.log.WarnContext(ctx, "the snapshot of which a clone was made is not deleted", slog.String("snapshot", c.Spec.Snapshot.ID), slog.Any("error", derr))
 		}
+	}
+	return err
+}
+
+// usable waits until a disk can be made of a snapshot, nil for none.
+func (d *driver) usable(ctx context.Context, r *jobs.Run, sn *Snapshot) error {
+	if sn == nil || sn.State == Ready {
+		return nil
+	}
+	now, err := d.complete(ctx, r, *sn, 0)
+	if err == nil {
+		*sn = now
 	}
 	return err
 }
@@ -194,6 +209,9 @@ func (d *driver) rollback(ctx context.Context, r *jobs.Run) error {
 			return err
 		}
 		_, err := again(ctx, r, just(func(ctx context.Context) error { return p.Rollback(ctx, m.Old, m.Snapshot) }))
+		return err
+	}
+	if err := d.usable(ctx, r, m.Spec.Snapshot); err != nil {
 		return err
 	}
 	if err := r.Step("making a disk of the snapshot", nil); err != nil {
@@ -284,6 +302,9 @@ func (d *driver) open(ctx context.Context, r *jobs.Run) (err error) {
 	}
 	self, err := d.who(ctx)
 	if err != nil {
+		return err
+	}
+	if err := d.usable(ctx, r, o.Spec.Snapshot); err != nil {
 		return err
 	}
 	if err := r.Step("making a disk of the snapshot", nil); err != nil {

@@ -56,6 +56,9 @@ func (d *driver) spec(name string, a asked) (Spec, error) {
 	fill(&fs, a.FS)
 	if a.Snapshot != nil {
 		s.Snapshot = &Snapshot{ID: *a.Snapshot}
+		if a.Size == nil {
+			s.Size = 0
+		}
 		s.Tags[tagFrom], s.Tags[tagFormatted], s.Tags[tagRoot] = *a.Snapshot, now(), rootAuto
 		if a.FS != nil {
 			s.Tags[tagFS] = fs
@@ -90,8 +93,10 @@ func fill[T any](to *T, from *T) {
 }
 
 func (d *driver) check(s *Spec) (err error) {
-	if s.Size, err = d.t.round(s.Size); err != nil {
-		return err
+	if s.Size > 0 || s.Snapshot == nil {
+		if s.Size, err = d.t.round(s.Size); err != nil {
+			return err
+		}
 	}
 	if d.t.Check != nil {
 		return d.t.Check(s)

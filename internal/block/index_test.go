@@ -109,8 +109,14 @@ func TestWinner(t *testing.T) {
 		a, b Disk
 		want string
 	}{
-		{old, young, "1"}, {old, used, "2"}, {data, used, "1"}, {data, instead, "2"}, {trashed, young, "2"},
-		{temp, young, "2"}, {failed, young, "2"}, {old, twin, "0"},
+		{old, young, "1"},
+		{old, used, "2"},
+		{data, used, "1"},
+		{data, instead, "2"},
+		{trashed, young, "2"},
+		{temp, young, "2"},
+		{failed, young, "2"},
+		{old, twin, "0"},
 	} {
 		for _, all := range [][]Disk{{tt.a, tt.b}, {tt.b, tt.a}} {
 			if d, ok := winner(all); !ok || d.ID != tt.want {

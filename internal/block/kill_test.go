@@ -266,11 +266,6 @@ func TestKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
-			go rpcs.ServeConn(c)
-		}
-	}()
 	last := map[string]int{} // the number that was last written, by volume
 	type daemon struct {
 		*blocktest.Host
@@ -282,6 +277,11 @@ func TestKills(t *testing.T) {
 		srv.hosts[h.ID] = h
 		hosts = append(hosts, daemon{h, t.TempDir()})
 	}
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			go rpcs.ServeConn(c)
+		}
+	}()
 	defer func() {
 		for _, h := range hosts {
 			for _, m := range []string{"own-" + h.ID, "shared"} {

@@ -108,7 +108,7 @@ func (d *driver) standing(name, target string) (bool, error) {
 	}
 	disk, known := d.x.byID(m.Disk)
 	if known && d.m.gone(d.p, disk, m.Device) {
-		d.fence(m, "its device is not there any more")
+		d.fence(m, noDevice)
 		return false, nil
 	}
 	if known && at.Root == "/" && rootOf(disk) != "." { // half of a mount, see mount.Detached

@@ -146,6 +146,7 @@ type Spec struct {
 	// the name of the disk is derived from it, and means nothing.
 	UUID string
 	Tags Tags
+	// Size is in bytes, rounded as Traits says; 0 with a Snapshot is as large as that one.
 	Size int64
 	// The rest is what the options say; zero is the provider's default, for Zone that of Self.
 	Type             string
@@ -243,7 +244,8 @@ type Snapshotter interface {
 	// of volumes ([TagName]), as they were called when the snapshot was made.
 	Snapshots(ctx context.Context, q Query) ([]Snapshot, error)
 	// CreateSnapshot begins to make a snapshot of the disk as it is at the moment of the
-	// call, attached or not, with the tags. It is idempotent by tags[TagUUID].
+	// call, attached or not, with the tags: what is written afterwards is not in it, however
+	// long its state stays Creating. It is idempotent by tags[TagUUID].
 	CreateSnapshot(ctx context.Context, d Disk, tags Tags) (Snapshot, error)
 	// DeleteSnapshot begins to delete it. One that is gone is a success, one that cannot be
 	// deleted since a disk depends on it ErrInUse.

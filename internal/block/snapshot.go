@@ -205,7 +205,7 @@ func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string
 		}
 		tags[label+relabel(k)] = v
 	}
-	return d.do(ctx, jobSnapshot, name, snapshot, shooting{disk, tags})
+	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{disk, tags})
 }
 
 // snapshotTags are those of each snapshot of a disk: what a disk that is made of it has to have.
@@ -221,13 +221,21 @@ func (t Tags) clean() Tags {
 	return t
 }
 
-// snapshot is the job. It ends when the snapshot can be used.
+// soon is how long a snapshot is waited for that is as it will be already: until then it is told
+// if the cloud cannot make it after all. Where the cloud copies for an hour, nobody waits.
+const soon = 20 * time.Second
+
+// snapshot is the job. It does not keep the volume from being used.
 func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
 	var s shooting
 	if err := r.Load(&s); err != nil {
 		return err
 	}
-	_, err := d.shoot(ctx, r, s.Disk, s.Tags)
+	sn, err := d.shoot(ctx, r, s.Disk, s.Tags)
+	if err != nil {
+		return err
+	}
+	_, err = d.complete(ctx, r, sn, soon)
 	return err
 }
 
@@ -247,7 +255,17 @@ func (d *driver) shoot(ctx context.Context, r *jobs.Run, disk Disk, tags Tags) (
 		return sn, err
 	}
 	d.snaps.put(sn)
-	for wait := firstPoll; sn.State != Ready; wait = min(wait*3/2, lastPoll) {
+	return sn, nil
+}
+
+// complete waits until a snapshot can be used, or, where that is given, for a while.
+func (d *driver) complete(ctx context.Context, r *jobs.Run, sn Snapshot, most time.Duration) (Snapshot, error) {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
+		return sn, nil
+	}
+	began := time.Now()
+	for wait := firstPoll; sn.State == Creating && (most == 0 || time.Since(began) < most); wait = min(wait*3/2, lastPoll) {
 		if err := r.Step("waiting for the snapshot", nil); err != nil {
 			return sn, err
 		}

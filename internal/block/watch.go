@@ -2,6 +2,8 @@ package block
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -36,19 +38,43 @@ func (d *driver) watch() {
 		return
 	}
 	for _, m := range all {
-		disk, ok := d.x.byID(m.Disk)
-		if ok && d.lossOf(m.Volume) == nil && d.m.gone(d.p, disk, m.Device) {
-			d.fence(m, d.taker(disk))
+		if d.lossOf(m.Volume) == nil && d.vanished(m) {
+			d.fence(m, noDevice)
+			d.background.Go(func() { d.blame(m) }) // the cloud may take its time
 		}
 	}
 }
 
+// noDevice is why a volume is lost, as long as nothing more is known.
+const noDevice = "its device is not there any more"
+
+// blame has a volume that is lost tell who has it now.
+func (d *driver) blame(m mounted) {
+	why := d.taker(m.Disk)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l, ok := d.lost[m.Volume]; ok {
+		l.Why = why
+		d.lost[m.Volume] = l
+	}
+}
+
+// vanished tells whether the device of a mount has certainly gone. Of a disk that nobody lists any
+// more, its number has to do.
+func (d *driver) vanished(m mounted) bool {
+	if disk, ok := d.x.byID(m.Disk); ok {
+		return d.m.gone(d.p, disk, m.Device)
+	}
+	now, err := d.m.device(m.Device.Name)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && (now.Major != m.Device.Major || now.Minor != m.Device.Minor || now.Serial != m.Device.Serial)
+}
+
 // taker says, as far as is known, why a device has gone.
-func (d *driver) taker(disk Disk) string {
+func (d *driver) taker(id string) string {
 	self, _ := d.me()
-	list, err := d.list(d.ctx, Query{IDs: []string{disk.ID}})
+	list, err := d.list(d.ctx, Query{IDs: []string{id}})
 	if err == nil {
-		if i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == disk.ID }); i >= 0 {
+		if i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == id }); i >= 0 {
 			for _, h := range list[i].Holders {
 				if h.Host != self.ID {
 					return "it is " + string(h.State) + " to host " + h.Host
@@ -56,7 +82,7 @@ func (d *driver) taker(disk Disk) string {
 			}
 		}
 	}
-	return "its device is not there any more"
+	return noDevice
 }
 
 // fence takes away what is left of the mount of a volume that this host has lost: whoever still
@@ -111,8 +137,8 @@ func (d *driver) Look(_ context.Context, name, mountpoint string) error {
 	if err != nil || !ok || m.Mountpoint != mountpoint {
 		return err
 	}
-	if disk, ok := d.x.byID(m.Disk); ok && d.m.gone(d.p, disk, m.Device) {
-		d.fence(m, "its device is not there any more")
+	if d.vanished(m) {
+		d.fence(m, noDevice)
 		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", d.lossOf(name))
 	}
 	return nil

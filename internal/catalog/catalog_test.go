@@ -242,6 +242,36 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+type inCommonKeys struct {
+	Size catalog.Bytes `opt:"size" default:"1g" help:"how much"`
+}
+
+// TestEmbedded: keys that drivers have in common are keys like others.
+func TestEmbedded(t *testing.T) {
+	type own struct {
+		Region string `opt:"region,required" help:"where"`
+		inCommonKeys
+		Last string `opt:"last" help:"at the end"`
+	}
+	got, err := catalog.DecodeTable[own](map[string]any{"region": "r", "size": "2g"})
+	if err != nil || got.Region != "r" || got.Size != 2<<30 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := catalog.DecodeTable[own](map[string]any{"region": "r"}); err != nil || got.Size != 1<<30 {
+		t.Errorf("default: %+v, %v", got, err)
+	}
+	if _, err := catalog.DecodeTable[own](map[string]any{"region": "r", "sise": "1"}); err == nil || err.Error() != `unknown key "sise", did you mean "size"? (there are: last, region, size)` {
+		t.Errorf("wrong key: %v", err)
+	}
+	var names []string
+	for _, k := range catalog.Describe[own]() {
+		names = append(names, k.Name)
+	}
+	if fmt.Sprint(names) != "[region size last]" {
+		t.Errorf("keys are %v", names)
+	}
+}
+
 func TestNearest(t *testing.T) {
 	names := []string{"mode", "mountpoint", "uid"}
 	for word, want := range map[string]string{"moutnpoint": "mountpoint", "mdoe": "mode", "UID": "uid", "zzz": "", "": ""} {

@@ -103,11 +103,17 @@ func oneName(s *stage) {
 	s.wantErr(h.driver.Remove(s.Context(), "no-such-volume"), errdefs.ErrNotFound)
 }
 
-// twoMakeOneName: hosts that make a volume at the same time make one disk.
+// twoMakeOneName: hosts that make a volume at the same time make one disk, and where the cloud does
+// not see that it is one, they come to the same of several.
 func twoMakeOneName(s *stage) {
 	hosts := []*host{s.host(), s.host(), s.host()}
-	for round := range 3 {
+	for round := range 6 {
 		name := fmt.Sprintf("race%d", round)
+		for i, h := range hosts {
+			if round >= 3 {
+				h.faults.token = fmt.Sprintf("%02d", i)
+			}
+		}
 		var all sync.WaitGroup
 		for _, h := range hosts {
 			all.Go(func() {

@@ -2,6 +2,7 @@ package blocktest
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"github.com/remora-plugins/remora/internal/block"
@@ -13,6 +14,7 @@ type Faults struct {
 	mu     sync.Mutex
 	before func(op string) error
 	after  func(op string) error
+	token  string // what the tokens of this host end in, as if they were of another minute
 	dead   bool
 	died   chan struct{}
 	ops    []string
@@ -117,6 +119,11 @@ func (w *faulty) List(ctx context.Context, q block.Query) ([]block.Disk, error) 
 }
 
 func (w *faulty) Create(ctx context.Context, s block.Spec) (block.Disk, error) {
+	if w.f.token != "" {
+		s.UUID = s.UUID[:len(s.UUID)-len(w.f.token)] + w.f.token
+		s.Tags = maps.Clone(s.Tags)
+		s.Tags[block.TagUUID] = s.UUID
+	}
 	return hook(ctx, w.f, "Create", func() (block.Disk, error) { return w.Provider.Create(ctx, s) })
 }
 

@@ -39,6 +39,9 @@ func takenByForce(s *stage) {
 	if !strings.Contains(state, "taken from this host") {
 		s.Errorf("state on the host that lost it is %q", state)
 	}
+	s.eventually("the first host knows who has it", func() bool {
+		return strings.Contains(fmt.Sprint(one.inspect("data").Status["state"]), two.ID)
+	})
 	s.wantErr(one.driver.(volume.Looker).Look(s.Context(), "data", at), errdefs.ErrUnavailable, "taken from this host")
 	if _, err := os.Stat(filepath.Join(at, "f")); !errors.Is(err, os.ErrNotExist) {
 		s.Errorf("below the mountpoint that was: %v", err)

@@ -241,6 +241,9 @@ func (p *refProvider) Create(ctx context.Context, s block.Spec) (block.Disk, err
 			if !ok {
 				return block.Disk{}, errdefs.Errorf(errdefs.ErrInvalid, "snapshot %s: there is none", s.Snapshot.ID)
 			}
+			if s.Size == 0 {
+				s.Size = sn.Size
+			}
 			if s.Size < sn.Size {
 				return block.Disk{}, errdefs.Errorf(errdefs.ErrInvalid, "the disk is smaller than the snapshot")
 			}

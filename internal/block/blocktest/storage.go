@@ -127,6 +127,17 @@ func snapshotsAndClones(s *stage) {
 		s.write(where, "f", "its own")
 		h.mustUnmount(name)
 	}
+	if p := h.Provider(s); slices.Contains(p.Traits().Options, "snapshot") {
+		found, err := p.(block.Snapshotter).Snapshots(s.Context(), block.Query{Namespace: "test", Names: []string{"data"}})
+		if err != nil || len(found) == 0 {
+			s.Fatalf("snapshots of the cloud: %v, %v", found, err)
+		}
+		h.mustCreate("byid", "snapshotID="+found[0].ID)
+		if _, err := os.Stat(filepath.Join(h.mustMount("byid"), "f")); err != nil {
+			s.Errorf("a volume of a snapshot by its ID: %v", err)
+		}
+		h.mustUnmount("byid")
+	}
 	s.mustRead(at, "f", "now")
 	h.mustUnmount("data")
 	if err := sn.RemoveSnapshot(s.Context(), "data", "s.2"); err != nil {
