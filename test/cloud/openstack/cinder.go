@@ -56,6 +56,15 @@ user_domain_name = Default
 username = cinder
 password = $password
 region_name = $region
+[nova]
+region_name = $region
+auth_type = password
+auth_url = $auth
+project_name = service
+project_domain_name = Default
+user_domain_name = Default
+username = cinder
+password = $password
 [oslo_concurrency]
 lock_path = $dir/lock
 [oslo_messaging_rabbit]
