@@ -4,6 +4,7 @@ package all
 
 import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
+	"github.com/remora-plugins/remora/drivers/volume/cinder"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
@@ -16,6 +17,7 @@ import (
 func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
+		cinder.Driver(),
 		dir.Driver(),
 		loop.Driver(),
 		mem.Driver(),

@@ -32,6 +32,8 @@ func (p *provider) disk(v volumes.Volume) block.Disk {
 		// One that was never formatted never got done. Of any other the state may be mended,
 		// and its data is there.
 		d.State, d.Reason = block.Failed, "its status is "+v.Status
+	case strings.HasPrefix(v.Status, "error"):
+		d.Reason = "its status is " + v.Status
 	}
 	holding := block.Attached
 	switch {

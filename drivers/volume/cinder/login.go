@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack"
 	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -240,6 +242,11 @@ const retryLogin = 10 * time.Second
 
 // locate finds the services in the catalogue.
 func (p *provider) locate(pc *gophercloud.ProviderClient) (*session, error) {
+	if p.auth.endpoint.Region == "" {
+		if all := regions(pc); len(all) > 1 {
+			return nil, errdefs.Errorf(errdefs.ErrInvalid, `key "region" is missing: the catalogue has Cinder in %s`, strings.Join(all, ", "))
+		}
+	}
 	volumes, err := openstack.NewBlockStorageV3(pc, p.auth.endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("cinder: %w", err)
@@ -248,4 +255,30 @@ func (p *provider) locate(pc *gophercloud.ProviderClient) (*session, error) {
 	s := &session{volumes: volumes}
 	s.compute, s.noCompute = openstack.NewComputeV2(pc, p.auth.endpoint)
 	return s, nil
+}
+
+// regions returns where the catalogue has Cinder.
+func regions(pc *gophercloud.ProviderClient) (all []string) {
+	got, ok := pc.GetAuthResult().(interface {
+		ExtractServiceCatalog() (*tokens.ServiceCatalog, error)
+	})
+	if !ok {
+		return nil
+	}
+	catalog, err := got.ExtractServiceCatalog()
+	if err != nil {
+		return nil
+	}
+	for _, service := range catalog.Entries {
+		if service.Type != "volumev3" && service.Type != "block-storage" && service.Type != "block-store" {
+			continue
+		}
+		for _, e := range service.Endpoints {
+			if !slices.Contains(all, e.Region) {
+				all = append(all, e.Region)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
 }

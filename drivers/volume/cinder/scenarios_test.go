@@ -25,3 +25,19 @@ func TestScenarios(t *testing.T) {
 		},
 	})
 }
+
+// TestScenariosOnCeph runs those that need a back end which takes snapshots of what is in use.
+func TestScenariosOnCeph(t *testing.T) {
+	const onFiles = "TestScenarios has it"
+	deviates := map[string]string{}
+	for _, name := range []string{
+		"OneName", "TwoMakeOneName", "Handover", "DeadHolder", "LyingNames", "NotBlank", "Formatted", "OwnerOnce", "WrongOptions", "SecondWriter",
+		"LostAnswers", "Crashes", "Trash", "Import", "JobOutlivesCall", "HangingCloud", "Calls", "Idle",
+	} {
+		deviates[name] = onFiles
+	}
+	blocktest.Run(t, blocktest.Config{
+		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, "ceph") },
+		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: 2 * time.Minute, Deviates: deviates,
+	})
+}
