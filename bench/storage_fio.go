@@ -32,6 +32,9 @@ var jobs = []struct {
 	{"4k random write, fsync after each", []string{"--rw=randwrite", "--bs=4k", "--fsync=1", "--ioengine=psync"}},
 }
 
+// limited is btrfs with a limit on the volume, which has it count.
+const limited = "btrfs, with a limit"
+
 // pair is a volume, and a directory on the bare file system.
 type pair struct {
 	driver     string
@@ -41,7 +44,7 @@ type pair struct {
 // dataPath measures what the way through a volume costs against the bare file system.
 func (s *storageSuite) dataPath() error {
 	at := map[string]string{}
-	for _, d := range [][2]string{{"ext4", "ext4"}, {"xfs", "xfs"}, {"btrfs", "btrfs"}, {"plain", "btrfs"}} {
+	for _, d := range [][2]string{{"ext4", "ext4"}, {"xfs", "xfs"}, {"btrfs", "btrfs"}, {"limited", "btrfs"}, {"plain", "btrfs"}} {
 		dir, err := s.disk(d[0], d[1])
 		if err != nil {
 			return err
@@ -58,18 +61,21 @@ func (s *storageSuite) dataPath() error {
 		return err
 	}
 	h, err := s.serve("fio", fmt.Sprintf("[pool.dir]\npath = %q\n[pool.loop]\ndriver = \"loop\"\npath = %q\n[pool.btrfs]\ndriver = \"btrfs\"\npath = %q\n"+
-		"[pool.sshfs]\ndriver = \"sshfs\"\nbase = \"root@127.0.0.1:%s\"\nport = %d\nidentity_file = %q\nknown_hosts = %q\n",
-		at["ext4"]+"/pool", at["xfs"]+"/pool", at["btrfs"]+"/pool", server.data, server.port, server.file("id"), server.file("known_hosts")))
+		"[pool.limited]\ndriver = \"btrfs\"\npath = %q\n[pool.sshfs]\ndriver = \"sshfs\"\nbase = \"root@127.0.0.1:%s\"\nport = %d\nidentity_file = %q\nknown_hosts = %q\n",
+		at["ext4"]+"/pool", at["xfs"]+"/pool", at["btrfs"]+"/pool", at["limited"]+"/pool", server.data, server.port, server.file("id"), server.file("known_hosts")))
 	if err != nil {
 		return err
 	}
 	var pairs []pair
-	for _, p := range []struct{ driver, bare string }{{"dir", at["ext4"]}, {"btrfs", at["plain"]}, {"loop", at["xfs"]}, {"sshfs", ""}} {
+	for _, p := range []struct{ driver, pool, bare, opt string }{
+		{"dir", "dir", at["ext4"], ""}, {"btrfs", "btrfs", at["plain"], ""}, {limited, "limited", at["plain"], "size=4g"},
+		{"loop", "loop", at["xfs"], "size=4g"}, {"sshfs", "sshfs", "", ""},
+	} {
 		var opts []string
-		if p.driver != "sshfs" && p.driver != "dir" {
-			opts = append(opts, "size=4g")
+		if p.opt != "" {
+			opts = append(opts, p.opt)
 		}
-		ours, err := s.volume(h, p.driver, "fio", opts...)
+		ours, err := s.volume(h, p.pool, "fio", opts...)
 		if err != nil {
 			return err
 		}

@@ -7,11 +7,11 @@ import (
 
 // plot shows the ratios of fio with their bounds, and the times of backups.
 func (r *StorageResults) plot() string {
-	s := newSVG(980, 850, "The data path of each driver against the bare file system, and backups against other programs")
+	s := newSVG(980, 955, "The data path of each driver against the bare file system, and backups against other programs")
 	s.text(30, 34, "h", "start", "", "Rate of a volume to that of the bare file system")
 	s.ratios(r, 300, 74, 560)
-	s.text(30, 528, "h", "start", "", "Backup and restore, seconds until all is on the disk; less is better")
-	s.phases(r, 110, 560)
+	s.text(30, 633, "h", "start", "", "Backup and restore, seconds until all is on the disk; less is better")
+	s.phases(r, 110, 665)
 	return s.end()
 }
 
@@ -38,7 +38,9 @@ func (s *svg) ratios(r *StorageResults, left, top, width float64) {
 			s.text(left+width+16, y+4, "", "start", colour, fmt.Sprintf("%.2f×", x.mid))
 			y += 18
 		}
-		s.line(px(g.least), begin-10, px(g.least), y-8, "a")
+		if g.least > 0 {
+			s.line(px(g.least), begin-10, px(g.least), y-8, "a")
+		}
 		y += 14
 	}
 	for v := 0.0; v <= high; v += 0.25 {

@@ -11,12 +11,12 @@ import (
 	"strings"
 )
 
-// goals are the least rates of volumes, to that of the bare file system.
+// goals are the least rates of volumes, to that of the bare file system; 0 is shown, and no goal.
 var goals = []struct {
 	driver string
 	least  float64
 	to     string
-}{{"dir", 0.98, "ext4"}, {"btrfs", 0.98, "a btrfs without quota"}, {"loop", 0.90, "xfs below it"}, {"sshfs", 0.98, "sshfs by hand"}}
+}{{"dir", 0.98, "ext4"}, {"btrfs", 0.98, "btrfs"}, {limited, 0, "a btrfs without quota"}, {"loop", 0.90, "xfs below it"}, {"sshfs", 0.98, "sshfs by hand"}}
 
 // runStorage measures the storage suite, or renders what it measured before.
 func runStorage(quick, render bool, part, out, daemon, scratch string) error {
@@ -93,6 +93,9 @@ func (r *StorageResults) targets() string {
 		rows = append(rows, []string{goal, got, verdict})
 	}
 	for _, g := range goals {
+		if g.least == 0 {
+			continue
+		}
 		by := map[string][]string{}
 		for _, j := range jobs {
 			if x, ok := r.fioRatio(g.driver, j.name); ok {
@@ -218,10 +221,14 @@ func (r *StorageResults) snapshotTable() string {
 			if dirty {
 				when = "4 MiB just written"
 			}
-			rows = append(rows, []string{storage, when, span(median(ms) * 1e3), span(slices.Min(ms) * 1e3), span(slices.Max(ms) * 1e3)})
+			stall := "–"
+			if stalls := r.snapshotStalls(storage, dirty); len(stalls) > 0 {
+				stall = span(median(stalls) * 1e3)
+			}
+			rows = append(rows, []string{storage, when, span(median(ms) * 1e3), span(slices.Min(ms) * 1e3), span(slices.Max(ms) * 1e3), stall})
 		}
 	}
-	return table([]string{"", "", "Median:", "Fastest:", "Slowest:"}, rows)
+	return table([]string{"", "", "Median:", "Fastest:", "Slowest:", "A write waits:"}, rows)
 }
 
 func (r *StorageResults) listTable() string {

@@ -31,13 +31,15 @@ type FioSample struct {
 }
 
 // SnapshotSample is how long one snapshot took. Dirty is whether something had just been
-// written that was not on the disk yet.
+// written that was not on the disk yet. Stall is the longest that a write took meanwhile, zero
+// in results from before it was measured.
 type SnapshotSample struct {
 	Storage string  `json:"storage"`
 	Bytes   int64   `json:"bytes"`
 	Dirty   bool    `json:"dirty"`
 	Round   int     `json:"round"`
 	Millis  float64 `json:"ms"`
+	Stall   float64 `json:"stall_ms,omitempty"`
 }
 
 // ListSample is how long one list took, by the API alone or by the command.
@@ -90,6 +92,17 @@ func (r *StorageResults) snapshotTimes(storage string, dirty bool) (ms []float64
 	for _, x := range r.Snapshots {
 		if x.Storage == storage && x.Dirty == dirty {
 			ms = append(ms, x.Millis)
+		}
+	}
+	return ms
+}
+
+// snapshotStalls returns how long the writes of a storage were held up, none where that was not
+// measured.
+func (r *StorageResults) snapshotStalls(storage string, dirty bool) (ms []float64) {
+	for _, x := range r.Snapshots {
+		if x.Storage == storage && x.Dirty == dirty && x.Stall > 0 {
+			ms = append(ms, x.Stall)
 		}
 	}
 	return ms

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,21 +10,25 @@ import (
 )
 
 // snapshots measures how long a snapshot of a large volume takes, with real data in it: at
-// rest, and right after something was written. Between two of them blocks all over a file
-// change.
+// rest, and right after something was written, and how long one who writes meanwhile waits.
+// Between two of them blocks all over a file change.
 func (s *storageSuite) snapshots() error {
 	s.results.Snapshots = nil
-	for _, c := range []struct{ storage, disk, driver, fs string }{
-		{"btrfs", "btrfs", "btrfs", ""}, {"loop, ext4 on xfs", "xfs", "loop", "ext4"}, {"loop, ext4 on btrfs", "btrfs", "loop", "ext4"},
+	for _, c := range []struct {
+		storage, disk, driver, fs string
+		limit                     bool
+	}{
+		{"btrfs", "btrfs", "btrfs", "", false}, {limited, "btrfs", "btrfs", "", true},
+		{"loop, ext4 on xfs", "xfs", "loop", "ext4", true}, {"loop, ext4 on btrfs", "btrfs", "loop", "ext4", true},
 	} {
-		if err := s.part(func(s *storageSuite) error { return s.snapshotsOf(c.storage, c.disk, c.driver, c.fs) }); err != nil {
+		if err := s.part(func(s *storageSuite) error { return s.snapshotsOf(c.storage, c.disk, c.driver, c.fs, c.limit) }); err != nil {
 			return fmt.Errorf("%s: %w", c.storage, err)
 		}
 	}
 	return nil
 }
 
-func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string) error {
+func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string, limit bool) error {
 	at, err := s.disk("disk", disk)
 	if err != nil {
 		return err
@@ -36,7 +41,10 @@ func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string) error {
 	if err != nil {
 		return err
 	}
-	opts := []string{fmt.Sprintf("size=%d", s.snapshotSize+s.snapshotSize/8)}
+	var opts []string
+	if limit {
+		opts = append(opts, fmt.Sprintf("size=%d", s.snapshotSize+s.snapshotSize/8))
+	}
 	if fs != "" {
 		opts = append(opts, "fs="+fs)
 	}
@@ -68,13 +76,19 @@ func (s *storageSuite) snapshotsOf(storage, disk, driver, fs string) error {
 				return err
 			}
 		}
-		begin := time.Now()
-		_, err = h.call("Snapshot.Create", map[string]string{"Pool": "p", "Volume": "data", "Name": fmt.Sprintf("s%d", round)})
+		w, err := writeTo(dir)
 		if err != nil {
 			return err
 		}
+		begin := time.Now()
+		_, err = h.call("Snapshot.Create", map[string]string{"Pool": "p", "Volume": "data", "Name": fmt.Sprintf("s%d", round)})
+		took := time.Since(begin)
+		stall, werr := w.end()
+		if err := errors.Join(err, werr); err != nil {
+			return err
+		}
 		s.results.Snapshots = append(s.results.Snapshots, SnapshotSample{
-			Storage: storage, Bytes: s.snapshotSize, Dirty: dirty, Round: round / 2, Millis: time.Since(begin).Seconds() * 1e3,
+			Storage: storage, Bytes: s.snapshotSize, Dirty: dirty, Round: round / 2, Millis: took.Seconds() * 1e3, Stall: stall.Seconds() * 1e3,
 		})
 	}
 	return nil

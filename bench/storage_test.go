@@ -112,6 +112,38 @@ func TestStorageTargets(t *testing.T) {
 	}
 }
 
+// TestSnapshotTable: how long a write waits stands beside how long a snapshot takes, where it was
+// measured.
+func TestSnapshotTable(t *testing.T) {
+	r := &StorageResults{Snapshots: []SnapshotSample{
+		{Storage: "loop", Millis: 120, Stall: 40}, {Storage: "loop", Millis: 130, Stall: 50}, {Storage: "loop", Millis: 110, Stall: 60},
+		{Storage: "loop", Dirty: true, Millis: 200},
+	}}
+	text := r.snapshotTable()
+	for _, want := range []string{
+		"| loop | at rest | 120 ms | 110 ms | 130 ms | 50.0 ms |",
+		"| loop | 4 MiB just written | 200 ms | 200 ms | 200 ms | – |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("not in it: %s\n%s", want, text)
+		}
+	}
+}
+
+// TestWriterWaits: a write that is held up is the longest.
+func TestWriterWaits(t *testing.T) {
+	w, err := writeTo(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if longest, err := w.end(); err != nil || longest <= 0 {
+		t.Errorf("%v, %v", longest, err)
+	}
+	if _, err := writeTo(t.TempDir() + "/none"); err == nil {
+		t.Error("it writes to a directory that is not there")
+	}
+}
+
 func TestCopyVolume(t *testing.T) {
 	dir := t.TempDir()
 	from := filepath.Join(dir, nameOf(0))

@@ -81,7 +81,7 @@ func (s copied) getCopy(ctx context.Context, id blob.ID) ([]byte, error) {
 }
 
 // get reads a blob.
-func get(ctx context.Context, st blob.Storage, id blob.ID) ([]byte, error) {
+func get(ctx context.Context, st blob.Reader, id blob.ID) ([]byte, error) {
 	var b memory
 	err := st.GetBlob(ctx, id, 0, -1, &b)
 	return b.Bytes(), err

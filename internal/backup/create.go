@@ -164,6 +164,10 @@ func (r *Repository) upload(ctx context.Context, enough <-chan struct{}, w repo.
 	case err != nil:
 		return nil, err
 	case m.IncompleteReason != "":
+		// Of a checkpoint that failed kopia says no more than that.
+		if err := cmp.Or(k.wrong, r.how.watched.reason()); err != nil {
+			return nil, err
+		}
 		return nil, fmt.Errorf("not complete: %s", m.IncompleteReason)
 	}
 	tags[tagSkipped] = strconv.FormatInt(p.skipped.Load(), 10)
@@ -185,6 +189,9 @@ type keeping struct {
 	repo.RepositoryWriter
 	mu    sync.RWMutex // held for reading as long as a call runs
 	ended bool
+
+	wrongOnce sync.Once
+	wrong     error // what went wrong first; it is looked at after the end
 }
 
 var errEnded = errors.New("the upload has ended")
@@ -202,7 +209,11 @@ func (k *keeping) unlessEnded(do func() error) error {
 	if k.ended {
 		return errEnded
 	}
-	return do()
+	err := do()
+	if err != nil {
+		k.wrongOnce.Do(func() { k.wrong = err })
+	}
+	return err
 }
 
 // FindManifests implements [repo.RepositoryWriter].

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -36,6 +36,8 @@ const packBytes = 10 << 20
 type Repository struct {
 	place Place
 	rep   repo.DirectRepository
+	how   *opening
+	worn  atomic.Bool // it is not to be kept open for another call
 }
 
 // Init makes a repository. One that is there already, with this password, is ErrExists.
@@ -63,6 +65,7 @@ func (p Place) init(ctx context.Context) error {
 	if err = errors.Join(err, st.Close(ctx)); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // to make a key of the password takes 64 MiB, on purpose, and open makes it again
 	r, err := p.open(ctx, cached)
 	if err != nil {
 		return err
@@ -104,12 +107,13 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opening{place: p}
+	o := &opening{place: p, keyMade: func() {}}
 	rep, err := repo.Open(context.WithValue(ctx, openingKey{}, o), file, secret, &repo.Options{
 		DoNotWaitForUpgrade:  true,
 		DisableRepositoryLog: true,
 		OnFatalError:         func(error) {}, // the default ends the process; the call fails all the same
 	})
+	o.keyMade()
 	switch {
 	case o.err != nil:
 		return nil, o.err
@@ -122,8 +126,7 @@ func (p Place) open(ctx context.Context, m mode) (*Repository, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("is not opened directly"), rep.Close(ctx))
 	}
-	debug.FreeOSMemory() // to make a key of the password takes 64 MiB, on purpose
-	return &Repository{place: p, rep: direct}, nil
+	return &Repository{place: p, rep: direct, how: o}, nil
 }
 
 // none says why there is no repository.
@@ -199,11 +202,8 @@ func (r *Repository) Close(ctx context.Context) error {
 	return r.place.explain(r.close(ctx))
 }
 
-// close gives back the memory too, for which the runtime would take minutes: the next who opens
-// a repository needs much at once. What lies in a pool goes at the second collection.
+// close gives back the memory too: the next who opens a repository needs much at once.
 func (r *Repository) close(ctx context.Context) error {
-	err := r.rep.Close(context.WithoutCancel(ctx))
-	runtime.GC()
-	debug.FreeOSMemory()
-	return err
+	defer tidy()
+	return r.rep.Close(context.WithoutCancel(ctx))
 }

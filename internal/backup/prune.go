@@ -90,6 +90,7 @@ func (r *Repository) Maintain(ctx context.Context) error {
 }
 
 func (r *Repository) maintain(ctx context.Context, safety maintenance.SafetyParameters) error {
+	r.worn.Store(true)
 	err := repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "maintenance"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		if err := snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, safety); err != nil {
 			return err

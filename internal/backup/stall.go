@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type watched struct {
 	asking  bool
 	stalled error
 	noRoom  error // it is for the rest of this session: each of several writers would find out slowly
+	wrong   error // what went wrong last
 	cancel  func()
 }
 
@@ -87,12 +89,29 @@ func (w *watched) do(ctx context.Context, call func(ctx context.Context, c *watc
 	c.over = true
 	c.mu.Unlock()
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	delete(w.calls, c)
 	if w.last = time.Now(); w.stalled != nil && err != nil {
 		err = w.stalled
 	}
-	w.mu.Unlock()
 	return err
+}
+
+// note remembers what went wrong.
+func (w *watched) note(ctx context.Context, err error) error {
+	if err != nil && !errors.Is(err, blob.ErrBlobNotFound) && ctx.Err() == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.wrong = err
+	}
+	return err
+}
+
+// reason returns what went wrong last, for who is told only that something did.
+func (w *watched) reason() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return cmp.Or(w.stalled, w.noRoom, w.wrong)
 }
 
 // use has f use what the caller has given, unless the call is over.
@@ -183,9 +202,9 @@ func (w *watched) ask(ctx context.Context) {
 
 // GetBlob implements [blob.Storage].
 func (w *watched) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
-	return w.do(ctx, func(ctx context.Context, c *watchedCall) error {
+	return w.note(ctx, w.do(ctx, func(ctx context.Context, c *watchedCall) error {
 		return w.Storage.GetBlob(ctx, id, offset, length, watchedOutput{c, out})
-	})
+	}))
 }
 
 // GetMetadata implements [blob.Storage].
@@ -233,7 +252,7 @@ func (w *watched) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 	if err == nil && at != nil {
 		*at = <-got
 	}
-	return w.full(ctx, err, length)
+	return w.note(ctx, w.full(ctx, err, length))
 }
 
 func (w *watched) hasStalled() bool {

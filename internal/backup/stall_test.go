@@ -7,6 +7,9 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +31,7 @@ type proxy struct {
 	after  int64 // freeze after so many bytes; 0 is never
 	frozen bool
 	thaw   chan struct{}
+	open   []net.Conn
 }
 
 func newProxy(t *testing.T, to string) *proxy {
@@ -54,6 +58,9 @@ func newProxy(t *testing.T, to string) *proxy {
 					return
 				}
 				stop := context.AfterFunc(t.Context(), func() { _, _ = c.Close(), s.Close() })
+				p.mu.Lock()
+				p.open = append(p.open, c, s)
+				p.mu.Unlock()
 				defer stop()
 				open.Go(func() { p.pass(s, c, true, end) })
 				p.pass(c, s, false, end)
@@ -109,6 +116,16 @@ func (p *proxy) melt() {
 	p.after, p.frozen = 0, false
 	close(p.thaw)
 	p.thaw = make(chan struct{})
+}
+
+// cut ends all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.open {
+		_ = c.Close()
+	}
+	p.open = nil
 }
 
 // frozen has a repository behind a proxy stall in the middle of everything.
@@ -276,11 +293,29 @@ func TestSlowIsNoStall(t *testing.T) {
 	if d := st.took; d < 400*time.Millisecond {
 		t.Fatalf("it took %s: not slow enough", d)
 	}
+	if err := w.reason(); err != nil {
+		t.Errorf("nothing went wrong, but %v", err)
+	}
 	st.dead.Store(true)
 	wants(t, w.PutBlob(t.Context(), "x", slice(make([]byte, 64)), blob.PutOptions{}), errdefs.ErrUnavailable, "stalled")
 	if err := <-st.left; !errors.Is(err, errOver) {
 		t.Errorf("what is late may go on: %v", err)
 	}
+	wants(t, w.reason(), errdefs.ErrUnavailable, "stalled")
+	other := watch(t.Context(), wrong{st}, time.Hour)
+	defer other.Close(t.Context())
+	if err := other.PutBlob(t.Context(), "x", slice(nil), blob.PutOptions{}); !errors.Is(err, errOver) || !errors.Is(other.reason(), errOver) {
+		t.Errorf("error is %v, and the reason %v", err, other.reason())
+	}
+}
+
+// wrong is a storage to which nothing can be written.
+type wrong struct{ *slow }
+
+func (wrong) PutBlob(context.Context, blob.ID, blob.Bytes, blob.PutOptions) error { return errOver }
+
+func (wrong) GetCapacity(context.Context) (blob.Capacity, error) {
+	return blob.Capacity{}, blob.ErrNotAVolume
 }
 
 // slow is a storage that takes a byte now and then, or none when it is dead.
@@ -319,5 +354,36 @@ func (s *slow) PutBlob(_ context.Context, _ blob.ID, data blob.Bytes, _ blob.Put
 			return err
 		}
 		time.Sleep(60 * time.Millisecond)
+	}
+}
+
+// Where what notes how far it is fails, and nothing else does, it is said why.
+func TestFailedCheckpoint(t *testing.T) {
+	p, dir := newPlace(t), t.TempDir()
+	p.checkpoint = 2 * tick
+	r := opened(t, p)
+	put(t, dir+"/a", "x")
+	q := Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}
+	must[Backup](t)(r.Create(t.Context(), q))
+	if err := os.Truncate(dir+"/a", 1<<40); err != nil { // of zeros, which are stored once
+		t.Fatal(err)
+	}
+	var move sync.Once
+	q.Tell = func(Progress) {
+		move.Do(func() { // it can be written to, but the lists of backups are gone
+			lists, err := filepath.Glob(p.URL.Path + "/q*")
+			if err != nil || len(lists) == 0 {
+				t.Errorf("there are the lists %q, %v", lists, err)
+			}
+			for _, name := range lists {
+				if err := os.RemoveAll(name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	_, err := r.Create(t.Context(), q)
+	if err == nil || !strings.Contains(err.Error(), "a part of it is missing: ") {
+		t.Errorf("error is %v", err)
 	}
 }

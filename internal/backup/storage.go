@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/kopia/kopia/repo/blob/filesystem"
 	"github.com/kopia/kopia/repo/blob/s3"
 	"github.com/kopia/kopia/repo/blob/sftp"
+	"github.com/kopia/kopia/repo/format"
 
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -33,11 +35,19 @@ type storageConfig struct {
 	Repository string `json:"repository"`
 }
 
-// opening is the place of what is being opened, and why its storage could not be.
+// opening is the place of what is being opened, why its storage could not be, and what is to be
+// known of that later.
 type opening struct {
-	place Place
-	err   error
+	place   Place
+	err     error
+	watched *watched
+	format  []byte // the first block as it was read
+	keyMade func() // is to be called when the key has been made of the password, or cannot be
 }
+
+// making is full while a key is made of a password, which takes 64 MiB, on purpose: two at the same
+// time would take twice as much, and be no faster.
+var making = make(chan struct{}, 1)
 
 type openingKey struct{}
 
@@ -49,15 +59,58 @@ var register = sync.OnceFunc(func() {
 			return nil, errors.New("opened without its place")
 		}
 		var st blob.Storage
-		st, o.err = o.place.storage(ctx, isCreate)
-		return st, o.err
+		if st, o.err = o.place.storage(ctx, isCreate); o.err != nil {
+			return nil, o.err
+		}
+		o.watched = st.(named).watched
+		return &beginning{Storage: st, of: o}, nil
 	})
 })
+
+// beginning sees what kopia reads first: the format, of which it then makes a key with the
+// password, and what else there is of the format.
+type beginning struct {
+	blob.Storage
+	of  *opening
+	key sync.Once
+}
+
+// GetBlob implements [blob.Storage].
+func (s *beginning) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	first := false
+	switch {
+	case id == format.KopiaRepositoryBlobID && length < 0:
+		s.key.Do(func() { first = true })
+	case id == format.KopiaBlobCfgBlobID:
+		s.of.keyMade()
+	}
+	if !first {
+		return s.Storage.GetBlob(ctx, id, offset, length, out)
+	}
+	b, err := get(ctx, s.Storage, id)
+	if err != nil {
+		return err
+	}
+	select {
+	case making <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.of.keyMade = sync.OnceFunc(func() {
+		debug.FreeOSMemory() // else it stays beside what comes now
+		<-making
+	})
+	s.of.format = b
+	out.Reset()
+	_, err = out.Write(b)
+	return err
+}
 
 // named is a storage that says that it is of our type.
 type named struct {
 	blob.Storage
 	repository string
+	watched    *watched
 }
 
 // ConnectionInfo implements [blob.Storage].
@@ -103,11 +156,12 @@ func (p Place) storage(ctx context.Context, create bool) (blob.Storage, error) {
 		if o.err != nil {
 			return nil, o.err
 		}
-		var st blob.Storage = copied{watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))}
+		w := watch(ctx, o.st, cmp.Or(p.stall, p.Stall, stallTime))
+		var st blob.Storage = copied{w}
 		if p.mended != nil {
 			st = repairing{st, p.hidden, p.mended}
 		}
-		return named{st, p.Name}, nil
+		return named{st, p.Name, w}, nil
 	case <-waiting.Done():
 	}
 	go func() {

@@ -55,6 +55,29 @@ func TestDecodeOptionsTypes(t *testing.T) {
 	}
 }
 
+// Words that are truth values may be written as those.
+func TestDecodeTruthAmongWords(t *testing.T) {
+	type table struct {
+		Quota string `opt:"quota" enum:"auto,true,false" default:"auto" help:"when"`
+	}
+	for given, want := range map[any]string{true: "true", false: "false", "1": "true", "0": "false", "true": "true", "auto": "auto"} {
+		if got, err := catalog.DecodeTable[table](map[string]any{"quota": given}); err != nil || got.Quota != want {
+			t.Errorf("%v is %q, %v", given, got.Quota, err)
+		}
+	}
+	if got, err := catalog.DecodeTable[table](nil); err != nil || got.Quota != "auto" {
+		t.Errorf("the default is %q, %v", got.Quota, err)
+	}
+	for _, wrong := range []any{"yes", "", int64(1000)} {
+		if _, err := catalog.DecodeTable[table](map[string]any{"quota": wrong}); !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("%v: %v", wrong, err)
+		}
+	}
+	if _, err := catalog.DecodeTable[sample](map[string]any{"kind": true}); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("a truth value where none is meant: %v", err)
+	}
+}
+
 func TestDecodeDefaults(t *testing.T) {
 	got, err := catalog.DecodeOptions[sample](nil)
 	if err != nil {

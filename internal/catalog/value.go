@@ -163,11 +163,18 @@ func intParser(low, high int64, want string) parser {
 	}}
 }
 
+// enumParser takes one of the words. Where true and false are among them, so is what else
+// stands for a truth value.
 func enumParser(words []string) parser {
+	truth := slices.Contains(words, "true") && slices.Contains(words, "false")
 	return parser{
-		name: strings.Join(words, "|"),
-		want: "one of " + strings.Join(words, ", "),
+		name:  strings.Join(words, "|"),
+		want:  "one of " + strings.Join(words, ", "),
+		truth: truth,
 		parse: func(s string) (any, error) {
+			if b, err := parseBool(s); truth && err == nil {
+				s = strconv.FormatBool(b.(bool))
+			}
 			if !slices.Contains(words, s) {
 				return nil, errValue
 			}

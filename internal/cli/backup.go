@@ -18,10 +18,6 @@ func (a *app) backupCommand() *cobra.Command {
 	return cmd
 }
 
-func repoFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("repo", "r", "", "`repository` of the configuration (the only one there is)")
-}
-
 // backups has do ask the daemon about backups.
 func (a *app) backups(do func(control.Backups) error) error {
 	c, err := a.client()
@@ -61,12 +57,13 @@ func (a *app) backupCreate() *cobra.Command {
 			"exit status is 3.\n\n" +
 			"With --project all volumes of a Compose project are backed up, those of its containers too, as\n" +
 			"an engine knows them: first snapshots of all are made at the same time, and then several are\n" +
-			"backed up at once, as backup.parallel says.",
+			"backed up at once, as backup.parallel says. With --pause the containers that use the volumes are\n" +
+			"paused while these snapshots are made, for half a minute at most, so that all are of one moment.",
 	}
 	repo, pool := repoFlag(cmd), a.poolFlag(cmd, defaultPoolHelp)
 	project := projectFlag(cmd)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if *project != "" {
+		if project.name != "" {
 			return usage(cobra.NoArgs)(cmd, args)
 		}
 		return names("volume")(cmd, args)
@@ -74,16 +71,15 @@ func (a *app) backupCreate() *cobra.Command {
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 100)
 	kind := cmd.Flags().String("kind", "", "what is in it: `files|database|block`; stays so for the next backups (files)")
 	reread := cmd.Flags().Bool("reread", false, "read files too whose size and times have not changed")
-	labels := map[string]string{}
-	cmd.Flags().FuncP("label", "l", "`KEY=VALUE` to remember; may be repeated", func(s string) error { return setPair(labels, s) })
+	labels := labelFlag(cmd)
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := alone(cmd, *project, "pool"); err != nil {
+		if err := project.alone(cmd, "pool"); err != nil {
 			return err
 		}
-		if *project != "" {
+		if project.name != "" {
 			return a.backupProject(cmd.Context(), control.ProjectBackupRequest{
-				Project: *project, Repository: *repo, Kind: *kind, Reread: *reread, Labels: labels,
+				Project: project.name, Repository: *repo, Kind: *kind, Reread: *reread, Labels: labels, Pause: project.pause,
 			}, *f)
 		}
 		return a.backups(func(b control.Backups) error {
@@ -136,7 +132,7 @@ func (a *app) backupList() *cobra.Command {
 	repo := repoFlag(cmd)
 	pool := a.poolFlag(cmd, "all")
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
-	quiet := cmd.Flags().BoolP("quiet", "q", false, "print IDs alone")
+	quiet := quietFlag(cmd, "IDs")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.backups(func(b control.Backups) error {
@@ -246,7 +242,7 @@ func (a *app) backupRemove() *cobra.Command {
 			"took is freed by \"remora backup prune\", a day later at the earliest.",
 	}
 	repo := repoFlag(cmd)
-	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.backups(func(b control.Backups) error {
 			if !*yes {

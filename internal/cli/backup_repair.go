@@ -19,7 +19,7 @@ func (a *app) backupRepair() *cobra.Command {
 	}
 	req := control.BackupRepairRequest{}
 	cmd.Flags().BoolVarP(&req.DryRun, "dry-run", "n", false, "only say what would be done")
-	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	yes := yesFlag(cmd)
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req.Repository = strings.Join(args, "")

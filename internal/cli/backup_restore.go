@@ -41,7 +41,7 @@ func (a *app) backupPrune() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&req.DryRun, "dry-run", "n", false, "only say what would be done")
 	cmd.Flags().BoolVar(&req.TakeOver, "take-over", false, "make this host the one that frees room, where the other is gone for good")
-	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	yes := yesFlag(cmd)
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if req.Last+req.Hourly+req.Daily+req.Weekly+req.Monthly+req.Yearly == 0 {
@@ -101,7 +101,7 @@ func (a *app) backupRestore() *cobra.Command {
 	paths := cmd.Flags().StringArray("path", nil, "`path` in the volume; may be repeated")
 	opts := map[string]string{}
 	cmd.Flags().FuncP("opt", "o", "`KEY=VALUE` for the driver of the new volume; may be repeated", func(s string) error { return setPair(opts, s) })
-	yes := cmd.Flags().BoolP("yes", "y", false, "do not ask")
+	yes := yesFlag(cmd)
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {

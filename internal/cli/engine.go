@@ -52,22 +52,9 @@ func (e engine) volumesOf(ctx context.Context, path string) (map[string]bool, er
 	return names, nil
 }
 
-// labels returns the labels of the volumes that the engine knows, by driver and name.
-func (e engine) labels(ctx context.Context) (map[[2]string]map[string]string, error) {
-	var list struct {
-		Volumes []struct {
-			Name, Driver string
-			Labels       map[string]string
-		}
-	}
-	if err := e.get(ctx, "/volumes", &list); err != nil {
-		return nil, err
-	}
-	all := map[[2]string]map[string]string{}
-	for _, v := range list.Volumes {
-		all[[2]string{v.Driver, v.Name}] = v.Labels
-	}
-	return all, nil
+// volumes returns the volumes that the engine knows.
+func (e engine) volumes(ctx context.Context) ([]engineapi.Labelled, error) {
+	return engineapi.Engine{Socket: e.socket}.Volumes(ctx, "")
 }
 
 // engines returns those that may have containers with volumes of the pools: the ones that are

@@ -8,37 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/spf13/cobra"
-
-	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// format is the flag --format.
-type format string
-
-// String implements pflag.Value.
-func (f *format) String() string { return string(*f) }
-
-// Type implements pflag.Value.
-func (*format) Type() string { return "table|json" }
-
-// Set implements pflag.Value.
-func (f *format) Set(s string) error {
-	if s != "table" && s != "json" {
-		return errdefs.Errorf(errdefs.ErrInvalid, "want table or json")
-	}
-	*f = format(s)
-	return nil
-}
-
-// formatFlag adds --format to cmd.
-func formatFlag(cmd *cobra.Command) *format {
-	f := format("table")
-	cmd.Flags().Var(&f, "format", "how to print: table or json")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
-	return &f
-}
 
 // printJSON prints v as scripts read it.
 func (a *app) printJSON(v any) error {

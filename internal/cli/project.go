@@ -3,29 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/remora-plugins/remora/internal/control"
 )
-
-func projectFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("project", "", "all volumes of the Compose `project`")
-}
-
-// alone refuses a flag that says nothing beside --project, and a project without a name.
-func alone(cmd *cobra.Command, project, other string) error {
-	switch {
-	case !cmd.Flags().Changed("project"):
-		return nil
-	case project == "":
-		return usageError(cmd, errors.New("--project is empty"))
-	case cmd.Flags().Changed(other):
-		return usageError(cmd, errors.New("--project and --"+other+": want one of them; the volumes of a project are where they are"))
-	}
-	return nil
-}
 
 func (a *app) snapshotProject(ctx context.Context, c *control.Client, req control.ProjectSnapshotRequest) error {
 	made, err := c.Projects().Snapshot(ctx, req)
@@ -35,6 +17,7 @@ func (a *app) snapshotProject(ctx context.Context, c *control.Client, req contro
 	if n := len(made.Snapshots); n > 1 {
 		a.sayf("project %q: %d snapshots, all within %s\n", req.Project, n, within(made.ProjectSum))
 	}
+	a.sayPaused(req.Project, made.ProjectSum)
 	for _, s := range made.Snapshots {
 		err = errors.Join(err, a.printf("%s@%s\n", s.Volume, s.Name))
 		made.Errors = append(made.Errors, s.Errors...)
@@ -57,6 +40,7 @@ func (a *app) backupProject(ctx context.Context, req control.ProjectBackupReques
 	if made.Within > 0 {
 		a.sayf("project %q: snapshots all within %s\n", req.Project, within(made.ProjectSum))
 	}
+	a.sayPaused(req.Project, made.ProjectSum)
 	for _, one := range made.Backups {
 		a.warnOf(one)
 		made.Errors = append(made.Errors, one.Errors...)
@@ -83,7 +67,18 @@ func (a *app) ofProject(err error, made int, sum control.ProjectSum) error {
 	return err
 }
 
+// sayPaused says which containers were paused.
+func (a *app) sayPaused(project string, sum control.ProjectSum) {
+	if len(sum.Paused) > 0 {
+		a.sayf("project %q: paused for %s: %s\n", project, round(sum.PausedFor), strings.Join(sum.Paused, ", "))
+	}
+}
+
 // within is how far apart snapshots are.
 func within(sum control.ProjectSum) time.Duration {
-	return max(time.Duration(sum.Within).Round(time.Millisecond), time.Millisecond)
+	return round(sum.Within)
+}
+
+func round(nanoseconds int64) time.Duration {
+	return max(time.Duration(nanoseconds).Round(time.Millisecond), time.Millisecond)
 }

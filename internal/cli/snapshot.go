@@ -58,25 +58,26 @@ func (a *app) snapshotCreate() *cobra.Command {
 			"With --project all volumes of a Compose project are kept, those of its containers too, as an\n" +
 			"engine knows them, and each is printed as VOLUME@NAME. First the hooks before all of them are\n" +
 			"run; then the snapshots are made at the same time, and how far apart they are is said; then the\n" +
-			"hooks after them. The exit status is 3 where only some could be made.",
+			"hooks after them. The exit status is 3 where only some could be made. With --pause the containers\n" +
+			"that use the volumes are paused between the hooks, for half a minute at most, so that all\n" +
+			"snapshots are of one moment.",
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
 	project := projectFlag(cmd)
 	cmd.Args = usage(func(cmd *cobra.Command, args []string) error {
-		if *project != "" {
+		if project.name != "" {
 			return cobra.MaximumNArgs(1)(cmd, args)
 		}
 		return cobra.RangeArgs(1, 2)(cmd, args)
 	})
-	labels := map[string]string{}
-	cmd.Flags().FuncP("label", "l", "`KEY=VALUE` to remember with it; may be repeated", func(s string) error { return setPair(labels, s) })
+	labels := labelFlag(cmd)
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := alone(cmd, *project, "pool"); err != nil {
+		if err := project.alone(cmd, "pool"); err != nil {
 			return err
 		}
 		name := ""
-		if n := len(args); n == 2 || n == 1 && *project != "" {
+		if n := len(args); n == 2 || n == 1 && project.name != "" {
 			if name = args[n-1]; name == "" {
 				return usageError(cmd, errors.New("NAME is empty"))
 			}
@@ -86,8 +87,8 @@ func (a *app) snapshotCreate() *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		if *project != "" {
-			return a.snapshotProject(cmd.Context(), c, control.ProjectSnapshotRequest{Project: *project, Name: name, Labels: labels})
+		if project.name != "" {
+			return a.snapshotProject(cmd.Context(), c, control.ProjectSnapshotRequest{Project: project.name, Name: name, Labels: labels, Pause: project.pause})
 		}
 		s, err := c.Storage().CreateSnapshot(cmd.Context(), control.SnapshotCreateRequest{Pool: *pool, Volume: args[0], Name: name, Labels: labels})
 		if err != nil {
@@ -106,7 +107,7 @@ func (a *app) snapshotList() *cobra.Command {
 		Args: usage(cobra.MaximumNArgs(1)),
 	}
 	pool := a.poolFlag(cmd, "with VOLUME "+defaultPoolHelp+", otherwise all")
-	quiet := cmd.Flags().BoolP("quiet", "q", false, "print names alone")
+	quiet := quietFlag(cmd, "names")
 	f := formatFlag(cmd)
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

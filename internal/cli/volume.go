@@ -23,23 +23,6 @@ func (a *app) volumeCommand() *cobra.Command {
 	return cmd
 }
 
-// poolFlag adds --pool to cmd.
-func (a *app) poolFlag(cmd *cobra.Command, otherwise string) *string {
-	pool := cmd.Flags().StringP("pool", "p", "", "`pool` of the volume ("+otherwise+")")
-	_ = cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		var names []string
-		a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
-			s, err := c.Status(ctx)
-			names = poolNames(s)
-			return err
-		})
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}) // fails only for a flag that is not there
-	return pool
-}
-
-const defaultPoolHelp = "remora, or the only one there is"
-
 // completeVolumes completes names of volumes of the pool that the command would take, as
 // many as may be given, each once.
 func (a *app) completeVolumes(pool *string, most int) cobra.CompletionFunc {
@@ -145,7 +128,7 @@ func (a *app) volumeMount() *cobra.Command {
 		Args: usage(cobra.ExactArgs(1)),
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
-	id := cmd.Flags().String("id", cliMountID, "mount `ID` under which it counts")
+	id := idFlag(cmd)
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -167,7 +150,7 @@ func (a *app) volumeUnmount() *cobra.Command {
 		Use: "unmount NAME", Aliases: []string{"umount"}, Short: "Undo \"remora volume mount\"", Args: usage(cobra.ExactArgs(1)),
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
-	id := cmd.Flags().String("id", cliMountID, "mount `ID` under which it counts")
+	id := idFlag(cmd)
 	cmd.ValidArgsFunction = a.completeVolumes(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()

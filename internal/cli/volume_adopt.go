@@ -240,9 +240,9 @@ func (k engineKnowledge) ask(ctx context.Context, e engine) error {
 	for name := range names {
 		k.running[name] = true
 	}
-	labels, err := e.labels(ctx)
-	for key := range labels {
-		k.has[key] = true
+	all, err := e.volumes(ctx)
+	for _, v := range all {
+		k.has[[2]string{v.Driver, v.Name}] = true
 	}
 	return err
 }

@@ -27,7 +27,7 @@ func (a *app) volumeList() *cobra.Command {
 		Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	pool := a.poolFlag(cmd, "all")
-	quiet := cmd.Flags().BoolP("quiet", "q", false, "print names alone")
+	quiet := quietFlag(cmd, "names")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()

@@ -139,11 +139,13 @@ func (a *app) unused(ctx context.Context, c *control.Client, flags pruneFlags) (
 		if len(flags.labels) == 0 {
 			continue
 		}
-		known, err := e.labels(ctx)
+		known, err := e.volumes(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
-		maps.Copy(labels, known)
+		for _, v := range known {
+			labels[[2]string{v.Pool(), v.Name}] = v.Labels
+		}
 	}
 	for _, v := range all {
 		old := flags.older == 0 || !v.CreatedAt.IsZero() && time.Since(v.CreatedAt) >= time.Duration(flags.older)

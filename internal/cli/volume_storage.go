@@ -47,10 +47,6 @@ func (a *app) volumeRemove() *cobra.Command {
 	return cmd
 }
 
-func yesFlag(cmd *cobra.Command) *bool {
-	return cmd.Flags().BoolP("yes", "y", false, "do not ask")
-}
-
 func (a *app) volumeResize() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resize NAME SIZE",

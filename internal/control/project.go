@@ -26,6 +26,8 @@ type ProjectSnapshotRequest struct {
 	Project string            `json:"Project"`
 	Name    string            `json:"Name,omitempty"`
 	Labels  map[string]string `json:"Labels,omitempty"`
+	// Pause has the containers that use the volumes paused while the snapshots are made.
+	Pause bool `json:"Pause,omitempty"`
 }
 
 // ProjectBackupRequest asks for backups of the volumes of a Compose project. The rest is as in
@@ -36,6 +38,8 @@ type ProjectBackupRequest struct {
 	Kind       string            `json:"Kind,omitempty"`
 	Reread     bool              `json:"Reread,omitempty"`
 	Labels     map[string]string `json:"Labels,omitempty"`
+	// Pause is as in [ProjectSnapshotRequest].
+	Pause bool `json:"Pause,omitempty"`
 }
 
 // ProjectSnapshots answers [MethodProjectSnapshot].
@@ -57,6 +61,9 @@ type ProjectSum struct {
 	// Within is how many nanoseconds lie between the begin of the first snapshot and the end of
 	// the last; 0 where there are none.
 	Within int64 `json:"Within"`
+	// Paused are the containers that were paused meanwhile, and PausedFor for how many nanoseconds.
+	Paused    []string `json:"Paused,omitempty"`
+	PausedFor int64    `json:"PausedFor,omitempty"`
 	// Warnings name volumes of the project that are left out, as they are in no pool.
 	Warnings []string `json:"Warnings,omitempty"`
 	// Errors has a line for each volume with which something went wrong.

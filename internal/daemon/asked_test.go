@@ -24,7 +24,7 @@ func TestVolumesAskForSchedules(t *testing.T) {
 		t.Helper()
 		for name, want := range map[string]string{"hourly": hourly, "nightly": nightly} {
 			var got []string
-			for _, r := range schedules(h)[name].Runs {
+			for _, r := range statusOf(h)[name].Runs {
 				got = append(got, r.Pool+"/"+r.Volume)
 			}
 			slices.Sort(got)

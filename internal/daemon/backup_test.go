@@ -11,6 +11,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -112,7 +113,7 @@ func TestBackupFromSnapshot(t *testing.T) {
 	h, d := startCopying(t)
 	file := d.dir("data") + "/file"
 	write(t, file, "before")
-	old := d.snap("data", snapshotPrefix+"old") // of a backup that was killed
+	old := d.snap("data", snapshot.OwnPrefix+"old") // of a backup that was killed
 	if err := errors.Join(os.MkdirAll(old, 0o700), os.Chtimes(old, time.Unix(1e9, 0), time.Unix(1e9, 0))); err != nil {
 		t.Fatal(err)
 	}

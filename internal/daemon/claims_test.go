@@ -7,56 +7,9 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-func TestClaims(t *testing.T) {
-	names := map[use]string{looking: "looking", backingUp: "backing up", changing: "changing"}
-	for _, tt := range []struct {
-		first, second use
-		ok            bool
-	}{
-		{looking, looking, true},
-		{looking, backingUp, true},
-		{backingUp, looking, true},
-		{backingUp, backingUp, false},
-		{looking, changing, false},
-		{changing, looking, false},
-		{backingUp, changing, false},
-		{changing, backingUp, false},
-		{changing, changing, false},
-	} {
-		t.Run(names[tt.first]+" and "+names[tt.second], func(t *testing.T) {
-			var c claims
-			own, release, err := c.take(t.Context(), "a", "db", tt.first, "the first")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.check(own, "a", "db", tt.second); err != nil {
-				t.Errorf("the holder is kept out by himself: %v", err)
-			}
-			for _, other := range [][2]string{{"a", "web"}, {"b", "db"}} {
-				if err := c.check(t.Context(), other[0], other[1], changing); err != nil {
-					t.Errorf("%v is kept out: %v", other, err)
-				}
-			}
-			_, again, err := c.take(t.Context(), "a", "db", tt.second, "the second")
-			if tt.ok != (err == nil) {
-				t.Fatalf("error is %v", err)
-			}
-			if err == nil {
-				again()
-			} else if !errors.Is(err, errdefs.ErrInUse) || !errors.Is(err, schedule.ErrBusy) || !strings.HasPrefix(err.Error(), `volume "db": busy: the first, since `) {
-				t.Errorf("error is %v", err)
-			}
-			release()
-			release() // once more does nothing
-			if err := c.check(t.Context(), "a", "db", changing); err != nil || len(c.held) != 0 {
-				t.Errorf("after the end: %v, %v", err, c.held)
-			}
-		})
-	}
-}
 
 // Every verb claims what it works on, and is kept out by the claims of others.
 func TestBusyVolume(t *testing.T) {
@@ -66,14 +19,14 @@ func TestBusyVolume(t *testing.T) {
 	write(t, h.dir+"/password", "secret")
 	d, p := h.assemble(copying)
 	ctx := t.Context()
-	b, st := backups{d}, storage{volumes{d}}
+	b, st := d.archive(), d.storage()
 	_, err := b.Init(ctx, control.BackupRepository{})
 	h.must(err)
-	h.must(p.handler.Create(ctx, "data", nil))
+	h.must(p.Handler.Create(ctx, "data", nil))
 	quiet := func(control.Progress) {}
 	var during error
 	driver.opened = func() error {
-		during = d.claims.check(ctx, "copies", "data", backingUp)
+		during = d.claims.Check(ctx, "copies", "data", pool.BackingUp)
 		return nil
 	}
 	one, err := b.Create(ctx, control.BackupCreateRequest{Name: "data"}, quiet)
@@ -87,7 +40,7 @@ func TestBusyVolume(t *testing.T) {
 			return err
 		},
 		"scheduled backup": func() error {
-			_, err := scheduled{p, d}.Take(ctx, schedule.Task{Repository: "near"}, "nightly", "data")
+			_, err := d.schedules.In(p).Take(ctx, schedule.Task{Repository: "near"}, "nightly", "data")
 			return err
 		},
 		"restore": func() error {
@@ -101,8 +54,8 @@ func TestBusyVolume(t *testing.T) {
 			_, err := st.Clone(ctx, control.VolumeCloneRequest{Name: "data", From: "other"})
 			return err
 		},
-		"removal": func() error { return p.handler.Remove(ctx, "data") },
-		"purge":   func() error { return p.handler.Destroy(ctx, "data") },
+		"removal": func() error { return p.Handler.Remove(ctx, "data") },
+		"purge":   func() error { return p.Handler.Destroy(ctx, "data") },
 	}
 	looks := map[string]func() error{
 		"snapshot": func() error {
@@ -110,7 +63,7 @@ func TestBusyVolume(t *testing.T) {
 			return err
 		},
 		"scheduled snapshot": func() error {
-			_, err := scheduled{p, d}.Take(ctx, schedule.Task{}, "nightly", "data")
+			_, err := d.schedules.In(p).Take(ctx, schedule.Task{}, "nightly", "data")
 			return err
 		},
 		"clone of it": func() error {
@@ -125,20 +78,17 @@ func TestBusyVolume(t *testing.T) {
 			t.Errorf("%s beside %s: error is %v", what, by, err)
 		}
 	}
-	for by, u := range map[string]use{`backup to "near"`: backingUp, "restore of backup 8d7a": changing} {
-		_, release, err := d.claims.take(ctx, "copies", "data", u, by)
+	for by, u := range map[string]pool.Use{`backup to "near"`: pool.BackingUp, "restore of backup 8d7a": pool.Changing} {
+		_, release, err := d.claims.Take(ctx, "copies", "data", u, by)
 		h.must(err)
 		for what, do := range verbs {
 			keptOut(what, do, by, true)
 		}
 		for what, do := range looks {
-			keptOut(what, do, by, u == changing)
+			keptOut(what, do, by, u == pool.Changing)
 		}
 		release()
 	}
-	if len(d.claims.held) != 0 {
-		t.Errorf("claims that are left: %v", d.claims.held)
-	}
-	h.must(p.handler.Remove(ctx, "data"))
-	h.must(p.close(ctx))
+	h.must(p.Handler.Remove(ctx, "data"))
+	h.must(p.Close(ctx))
 }

@@ -8,7 +8,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,7 +23,8 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/hook"
-	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // lookEvery is how often the storage of each pool is looked at for the metrics and for
@@ -59,7 +58,6 @@ type Daemon struct {
 	conf atomic.Pointer[config.Config]
 	// confErr is why the last reload was refused.
 	confErr atomic.Pointer[error]
-	state   atomic.Int32
 
 	// life ends when the daemon stops.
 	life context.Context //nolint:containedctx // that of the daemon itself, which end ends
@@ -69,29 +67,14 @@ type Daemon struct {
 	// kept are the doors that systemd keeps; there are never more of them.
 	kept []*door
 
-	schedules *schedule.Engine
-	claims    claims
-	hooks     hook.Runner
-	asked     asked
-	fills     *fills
-	made      *made
-	consumers consumers
-	proofs    *proofs
-	// proving is full while a backup is restored to prove that it is good.
-	proving chan struct{}
-	// createWait is how long the creation of a volume from a backup waits for it.
-	createWait time.Duration
+	pools  pool.Set
+	claims pool.Claims
+	hooks  hook.Runner
+	services
 
 	mu    sync.RWMutex
-	pools map[string]*pool
+	doors map[string]*door // by the name of the pool
 }
-
-// The states of a daemon.
-const (
-	starting = iota
-	running
-	stopping
-)
 
 // Run runs the daemon until ctx ends, and reloads at SIGHUP. It returns nil after a stop
 // in which no call was cut short.
@@ -105,16 +88,17 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d := &Daemon{
 		options: o, log: o.Logger(conf), started: time.Now(), boot: conf,
-		reloading: make(chan struct{}, 1), pools: map[string]*pool{},
+		reloading: make(chan struct{}, 1), doors: map[string]*door{},
 	}
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(ctx))
-	defer d.end(errStopping)
+	defer d.end(pool.ErrStopping)
 	d.conf.Store(conf)
-	d.createWait = cmp.Or(o.CreateWait, defaultCreateWait)
-	d.remember(ctx)
 	d.metrics = newMetrics(d)
-	d.schedules = schedule.NewEngine(d.log, conf.Backup.Parallel, d.metrics.ran)
-	d.openHooks()
+	d.hooks.Dir, d.hooks.Engines, d.hooks.Log = filepath.Join(conf.StateDir, "hooks"), d.engines, d.log
+	d.openServices(ctx)
+	defer d.backups.Close()
+	d.pauser.Recover(ctx)
+	defer d.pauser.Close()
 	for _, w := range conf.Warnings {
 		d.log.WarnContext(ctx, "configuration", slog.String("warning", w))
 	}
@@ -127,13 +111,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	pages, err := d.serveMetrics(ctx)
 	if err != nil {
-		return join(err, api.close())
+		return errdefs.Join(err, api.close())
 	}
 	recovered := make(chan struct{})
 	d.hooks.Recover(d.life, d.hooksNow, func() { close(recovered) }) //nolint:contextcheck // it ends with the daemon, not before
 	if err = d.startAll(ctx); err == nil {
 		labels := make(chan struct{})
-		go func() { defer close(labels); d.watchLabels(d.life) }()
+		go func() { defer close(labels); d.schedules.WatchLabels(d.life) }()
 		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
@@ -152,16 +136,10 @@ func Run(ctx context.Context, o Options) error {
 		d.log.InfoContext(ctx, "stopped before it was ready", slog.Any("error", err))
 		err = nil
 	}
-	err = join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
+	d.pauser.Close() // before what may take long
+	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
 	<-recovered
 	return err
-}
-
-// remember makes what is remembered of backups, from the state directory where that has it.
-func (d *Daemon) remember(ctx context.Context) {
-	d.fills = newFills(filepath.Join(d.boot.StateDir, "fills"), d.log)
-	d.proofs, d.proving = openProofs(ctx, filepath.Join(d.boot.StateDir, "proofs"), d.log), make(chan struct{}, 1)
-	d.made = newMade()
 }
 
 // beside starts what goes on beside all calls until the daemon stops, and returns what is closed
@@ -169,8 +147,8 @@ func (d *Daemon) remember(ctx context.Context) {
 func (d *Daemon) beside() (ended <-chan struct{}) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { d.proveLoop(d.life) })
-	wg.Go(func() { d.lookBackups(d.life) })
+	wg.Go(func() { d.proofs.Run(d.life) })
+	wg.Go(func() { d.backups.Look(d.life) })
 	go func() { wg.Wait(); close(done) }()
 	return done
 }
@@ -211,9 +189,9 @@ func (d *Daemon) reloadAt(ctx context.Context, hup <-chan os.Signal) {
 // lookAll looks at the storage of every pool, at the same time.
 func (d *Daemon) lookAll(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, p := range d.all() {
-		wg.Go(func() { p.look(ctx) })
-		go p.recover(p.ctx, d) //nolint:contextcheck // a look does not wait for it
+	for _, p := range d.pools.All() {
+		wg.Go(func() { p.Look(ctx) })
+		go d.restores.Recover(p.Context(), p) //nolint:contextcheck // a look does not wait for it
 	}
 	wg.Wait()
 }
@@ -237,15 +215,15 @@ func (d *Daemon) startAll(ctx context.Context) error {
 	}
 	d.openSpare(ctx, nil) // where two were meant for the same pool
 	d.schedule()
-	d.state.Store(running)
-	d.recoverAll()
+	d.pools.Become(pool.Running)
+	d.recoverAll() //nolint:contextcheck // it ends with the pools
 	return nil
 }
 
 // recoverAll deals with what was cut off of restores, beside everything else.
 func (d *Daemon) recoverAll() {
-	for _, p := range d.all() {
-		go p.recover(p.ctx, d)
+	for _, p := range d.pools.All() {
+		go d.restores.Recover(p.Context(), p)
 	}
 }
 
@@ -257,18 +235,20 @@ func each[T any](list []T, do func(T) error) error {
 		wg.Go(func() { errs[i] = do(x) })
 	}
 	wg.Wait()
-	return join(errs...)
+	return errdefs.Join(errs...)
 }
 
 // stopAll stops every pool at the same time. A reload under way ends early, and the time
 // that it takes is part of the time for the stop.
 func (d *Daemon) stopAll(ctx context.Context) error {
-	d.state.Store(stopping)
-	d.end(errStopping)
+	d.pools.Become(pool.Stopping)
+	d.end(pool.ErrStopping)
 	ctx, cancel := d.closing(ctx)
 	defer cancel()
-	for _, p := range d.all() {
-		p.door.end()
+	for _, p := range d.pools.All() {
+		if at := d.doorOf(p.Name()); at != nil {
+			at.end()
+		}
 	}
 	select {
 	case d.reloading <- struct{}{}:
@@ -276,10 +256,10 @@ func (d *Daemon) stopAll(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("stop: a reload has not ended: %w", context.Cause(ctx))
 	}
-	err := each(d.all(), func(p *pool) error { return d.remove(ctx, p) })
+	err := each(d.pools.All(), func(p *pool.Pool) error { return d.remove(ctx, p) })
 	d.schedules.Close(ctx)
 	spare := slices.DeleteFunc(slices.Clone(d.kept), func(at *door) bool { return at.ending.Load() })
-	return join(err, each(spare, func(at *door) error { return at.close(ctx) }))
+	return errdefs.Join(err, each(spare, func(at *door) error { return at.close(ctx) }))
 }
 
 // closeTime is how long a pool may take to end, beside the calls in flight.
@@ -289,22 +269,4 @@ const closeTime = 2 * time.Second
 func (d *Daemon) closing(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := d.boot.ShutdownTimeout + closeTime
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("gave up after %s", limit))
-}
-
-// all returns the pools by name.
-func (d *Daemon) all() []*pool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	pools := make([]*pool, 0, len(d.pools))
-	for _, p := range d.pools {
-		pools = append(pools, p)
-	}
-	slices.SortFunc(pools, func(a, b *pool) int { return strings.Compare(a.conf.Name, b.conf.Name) })
-	return pools
-}
-
-func (d *Daemon) find(name string) *pool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.pools[name]
 }

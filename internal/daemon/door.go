@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/remora-plugins/remora/internal/config"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk"
 )
 
@@ -23,13 +24,13 @@ import (
 type door struct {
 	listener net.Listener
 	addr     string
-	name     string               // what systemd calls a door that it keeps
-	kept     bool                 // by systemd
-	taken    bool                 // by a pool, for one that is kept; under Daemon.mu
-	behind   atomic.Pointer[pool] // nil while there is none
-	ending   atomic.Bool          // the daemon stops
-	stop     context.CancelFunc   // nil before it is opened
-	served   chan struct{}        // closed when the server has ended, with err
+	name     string                    // what systemd calls a door that it keeps
+	kept     bool                      // by systemd
+	taken    bool                      // by a pool, for one that is kept; under Daemon.mu
+	behind   atomic.Pointer[pool.Pool] // nil while there is none
+	ending   atomic.Bool               // the daemon stops
+	stop     context.CancelFunc        // nil before it is opened
+	served   chan struct{}             // closed when the server has ended, with err
 	err      error
 }
 
@@ -69,16 +70,19 @@ func (d *Daemon) openSpare(ctx context.Context, pools []config.Pool) {
 }
 
 // openDoor puts a pool behind the door that systemd keeps for it, or else behind a new one.
-func (d *Daemon) openDoor(ctx context.Context, p *pool) error {
-	at := d.take(p.conf.Name)
+func (d *Daemon) openDoor(ctx context.Context, p *pool.Pool) error {
+	at := d.take(p.Conf.Name)
 	if at == nil {
-		l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.socketPath(p.conf.Name), Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
+		l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.socketPath(p.Conf.Name), Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
 		if err != nil {
 			return err
 		}
 		at = &door{listener: l, addr: l.Addr().String(), served: make(chan struct{})}
 	}
-	at.put(p)
+	at.behind.Store(p)
+	d.mu.Lock()
+	d.doors[p.Name()] = at
+	d.mu.Unlock()
 	if at.stop == nil {
 		d.open(ctx, at)
 	}
@@ -98,11 +102,12 @@ func (d *Daemon) take(pool string) *door {
 	return nil
 }
 
-// giveBack makes a door that systemd keeps free for the next pool.
-func (d *Daemon) giveBack(at *door) {
+// giveBack forgets the door of a pool, which is free for the next one if systemd keeps it.
+func (d *Daemon) giveBack(name string, at *door) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at.taken = false
+	delete(d.doors, name)
 }
 
 // open serves a door.
@@ -115,10 +120,25 @@ func (d *Daemon) open(ctx context.Context, at *door) {
 	}()
 }
 
-// put puts a pool behind the door.
-func (d *door) put(p *pool) {
-	p.door = d
-	d.behind.Store(p)
+// doorOf returns the door of the pool of a name, nil if that is none any more.
+func (d *Daemon) doorOf(name string) *door {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.doors[name]
+}
+
+// reachable returns what the last look at a pool came to, or that the socket is not served any more.
+func (d *Daemon) reachable(p *pool.Pool) error {
+	if at := d.doorOf(p.Name()); at != nil {
+		select {
+		case <-at.served:
+			if at.err != nil {
+				return at.err
+			}
+		default:
+		}
+	}
+	return p.Reachable()
 }
 
 // end lets nobody in any more.
@@ -147,8 +167,8 @@ func (d *door) close(ctx context.Context) error {
 // ServeHTTP has the pool answer that is behind the door at the time of the call.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := d.enter(r.Context()); p != nil {
-		defer p.leave()
-		p.server.ServeHTTP(w, r)
+		defer p.Leave()
+		p.ServeHTTP(w, r)
 		return
 	}
 	// To an engine an error from Get means that the volume is gone, and it forgets what it
@@ -166,14 +186,14 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // enter returns the pool behind the door, and keeps it from being closed until its leave
 // is called. While the pool is changed it waits. It is nil when there is none any more.
-func (d *door) enter(ctx context.Context) *pool {
+func (d *door) enter(ctx context.Context) *pool.Pool {
 	for {
 		p := d.behind.Load()
-		if p == nil || p.enter() {
+		if p == nil || p.Enter() {
 			return p
 		}
 		select {
-		case <-p.replaced:
+		case <-p.Replaced():
 		case <-ctx.Done():
 			return nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -16,8 +15,8 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/snapshot"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -153,13 +152,13 @@ func TestReloadDuringBackup(t *testing.T) {
 	_, err = h.control.Volumes().Create(ctx, control.VolumeCreateRequest{Name: "data"})
 	h.must(err)
 	h.must(os.MkdirAll(d.snap("data", "large"), 0o700))
-	_, err = h.control.Storage().CreateSnapshot(ctx, control.SnapshotCreateRequest{Volume: "data", Name: snapshotPrefix + "mine"})
+	_, err = h.control.Storage().CreateSnapshot(ctx, control.SnapshotCreateRequest{Volume: "data", Name: snapshot.OwnPrefix + "mine"})
 	if !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("a snapshot that a backup would remove: %v", err)
 	}
 	begun := make(chan struct{})
 	d.opened = func() error { // what is read has no end
-		found, err := filepath.Glob(d.snap("data", snapshotPrefix+"*"))
+		found, err := filepath.Glob(d.snap("data", snapshot.OwnPrefix+"*"))
 		if err != nil || len(found) != 1 {
 			return fmt.Errorf("there are %q, %w", found, err)
 		}
@@ -195,80 +194,8 @@ func TestReloadDuringBackup(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the backup goes on")
 	}
-	if left, err := filepath.Glob(d.snap("data", snapshotPrefix+"*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(d.snap("data", snapshot.OwnPrefix+"*")); err != nil || len(left) > 0 {
 		t.Errorf("left are %q, %v", left, err)
-	}
-}
-
-// trashing is a driver with a trash that is as it is.
-type trashing struct {
-	memory
-	all []volume.Trashed
-}
-
-func (d trashing) Trashed(context.Context) ([]volume.Trashed, error) { return slices.Clone(d.all), nil }
-
-func (trashing) Trash(context.Context, string) error { return errdefs.ErrUnsupported }
-
-func (trashing) Restore(context.Context, string, string) error { return errdefs.ErrUnsupported }
-
-func (trashing) Purge(context.Context, string) error { return errdefs.ErrUnsupported }
-
-// What a restore in place that was cut off has in the trash, the old and the new, does not expire.
-func TestCutOffDoesNotExpire(t *testing.T) {
-	log := slog.New(slog.DiscardHandler)
-	s := newFills(t.TempDir(), log)
-	d := trashing{newMemory(), []volume.Trashed{{ID: "1", Name: "data"}, {ID: "2", Name: "other"}, {ID: "3", Name: "remora-restore-x"}}}
-	handler, err := volume.NewHandler(t.Context(), d, volume.Options{Refresh: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = handler.Close(context.WithoutCancel(t.Context())) }()
-	f, err := s.begin("a", "data", fillFacts{Kind: fillInPlace, Beside: "remora-restore-x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := func() (all []string) {
-		found, err := purgeable{handler, &pool{conf: config.Pool{Name: "a"}, fills: s}}.Trashed(t.Context())
-		if err != nil {
-			t.Error(err)
-		}
-		for _, x := range found {
-			all = append(all, x.ID)
-		}
-		return all
-	}
-	if got := ids(); !slices.Equal(got, []string{"1", "2", "3"}) { // what it needs room for may go
-		t.Errorf("while it runs: %q", got)
-	}
-	f.stopped(errStopping)
-	if got := ids(); !slices.Equal(got, []string{"2"}) {
-		t.Errorf("when it was cut off: %q", got)
-	}
-	if err := f.end(); err != nil {
-		t.Error(err)
-	}
-	if got := ids(); len(got) != 3 {
-		t.Errorf("at the end: %q", got)
-	}
-}
-
-// Who can write to a repository gives names to the backups in it. They lead nowhere.
-func TestProofsOfStrangeNames(t *testing.T) {
-	dir := t.TempDir()
-	s := openProofs(t.Context(), dir+"/proofs", slog.New(slog.DiscardHandler))
-	for _, names := range [][2]string{{"..", "x"}, {"../../../..", "x"}, {"a", "../../../../x"}, {"a", "b/c"}, {"", "x"}, {"a", ""}, {"a", ".."}} {
-		_, err := s.put(control.Proof{Repository: "near", Pool: names[0], Volume: names[1], Backup: "0123"})
-		if !errors.Is(err, errdefs.ErrInvalid) {
-			t.Errorf("%q: %v", names, err)
-		}
-	}
-	if _, err := s.put(control.Proof{Repository: "near", Pool: "a", Volume: "x", Backup: "0123"}); err != nil {
-		t.Error(err)
-	}
-	found, err := filepath.Glob(dir + "/proofs/of/*/*/*")
-	if top, terr := os.ReadDir(dir); err != nil || terr != nil || len(found) != 1 || len(top) != 1 {
-		t.Errorf("written are %q beside %v", found, top)
 	}
 }
 

@@ -46,12 +46,14 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		return nil, err
 	}
 	s := control.NewServer(control.ServerOptions{
-		Volumes: volumes{d},
-		Storage: storage{volumes{d}},
-		Daemon:  d,
-		Backups: backups{d}, Projects: projects{d}, Disks: disks{d},
-		Logger: d.log,
-		Pages:  d.pages(),
+		Volumes:  d.volumes,
+		Storage:  d.storage(),
+		Daemon:   d,
+		Disks:    d.volumes,
+		Backups:  d.archive(),
+		Projects: d.projects,
+		Logger:   d.log,
+		Pages:    d.pages(),
 	})
 	return start(ctx, func(ctx context.Context) error { return s.Serve(ctx, l) }), nil
 }

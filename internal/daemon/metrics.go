@@ -137,7 +137,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d.all}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d.all},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -169,7 +169,7 @@ func (m *metrics) handler() http.Handler {
 
 // poolCollector reads the state of the pools when it is asked.
 type poolCollector struct {
-	pools func() []*pool
+	d *Daemon
 }
 
 func desc(m Metric) *prometheus.Desc { return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil) }
@@ -183,14 +183,14 @@ func (c poolCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.pools() {
-		volumes, mounted := p.counts()
+	for _, p := range c.d.pools.All() {
+		volumes, mounted := p.Counts()
 		up := 1.0
-		if p.reachable() != nil {
+		if c.d.reachable(p) != nil {
 			up = 0
 		}
 		for m, value := range map[*Metric]float64{&poolVolumes: float64(volumes), &poolMounted: float64(mounted), &poolReachable: up} {
-			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.conf.Name, p.conf.Driver)
+			ch <- prometheus.MustNewConstMetric(desc(*m), prometheus.GaugeValue, value, p.Conf.Name, p.Conf.Driver)
 		}
 	}
 }
@@ -238,7 +238,7 @@ func (c proofCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.d.proofs.list(c.d.conf.Load().Repositories) {
+	for _, p := range c.d.proofs.Known() {
 		last, ok := 0.0, 0.0
 		if !p.Proven.IsZero() {
 			last = float64(p.Proven.Unix())
@@ -254,7 +254,7 @@ func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
 
 // cloudCollector reads what was asked of clouds, and what jobs there are, when it is asked.
 type cloudCollector struct {
-	pools func() []*pool
+	d *Daemon
 }
 
 // Describe implements [prometheus.Collector].
@@ -272,9 +272,9 @@ func (c cloudCollector) Collect(ch chan<- prometheus.Metric) {
 	for account, n := range block.Lost() {
 		ch <- prometheus.MustNewConstMetric(desc(volumesTaken), prometheus.CounterValue, float64(n), account)
 	}
-	for _, p := range c.pools() {
+	for _, p := range c.d.pools.All() {
 		running, failed := 0, 0
-		for _, j := range p.handler.Jobs() {
+		for _, j := range p.Handler.Jobs() {
 			if j.Ended {
 				failed++
 			} else {
@@ -282,7 +282,7 @@ func (c cloudCollector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		for state, n := range map[string]int{"running": running, "failed": failed} {
-			ch <- prometheus.MustNewConstMetric(desc(poolJobs), prometheus.GaugeValue, float64(n), p.conf.Name, state)
+			ch <- prometheus.MustNewConstMetric(desc(poolJobs), prometheus.GaugeValue, float64(n), p.Conf.Name, state)
 		}
 	}
 }

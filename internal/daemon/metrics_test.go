@@ -2,14 +2,10 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -17,8 +13,6 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/remora-plugins/remora/internal/block"
-	"github.com/remora-plugins/remora/internal/usage"
-	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 func (h *host) metrics() (map[string]*dto.MetricFamily, string) {
@@ -127,68 +121,4 @@ func TestMetrics(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("promlint: %s: %s", p.Metric, p.Text)
 	}
-}
-
-// newLookedAt returns a pool that can be looked at, and closes it when its test ends.
-func newLookedAt(t *testing.T, ping func(context.Context) error) *pool {
-	d := newMemory()
-	d.ping = ping
-	h, err := volume.NewHandler(t.Context(), d, volume.Options{Refresh: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &pool{handler: h, usage: usage.NewCache(t.Context(), slog.New(slog.DiscardHandler)), door: &door{served: make(chan struct{})}}
-	p.ctx, p.stop = context.WithCancel(t.Context())
-	t.Cleanup(func() {
-		if err := p.close(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return p
-}
-
-func TestLookAtStorageThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var pings atomic.Int32
-		back := make(chan struct{})
-		p := newLookedAt(t, func(context.Context) error {
-			pings.Add(1)
-			<-back
-			return nil
-		})
-		start := time.Now()
-		for range 3 {
-			p.look(t.Context())
-		}
-		if took := time.Since(start); took != 3*lookTime {
-			t.Errorf("three looks took %s, want %s", took, 3*lookTime)
-		}
-		if n := pings.Load(); n != 1 {
-			t.Errorf("%d looks hang, want one", n)
-		}
-		if err := p.reachable(); err == nil || err.Error() != "storage does not answer within 5s" {
-			t.Errorf("storage that hangs: %v", err)
-		}
-		close(back)
-		synctest.Wait()
-		if err := p.reachable(); err != nil {
-			t.Errorf("storage that is back: %v", err)
-		}
-	})
-}
-
-// One who asks and does not wait for the answer says nothing of the storage.
-func TestLookByOneWhoHangsUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		block := make(chan struct{})
-		p := newLookedAt(t, func(context.Context) error { <-block; return nil })
-		p.reach.Store(new(error))
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		p.look(ctx)
-		if err := p.reachable(); err != nil {
-			t.Errorf("reachable: %v", err)
-		}
-		close(block)
-	})
 }

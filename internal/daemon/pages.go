@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/remora-plugins/remora/internal/service/pool"
 )
 
 // pages are what is read with GET on the control socket.
@@ -23,18 +25,18 @@ func (d *Daemon) healthz(w http.ResponseWriter, _ *http.Request) {
 // readyz says that the storage of every pool is in reach, or of which it is not.
 func (d *Daemon) readyz(w http.ResponseWriter, r *http.Request) {
 	var down []string
-	if d.state.Load() != running {
+	if d.pools.State() != pool.Running {
 		down = append(down, "starting or stopping")
 	}
 	d.lookAll(r.Context())
 	for _, conf := range d.conf.Load().Pools {
-		if d.find(conf.Name) == nil {
+		if d.pools.Find(conf.Name) == nil {
 			down = append(down, fmt.Sprintf("pool %q: not served", conf.Name))
 		}
 	}
-	for _, p := range d.all() {
-		if err := p.reachable(); err != nil {
-			down = append(down, fmt.Sprintf("pool %q: %v", p.conf.Name, err))
+	for _, p := range d.pools.All() {
+		if err := d.reachable(p); err != nil {
+			down = append(down, fmt.Sprintf("pool %q: %v", p.Conf.Name, err))
 		}
 	}
 	if len(down) > 0 {

@@ -14,7 +14,8 @@ import (
 
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
-	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/backups"
+	"github.com/remora-plugins/remora/internal/service/proof"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -78,7 +79,11 @@ func TestProof(t *testing.T) {
 		t.Errorf("status has %+v", s.Proofs)
 	}
 	// It is remembered by the next daemon.
-	if got := openProofs(t.Context(), h.dir+"/state/proofs", slog.New(slog.DiscardHandler)).list([]config.Repository{{Name: "near"}}); len(got) != 1 || !got[0].Proven.Equal(p.Proven) {
+	log := slog.New(slog.DiscardHandler)
+	next := proof.New(t.Context(), proof.Options{StateDir: h.dir + "/state", Log: log, Backups: backups.New(backups.Options{
+		Repositories: func() []config.Repository { return []config.Repository{{Name: "near"}} },
+	})})
+	if got := next.Known(); len(got) != 1 || !got[0].Proven.Equal(p.Proven) {
 		t.Errorf("remembered is %+v", got)
 	}
 	if _, err := h.control.Backups().Prove(t.Context(), control.BackupListRequest{Name: "gone"}, silent); !errors.Is(err, errdefs.ErrNotFound) {
@@ -111,7 +116,7 @@ func TestProofInScratch(t *testing.T) {
 	if p := h.prove("data"); !strings.Contains(p.Error, "no room for it") {
 		t.Errorf("proof is %+v", p)
 	}
-	if left, err := os.ReadDir(scratch); err != nil || len(left) > 0 || !h.noFills(scratchDirs) {
+	if left, err := os.ReadDir(scratch); err != nil || len(left) > 0 || !h.noFills(".scratch") {
 		t.Errorf("left are %v, %v", left, err)
 	}
 	h.verify(t, "scratch = \"b\"\n")
@@ -137,33 +142,6 @@ func TestProofBySchedule(t *testing.T) {
 	h.await("the proof", func() bool { return len(h.status().Proofs) == 1 })
 	if p := h.status().Proofs[0]; p.Error != "" || p.Volume != "data" {
 		t.Errorf("proof is %+v", p)
-	}
-}
-
-func TestProofIsDue(t *testing.T) {
-	cron, err := schedule.Parse("30 3 * * *")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := config.Verify{Name: "x", Cron: cron}
-	s := openProofs(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
-	at := func(day, hour, minute int) time.Time { return time.Date(2026, 11, day, hour, minute, 0, 0, time.Local) }
-	for _, tt := range []struct {
-		now  time.Time
-		want bool
-	}{
-		{at(1, 12, 0), false}, // it is new
-		{at(2, 3, 29), false},
-		{at(2, 3, 30), true},
-		{at(2, 3, 31), false},
-		{at(5, 12, 0), true}, // missed, more than once
-		{at(5, 12, 1), false},
-		{at(4, 12, 0), false}, // the clock was set back
-		{at(5, 3, 30), true},
-	} {
-		if due, err := s.due(v, tt.now); err != nil || due != tt.want {
-			t.Errorf("at %s it is due: %v, %v", tt.now, due, err)
-		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 func TestOwnMountsAreTakenBack(t *testing.T) {
 	h := startHost(t, "[pool.a]\n")
 	ctx := t.Context()
-	for _, id := range []string{ownMount + "DEAD-1", "remora-cli"} {
+	for _, id := range []string{"remora-daemon-DEAD-1", "remora-cli"} {
 		h.must(h.plugin("a").Create(ctx, "data", nil))
 		_, err := h.plugin("a").Mount(ctx, "data", id)
 		h.must(err)

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +13,7 @@ import (
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/hook"
 	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -22,24 +22,24 @@ import (
 // the pools that are new or changed, and only when all of that has worked puts them in
 // the place of the old.
 func (d *Daemon) Reload(ctx context.Context) (control.Reload, error) {
-	if d.state.Load() == stopping { // which holds the lock for as long as calls are in flight
-		return control.Reload{}, errStopping
+	if d.pools.State() == pool.Stopping { // which holds the lock for as long as calls are in flight
+		return control.Reload{}, pool.ErrStopping
 	}
 	select {
 	case d.reloading <- struct{}{}:
 		defer func() { <-d.reloading }()
 	case <-d.life.Done():
-		return control.Reload{}, errStopping
+		return control.Reload{}, pool.ErrStopping
 	case <-ctx.Done():
 		return control.Reload{}, context.Cause(ctx)
 	}
-	if d.state.Load() == stopping {
-		return control.Reload{}, errStopping
+	if d.pools.State() == pool.Stopping {
+		return control.Reload{}, pool.ErrStopping
 	}
 	// Half a reload helps nobody who hangs up. A stop ends the waiting in it.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	defer context.AfterFunc(d.life, func() { cancel(errStopping) })() //nolint:contextcheck // the daemon's life is what it waits for
+	defer context.AfterFunc(d.life, func() { cancel(pool.ErrStopping) })() //nolint:contextcheck // the daemon's life is what it waits for
 	notify("RELOADING=1\n" + monotonic())
 	defer func() {
 		if d.life.Err() == nil { // else systemd has been told of the stop
@@ -66,10 +66,10 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 		return control.Reload{}, err
 	}
 	r := control.Reload{Warnings: next.Warnings, NeedRestart: needRestart(d.boot, next)}
-	pools := d.all()
+	pools := d.pools.All()
 	var at []config.Pool
 	for _, p := range pools {
-		at = append(at, p.conf)
+		at = append(at, p.Conf)
 	}
 	// What is at work counts, not what the last configuration asked for: a pool that could
 	// not be started then is tried again.
@@ -85,10 +85,10 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 	r.Repositories = changed(was.Repositories, next.Repositories, func(r config.Repository) string { return r.Name })
 	d.conf.Store(next)
 	defer d.schedule()
-	defer d.recoverAll()
-	defer d.forgetBackups()
-	gone := slices.DeleteFunc(pools, func(p *pool) bool { return !slices.Contains(r.Removed, p.conf.Name) })
-	err = each(gone, func(p *pool) error {
+	defer d.recoverAll() //nolint:contextcheck // it ends with the pools
+	defer d.backups.Forget()
+	gone := slices.DeleteFunc(pools, func(p *pool.Pool) bool { return !slices.Contains(r.Removed, p.Conf.Name) })
+	err = each(gone, func(p *pool.Pool) error {
 		ctx, cancel := d.closing(ctx)
 		defer cancel()
 		return d.remove(ctx, p)
@@ -97,11 +97,11 @@ func (d *Daemon) reload(ctx context.Context) (control.Reload, error) {
 		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 	}
 	if d.life.Err() != nil {
-		return r, join(errStopping, closeDrivers(ctx, drivers))
+		return r, errdefs.Join(pool.ErrStopping, closeDrivers(ctx, drivers))
 	}
 	fresh := slices.DeleteFunc(slices.Clone(next.Pools), func(p config.Pool) bool { return drivers[p.Name] == nil })
 	return r, each(fresh, func(conf config.Pool) error {
-		if old := d.find(conf.Name); old != nil {
+		if old := d.pools.Find(conf.Name); old != nil {
 			return d.replace(ctx, old, conf, drivers[conf.Name])
 		}
 		return d.add(ctx, conf, drivers[conf.Name])
@@ -117,74 +117,68 @@ func (d *Daemon) add(ctx context.Context, conf config.Pool, driver volume.Driver
 	if err := d.openDoor(ctx, p); err != nil {
 		ctx, cancel := d.closing(ctx)
 		defer cancel()
-		return join(fmt.Errorf("pool %q: %w", conf.Name, err), p.close(ctx))
+		return errdefs.Join(fmt.Errorf("pool %q: %w", conf.Name, err), p.Close(ctx))
 	}
 	d.put(ctx, p)
-	p.look(ctx)
+	p.Look(ctx)
 	return nil
 }
 
 // put makes known a pool that is served.
-func (d *Daemon) put(ctx context.Context, p *pool) {
-	d.mu.Lock()
-	d.pools[p.conf.Name] = p
-	d.mu.Unlock()
-	d.log.InfoContext(ctx, "pool serves", slog.String("pool", p.conf.Name), slog.String("driver", p.conf.Driver),
-		slog.String("socket", p.door.addr))
+func (d *Daemon) put(ctx context.Context, p *pool.Pool) {
+	d.pools.Put(p)
+	d.log.InfoContext(ctx, "pool serves", slog.String("pool", p.Conf.Name), slog.String("driver", p.Conf.Driver),
+		slog.String("socket", d.doorOf(p.Name()).addr))
 }
 
 // remove ends a pool with all that is under way in it, and forgets it. ctx bounds it.
-func (d *Daemon) remove(ctx context.Context, p *pool) error {
-	if p.ended() {
-		d.forget(p) // who waits for another in its place would keep the door from being closed
+func (d *Daemon) remove(ctx context.Context, p *pool.Pool) error {
+	at := d.doorOf(p.Name())
+	if p.Ended() {
+		d.forget(p, at) // who waits for another in its place would keep the door from being closed
 	}
 	var err error
-	if !p.door.kept || d.state.Load() == stopping {
-		if err = p.door.close(ctx); err != nil {
-			err = fmt.Errorf("pool %q: %w", p.conf.Name, joined{err})
+	if !at.kept || d.pools.State() == pool.Stopping {
+		if err = at.close(ctx); err != nil {
+			err = fmt.Errorf("pool %q: %w", p.Conf.Name, errdefs.Join(err))
 		}
 	}
-	err = join(err, p.close(ctx))
-	d.forget(p)
-	d.giveBack(p.door)
+	err = errdefs.Join(err, p.Close(ctx))
+	d.forget(p, at)
+	d.giveBack(p.Name(), at)
 	return err
 }
 
 // forget makes a pool unknown, and lets those go on who wait for another in its place.
-func (d *Daemon) forget(p *pool) {
-	p.door.behind.CompareAndSwap(p, nil)
-	d.mu.Lock()
-	if d.pools[p.conf.Name] == p {
-		delete(d.pools, p.conf.Name)
-	}
-	d.mu.Unlock()
-	p.release()
+func (d *Daemon) forget(p *pool.Pool, at *door) {
+	at.behind.CompareAndSwap(p, nil)
+	d.pools.Forget(p)
 }
 
 // replace closes a pool and starts another behind its door. Where that fails the old one
 // is started again.
-func (d *Daemon) replace(ctx context.Context, old *pool, conf config.Pool, driver volume.Driver) error {
+func (d *Daemon) replace(ctx context.Context, old *pool.Pool, conf config.Pool, driver volume.Driver) error {
 	closing, cancel := d.closing(ctx)
 	defer cancel()
-	if err := old.close(closing); err != nil {
+	if err := old.Close(closing); err != nil {
 		d.log.WarnContext(ctx, "pool did not end in order", slog.Any("error", err))
 	}
 	p, err := d.newPool(ctx, conf, driver)
 	if err != nil {
-		again, openErr := d.openDriver(ctx, old.conf)
+		again, openErr := d.openDriver(ctx, old.Conf)
 		if openErr == nil {
-			p, openErr = d.newPool(ctx, old.conf, again)
+			p, openErr = d.newPool(ctx, old.Conf, again)
 		}
 		if openErr != nil {
 			closing, cancel := d.closing(ctx)
 			defer cancel()
-			return join(err, openErr, d.remove(closing, old))
+			return errdefs.Join(err, openErr, d.remove(closing, old))
 		}
 	}
-	old.door.put(p)
+	d.doorOf(p.Name()).behind.Store(p)
 	d.put(ctx, p)
-	old.release()
-	p.look(ctx)
+	old.Release()
+	p.Look(ctx)
 	return err
 }
 
@@ -204,7 +198,7 @@ func (d *Daemon) openAll(ctx context.Context, pools []config.Pool, names []strin
 		return nil
 	})
 	if err != nil {
-		return nil, join(err, closeDrivers(ctx, drivers))
+		return nil, errdefs.Join(err, closeDrivers(ctx, drivers))
 	}
 	return drivers, nil
 }
@@ -263,21 +257,20 @@ func needRestart(boot, next *config.Config) []string {
 	return keys
 }
 
-// joined is errors on one line.
-type joined []error
-
-func (j joined) Error() string { return errdefs.OneLine(errors.Join(j...).Error()) }
-
-func (j joined) Unwrap() []error { return j }
-
-// join is errors.Join on one line.
-func join(errs ...error) error {
-	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
-	switch len(errs) {
-	case 0:
-		return nil
-	case 1:
-		return errs[0]
+// changed returns the names of those that are new, different or gone, sorted.
+func changed[T any](old, next []T, name func(T) string) []string {
+	was := map[string]T{}
+	for _, s := range old {
+		was[name(s)] = s
 	}
-	return joined(errs)
+	var names []string
+	for _, s := range next {
+		if o, ok := was[name(s)]; !ok || !reflect.DeepEqual(o, s) {
+			names = append(names, name(s))
+		}
+		delete(was, name(s))
+	}
+	names = slices.AppendSeq(names, maps.Keys(was))
+	slices.Sort(names)
+	return names
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/backups"
 )
 
 // age makes a volume of the driver dir as old as three days.
@@ -79,7 +80,7 @@ func TestScheduledBackup(t *testing.T) {
 		var last time.Time
 		h.await("seen", func() bool {
 			last = time.Time{}
-			for _, r := range schedules(h)["nightly"].Runs {
+			for _, r := range statusOf(h)["nightly"].Runs {
 				if r.Last.IsZero() || r.Running {
 					return false
 				}
@@ -92,7 +93,7 @@ func TestScheduledBackup(t *testing.T) {
 				t.Errorf("backups of %q are %q, want %q", name, got, want)
 			}
 		}
-		s := schedules(h)["nightly"]
+		s := statusOf(h)["nightly"]
 		if s.Volumes != 2 || s.Failed != 0 || s.Error != "" || strings.Join(s.Tasks, " ") != "backup to near" {
 			t.Errorf("status is %+v", s)
 		}
@@ -108,8 +109,8 @@ func TestScheduledBackup(t *testing.T) {
 	}
 	h.must(os.Rename(h.dir+"/repository", h.dir+"/away"))
 	start()
-	h.await("error", func() bool { return schedules(h)["nightly"].Failed == 2 })
-	if s := schedules(h)["nightly"]; !strings.Contains(s.Error, `repository "near": directory `) {
+	h.await("error", func() bool { return statusOf(h)["nightly"].Failed == 2 })
+	if s := statusOf(h)["nightly"]; !strings.Contains(s.Error, `repository "near": directory `) {
 		t.Errorf("status is %+v", s)
 	}
 	end()
@@ -135,23 +136,23 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 	s := schedule.Schedule{Name: "nightly", Cron: cron, Volumes: []string{"*"}, Keep: schedule.Keep{Last: 2}}
 	near := schedule.Task{Repository: "near"}
 	for _, l := range []map[string]string{nil, {schedule.Label: "weekly"}} {
-		_, err := backups{d}.Create(ctx, control.BackupCreateRequest{Name: "data", Labels: l}, func(control.Progress) {})
+		_, err := d.backups.Create(ctx, control.BackupCreateRequest{Name: "data", Labels: l}, func(control.Progress) {})
 		h.must(err)
 	}
 	for i := range 4 {
 		if i == 3 { // somebody removes one behind the back of the list
-			taken, err := scheduled{p, d}.Taken(ctx, near, "nightly", "data")
+			taken, err := d.schedules.In(p).Taken(ctx, near, "nightly", "data")
 			h.must(err)
-			h.must(backups{d}.Remove(ctx, control.BackupRequest{ID: taken[0].Name}))
-			d.made.in("near").at = time.Now()
-			d.made.in("near").failed = time.Time{}
+			other := backups.New(d.backups.Options)
+			h.must(other.Remove(ctx, control.BackupRequest{ID: taken[0].Name}))
+			other.Close()
 		}
-		done, err := s.Run(ctx, scheduled{p, d}, near, "data", time.Local)
+		done, err := s.Run(ctx, d.schedules.In(p), near, "data", time.Local)
 		if !done || err != nil {
 			t.Fatalf("run: %v, %v", done, err)
 		}
 	}
-	all, err := backups{d}.List(ctx, control.BackupListRequest{})
+	all, err := d.backups.List(ctx, control.BackupListRequest{})
 	h.must(err)
 	var of []string
 	for _, b := range all {
@@ -160,5 +161,5 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 	if got := strings.Join(of, ","); got != ",weekly,nightly,nightly" {
 		t.Errorf("there are those of %q", got)
 	}
-	h.must(p.close(ctx))
+	h.must(p.Close(ctx))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/schedule"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/internal/testenv"
 )
 
@@ -33,7 +34,7 @@ func snapshotsOf(h *host, pool, name string) (scheduled []control.Snapshot, othe
 }
 
 // schedules returns the status of the schedules, by name.
-func schedules(h *host) map[string]control.Schedule {
+func statusOf(h *host) map[string]control.Schedule {
 	h.t.Helper()
 	l, err := h.control.Storage().Schedules(h.t.Context())
 	h.must(err)
@@ -62,8 +63,8 @@ func TestMissedSnapshot(t *testing.T) {
 	v, err := h.control.Volumes().Inspect(ctx, control.VolumeRequest{Pool: "snaps", Name: "data"})
 	h.must(err)
 	h.must(os.WriteFile(filepath.Join(v.Mountpoint, "f"), []byte("precious"), 0o600))
-	if got, _ := snapshotsOf(h, "snaps", "data"); len(got) != 0 || schedules(h)["daily"].Volumes != 1 {
-		t.Fatalf("at first there are %+v, %+v", got, schedules(h))
+	if got, _ := snapshotsOf(h, "snaps", "data"); len(got) != 0 || statusOf(h)["daily"].Volumes != 1 {
+		t.Fatalf("at first there are %+v, %+v", got, statusOf(h))
 	}
 	facts := filepath.Join(filepath.Dir(v.Mountpoint), "volume.json")
 	var all map[string]any
@@ -79,7 +80,7 @@ func TestMissedSnapshot(t *testing.T) {
 
 	for range 2 {
 		start()
-		h.await("seen", func() bool { return !schedules(h)["daily"].Last.IsZero() })
+		h.await("seen", func() bool { return !statusOf(h)["daily"].Last.IsZero() })
 		got, others := snapshotsOf(h, "snaps", "data")
 		if len(got) != 1 || others != 0 {
 			t.Fatalf("there are %+v and %d others", got, others)
@@ -94,7 +95,7 @@ func TestMissedSnapshot(t *testing.T) {
 		if none, others := snapshotsOf(h, "snaps", "other"); len(none)+others != 0 {
 			t.Errorf("of another volume there are %+v", none)
 		}
-		s := schedules(h)["daily"]
+		s := statusOf(h)["daily"]
 		y, m, d := time.Now().Date()
 		if s.Cron != "@daily" || !s.Next.Equal(time.Date(y, m, d+1, 0, 0, 0, 0, time.Local)) || s.Error == "" {
 			t.Errorf("status is %+v", s)
@@ -105,24 +106,24 @@ func TestMissedSnapshot(t *testing.T) {
 }
 
 // assemble puts together what a daemon of the first pool is made of, without one that runs.
-func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool) {
+func (h *host) assemble(drivers ...catalog.Volume) (*Daemon, *pool.Pool) {
 	h.t.Helper()
 	o := options(h.dir, slog.New(slog.NewTextHandler(h.t.Output(), nil)), append(all.Volumes(), drivers...))
 	conf, err := o.Load()
 	h.must(err)
-	d := &Daemon{options: o, log: o.Logger(conf), boot: conf, pools: map[string]*pool{}}
+	d := &Daemon{options: o, log: o.Logger(conf), boot: conf, doors: map[string]*door{}}
 	d.conf.Store(conf)
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(h.t.Context()))
 	h.t.Cleanup(func() { d.end(nil) })
-	d.state.Store(running)
-	d.remember(h.t.Context())
+	d.pools.Become(pool.Running)
 	d.metrics = newMetrics(d)
-	d.openHooks()
+	d.openServices(h.t.Context())
+	h.t.Cleanup(d.backups.Close)
 	driver, err := d.openDriver(h.t.Context(), conf.Pools[0])
 	h.must(err)
 	p, err := d.newPool(h.t.Context(), conf.Pools[0], driver)
 	h.must(err)
-	d.pools[conf.Pools[0].Name] = p
+	d.pools.Put(p)
 	return d, p
 }
 
@@ -132,23 +133,23 @@ func TestScheduledRun(t *testing.T) {
 	h := newHost(t, "[pool.snaps]\ndriver = \"btrfs\"\nsize = \"256m\"\n")
 	ctx := t.Context()
 	d, p := h.assemble()
-	h.must(p.handler.Create(ctx, "data", nil))
-	h.must(p.handler.CreateSnapshot(ctx, "data", "mine", nil))
-	h.must(p.handler.CreateSnapshot(ctx, "data", "theirs", map[string]string{schedule.Label: "other"}))
+	h.must(p.Handler.Create(ctx, "data", nil))
+	h.must(p.Handler.CreateSnapshot(ctx, "data", "mine", nil))
+	h.must(p.Handler.CreateSnapshot(ctx, "data", "theirs", map[string]string{schedule.Label: "other"}))
 	cron, err := schedule.Parse("@hourly")
 	h.must(err)
 	s := schedule.Schedule{Name: "daily", Cron: cron, Volumes: []string{"*"}, Keep: schedule.Keep{Last: 2}}
 	var made []string
 	for range 4 {
-		ok, err := s.Run(ctx, scheduled{p, d}, schedule.Task{}, "data", time.Local)
+		ok, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Local)
 		if !ok || err != nil {
 			t.Fatalf("run: %v, %v", ok, err)
 		}
-		found, err := p.handler.Snapshots(ctx, "data")
+		found, err := p.Handler.Snapshots(ctx, "data")
 		h.must(err)
 		made = append(made, found[len(found)-1].Name)
 	}
-	found, err := p.handler.Snapshots(ctx, "data")
+	found, err := p.Handler.Snapshots(ctx, "data")
 	h.must(err)
 	var names []string
 	for _, x := range found {
@@ -157,8 +158,8 @@ func TestScheduledRun(t *testing.T) {
 	if got, want := strings.Join(names, " "), strings.Join(append([]string{"mine", "theirs"}, made[2:]...), " "); got != want {
 		t.Errorf("there are %q, want %q", got, want)
 	}
-	h.must(p.close(ctx))
-	if _, err := s.Run(ctx, scheduled{p, d}, schedule.Task{}, "data", time.Local); err == nil {
+	h.must(p.Close(ctx))
+	if _, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Local); err == nil {
 		t.Error("a pool that is closed takes snapshots")
 	}
 }
@@ -171,7 +172,7 @@ func TestReloadSchedules(t *testing.T) {
 	h := startHost(t, pools, k)
 	ctx := t.Context()
 	h.must(h.plugin("a").Create(ctx, "data", nil))
-	if got := schedules(h); len(got) != 0 {
+	if got := statusOf(h); len(got) != 0 {
 		t.Errorf("schedules are %+v", got)
 	}
 	reload := func(toml, want string) {
@@ -184,17 +185,17 @@ func TestReloadSchedules(t *testing.T) {
 		}
 	}
 	reload(pools+"[schedule.x]\ncron = \"@daily\"\npools = [\"*\"]\n[schedule.y]\ncron = \"@weekly\"\npools = [\"a\"]\n", "x y")
-	got := schedules(h)
+	got := statusOf(h)
 	if got["x"].Volumes != 1 || got["x"].Error != `pool "b": the driver cannot make snapshots` || got["y"].Volumes != 1 || got["y"].Error != "" {
 		t.Errorf("schedules are %+v", got)
 	}
 	reload("[pool.a]\ndriver = \"knowing\"\nlinger = \"1s\"\n[schedule.x]\ncron = \"@hourly\"\npools = [\"*\"]\n", "x y")
-	got = schedules(h)
+	got = statusOf(h)
 	if len(got) != 1 || got["x"].Cron != "@hourly" || got["x"].Volumes != 1 || got["x"].Error != "" {
 		t.Errorf("schedules are %+v", got)
 	}
 	reload("[pool.b]\n[schedule.x]\ncron = \"@hourly\"\npools = [\"a*\"]\n", "x")
-	if got := schedules(h); got["x"].Volumes != 0 || !got["x"].Next.IsZero() {
+	if got := statusOf(h); got["x"].Volumes != 0 || !got["x"].Next.IsZero() {
 		t.Errorf("schedules are %+v", got)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Status implements [control.Daemon].
@@ -24,19 +26,23 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 	if err := d.confErr.Load(); err != nil {
 		s.ConfigError = (*err).Error()
 	}
-	for _, p := range d.all() {
-		c := control.Pool{Name: p.conf.Name, Driver: p.conf.Driver, Socket: p.door.addr, Reachable: true}
-		c.Volumes, c.Mounted = p.counts()
-		c.Trash = p.keepsTrash()
-		if err := p.reachable(); err != nil {
+	for _, p := range d.pools.All() {
+		at := d.doorOf(p.Name())
+		if at == nil {
+			continue // it has just been removed
+		}
+		c := control.Pool{Name: p.Conf.Name, Driver: p.Conf.Driver, Socket: at.addr, Reachable: true}
+		c.Volumes, c.Mounted = p.Counts()
+		c.Trash = p.KeepsTrash()
+		if err := d.reachable(p); err != nil {
 			c.Reachable, c.Error = false, err.Error()
 		}
-		if a := p.advice(); a.Text != "" {
+		if a := p.Advice(); a.Text != "" {
 			c.Advice = (*control.Advice)(&a)
 		}
 		s.Pools = append(s.Pools, c)
 	}
-	s.Proofs = d.proofs.list(conf.Repositories)
+	s.Proofs = d.proofs.Known()
 	return s, nil
 }
 
@@ -44,30 +50,30 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 func (d *Daemon) Reconcile(ctx context.Context, progress func(control.Progress)) (control.Reconcile, error) {
 	var sum control.Reconcile
 	var errs []error
-	pools := d.all()
+	pools := d.pools.All()
 	for i, p := range pools {
-		progress(control.Progress{Object: p.conf.Name, Done: int64(i), Total: int64(len(pools))})
-		errs = append(errs, p.reconcile(ctx, &sum))
+		progress(control.Progress{Object: p.Conf.Name, Done: int64(i), Total: int64(len(pools))})
+		errs = append(errs, reconcile(ctx, p, &sum))
 	}
-	return sum, join(errs...)
+	return sum, errdefs.Join(errs...)
 }
 
 // reconcile adds what it does to sum. Mounts are looked at although the storage is out of
 // reach.
-func (p *pool) reconcile(ctx context.Context, sum *control.Reconcile) error {
-	if !p.enter() {
+func reconcile(ctx context.Context, p *pool.Pool, sum *control.Reconcile) error {
+	if !p.Enter() {
 		return nil // one that is new starts with it
 	}
-	defer p.leave()
-	err := p.handler.RefreshNow(ctx)
-	for _, line := range p.handler.Reconcile(ctx) {
-		sum.Changes = append(sum.Changes, fmt.Sprintf("pool %q: %s", p.conf.Name, line))
+	defer p.Leave()
+	err := p.Handler.RefreshNow(ctx)
+	for _, line := range p.Handler.Reconcile(ctx) {
+		sum.Changes = append(sum.Changes, fmt.Sprintf("pool %q: %s", p.Conf.Name, line))
 	}
-	nv, nm := p.counts()
+	nv, nm := p.Counts()
 	sum.Volumes += nv
 	sum.Mounts += nm
 	if err != nil {
-		return fmt.Errorf("pool %q: %w", p.conf.Name, err)
+		return fmt.Errorf("pool %q: %w", p.Conf.Name, err)
 	}
 	return nil
 }

@@ -93,3 +93,33 @@ func TestNoImage(t *testing.T) {
 		t.Errorf("error is %v, hints %q", err, errdefs.Hints(err))
 	}
 }
+
+// A managed plugin is known to engines with its tag.
+func TestHas(t *testing.T) {
+	for driver, pools := range map[string]string{
+		"remora":                           "remora",
+		"remora:latest":                    "remora",
+		"remora/ebs:1.2":                   "ebs",
+		"remora/ebs":                       "ebs",
+		"remora@sha256:0123":               "remora",
+		"remora:1.2@sha256:0123":           "remora",
+		"vieux/sshfs:latest":               "vieux/sshfs",
+		"localhost:5000/other/sshfs":       "localhost:5000/other/sshfs",
+		"localhost:5000/other/sshfs:1":     "localhost:5000/other/sshfs",
+		"":                                 "remora ebs other",
+		"local":                            "local",
+		"remora-ebs:latest":                "remora-ebs",
+		"docker.io/remora/ebs:1.2@sha256:": "docker.io/remora/ebs",
+	} {
+		c := Container{Volumes: []Volume{{driver, "data"}}}
+		for _, pool := range []string{"remora", "ebs", "other", "local", "vieux/sshfs", "sshfs", "localhost:5000/other/sshfs", "remora-ebs", "docker.io/remora/ebs"} {
+			want := driver == "" || slices.Contains(strings.Fields(pools), pool)
+			if got := c.Has(pool, "data"); got != want {
+				t.Errorf("driver %q is pool %q: %v", driver, pool, got)
+			}
+			if c.Has(pool, "other") {
+				t.Errorf("driver %q: has a volume of another name", driver)
+			}
+		}
+	}
+}

@@ -81,10 +81,20 @@ func (e Engine) Container(ctx context.Context, name string) (Container, error) {
 
 // Has tells whether the container has a volume of a pool.
 func (c Container) Has(pool, volume string) bool {
-	for _, v := range c.Volumes {
-		if v.Name == volume && (v.Driver == pool || v.Driver == "") {
-			return true
-		}
+	return slices.ContainsFunc(c.Volumes, func(v Volume) bool {
+		return v.Name == volume && (v.Driver == "" || v.Pool() == pool)
+	})
+}
+
+// ours begins the names of managed plugins of Remora's.
+const ours = "remora/"
+
+// Pool is the name of the pool whose volume it is. An engine calls a managed plugin by its tag too,
+// such as remora:latest or remora/ebs:1.2.
+func (v Volume) Pool() string {
+	name, _, _ := strings.Cut(v.Driver, "@")
+	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") { // else it is a registry's port
+		name = name[:i]
 	}
-	return false
+	return strings.TrimPrefix(name, ours)
 }

@@ -17,7 +17,8 @@ type Usage struct {
 // nobody has to read all of it.
 type Sizer interface {
 	// Usage returns what the volume takes now, soon and without reading its files. It may
-	// be ErrUnsupported where it is not known for this one, as while it is not mounted.
+	// be ErrUnsupported where it is not known for this one, as while it is not mounted, or as
+	// long as it has no limit.
 	Usage(ctx context.Context, name string) (Usage, error)
 }
 
@@ -25,7 +26,8 @@ type Sizer interface {
 type Resizer interface {
 	// Resize sets the limit to size bytes, whether the volume is mounted or not; a driver
 	// may round it up to what its storage can do. One below what is used, or one below the
-	// limit where the storage cannot shrink, is ErrInvalid. To set it again changes nothing.
+	// limit where the storage cannot shrink, is ErrInvalid. To set it again changes nothing. It
+	// may be ErrUnsupported where nobody would keep the limit.
 	Resize(ctx context.Context, name string, size int64) error
 }
 

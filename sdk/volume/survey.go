@@ -21,7 +21,8 @@ type Figures struct {
 type Surveyor interface {
 	// Survey yields the figures of the volumes there are, as they are now and soon. A volume
 	// of which it cannot tell is left out, and asked for by itself; names that are no volumes
-	// do no harm. An error ends the sequence; what was yielded before it is right.
+	// do no harm. An error ends the sequence; what was yielded before it is right. Where the
+	// storage can tell of no volume as it is, it is ErrUnsupported, and nobody asks on.
 	Survey(ctx context.Context) iter.Seq2[Figures, error]
 }
 

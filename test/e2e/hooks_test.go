@@ -91,7 +91,8 @@ func TestComposeProject(t *testing.T) {
 	h.Write("/etc/remora/near.password", "correct horse battery staple\n")
 	h.Must("chmod", "0600", "/etc/remora/near.password")
 	h.Remora("[pool.remora]\ndriver = \"btrfs\"\n[pool.plain]\n" +
-		"[repository.near]\nurl = \"/var/lib/docker/near\"\npassword_file = \"/etc/remora/near.password\"\n")
+		"[repository.near]\nurl = \"/var/lib/docker/near\"\npassword_file = \"/etc/remora/near.password\"\n" +
+		"[hook.note]\nvolumes = [\"shop_db\"]\nbefore = [\"touch\", \"/var/lib/docker/hooked\"]\n")
 	want(t, h.Fails(l.Remora, "snapshot", "create", "--project", "shop"), `project "shop": no engine here to ask for its volumes`)
 	h.Dockerd()
 	h.MustCli("backup", "init", "near")
@@ -110,8 +111,15 @@ func TestComposeProject(t *testing.T) {
 	want(t, again, `volume "shop_db": `, `volume "external": `)
 	want(t, h.Fails(l.Remora, "snapshot", "create", "--project", "nothing"), `project "nothing": no volume of a pool belongs to it`)
 
+	// Where it cannot go, no hook is run for it, and no snapshot made.
+	h.Must("rm", "/var/lib/docker/hooked")
+	h.Must("mv", "/var/lib/docker/near", "/var/lib/docker/away")
+	want(t, h.Fails(l.Remora, "backup", "create", "--project", "shop"), `repository "near": directory /var/lib/docker/near is not there`)
+	h.Must("test", "!", "-e", "/var/lib/docker/hooked")
+	h.Must("mv", "/var/lib/docker/away", "/var/lib/docker/near")
 	ids := strings.Fields(h.MustCli("backup", "create", "--project", "shop"))
 	is(t, "backups", len(ids), 2)
+	h.Must("test", "-e", "/var/lib/docker/hooked")
 	list := h.MustCli("backup", "ls")
 	for _, v := range []string{"external", "shop_db"} {
 		if !regexp.MustCompile(`(?m) remora +` + v + ` .* yes *$`).MatchString(list) {
@@ -183,10 +191,11 @@ func TestHooksAndProjectsOfPodman(t *testing.T) {
 	is(t, "what the hook left", pod("run", "--rm", "--network=none", "-v", "clone:/data", lab.ImageName, "cat", "/data/said"), "db before")
 	want(t, h.Fails(l.Remora, "snapshot", "create", "bad"), `hook "fails" before: container "c1": exit status 3: no`)
 	want(t, h.Fails(l.Remora, "snapshot", "create", "nobody"), `hook "nobody" before: container "nobody": no such container`)
-	out := h.Fails(l.Remora, "snapshot", "create", "--project", "shop", "all")
-	want(t, out, `volume "bad": hook "fails"`, `volume "nobody": hook "nobody"`, "2 snapshots, all within ")
+	out := h.Fails(l.Remora, "snapshot", "create", "--project", "shop", "--pause", "all")
+	want(t, out, `project "shop": paused for `, `volume "bad": hook "fails"`, `volume "nobody": hook "nobody"`, "2 snapshots, all within ")
 	for _, v := range []string{"db", "external"} {
 		want(t, h.MustCli("snapshot", "ls", "-q", v), "all")
 	}
+	is(t, "the container", strings.TrimSpace(pod("inspect", "-f", "{{.State.Status}}", "c1")), "running")
 	pod("rm", "-f", "-t", "0", "c1")
 }

@@ -17,7 +17,6 @@ package btrfs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -48,6 +47,7 @@ const passMode = 0o711
 type driver struct {
 	pooldir.Pool
 	image *image // nil where the pool lies on a btrfs of the user's
+	quota string // quotaAuto, quotaOn or quotaOff
 
 	mu      sync.Mutex
 	mounted map[string]bool // volumes that were mounted by this process and not unmounted
@@ -56,6 +56,9 @@ type driver struct {
 
 	settling chan struct{} // closed when the sync under way is done; nil if there is none; under mu
 	settled  time.Time     // when the last sync ended; under mu
+
+	counts    *quotaState // what the last look found; nil before; under mu
+	recounted time.Time   // when all was last counted again; under mu
 }
 
 // open opens a pool, and mounts its image. An image that cannot be had now, as its disk is
@@ -64,21 +67,19 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	d := &driver{mounted: map[string]bool{}, snapshots: make(chan struct{}, 1)}
+	d := &driver{quota: c.Quota, mounted: map[string]bool{}, snapshots: make(chan struct{}, 1)}
 	d.Pool = pooldir.Pool{
 		Path:  c.Path,
 		Memo:  pooldir.Memo{Dir: env.StateDir, Pool: env.PoolName},
 		Log:   env.Log(),
 		Check: check,
+		Found: d.found,
 		Volume: func(dir *pooldir.Dir, name string) error {
 			_, err := pool{dir}.facts(name)
 			return err
 		},
 		Unused: func(_ context.Context, dir *pooldir.Dir, path string) error { return dir.NothingMounted(path) },
 		Delete: func(ctx context.Context, dir *pooldir.Dir, name string) error { return pool{dir}.demolish(ctx, name) },
-	}
-	if c.Quota {
-		d.Found = d.countUsed
 	}
 	if c.Path != "" {
 		return d, nil
@@ -140,8 +141,8 @@ func (d *driver) Mount(ctx context.Context, name, _ string) (string, error) {
 		return "", err
 	}
 	defer unix.Close(data)
-	if err := limitTo(data, f.Size); err != nil { // quota may have been turned off and on, which forgets limits
-		return "", fmt.Errorf("limit: %w", err)
+	if err := d.hold(ctx, data, name, f.Size); err != nil {
+		return "", err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -61,6 +61,11 @@ func (d *driver) Clone(ctx context.Context, name, from, snap string, opts map[st
 	if o.Size == nil {
 		f.Size = origin.Size
 	}
+	if f.Size > 0 {
+		if err := d.counting(ctx, p.FD); err != nil {
+			return err
+		}
+	}
 	return d.build(ctx, p, f, func(dir int) error {
 		if err := snapshot(dir, dataName, src, false); err != nil || o.Size == nil {
 			return err
@@ -110,7 +115,7 @@ func (d *driver) Rollback(ctx context.Context, name, snap string) error {
 	defer unix.Close(dir)
 	err = snapshot(dir, dataName, src, false)
 	if err == nil {
-		err = prepare(dir, f.Size, options{})
+		err = d.holdIn(ctx, dir, name, f.Size)
 	}
 	if err == nil {
 		err = unix.Renameat2(dir, dataName, p.FD, name+"/"+dataName, unix.RENAME_EXCHANGE)

@@ -16,7 +16,7 @@ type config struct {
 	Path  string         `opt:"path" help:"directory of the pool on a btrfs, which must exist"`
 	Image string         `opt:"image" help:"file that holds the file system of the pool, made if missing; without it and path it is images/POOL.btrfs below the daemon's state directory"`
 	Size  *catalog.Bytes `opt:"size" help:"size of the image, which takes room as it is filled, and is grown when this has grown; without it half of what is free when it is made, 1 GiB at the least"`
-	Quota bool           `opt:"quota" default:"true" help:"count what each volume takes, without which there are no limits and no usage"`
+	Quota string         `opt:"quota" enum:"auto,true,false" default:"auto" help:"have btrfs count what each volume takes, which limits want and which costs time: when the first volume has a size, at once, or never"`
 }
 
 // minSize is the smallest image that mkfs.btrfs makes a file system of, rounded up.

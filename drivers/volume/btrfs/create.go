@@ -33,8 +33,13 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 	}
 	defer p.Close()
 	f := newFacts(name, o, opts)
-	if there, err := d.adopt(p, f); there || err != nil {
+	if there, err := d.adopt(ctx, p, f); there || err != nil {
 		return err
+	}
+	if f.Size > 0 {
+		if err := d.counting(ctx, p.FD); err != nil {
+			return err
+		}
 	}
 	err = d.build(ctx, p, f, func(dir int) error {
 		if err := subvolCreate(dir, dataName); err != nil {
@@ -47,7 +52,7 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 		return nil
 	}, o)
 	if errors.Is(err, errTaken) { // another process was faster
-		if there, aerr := d.adopt(p, f); there || aerr != nil {
+		if there, aerr := d.adopt(ctx, p, f); there || aerr != nil {
 			return aerr
 		}
 	}
@@ -68,7 +73,7 @@ var errTaken = errdefs.Errorf(errdefs.ErrExists, "something has the name")
 // adopt looks what has the name of f. A volume is taken as it is; a subvolume, or a
 // directory with one that is called data, becomes a volume with the facts of f; anything
 // else is in the way.
-func (d *driver) adopt(p pool, f facts) (there bool, err error) {
+func (d *driver) adopt(ctx context.Context, p pool, f facts) (there bool, err error) {
 	if _, err := p.facts(f.Name); !errors.Is(err, errdefs.ErrNotFound) {
 		return true, err
 	}
@@ -79,12 +84,12 @@ func (d *driver) adopt(p pool, f facts) (there bool, err error) {
 	if err == nil {
 		defer unix.Close(fd)
 		if isSubvol(fd) {
-			return true, d.adoptSubvol(p, f, fd)
+			return true, d.adoptSubvol(ctx, p, f, fd)
 		}
 		if data, err := openDir(fd, dataName); err == nil {
 			defer unix.Close(data)
 			if isSubvol(data) {
-				return true, d.adoptData(p, f, data)
+				return true, d.adoptData(ctx, p, f, data)
 			}
 		}
 	}
@@ -92,8 +97,8 @@ func (d *driver) adopt(p pool, f facts) (there bool, err error) {
 	return true, errdefs.Hint(err, "choose another name; of what is there, only a subvolume becomes a volume")
 }
 
-func (d *driver) adoptData(p pool, f facts, data int) error {
-	if err := adoptLimit(data, &f); err != nil {
+func (d *driver) adoptData(ctx context.Context, p pool, f facts, data int) error {
+	if err := d.adoptLimit(ctx, data, &f); err != nil {
 		return err
 	}
 	root, err := p.Root()
@@ -104,8 +109,11 @@ func (d *driver) adoptData(p pool, f facts, data int) error {
 }
 
 // adoptLimit sets the limit of f on a subvolume, or takes that which it has.
-func adoptLimit(data int, f *facts) error {
+func (d *driver) adoptLimit(ctx context.Context, data int, f *facts) error {
 	if f.Size > 0 {
+		if err := d.counting(ctx, data); err != nil {
+			return err
+		}
 		return limitTo(data, f.Size)
 	}
 	c, _, err := count(data)
@@ -115,8 +123,8 @@ func adoptLimit(data int, f *facts) error {
 
 // adoptSubvol moves the subvolume into a directory with facts and gives that its name. A
 // crash between the two is mended by finishAdoption.
-func (d *driver) adoptSubvol(p pool, f facts, data int) error {
-	if err := adoptLimit(data, &f); err != nil {
+func (d *driver) adoptSubvol(ctx context.Context, p pool, f facts, data int) error {
+	if err := d.adoptLimit(ctx, data, &f); err != nil {
 		return err
 	}
 	aside, dir, err := d.NewAside(p.Dir, pooldir.Adopt, passMode)

@@ -38,10 +38,6 @@ type facts struct {
 	Options map[string]string `json:"options,omitempty"`
 }
 
-// errNoQuota says that nothing is counted on this file system.
-var errNoQuota = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "quota is not enabled on the file system of the pool"),
-	"leave quota=false out of the configuration of the pool, or enable it: btrfs quota enable")
-
 // facts reads the facts of one volume. A name that has none is ErrNotFound.
 func (p pool) facts(name string) (f facts, err error) {
 	if err := pooldir.CheckName(name); err != nil {

@@ -14,20 +14,21 @@ import (
 // have been stable for years, answer in one step and say what went wrong by errno; the
 // program btrfs prints texts for people, which change.
 const (
-	iocResize        = 0x50009403 // _IOW(0x94, 3, vol_args)
-	iocSubvolCreate  = 0x5000940e // _IOW(0x94, 14, vol_args)
-	iocSnapDestroy   = 0x5000940f // _IOW(0x94, 15, vol_args)
-	iocTreeSearchV2  = 0xc0709411 // _IOWR(0x94, 17, search_args_v2)
-	iocSnapCreateV2  = 0x50009417 // _IOW(0x94, 23, vol_args_v2)
-	iocSubvolSet     = 0x4008941a // _IOW(0x94, 26, u64)
-	iocDevInfo       = 0xd000941e // _IOWR(0x94, 30, dev_info_args)
-	iocQuotaCtl      = 0xc0109428 // _IOWR(0x94, 40, quota_ctl_args)
-	iocQgroupLimit   = 0x8030942b // _IOR(0x94, 43, qgroup_limit_args)
-	iocQuotaRescan   = 0x4040942c // _IOW(0x94, 44, quota_rescan_args)
-	iocSubvolInfo    = 0x81f8943c // _IOR(0x94, 60, get_subvol_info_args)
-	iocSnapDestroyV2 = 0x5000943f // _IOW(0x94, 63, vol_args_v2)
-	iocLoopCapacity  = 0x4c07     // LOOP_SET_CAPACITY
-	iocLoopGetFree   = 0x4c82     // LOOP_CTL_GET_FREE
+	iocResize            = 0x50009403 // _IOW(0x94, 3, vol_args)
+	iocSubvolCreate      = 0x5000940e // _IOW(0x94, 14, vol_args)
+	iocSnapDestroy       = 0x5000940f // _IOW(0x94, 15, vol_args)
+	iocTreeSearchV2      = 0xc0709411 // _IOWR(0x94, 17, search_args_v2)
+	iocSnapCreateV2      = 0x50009417 // _IOW(0x94, 23, vol_args_v2)
+	iocSubvolSet         = 0x4008941a // _IOW(0x94, 26, u64)
+	iocDevInfo           = 0xd000941e // _IOWR(0x94, 30, dev_info_args)
+	iocQuotaCtl          = 0xc0109428 // _IOWR(0x94, 40, quota_ctl_args)
+	iocQgroupLimit       = 0x8030942b // _IOR(0x94, 43, qgroup_limit_args)
+	iocQuotaRescan       = 0x4040942c // _IOW(0x94, 44, quota_rescan_args)
+	iocQuotaRescanStatus = 0x8040942d // _IOR(0x94, 45, quota_rescan_args)
+	iocSubvolInfo        = 0x81f8943c // _IOR(0x94, 60, get_subvol_info_args)
+	iocSnapDestroyV2     = 0x5000943f // _IOW(0x94, 63, vol_args_v2)
+	iocLoopCapacity      = 0x4c07     // LOOP_SET_CAPACITY
+	iocLoopGetFree       = 0x4c82     // LOOP_CTL_GET_FREE
 )
 
 const (

@@ -2,8 +2,6 @@ package btrfs
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -33,11 +31,4 @@ func check(dir *pooldir.Dir, seen bool) error {
 		return errdefs.Hint(err, "mount the disk that the pool lies on")
 	}
 	return errdefs.Hint(err, "mount a btrfs there, or leave path away to have one made in an image")
-}
-
-// count has what is used in subvolumes counted, on a file system that is the pool's.
-func (d *driver) countUsed(dir *pooldir.Dir) {
-	if err := enableQuota(dir.FD); err != nil && !errors.Is(err, unix.EROFS) {
-		d.Log.Warn("quota cannot be enabled", slog.Any("error", err))
-	}
 }

@@ -36,23 +36,38 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 		return volume.Usage{}, err
 	}
 	defer unix.Close(data)
-	if _, ok, err := count(data); err != nil || !ok {
-		return volume.Usage{}, orNoQuota(d.Fail(name, err))
+	if err := d.known(data); err != nil {
+		return volume.Usage{}, d.Fail(name, err)
 	}
 	soon, cancel := context.WithTimeout(ctx, soonLong)
 	defer cancel()
 	if err := d.settle(soon, data, fresh); err != nil && soon.Err() == nil {
 		return volume.Usage{}, d.Fail(name, err)
 	}
-	c, _, err := count(data) // of a moment ago, where much is being written
+	c, ok, err := count(data) // of a moment ago, where much is being written
+	if err == nil && !ok {
+		err = errNoQuota
+	}
 	return volume.Usage{Used: c.used, Limit: c.limit}, d.Fail(name, err)
 }
 
-func orNoQuota(err error) error {
-	if err == nil {
+// known is an error where what the quota says is not so, or where it says nothing.
+func (d *driver) known(fd int) error {
+	s, err := d.look(fd)
+	switch {
+	case err != nil:
+		return err
+	case !s.on && d.quota == quotaAuto:
+		return errOff
+	case !s.on:
 		return errNoQuota
+	case s.known() || d.quota == quotaOff:
+		return nil
 	}
-	return err
+	if err := d.recount(fd); err != nil {
+		return err
+	}
+	return errCounting
 }
 
 // settle syncs the file system on which the open file lies, unless that was done less than
@@ -118,11 +133,14 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 		return err
 	}
 	defer unix.Close(data)
-	c, ok, err := count(data)
-	if err != nil || !ok {
-		return orNoQuota(d.Fail(name, err))
+	c, _, err := count(data)
+	if err != nil {
+		return d.Fail(name, err)
 	}
 	if c.limit == 0 || size < c.limit {
+		if err := d.counting(ctx, data); err != nil {
+			return err
+		}
 		if err := d.settle(ctx, data, 0); err != nil {
 			return pooldir.Classify(fmt.Errorf("count what is used: %w", err))
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/pooldir"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -44,11 +45,11 @@ func (d *driver) survey(ctx context.Context) ([]volume.Figures, error) {
 		return nil, err
 	}
 	defer p.Close()
-	flags, err := quotaStatus(p.FD)
-	if err != nil {
-		return nil, d.Fail("", err)
+	is := d.known(p.FD)
+	if is != nil && !errors.Is(is, errdefs.ErrUnsupported) {
+		return nil, d.Fail("", is) // then each is asked for by itself
 	}
-	if flags&statusOn != 0 {
+	if is == nil {
 		soon, cancel := context.WithTimeout(ctx, soonLong)
 		defer cancel()
 		if err := d.settle(soon, p.FD, fresh); err != nil && soon.Err() == nil {
@@ -64,7 +65,7 @@ func (d *driver) survey(ctx context.Context) ([]volume.Figures, error) {
 		return nil, d.Fail("", err)
 	}
 	found := p.look(entries, dirs)
-	if flags&statusOn != 0 {
+	if is == nil {
 		err = p.countAll(found)
 	}
 	all := make([]volume.Figures, 0, len(found))

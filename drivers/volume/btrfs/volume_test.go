@@ -57,38 +57,12 @@ func TestLimitIsHard(t *testing.T) {
 	if err != nil || u.Limit != 6<<20 || u.Used < 4<<20 || u.Used > 5<<20 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
-	// Quota turned off and on forgets limits; the next mount sets them again.
-	command(t, "btrfs", "quota", "disable", d.Path)
-	if _, err := d.Usage(t.Context(), "one"); !errors.Is(err, errdefs.ErrUnsupported) {
-		t.Errorf("usage without quota: %v", err)
-	}
-	wantErr(t, d.Create(t.Context(), "two", opts("size=8m")), errdefs.ErrUnsupported, "quota is not enabled")
-	create(t, d, "three")
-	d = openPath(t, d.Path)
-	data(t, d, "one")
-	if u, err := d.Usage(t.Context(), "one"); err != nil || u.Limit != 6<<20 {
-		t.Errorf("after quota was enabled again: %+v, %v", u, err)
-	}
-	if u, err := d.Usage(t.Context(), "three"); err != nil || u.Limit != 0 {
-		t.Errorf("without a limit: %+v, %v", u, err)
-	}
 	mustBeSwept(t, d)
-}
-
-func TestWithoutQuota(t *testing.T) {
-	testenv.Require(t, testenv.Btrfs)
-	d := openTable(t, host{}, map[string]any{"path": mkfs(t), "quota": false})
-	create(t, d, "one")
-	wantErr(t, d.Create(t.Context(), "two", opts("size=8m")), errdefs.ErrUnsupported, "quota is not enabled")
-	if out := command(t, "btrfs", "subvolume", "list", d.Path); strings.Contains(out, "two") {
-		t.Errorf("left: %s", out)
-	}
-	mustList(t, d, "one")
 }
 
 func TestOptions(t *testing.T) {
 	testenv.Require(t, testenv.Btrfs)
-	d := openPath(t, mkfs(t))
+	d := openCounting(t, mkfs(t))
 	create(t, d, "db", "nocow=true", "uid=999", "gid=998", "mode=2770")
 	create(t, d, "logs", "compress=zstd")
 	fi, err := os.Stat(data(t, d, "db"))
@@ -160,6 +134,7 @@ func TestCloneTakesTheLimitOver(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	testenv.Require(t, testenv.Btrfs)
 	pool := mkfs(t)
+	command(t, "btrfs", "quota", "enable", pool)
 	d := openPath(t, pool)
 	mustList(t, d)
 	command(t, "btrfs", "subvolume", "create", pool+"/plain")

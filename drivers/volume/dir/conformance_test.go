@@ -13,5 +13,6 @@ func TestConformance(t *testing.T) {
 		Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openPool(t, d.(*driver).Path) },
 		Options:    opts("mode=0750", "uid=1000"),
 		BadOptions: opts("mode=rwx"),
+		Resize:     16 << 20,
 	})
 }

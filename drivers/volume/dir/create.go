@@ -186,7 +186,7 @@ func (d *driver) makeData(ctx context.Context, p pool, dir int, f facts, o optio
 		if err := copyTree(ctx, o.From, data, p.FD); err != nil {
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
-		if err := fits(data, f); err != nil {
+		if err := d.fits(ctx, data, f); err != nil {
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
 	}

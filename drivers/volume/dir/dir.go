@@ -89,11 +89,6 @@ func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error)
 		Unused: func(_ context.Context, dir *pooldir.Dir, path string) error { return dir.NothingMounted(path) },
 		Delete: d.remove,
 	}
-	if m, ok := d.fileSystem(); ok {
-		if counting, _ := quotaIn(m); counting {
-			return counted{d}, nil
-		}
-	}
 	return d, nil
 }
 

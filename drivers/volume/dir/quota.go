@@ -12,13 +12,11 @@ import (
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
-	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// counted is the driver of a pool on a file system that counts what projects take. There the
-// data directory of each volume is a project (project.go), which the inode remembers, and the
-// file system its limit.
-type counted struct{ *driver }
+// Where the file system of a pool counts what projects take, the data directory of each volume is
+// one (project.go), which the inode remembers, and the file system its limit. Quota may be turned
+// on at any time, by a mount, so whether it is on is found out for each use.
 
 // minSize is the least that a volume may be limited to.
 const minSize = 64 << 10
@@ -124,7 +122,7 @@ func (d *driver) takeIn(ctx context.Context, p pool, f facts) error {
 	if err != nil {
 		return orDenied(err)
 	}
-	if err := fits(data, f); err != nil {
+	if err := d.fits(ctx, data, f); err != nil {
 		return err
 	}
 	return orDenied(setLimit(p.FD, project, f.Size))
@@ -132,7 +130,7 @@ func (d *driver) takeIn(ctx context.Context, p pool, f facts) error {
 
 // fits looks whether a data directory holds no more than it may: some file systems let this
 // process write what they let no other (CAP_SYS_RESOURCE).
-func fits(data *os.File, f facts) error {
+func (d *driver) fits(ctx context.Context, data *os.File, f facts) error {
 	if f.Size == 0 {
 		return nil
 	}
@@ -140,11 +138,11 @@ func fits(data *os.File, f facts) error {
 	if err != nil {
 		return err
 	}
-	q, err := quotaOf(int(data.Fd()), project)
-	if used := int64(q.blocks) * blockSize; err == nil && used > f.Size {
+	used, err := d.held(ctx, data, project, f.Size)
+	if err == nil && used > f.Size {
 		return errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that is there", catalog.Bytes(f.Size), catalog.Bytes(used))
 	}
-	return orDenied(err)
+	return err
 }
 
 // release takes the limit off what is to be deleted, so that nothing of it remains: a volume, or
@@ -160,6 +158,9 @@ func release(parent int, name string) error {
 		return releaseData(data)
 	}
 	entries, err := top.ReadDir(-1)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // deleted by somebody else meanwhile
+	}
 	if err != nil {
 		return err
 	}
@@ -194,42 +195,9 @@ func releaseData(data *os.File) error {
 	return setLimit(int(data.Fd()), project, 0)
 }
 
-// errNotCounted says that what a volume takes is not known without looking at all of it.
-var errNotCounted = errdefs.Errorf(errdefs.ErrUnsupported, "made before the file system counted; its files are counted one by one, or resize it once")
-
-// Usage returns what the file system counts.
-func (c counted) Usage(ctx context.Context, name string) (volume.Usage, error) {
-	p, err := c.pool(ctx)
-	if err != nil {
-		return volume.Usage{}, err
-	}
-	defer p.Close()
-	f, err := p.facts(name)
-	if err != nil {
-		return volume.Usage{}, err
-	}
-	data, err := p.data(name, f)
-	if err != nil {
-		return volume.Usage{}, c.Fail(name, err)
-	}
-	defer data.Close()
-	project, err := projectOf(data)
-	if err == nil && project == 0 {
-		err = errNotCounted
-	}
-	if err != nil {
-		return volume.Usage{}, c.Fail(name, err)
-	}
-	q, err := quotaOf(p.FD, project)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOSYS) {
-		err = errNotCounted
-	}
-	return volume.Usage{Used: int64(q.blocks) * blockSize, Limit: int64(q.hard) * blockSize}, c.Fail(name, err)
-}
-
 // Resize sets the limit, and writes it down before.
-func (c counted) Resize(ctx context.Context, name string, size int64) error {
-	p, err := c.pool(ctx)
+func (d *driver) Resize(ctx context.Context, name string, size int64) error {
+	p, err := d.pool(ctx)
 	if err != nil {
 		return err
 	}
@@ -244,39 +212,39 @@ func (c counted) Resize(ctx context.Context, name string, size int64) error {
 	size = fileSize(size)
 	data, err := p.data(name, f)
 	if err != nil {
-		return c.Fail(name, err)
+		return d.Fail(name, err)
 	}
 	defer data.Close()
 	if _, enforcing := projectQuotas(p.FD); !enforcing {
-		return c.errNoQuota()
+		return d.errNoQuota()
 	}
 	project, err := projectOf(data)
 	if err == nil && project == 0 || f.Size == 0 {
 		project, err = enclose(ctx, data)
 	}
 	if err != nil {
-		return c.Fail(name, err)
+		return d.Fail(name, err)
 	}
-	q, err := quotaOf(p.FD, project)
+	used, err := d.held(ctx, data, project, size)
 	if err != nil {
-		return c.Fail(name, orDenied(err))
+		return d.Fail(name, err)
 	}
-	if used := int64(q.blocks) * blockSize; size < used {
+	if size < used {
 		err := errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that it holds", catalog.Bytes(size), catalog.Bytes(used))
 		return errdefs.Hint(err, "delete files first")
 	}
 	if f.Size != size {
 		root, err := p.Root()
 		if err != nil {
-			return c.Fail("", err)
+			return d.Fail("", err)
 		}
 		f.Size = size
 		if err := state.Write(root, name+"/"+factsName, factsVersion, f); err != nil {
-			return c.Fail("", err)
+			return d.Fail("", err)
 		}
-		c.see(name, f, nil)
+		d.see(name, f, nil)
 	}
-	return c.Fail(name, orDenied(setLimit(p.FD, project, size)))
+	return d.Fail(name, orDenied(setLimit(p.FD, project, size)))
 }
 
 // remove deletes what has the name in the pool, and its limit.

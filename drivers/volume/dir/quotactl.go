@@ -25,6 +25,8 @@ const (
 	getAttr      = uintptr(0x801c581f) // FS_IOC_FSGETXATTR
 	setAttr      = uintptr(0x401c5820) // FS_IOC_FSSETXATTR
 	inherit      = 0x200               // FS_XFLAG_PROJINHERIT
+	freeBlocks   = uintptr(0x8080583a) // XFS_IOC_FREE_EOFBLOCKS
+	freeProject  = 1 << 3              // XFS_EOF_FLAGS_PRID
 )
 
 // diskQuota is struct fs_disk_quota.
@@ -50,6 +52,15 @@ type quotaState struct {
 type inodeAttr struct {
 	flags, _, _, project, _ uint32
 	_                       [8]byte
+}
+
+// freeArgs is struct xfs_fs_eofblocks.
+type freeArgs struct {
+	version, flags uint32
+	_, _           uint32 // user, group
+	project, _     uint32
+	_              uint64
+	_              [12]uint64
 }
 
 // quotactl asks about the file system on which the open file lies, or changes something there.

@@ -27,6 +27,9 @@ func deleteTree(ctx context.Context, parent int, name string) error {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
 	top, err := openBelow(parent, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
@@ -55,6 +58,9 @@ func empty(ctx context.Context, dir *os.File, top, depth int) error {
 				return err
 			}
 			names, err := dir.Readdirnames(512)
+			if errors.Is(err, unix.ENOENT) {
+				return nil // somebody else deletes too, and was faster
+			}
 			if err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
@@ -88,6 +94,9 @@ func deleteEntry(ctx context.Context, dir int, name string, top, depth int) erro
 		return nil
 	}
 	sub, err := openBelow(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

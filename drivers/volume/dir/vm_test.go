@@ -23,8 +23,9 @@ import (
 )
 
 var (
-	_ volume.Sizer   = counted{}
-	_ volume.Resizer = counted{}
+	_ volume.Sizer    = (*driver)(nil)
+	_ volume.Resizer  = (*driver)(nil)
+	_ volume.Surveyor = (*driver)(nil)
 )
 
 // quotaKinds are the file systems that can limit projects, with what makes one and mounts it.
@@ -72,18 +73,13 @@ func likeContainers(t testing.TB) {
 }
 
 // openCounted opens a pool as openPool does, on a file system that counts.
-func openCounted(t testing.TB, path string) counted {
+func openCounted(t testing.TB, path string) *driver {
 	t.Helper()
-	opened, err := Driver().Open(t.Context(), map[string]any{"path": path}, catalog.Env{PoolName: "test"})
-	if err != nil {
-		t.Fatal(err)
+	d := openPool(t, path)
+	if !d.counting() {
+		t.Fatal("nothing is counted")
 	}
-	c, ok := opened.(counted)
-	if !ok {
-		t.Fatalf("opened as %T", opened)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
+	return d
 }
 
 func TestVMQuotaConformance(t *testing.T) {
@@ -101,7 +97,7 @@ func TestVMQuotaConformance(t *testing.T) {
 					t.Cleanup(func() { _ = os.RemoveAll(path) })
 					return openCounted(t, path)
 				},
-				Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openCounted(t, d.(counted).Path) },
+				Reopen:     func(t *testing.T, d volume.Driver) volume.Driver { return openCounted(t, d.(*driver).Path) },
 				Options:    opts("mode=0750", "uid=1000", "size=64m"),
 				BadOptions: opts("mode=rwx", "size=1k"),
 				Resize:     16 << 20,
@@ -135,7 +131,7 @@ func full(t testing.TB, path string) (n int64) {
 
 func about(n, want int64) bool { return n > want*9/10 && n <= want+64<<10 }
 
-func limits(t testing.TB, c counted, name string) volume.Usage {
+func limits(t testing.TB, c *driver, name string) volume.Usage {
 	t.Helper()
 	u, err := c.Usage(t.Context(), name)
 	if err != nil {
@@ -153,16 +149,16 @@ func TestVMQuotaLife(t *testing.T) {
 			base := disk(t, kind.mkfs, kind.options)
 			likeContainers(t)
 			c := openCounted(t, base)
-			create(t, c.driver, "v", "size=4m", "mode=0777")
-			create(t, c.driver, "other")
-			dir := data(t, c.driver, "v")
+			create(t, c, "v", "size=4m", "mode=0777")
+			create(t, c, "other")
+			dir := data(t, c, "v")
 			if err := os.Mkdir(dir+"/sub", 0o755); err != nil {
 				t.Fatal(err)
 			}
 			if n := full(t, dir+"/sub/full"); !about(n, 4<<20) {
 				t.Errorf("4 MiB took %d bytes", n)
 			}
-			write(t, data(t, c.driver, "other")+"/file", "there is room here")
+			write(t, data(t, c, "other")+"/file", "there is room here")
 			if u := limits(t, c, "v"); u.Limit != 4<<20 || !about(u.Used, 4<<20) {
 				t.Errorf("usage is %+v", u)
 			}
@@ -202,11 +198,11 @@ func TestVMQuotaLife(t *testing.T) {
 			if u := limits(t, again, "back"); u.Limit != 5<<20 || !about(u.Used, 4<<20) {
 				t.Errorf("brought back with %+v", u)
 			}
-			if n := full(t, data(t, again.driver, "back")+"/more"); !about(n, 1<<20) {
+			if n := full(t, data(t, again, "back")+"/more"); !about(n, 1<<20) {
 				t.Errorf("1 MiB more took %d bytes", n)
 			}
-			create(t, again.driver, "purged", "size=4m")
-			purged := projectAt(t, data(t, again.driver, "purged"))
+			create(t, again, "purged", "size=4m")
+			purged := projectAt(t, data(t, again, "purged"))
 			if err := again.Trash(t.Context(), "purged"); err != nil {
 				t.Fatal(err)
 			}
@@ -278,7 +274,7 @@ func TestVMQuotaOfWhatWasThere(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantErr(t, c.Create(t.Context(), "adopted", opts("size=1m")), errdefs.ErrInvalid, "less than the 2")
-			create(t, c.driver, "adopted", "size=3m")
+			create(t, c, "adopted", "size=3m")
 			if kind.name == "ext4" { // which lets root write all of it
 				err := c.Create(t.Context(), "copy", opts("size=1m", "from="+base+"/old/data"))
 				wantErr(t, err, errdefs.ErrInvalid, "/old/data: size 1m: less than the 2")
@@ -287,10 +283,10 @@ func TestVMQuotaOfWhatWasThere(t *testing.T) {
 			if u := limits(t, c, "adopted"); u.Limit != 3<<20 || !about(u.Used, 2<<20) {
 				t.Errorf("adopted with %+v", u)
 			}
-			if n := full(t, data(t, c.driver, "adopted")+"/a/b/more"); !about(n, 1<<20) {
+			if n := full(t, data(t, c, "adopted")+"/a/b/more"); !about(n, 1<<20) {
 				t.Errorf("1 MiB more took %d bytes", n)
 			}
-			create(t, c.driver, "old")
+			create(t, c, "old")
 			_, err = c.Usage(t.Context(), "old")
 			wantErr(t, err, errdefs.ErrUnsupported, "made before")
 			if err := c.Resize(t.Context(), "old", 3<<20); err != nil {
@@ -299,7 +295,7 @@ func TestVMQuotaOfWhatWasThere(t *testing.T) {
 			if u := limits(t, c, "old"); u.Limit != 3<<20 || !about(u.Used, 2<<20) {
 				t.Errorf("resized to %+v", u)
 			}
-			create(t, c.driver, "foreign")
+			create(t, c, "foreign")
 			wantErr(t, c.Resize(t.Context(), "foreign", 3<<20), errdefs.ErrExists, "belongs to a project already")
 			if a, err := attrOf(int(f.Fd())); err != nil || a.project != 42 {
 				t.Errorf("the project of somebody else is %d now, %v", a.project, err)
@@ -307,7 +303,7 @@ func TestVMQuotaOfWhatWasThere(t *testing.T) {
 			// A copy, as that of a backup, keeps to the limit too.
 			err = c.Create(t.Context(), "copy", opts("size=1m", "from="+base+"/old/data"))
 			wantErr(t, err, errdefs.ErrUnavailable, map[string]string{"ext4": "quota exceeded", "xfs": "no space left"}[kind.name])
-			create(t, c.driver, "copy", "size=3m", "from="+base+"/old/data")
+			create(t, c, "copy", "size=3m", "from="+base+"/old/data")
 			if u := limits(t, c, "copy"); u.Limit != 3<<20 || !about(u.Used, 2<<20) {
 				t.Errorf("copied to %+v", u)
 			}
@@ -321,7 +317,7 @@ func TestVMQuotaOfWhatWasThere(t *testing.T) {
 			if out, err := exec.Command("chattr", "-P", base+"/copy/data", base+"/copy/data/a").CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			data(t, c.driver, "copy")
+			data(t, c, "copy")
 			if u := limits(t, c, "copy"); u.Limit != 3<<20 || !about(u.Used, 2<<20) {
 				t.Errorf("carried to %+v", u)
 			}
@@ -354,17 +350,15 @@ func TestVMQuotaOff(t *testing.T) {
 			if left := slices.DeleteFunc(tree(t, base), func(p string) bool { return !strings.HasPrefix(p, ".remora-new") && p != "v" }); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			if r, ok := opened.(volume.Resizer); ok {
-				if err := opened.Create(t.Context(), "v", nil); err != nil {
-					t.Fatal(err)
-				}
-				wantErr(t, r.Resize(t.Context(), "v", 4<<20), errdefs.ErrUnsupported, "keeps no project quota")
+			if err := opened.Create(t.Context(), "v", nil); err != nil {
+				t.Fatal(err)
 			}
+			wantErr(t, opened.(volume.Resizer).Resize(t.Context(), "v", 4<<20), errdefs.ErrUnsupported, "keeps no project quota")
 		})
 	}
 	// A volume that had a limit can still be mounted where nobody keeps it any more.
 	at := disk(t, "mkfs.ext4 -q -O project,quota", "prjquota")
-	create(t, openCounted(t, at).driver, "v", "size=4m")
+	create(t, openCounted(t, at), "v", "size=4m")
 	if out, err := exec.Command("sh", "-c", `image=$(losetup -nO BACK-FILE "$(findmnt -no SOURCE "$0")") && umount "$0" && mount -o loop "$image" "$0"`, at).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -39,6 +39,11 @@ func attach(ctx context.Context, image *os.File) (*device, error) {
 	if err != nil || v != nil {
 		return v, err
 	}
+	if again := unstamped(image); again != nil {
+		stamp(image)
+		image = again
+		defer again.Close()
+	}
 	if err := lock(ctx, image); err != nil {
 		return nil, err
 	}

@@ -250,7 +250,19 @@ func mountsOf(device string) ([]mount.Info, error) {
 }
 
 // Unmount unmounts the file system, after which the kernel takes the loop device apart.
-func (d *driver) Unmount(_ context.Context, _, mountpoint string) error {
+func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
+	if err := d.unmount(mountpoint); err != nil {
+		return err
+	}
+	if p, _, image, err := d.volume(ctx, name); err == nil {
+		stamp(image)
+		_ = image.Close()
+		p.close()
+	}
+	return nil
+}
+
+func (d *driver) unmount(mountpoint string) error {
 	for {
 		at, err := mountAt(mountpoint)
 		if err != nil || at == nil {

@@ -53,8 +53,8 @@ func (d *cloning) OpenSnapshot(ctx context.Context, name, snapshot, target strin
 }
 
 // CloseSnapshot unmounts it.
-func (d *cloning) CloseSnapshot(ctx context.Context, name, _, dir string) error {
-	return d.Unmount(ctx, name, dir)
+func (d *cloning) CloseSnapshot(_ context.Context, _, _, dir string) error {
+	return d.unmount(dir)
 }
 
 // Rollback makes a file that shares the blocks of the snapshot, and renames it to be the

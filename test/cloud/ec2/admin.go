@@ -2,8 +2,10 @@ package ec2
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"time"
 )
@@ -44,6 +46,10 @@ func NewAdmin(c *Cloud) *Admin {
 			Seconds float64
 		}
 		if decode(w, r, &f) {
+			if !slices.Contains(faultKinds, f.Kind) {
+				http.Error(w, fmt.Sprintf("kind %q: want one of %q", f.Kind, faultKinds), http.StatusBadRequest)
+				return
+			}
 			f.For = time.Duration(f.Seconds * float64(time.Second))
 			c.Break(f.Fault)
 		}

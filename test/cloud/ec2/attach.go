@@ -4,6 +4,7 @@ import (
 	"errors"
 	"regexp"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -117,18 +118,29 @@ func stateOf(h *history[volume], instance string) string {
 	return ""
 }
 
-// attached ends what AttachVolume began: the device is there, if the machine runs.
+// attached ends what AttachVolume began. The device may come a while after it is said to be
+// there.
 func (c *Cloud) attached(r *region, h *history[volume], i *Instance) {
 	if stateOf(h, i.ID) != "attaching" {
 		return // detached meanwhile
 	}
-	if i.state == "running" {
-		if err := c.plug(r, h.last(), i); err != nil {
-			c.failed(err) // and it attaches for ever, as it does at AWS when a machine will not take a disk
-			return
+	c.become(h, i.ID, "attached")
+	since := attachedSince(h, i.ID)
+	c.later(c.conf.Delays.Device, func() {
+		if i.state == "running" && attachedSince(h, i.ID).Equal(since) {
+			c.failed(c.plug(r, h.last(), i))
+		}
+	})
+}
+
+// attachedSince tells one attachment of a volume from the next.
+func attachedSince(h *history[volume], instance string) (since time.Time) {
+	for _, a := range h.last().Attached {
+		if a.Instance == instance && a.State == "attached" {
+			since = a.Since
 		}
 	}
-	c.become(h, i.ID, "attached")
+	return since
 }
 
 // plug shows a volume on a machine, in the way of its type.

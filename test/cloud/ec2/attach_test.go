@@ -224,6 +224,27 @@ func TestStop(t *testing.T) {
 	device(t, i, later)
 }
 
+// TestDeviceLate has the machine notice its disk after the cloud says that it is attached, and
+// one that was detached before it came.
+func TestDeviceLate(t *testing.T) {
+	l := start(t, ec2.Config{Delays: ec2.Delays{Device: time.Second}})
+	i := l.instance(ec2.InstanceSpec{})
+	id, gone := l.create(), l.create()
+	wantCode(t, l.attach(id, i, "/dev/sdf"), "")
+	wantCode(t, l.attach(gone, i, "/dev/sdg"), "")
+	l.wantState(id, "in-use attached")
+	if names := i.Machine().Names(); len(names) > 0 {
+		t.Errorf("%v is there at once", names)
+	}
+	wantCode(t, l.detach(gone, false), "")
+	l.wantState(gone, "available")
+	l.clock.Advance(time.Second)
+	device(t, i, id)
+	if names := i.Machine().Names(); len(names) != 1 {
+		t.Errorf("the machine has %v", names)
+	}
+}
+
 // TestStuck has an attachment that never comes about. Only force ends it.
 func TestStuck(t *testing.T) {
 	l := start(t, ec2.Config{})

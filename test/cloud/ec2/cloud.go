@@ -58,6 +58,7 @@ type Delays struct {
 	Create    time.Duration // creating → available
 	Delete    time.Duration // deleting → gone
 	Attach    time.Duration // attaching → attached
+	Device    time.Duration // attached → the machine has the device
 	Detach    time.Duration // detaching → gone, if not mounted
 	Busy      time.Duration // between two looks whether a busy volume is free; 1 s if zero
 	Modify    time.Duration // modifying → optimizing

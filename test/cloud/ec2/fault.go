@@ -15,6 +15,8 @@ const (
 	Hang FaultKind = "hang"
 	// FailBefore is an InternalError, and nothing was done.
 	FailBefore FaultKind = "fail-before"
+	// Refuse is the error that Code and Message say, and nothing was done.
+	Refuse FaultKind = "refuse"
 	// FailAfter does what was asked, and drops the connection in place of an answer.
 	FailAfter FaultKind = "fail-after"
 	// Throttle is RequestLimitExceeded.
@@ -24,11 +26,15 @@ const (
 	Stuck FaultKind = "stuck"
 )
 
+var faultKinds = []FaultKind{Hang, FailBefore, Refuse, FailAfter, Throttle, Stuck}
+
 // Fault is something that is to go wrong.
 type Fault struct {
 	Kind FaultKind
 	// Action is the one that it befalls; empty is any.
 	Action string
+	// Code and Message are those of Refuse, such as InsufficientVolumeCapacity.
+	Code, Message string
 	// For is how long Hang waits.
 	For time.Duration
 	// Count is how many calls it befalls; 0 is all until [Cloud.Heal].

@@ -40,8 +40,10 @@ func (i *Instance) Metadata() http.Handler {
 	text(metadata+"placement/availability-zone", func() string { return i.Zone })
 	text(metadata+"placement/availability-zone-id", func() string { return zoneID(i.Zone) })
 	text(metadata+"placement/region", func() string { return i.Region })
-	text(metadata+"iam/security-credentials/", func() string { return i.Role })
-	text(metadata+"iam/security-credentials/"+i.Role, i.credentials)
+	text(metadata+"iam/security-credentials/{$}", func() string { return i.Role })
+	if i.Role != "" {
+		text(metadata+"iam/security-credentials/"+i.Role, i.credentials)
+	}
 	text("/latest/dynamic/instance-identity/document", i.document)
 	return mux
 }
@@ -74,9 +76,6 @@ func (i *Instance) allowed(r *http.Request) bool {
 // credentials are those of the role. There are new ones five minutes before the end of the
 // old, or when half of a shorter time is over, and the API takes both.
 func (i *Instance) credentials() string {
-	if i.Role == "" {
-		return ""
-	}
 	c := i.cloud
 	c.mu.Lock()
 	defer c.mu.Unlock()

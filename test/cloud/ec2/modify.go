@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -94,7 +93,7 @@ func (c *Cloud) modified(r *region, h *history[volume], state string) {
 		m.End = c.clock.Now()
 	case "optimizing":
 		v.shape = m.To
-		c.failed(os.Truncate(c.file(r, v.ID), int64(v.Size)*gib))
+		c.failed(resize(c.file(r, v.ID), v.Size))
 		for _, a := range v.Attached {
 			i := r.instances[a.Instance]
 			if name, there := i.machine.Named(c.file(r, v.ID)); there {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -76,9 +77,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err != nil {
 		form = url.Values{}
 	}
-	for key, values := range req.URL.Query() {
-		form[key] = values
-	}
+	maps.Copy(form, req.URL.Query())
 	r := &request{params: params(form), cloud: c, action: form.Get("Action")}
 	fault := c.fault(r.action)
 	r.stuck = fault.Kind == Stuck
@@ -90,6 +89,8 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		err = failWith(http.StatusInternalServerError, "InternalError", "An internal error has occurred")
 	case Throttle:
 		err = throttled()
+	case Refuse:
+		err = fail(fault.Code, "%s", fault.Message)
 	}
 	if err == nil {
 		out, err = r.run(req, body)

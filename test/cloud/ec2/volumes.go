@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/remora-plugins/remora/test/cloud/machine"
 )
 
@@ -167,12 +169,25 @@ func (c *Cloud) make(r *region, v volume, source string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.Truncate(int64(v.Size)*gib), f.Close())
-	}
-	if err := machine.Copy(file, source); err != nil {
+		if err := f.Close(); err != nil {
+			return err
+		}
+	} else if err := machine.Copy(file, source); err != nil {
 		return err
 	}
-	return os.Truncate(file, int64(v.Size)*gib)
+	return resize(file, v.Size)
+}
+
+// largest is what ext4 can hold in one file.
+const largest = 16<<40 - 1<<20
+
+// resize gives a file the size of a volume, or what the file system can.
+func resize(file string, size int) error {
+	err := os.Truncate(file, int64(size)*gib)
+	if errors.Is(err, unix.EFBIG) {
+		err = os.Truncate(file, largest)
+	}
+	return err
 }
 
 // drop makes a volume be gone.

@@ -57,7 +57,7 @@ func run(args []string, in io.Reader, out io.Writer) (err error) {
 	d, l := *delay, *lag
 	cloud, err := ec2.New(ec2.Config{
 		Dir: *dir, Users: []ec2.User{{AccessKey: *key, SecretKey: *secret}}, Seed: *seed,
-		Delays: ec2.Delays{Create: d, Delete: d, Attach: d, Detach: d, Busy: d, Modify: d, Optimize: d, Snapshot: d, Copy: d, Terminate: d, Release: d},
+		Delays: ec2.Delays{Create: d, Delete: d, Attach: d, Device: d / 4, Detach: d, Busy: d, Modify: d, Optimize: d, Snapshot: d, Copy: d, Terminate: d, Release: d},
 		Lag:    ec2.Lag{ID: l, List: l, Tags: l, TagFilter: 2 * l, StateFilter: l, Jitter: true},
 	})
 	if err != nil {

@@ -1,0 +1,52 @@
+package volumes
+
+import (
+	"context"
+	"slices"
+
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/service/pool"
+)
+
+// Attach implements [control.Disks].
+func (s *Service) Attach(ctx context.Context, req control.VolumeAttachRequest) error {
+	_, err := pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (struct{}, error) {
+		return struct{}{}, p.Handler.Attach(ctx, req.Name, req.Force)
+	})
+	return err
+}
+
+// Import implements [control.Disks].
+func (s *Service) Import(ctx context.Context, req control.VolumeImportRequest) (control.ImportList, error) {
+	return pool.In(ctx, s.Pools, req.Pool, "", func(ctx context.Context, p *pool.Pool) (control.ImportList, error) {
+		found, err := p.Handler.Import(ctx, req.Disk, req.Name, !req.Apply)
+		var l control.ImportList
+		for _, f := range found {
+			l.Disks = append(l.Disks, control.ImportedDisk(f))
+		}
+		return l, err
+	})
+}
+
+// Jobs implements [control.Disks].
+func (s *Service) Jobs(ctx context.Context, req control.JobListRequest) (control.JobList, error) {
+	pools := s.Pools.All()
+	if req.Pool != "" {
+		p, err := s.Pools.Enter(ctx, req.Pool)
+		if err != nil {
+			return control.JobList{}, err
+		}
+		defer p.Leave()
+		pools = []*pool.Pool{p}
+	}
+	var l control.JobList
+	for _, p := range pools {
+		for _, j := range p.Handler.Jobs() {
+			l.Jobs = append(l.Jobs, control.Job{
+				Pool: p.Name(), ID: j.ID, Kind: j.Kind, Object: j.Object, State: j.State, Began: j.Began, Since: j.Since, Error: j.Error, Failed: j.Ended,
+			})
+		}
+	}
+	slices.SortStableFunc(l.Jobs, func(a, b control.Job) int { return a.Began.Compare(b.Began) })
+	return l, nil
+}
