@@ -178,7 +178,7 @@ type Disk struct {
 	Tags      Tags
 	Size      int64
 	State     State
-	Reason    string // of what failed: to make it, or of a disk that is Ready, to make it larger
+	Reason    string
 	Created   time.Time
 	Zone      string
 	Type      string

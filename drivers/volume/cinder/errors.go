@@ -19,11 +19,11 @@ import (
 
 // answer is an error that the cloud answered with.
 type answer struct {
-	text   string
-	status int
+	where, text string
+	status      int
 }
 
-func (e *answer) Error() string { return e.text }
+func (e *answer) Error() string { return e.where + ": " + e.text }
 
 // statusOf returns the status of an answer that was a refusal, and 0 for any other error.
 func statusOf(err error) int {
@@ -59,7 +59,7 @@ func (p *provider) explain(ctx context.Context, op string, err error) error {
 	if !answered {
 		return p.unanswered(ctx, where, err)
 	}
-	full := &answer{where + ": " + reason(code.Body, code.Actual), code.Actual}
+	full := &answer{where, reason(code.Body, code.Actual), code.Actual}
 	after := retryAfter(code)
 	hint := func(class error, text string) error { return errdefs.Hint(errdefs.As(class, full), text) }
 	switch code.Actual {
@@ -78,6 +78,12 @@ func (p *provider) explain(ctx context.Context, op string, err error) error {
 	case http.StatusTooManyRequests:
 		return block.Throttled(full, after)
 	case http.StatusNotFound:
+		if op == "Login" && p.auth.opts.TokenID != "" { // which Keystone does not find
+			return hint(errdefs.ErrDenied, p.whyDenied())
+		}
+		if op == "Login" {
+			return hint(errdefs.ErrInvalid, "is auth_url that of Keystone, with /v3 at its end?")
+		}
 		return errdefs.As(errdefs.ErrNotFound, full)
 	case http.StatusConflict:
 		return errdefs.As(errdefs.ErrInUse, full)

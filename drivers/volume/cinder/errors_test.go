@@ -92,6 +92,21 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
+// A status that passes by itself is tried again; one that does not is told.
+func TestBusy(t *testing.T) {
+	p := provide(t)
+	refused := func(text string) error {
+		return p.explain(t.Context(), "ExtendVolume", gophercloud.ErrUnexpectedResponseCode{Actual: 400, Body: []byte(`{"badRequest": {"message": "` + text + `"}}`)})
+	}
+	err := refused("Invalid volume: Volume x status must be '{'status': 'available'}' to extend, currently detaching.")
+	wantErr(t, busy(err), errdefs.ErrUnavailable, "currently detaching")
+	err = refused("Invalid input: New size for extend must be greater than current size.")
+	wantErr(t, busy(err), errdefs.ErrInvalid)
+	if errors.Is(busy(err), errdefs.ErrUnavailable) {
+		t.Error("a wrong size is tried again")
+	}
+}
+
 func TestNoServer(t *testing.T) {
 	c := good()
 	c.AuthURL = "http://127.0.0.1:1/v3"

@@ -101,7 +101,7 @@ func (p *provider) CreateSnapshot(ctx context.Context, d block.Disk, tags block.
 		return snapshots.Create(ctx, c.volumes, snapshots.CreateOpts{VolumeID: d.ID, Name: name, Force: true, Metadata: metadata(tags)}).Extract()
 	})
 	if err != nil {
-		return none, err
+		return none, busy(err)
 	}
 	return snapshot(*s), nil
 }
@@ -148,8 +148,19 @@ func (p *provider) Rollback(ctx context.Context, d block.Disk, s block.Snapshot)
 		return gerr
 	case v.Status == "reverting":
 		return nil
-	case v.Status != "available":
+	case v.Status == "in-use":
 		return errdefs.As(errdefs.ErrInUse, err)
+	}
+	return busy(err)
+}
+
+// busy makes of a refusal one after which to try again, where it was for a status that passes by
+// itself: a volume is "detaching" for a moment after its device is gone.
+func busy(err error) error {
+	for _, status := range []string{"attaching", "detaching", "reserved", "extending", "reverting", "retyping", "maintenance", "backing-up", "creating"} {
+		if statusOf(err) == http.StatusBadRequest && says(err, "status") && says(err, status) {
+			return errdefs.As(errdefs.ErrUnavailable, err)
+		}
 	}
 	return err
 }
@@ -171,10 +182,8 @@ func (p *provider) Resize(ctx context.Context, d block.Disk, size int64) error {
 		return gerr
 	case int64(v.Size)*gib >= size, v.Status == "extending":
 		return nil
-	case v.Status != "available" && v.Status != "in-use":
-		return errdefs.As(errdefs.ErrInUse, err)
 	}
-	return err
+	return busy(err)
 }
 
 // Find returns volumes of the project that are not ours. Those that boot a server are left out.
