@@ -48,12 +48,11 @@ var shared struct {
 // cloud is a project of its own in the real Keystone and Cinder, with the fake Nova.
 type cloud struct {
 	*openstack.Cloud
-	nova        *nova.Nova
-	kind        string // of volumes
-	name        string // of the project
-	project     string
-	afterwards  func(*config)
-	defaultSize int64
+	nova       *nova.Nova
+	kind       string // of volumes
+	name       string // of the project
+	project    string
+	afterwards func(*config)
 }
 
 var projects atomic.Int64

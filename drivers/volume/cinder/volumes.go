@@ -160,7 +160,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (none block.Disk, e
 		return none, p.notCreated(ctx, s, err)
 	}
 	d := p.disk(*v)
-	why := ""
+	var why string
 	switch {
 	case s.Encrypted != nil && *s.Encrypted && !v.Encrypted:
 		why = fmt.Sprintf(`option "encrypted": volumes of type %q are not encrypted`, v.VolumeType)

@@ -158,7 +158,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, token string) {
 	v := &volume{attachment: made.Attachment.ID}
 	s.volumes[id] = v
 	answer(w, http.StatusOK, object{"volumeAttachment": s.attachment(id)})
-	s.nova.later(func(ctx context.Context) { s.connect(ctx, c, id, v) })
+	s.nova.later(func(ctx context.Context) { s.connect(ctx, c, id, v) }) //nolint:contextcheck // it goes on after the answer
 }
 
 // connect is what the compute host does. The caller has the lock.
@@ -173,14 +173,14 @@ func (s *Server) connect(ctx context.Context, c *cinder, id string, v *volume) {
 		}
 	}
 	status, text := c.call(ctx, http.MethodPut, "/attachments/"+v.attachment, object{"attachment": object{"connector": connector}}, &got)
-	err := error(nil)
+	var err error
 	if status/100 != 2 {
 		err = fmt.Errorf("cinder answers %d %s", status, text)
 	} else {
 		err = s.plug(ctx, id, v, got.Attachment.Connection)
 	}
 	if err == nil {
-		if status, text = c.call(ctx, http.MethodPost, "/attachments/"+v.attachment+"/action", object{"os-complete": nil}, nil); status/100 == 2 {
+		if status, _ = c.call(ctx, http.MethodPost, "/attachments/"+v.attachment+"/action", object{"os-complete": nil}, nil); status/100 == 2 {
 			return
 		}
 	}
@@ -214,7 +214,7 @@ func (s *Server) detach(w http.ResponseWriter, ctx context.Context, parts []stri
 	}
 	v.leaving = true
 	answer(w, http.StatusAccepted, nil)
-	s.nova.later(func(ctx context.Context) {
+	s.nova.later(func(ctx context.Context) { //nolint:contextcheck // it goes on after the answer
 		if err := s.unplug(v); err != nil {
 			c.call(ctx, http.MethodPost, "/volumes/"+id+"/action", object{"os-roll_detaching": nil}, nil)
 			v.leaving = false

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -130,12 +131,7 @@ func (n *Nova) Server(t testing.TB, project string) *Server {
 }
 
 func (s *Server) mounted() bool {
-	for _, name := range s.Machine.Names() {
-		if s.Machine.Busy(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Machine.Names(), s.Machine.Busy)
 }
 
 // Stop turns the server off at once. It keeps its volumes, as Nova has it.

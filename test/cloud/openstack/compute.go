@@ -44,7 +44,7 @@ func (c *Cloud) serviceToken(ctx context.Context, s *session) (string, error) {
 		return "", err
 	}
 	if len(users.Users) == 0 {
-		role := ""
+		var role string
 		if len(roles.Roles) > 0 {
 			role = roles.Roles[0].ID
 		} else {
