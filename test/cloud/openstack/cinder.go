@@ -78,7 +78,7 @@ volume_backend_name = ceph
 rbd_pool = %s
 rbd_user = %s
 rbd_ceph_conf = %s
-rbd_flatten_volume_from_snapshot = false
+rbd_flatten_volume_from_snapshot = true
 `, ceph.Pool, ceph.User, c.opts.Ceph.Config)
 	}
 	return c.expand(text)
