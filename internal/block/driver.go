@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -129,6 +130,9 @@ func (d *driver) Close() error {
 	d.background.Wait()
 	err = errors.Join(err, d.x.save())
 	d.x.close()
+	if c, ok := d.p.(io.Closer); ok { // which has connections
+		err = errors.Join(err, c.Close())
+	}
 	return errors.Join(err, d.run.Close())
 }
 

@@ -79,6 +79,12 @@ var (
 // Traits returns what the pool can do.
 func (p *provider) Traits() block.Traits { return p.t }
 
+// Close ends the connections that nobody uses.
+func (p *provider) Close() error {
+	p.http.CloseIdleConnections()
+	return nil
+}
+
 // ask makes one request, when the account has room for it.
 func ask[T any](ctx context.Context, p *provider, op string, do func(ctx context.Context, s *session) (T, error)) (v T, err error) {
 	s, err := p.login(ctx)

@@ -22,6 +22,7 @@ func TestScenarios(t *testing.T) {
 		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: time.Minute,
 		Deviates: map[string]string{
 			"Resize": onCeph, "Snapshots": onCeph, "XFSClone": onCeph, "Rollback": onCeph, "OpenSnapshot": onCeph,
+			"Calls": "Cinder has a volume in detaching for a moment after its device is gone, and deletes it when asked again; see TestRequests",
 		},
 	})
 }
@@ -32,7 +33,7 @@ func TestScenariosOnCeph(t *testing.T) {
 	deviates := map[string]string{}
 	for _, name := range []string{
 		"OneName", "TwoMakeOneName", "Handover", "DeadHolder", "LyingNames", "NotBlank", "Formatted", "OwnerOnce", "WrongOptions", "SecondWriter",
-		"LostAnswers", "Crashes", "Trash", "Import", "JobOutlivesCall", "HangingCloud", "Calls", "Idle",
+		"LostAnswers", "Crashes", "TakenByForce", "Trash", "Import", "JobOutlivesCall", "HangingCloud", "Calls", "Idle",
 	} {
 		deviates[name] = onFiles
 	}

@@ -185,6 +185,8 @@ func (p *provider) notCreated(ctx context.Context, s block.Spec, err error) erro
 		path, what = "os-availability-zone", fmt.Sprintf(`option "zone": Cinder has no %q in %s`, s.Zone, p.t.Scope)
 	case statusOf(err) == http.StatusNotFound: // the snapshot or the source
 		return errdefs.As(errdefs.ErrInvalid, err)
+	case s.Source != nil && says(err, "source volume status"): // such as "detaching"
+		return errdefs.As(errdefs.ErrUnavailable, err)
 	default:
 		return err
 	}
