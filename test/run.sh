@@ -53,7 +53,7 @@ part_docs() {
 }
 
 # What is tested on file systems, servers and repositories of its own takes minutes.
-storage='/drivers/volume/(btrfs|loop|sshfs|mount)$|/internal/(backup|definition|remote)$'
+storage='/drivers/volume/(btrfs|ebs|loop|sshfs|mount)$|/internal/(backup|definition|remote)$'
 
 # What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages.
 cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'

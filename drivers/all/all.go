@@ -6,6 +6,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/cinder"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
+	"github.com/remora-plugins/remora/drivers/volume/ebs"
 	"github.com/remora-plugins/remora/drivers/volume/loop"
 	"github.com/remora-plugins/remora/drivers/volume/mem"
 	"github.com/remora-plugins/remora/drivers/volume/mount"
@@ -19,6 +20,7 @@ func Volumes() []catalog.Volume {
 		btrfs.Driver(),
 		cinder.Driver(),
 		dir.Driver(),
+		ebs.Driver(),
 		loop.Driver(),
 		mem.Driver(),
 		mount.Driver(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,9 +13,11 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/sharded"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 
+	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -35,9 +38,14 @@ func (p Place) classify(err error) error {
 	case errors.Is(err, repo.ErrAlreadyInitialized):
 		return errdefs.Errorf(errdefs.ErrExists, "there is one already at %s", p.URL)
 	case errors.Is(err, repo.ErrRepositoryNotInitialized):
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "there is none at %s", p.URL), "make it: remora backup init "+p.Name)
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "there is none at %s", p.URL), p.missing())
 	case errors.Is(err, errNoDirectory):
-		return errdefs.Hint(err, "make it: remora backup init "+p.Name)
+		return errdefs.Hint(err, p.missing())
+	case errors.Is(err, errLayout):
+		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %s", sharded.ParametersFile), "mend it: "+p.repairCommand())
+	case p.URL.Scheme == config.SchemeSFTP && says(err, "sharding parameters"):
+		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %s", sharded.ParametersFile),
+			"on the server, remove the file "+path.Join(p.URL.Path, sharded.ParametersFile)+": it is made anew")
 	case hasClass:
 		return err
 	case errors.Is(err, snapshot.ErrSnapshotNotFound), errors.Is(err, manifest.ErrNotFound):
@@ -70,6 +78,16 @@ func (p Place) classify(err error) error {
 		return errdefs.Hint(fmt.Errorf("a part of it is damaged: %w", err), "mend it: "+p.repairCommand())
 	}
 	return err
+}
+
+// missing is what to do where there is no repository. It may only be away, and a new one has none
+// of its backups.
+func (p Place) missing() string {
+	init := "remora backup init " + p.Name
+	if p.URL.Scheme == config.SchemeFile {
+		return "if it lies on a disk, is that mounted? To make a new one: " + init
+	}
+	return "make it: " + init
 }
 
 // targetError is one of where a backup is restored.

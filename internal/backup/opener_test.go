@@ -266,12 +266,17 @@ func TestKeptOpenIdle(t *testing.T) {
 			t.Fatal("it is not kept")
 		}
 		time.Sleep(time.Hour - time.Second)
-		if o.kept["near"] != k {
+		held := func() *keptOpen {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return o.kept["near"]
+		}
+		if held() != k {
 			t.Error("it is gone too early")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(o.kept) > 0 {
+		if held() != nil {
 			t.Error("it is there still")
 		}
 	})

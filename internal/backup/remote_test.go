@@ -178,6 +178,27 @@ func sftpPlace(t *testing.T) (p Place, addr string, known func(name, addr, key s
 	return p, addr, known, stop
 }
 
+// The file that says where the blobs lie is damaged on a server, where it is mended by hand.
+func TestLayoutOnSFTP(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Sshd)
+	p, _, _, _ := sftpPlace(t)
+	rep := opened(t, p)
+	dir := t.TempDir()
+	put(t, dir+"/a", "hello")
+	b := must[Backup](t)(rep.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir}))
+	name := p.URL.Path + "/.shards"
+	put(t, name, "z")
+	_, err := Open(t.Context(), p)
+	wants(t, err, err, `repository "near": a part of it is damaged: .shards`)
+	if hints := errdefs.Hints(err); len(hints) != 1 || !strings.Contains(hints[0], "remove the file "+name) {
+		t.Errorf("hints are %q", hints)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	restores(t, p, uncached, b.ID, dir)
+}
+
 func TestSFTP(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.Sshd)
 	p, addr, known, stop := sftpPlace(t)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/sharded"
 	"github.com/kopia/kopia/repo/content"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -36,7 +37,8 @@ type Repaired struct {
 func (r Repaired) Damaged() bool { return len(r.Mended)+len(r.Indexes)+r.Pieces > 0 }
 
 // Repair mends a repository in which bytes are damaged. A dry run changes nothing; where
-// indexes have to be made anew it does not see what is behind them.
+// indexes have to be made anew, or where it lies in its directory is not known, it does not see what
+// is behind that.
 func Repair(ctx context.Context, p Place, dryRun bool, tell func(Progress)) (Repaired, error) {
 	var done Repaired
 	err := p.repair(ctx, dryRun, tell, &done)
@@ -50,6 +52,12 @@ func (p Place) repair(ctx context.Context, dryRun bool, tell func(Progress), don
 	defer frugal()()
 	if _, err := password(p.Repository); err != nil {
 		return err
+	}
+	if damaged, err := p.mendLayout(dryRun); damaged {
+		done.Mended = append(done.Mended, sharded.ParametersFile)
+		if err != nil || dryRun {
+			return err
+		}
 	}
 	st, err := p.storage(ctx, false)
 	if err != nil {

@@ -9,11 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -58,7 +57,7 @@ func flip(t *testing.T, name string, at float64) {
 // kindOf is the kind of a blob of a repository in a directory.
 func kindOf(p Place, name string) string {
 	rel := strings.ReplaceAll(strings.TrimPrefix(name, p.URL.Path), "/", "")
-	for _, kind := range []string{"remora-copy-", "kopia.repository", "kopia.blobcfg", "xn", "p", "q"} {
+	for _, kind := range []string{".shards", "remora-copy-", "kopia.repository", "kopia.blobcfg", "xn", "p", "q"} {
 		if strings.HasPrefix(rel, kind) {
 			return kind
 		}
@@ -70,18 +69,7 @@ func kindOf(p Place, name string) string {
 // by chance it does again with the same seed.
 func soak(t *testing.T, few int) (times int, r *rand.Rand) {
 	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("REMORA_SOAK_SEED"); s != "" {
-		seed = must[uint64](t)(strconv.ParseUint(s, 10, 64))
-	}
-	t.Logf("seed %d", seed)
-	switch {
-	case os.Getenv("REMORA_SOAK") != "":
-		few = 100
-	case testing.Short(): // "make e2e" has all
-		few = 2
-	}
-	return few, rand.New(rand.NewPCG(seed, 0))
+	return testenv.Rounds(few), rand.New(rand.NewPCG(testenv.Seed(t), 0))
 }
 
 // One byte is flipped, anywhere in a repository. What is hit is told in one line with the
@@ -151,10 +139,44 @@ func TestSoakFlippedByte(t *testing.T) {
 		}
 	}
 	t.Logf("hits: %v", hits)
-	for _, kind := range []string{"kopia.repository", "kopia.blobcfg", "xn", "p", "q"} {
+	for _, kind := range []string{".shards", "kopia.repository", "kopia.blobcfg", "xn", "p", "q"} {
 		if hits[kind] == 0 && times > 20 {
 			t.Errorf("%s was not hit", kind)
 		}
+	}
+}
+
+// The file that says in which directories blobs lie is lost, or says something else.
+func TestRepairOfLayout(t *testing.T) {
+	p := newPlace(t)
+	rep := opened(t, p)
+	dir := t.TempDir()
+	put(t, dir+"/sub/a", noise(t, 1<<20))
+	b := must[Backup](t)(rep.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	name := p.URL.Path + "/.shards"
+	if text := must[[]byte](t)(os.ReadFile(name)); string(text) != layout {
+		t.Fatalf("it is %q, and the same is written anew: %q", text, layout)
+	}
+	for _, bad := range []string{"", "z", strings.Replace(layout, "3", "2", 1), strings.Replace(layout, "20", "60", 1)} {
+		put(t, name, bad)
+		_, err := Open(t.Context(), p)
+		wants(t, err, err, `repository "near": a part of it is damaged: .shards`)
+		if hints := errdefs.Hints(err); len(hints) != 1 || hints[0] != "mend it: remora backup repair near" {
+			t.Errorf("hints are %q", hints)
+		}
+		for _, dry := range []bool{true, false} {
+			if done := must[Repaired](t)(Repair(t.Context(), p, dry, nil)); len(done.Mended) != 1 || done.Pieces > 0 {
+				t.Errorf("%q, %v: %+v", bad, dry, done)
+			}
+		}
+		restores(t, p, cached, b.ID, dir)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	restores(t, p, cached, b.ID, dir)
+	if text := must[[]byte](t)(os.ReadFile(name)); string(text) != layout {
+		t.Errorf("written anew it is %q", text)
 	}
 }
 

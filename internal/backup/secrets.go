@@ -44,7 +44,8 @@ func secretFile(key, name string) ([]byte, error) {
 	fi, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s %s: is not there", key, name)
+		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s %s: is not there", key, name),
+			"write the secret into it, and: chmod 600 "+name)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", key, err)
 	case !fi.Mode().IsRegular() || fi.Size() > maxSecret:

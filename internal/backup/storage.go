@@ -181,7 +181,14 @@ func (p Place) directory(create bool) func(context.Context) (blob.Storage, error
 		} else if err == nil && !fi.IsDir() {
 			return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s is not a directory", p.URL.Path)
 		}
-		return filesystem.New(ctx, &filesystem.Options{Path: p.URL.Path, FileMode: 0o600, DirectoryMode: 0o700}, create)
+		o := &filesystem.Options{Path: p.URL.Path, FileMode: 0o600, DirectoryMode: 0o700}
+		if !create {
+			var err error
+			if o.DirectoryShards, err = layoutOf(p.URL.Path); err != nil {
+				return nil, err
+			}
+		}
+		return filesystem.New(ctx, o, create)
 	}
 }
 

@@ -36,6 +36,9 @@ func (d *driver) attach(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
+	if disk, err = d.unmoved(ctx, r, disk); err != nil {
+		return err
+	}
 	d.stayed(disk)
 	defer d.hold(disk.ID)()
 	defer func() { d.leave(disk, d.unclaimed()) }()
@@ -74,7 +77,7 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 		}
 		if d.t.Zonal && disk.Zone != "" && self.Zone != "" && disk.Zone != self.Zone {
 			return Device{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "the disk is in zone %s, and this host in %s", disk.Zone, self.Zone),
-				"run the container in that zone, or make a volume here of a snapshot of it")
+				"run the container in that zone, or bring the volume here: remora volume move "+disk.Tags[TagName]+" --zone "+self.Zone)
 		}
 		// What lists say may be old: only the device itself shows that there is nothing to do.
 		if _, err := d.m.find(d.p, *disk); errors.Is(err, errNoDevice) {

@@ -10,7 +10,11 @@ import (
 
 func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
-	blocktest.Run(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud { return blocktest.NewReference(t) }})
+	blocktest.Run(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud {
+		c := blocktest.NewReference(t)
+		c.In = []string{"a", "b"}
+		return c
+	}})
 }
 
 // TestSlowCloud is the same with a cloud that takes its time and whose lists are behind.
@@ -21,7 +25,7 @@ func TestSlowCloud(t *testing.T) {
 	}
 	blocktest.Run(t, blocktest.Config{Slow: 30 * time.Second, Lag: 450 * time.Millisecond, New: func(t testing.TB) blocktest.Cloud {
 		c := blocktest.NewReference(t)
-		c.Delay, c.Lag, c.Rollbacks = 100*time.Millisecond, 400*time.Millisecond, true
+		c.Delay, c.Lag, c.Rollbacks, c.In = 100*time.Millisecond, 400*time.Millisecond, true, []string{"a", "b"}
 		return c
 	}})
 }

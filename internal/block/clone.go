@@ -60,6 +60,12 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 	}
 	if a.Type == nil {
 		s.Type = source.Type
+		if a.IOPS == nil {
+			s.IOPS = source.IOPS
+		}
+		if a.Throughput == nil {
+			s.Throughput = source.Throughput
+		}
 	}
 	if a.Zone == nil {
 		s.Zone = source.Zone
@@ -175,7 +181,7 @@ func (d *snapshotting) Rollback(ctx context.Context, name, snapshot string) erro
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "%s cannot bring a disk back to a snapshot", d.t.Kind), "make a clone of the snapshot, and use that")
 	}
 	s := Spec{
-		Size: disk.Size, Type: disk.Type, IOPS: disk.IOPS, Zone: disk.Zone, Snapshot: &sn, Tags: disk.with(Tags{tagReplaces: disk.Tags[TagUUID], tagOrigin: origin(disk)}).Tags,
+		Size: disk.Size, Type: disk.Type, IOPS: disk.IOPS, Throughput: disk.Throughput, Zone: disk.Zone, Snapshot: &sn, Tags: disk.with(Tags{tagReplaces: disk.Tags[TagUUID], tagOrigin: origin(disk)}).Tags,
 	}
 	if disk.Encrypted {
 		s.Encrypted = &disk.Encrypted
@@ -200,6 +206,11 @@ func (d *driver) rollback(ctx context.Context, r *jobs.Run) error {
 	var m rolling
 	if err := r.Load(&m); err != nil {
 		return err
+	}
+	if now, ok := d.x.byID(m.Old.ID); ok {
+		if err := notMoving(now); err != nil {
+			return err
+		}
 	}
 	if err := d.release(ctx, r, m.Old); err != nil {
 		return err
@@ -265,7 +276,7 @@ func (d *snapshotting) OpenSnapshot(ctx context.Context, name, snapshot, target 
 	} else if at, terr := topmost(target); ok && terr == nil && at != nil && isOf(*at, m.Device) {
 		return target, nil
 	}
-	s := Spec{Size: max(sn.Size, d.t.MinSize), Type: disk.Type, Zone: self.Zone, Snapshot: &sn, UUID: uuidOf(id, newUUID())}
+	s := Spec{Size: max(sn.Size, d.t.MinSize), Type: disk.Type, IOPS: disk.IOPS, Throughput: disk.Throughput, Zone: self.Zone, Snapshot: &sn, UUID: uuidOf(id, newUUID())}
 	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: name + "@" + snapshot}
 	if !d.t.Zonal {
 		s.Zone = ""

@@ -84,7 +84,7 @@ var common = []string{"size", "fs", "mount_options", "uid", "gid", "mode"}
 var aliases = map[string]string{
 	"volumetype": "type", "availabilityzone": "zone", "fstype": "fs", "snapshotid": "snapshot",
 	"encryptionkey": "kms_key", "kmskeyid": "kms_key", "kmskey": "kms_key", "filesystem": "fs",
-	"mountoptions": "mount_options", "mountopts": "mount_options", "filemode": "mode",
+	"mountoptions": "mount_options", "mountopts": "mount_options", "filemode": "mode", "multiattach": "multi_attach", "multiattachenabled": "multi_attach",
 }
 
 // Options describes the options of a provider for [catalog.Volume.WithOptions]: what all have,

@@ -29,7 +29,8 @@
 //
 // Every request goes through the account's [Client], which keeps to the rate, backs off where the
 // cloud says so, and counts. What the provider can do beyond the nine methods it says by having
-// more of them: [Snapshotter], [Rollbacker], [Resizer], [Prober], [Finder].
+// more of them: [Snapshotter], [Rollbacker],
+// [SnapshotCopier], [Resizer], [Prober], [Finder].
 //
 // Package blocktest has the scenarios that a provider is proved by.
 //
@@ -50,6 +51,13 @@
 // only by force, or by a policy that the user chose. The host that lost it sees its device go:
 // its mount is taken away lazily, so that whoever has files open gets errors, the volume says in
 // its status what happened, and nothing is mounted over it.
+//
+// # A volume that is moved
+//
+// A disk is in one zone. To be in another one, its volume is moved: by a snapshot, of which a disk
+// is made there, that takes the place of the old one with one tag. As long as it is being made
+// the old one has a tag by which every host keeps off it. To another region, or account, the
+// [SnapshotCopier] of the pool there brings the snapshot.
 //
 // # Never a format of used data
 //

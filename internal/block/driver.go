@@ -30,6 +30,7 @@ type driver struct {
 
 	finds finder
 	polls poller
+	pool  poolKey
 	run   *os.Root // what is mounted, until a reboot
 
 	ctx        context.Context //nolint:containedctx // that of the driver's own life, which stop ends
@@ -83,6 +84,8 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	d.finds.d, d.polls.d = d, d
+	d.pool = poolKey{env.StateDir, env.PoolName}
+	neighbours.put(d)
 	if err := d.jobs.Resume(); err != nil { //nolint:contextcheck // jobs outlive the call
 		d.log.ErrorContext(ctx, "jobs cannot be read, and do not go on", slog.Any("error", err))
 	}
@@ -119,6 +122,7 @@ type grower interface {
 // Close ends what goes on in the background. Mounts and attachments stay.
 func (d *driver) Close() error {
 	d.stop()
+	neighbours.drop(d)
 	d.mu.Lock()
 	for _, t := range d.leaving {
 		t.Stop()
@@ -241,6 +245,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobRollback, Do: d.rollback},
 		{Name: jobClone, Do: d.clone},
 		{Name: jobOpen, Volatile: true, Do: d.open},
+		{Name: jobMove, Limit: moveLimit, Do: d.move},
 	}
 }
 
@@ -255,6 +260,7 @@ const (
 	jobRollback = "rollback"
 	jobClone    = "clone"
 	jobOpen     = "open"
+	jobMove     = "move"
 )
 
 // Jobs returns what goes on, and what has failed lately.

@@ -246,6 +246,10 @@ func (x *index) merge(q Query, list []Disk, began time.Time) {
 			if began.Before(e.changed) {
 				continue
 			}
+			// That a volume is moved is written by another host, and no mount may miss it.
+			if live(e.Disk) {
+				e.Disk = e.with(Tags{tagMoving: d.Tags[tagMoving]})
+			}
 			d.Tags, d.Size = e.Tags, max(d.Size, e.Size)
 			x.set(d, e.changed)
 			continue

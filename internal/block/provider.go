@@ -79,6 +79,9 @@ type Traits struct {
 	Kind string
 	// Scope says in errors where it was looked, such as "region eu-west-1".
 	Scope string
+	// Region is where the disks are, as the cloud calls it, for "volume move --region"; empty
+	// where it has no regions, or one pool has them all.
+	Region string
 	// Client is the account's, through which every request of the provider goes.
 	Client *Client
 	// Options are the names of options, besides those that every volume has, which the
@@ -174,16 +177,17 @@ const (
 // Disk is a disk of the cloud.
 type Disk struct {
 	// ID is the cloud's.
-	ID        string
-	Tags      Tags
-	Size      int64
-	State     State
-	Reason    string
-	Created   time.Time
-	Zone      string
-	Type      string
-	IOPS      int64
-	Encrypted bool
+	ID      string
+	Tags    Tags
+	Size    int64
+	State   State
+	Reason  string
+	Created time.Time
+	Zone    string
+	Type    string
+	// IOPS and Throughput are those that were chosen, zero where the type decides.
+	IOPS, Throughput int64
+	Encrypted        bool
 	// Holders are the hosts to which it is attached, on its way there or on its way off.
 	Holders []Holder
 	// Unlooked: Holders was not looked at.
@@ -257,6 +261,15 @@ type Snapshotter interface {
 // place of the old one, for which Traits.Outlive is needed.
 type Rollbacker interface {
 	Rollback(ctx context.Context, d Disk, s Snapshot) error
+}
+
+// SnapshotCopier is implemented by a [Snapshotter] that can bring a snapshot of another region, or
+// of another account, to its own. Where the snapshot can be used as it is, it may return that.
+type SnapshotCopier interface {
+	// CopySnapshot begins to make a copy of the snapshot, with the tags. from are the traits
+	// of the provider that has the snapshot, of the same Kind as this one. It is idempotent
+	// by tags[TagUUID], and ErrUnsupported where there is no way from there to here.
+	CopySnapshot(ctx context.Context, s Snapshot, from Traits, tags Tags) (Snapshot, error)
 }
 
 // Resizer is implemented by a provider whose disks can grow. It is done when List shows the

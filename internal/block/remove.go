@@ -24,8 +24,10 @@ func (d *driver) Remove(ctx context.Context, name string) error { return d.disca
 
 // Trash tags the disk as one that is in the trash. It costs there what it cost before.
 func (d *driver) Trash(ctx context.Context, name string) error {
-	return d.discard(ctx, name, fmt.Sprintf("%016x-%s", time.Now().UnixNano(), newUUID()[:8]))
+	return d.discard(ctx, name, trashID())
 }
+
+func trashID() string { return fmt.Sprintf("%016x-%s", time.Now().UnixNano(), newUUID()[:8]) }
 
 func (d *driver) discard(ctx context.Context, name, trash string) error {
 	disk, err := d.volumeOf(ctx, name)
@@ -46,6 +48,9 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 	}
 	if now, ok := d.x.volume(r.Object()); ok { // another may have taken its place
 		m.Disk = now
+	}
+	if err := notMoving(m.Disk); err != nil {
+		return err
 	}
 	if err := r.Step("looking whether it is used", nil); err != nil {
 		return err

@@ -48,6 +48,9 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 	if !ok {
 		return errNoVolume
 	}
+	if err := notMoving(disk); err != nil {
+		return err
+	}
 	if disk.Size < size {
 		if !p.Online() && len(disk.Holders) > 0 {
 			if err := r.Step("taking the disk off its host", nil); err != nil {

@@ -17,6 +17,7 @@ const (
 	tagRoot      = "root"      // the directory that a container gets: data, /, or auto until it was looked at
 	tagTrashed   = "trashed"   // the ID in the trash
 	tagTemp      = "temp"      // a disk that is no volume: what it is for, and the host
+	tagMoving    = "moving"    // a disk whose volume is being moved: the UUID of the one to come, since when, and where to
 	tagReplaces  = "replaces"  // the UUID of the disk whose place this one took
 	tagFrom      = "from"      // what it was made of
 	tagOrigin    = "origin"    // the UUID to which snapshots belong, where it is not the disk's own

@@ -97,6 +97,9 @@ func (d *driver) info(disk Disk) volume.Info {
 	if disk.IOPS > 0 {
 		status["iops"] = disk.IOPS
 	}
+	if disk.Throughput > 0 {
+		status["throughput"] = disk.Throughput
+	}
 	if disk.Encrypted {
 		status["encrypted"] = true
 	}

@@ -19,7 +19,7 @@ func (a *app) volumeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "volume", Short: "Create, list, inspect, mount, resize and remove volumes", RunE: group}
 	cmd.AddCommand(a.volumeCreate(), a.volumeList(), a.volumeInspect(), a.volumeRemove(), a.volumeMount(), a.volumeUnmount(), a.volumePath(),
 		a.volumeResize(), a.volumeRollback(), a.volumeUsage(), a.volumeProtect(true), a.volumeProtect(false),
-		a.volumePrune(), a.volumeAdopt(), a.volumeAttach(), a.volumeImport())
+		a.volumePrune(), a.volumeAdopt(), a.volumeAttach(), a.volumeMove(), a.volumeImport())
 	return cmd
 }
 

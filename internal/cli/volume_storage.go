@@ -99,7 +99,11 @@ func (a *app) volumeRollback() *cobra.Command {
 	cmd.ValidArgsFunction = a.completeSnapshots(pool, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*yes {
-			a.sayf("What was written to %s since %s will be lost. To keep it, first: remora snapshot create %s\n", args[0], args[1], args[0])
+			in := ""
+			if *pool != "" {
+				in = "--pool " + *pool + " "
+			}
+			a.sayf("What was written to %s since %s will be lost. To keep it, first: remora snapshot create %s%s\n", args[0], args[1], in, args[0])
 			if err := a.confirm(cmd, "Roll "+args[0]+" back to "+args[1]+"?"); err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 // The methods for volumes that are disks of a cloud, and for what outlasts a call.
 const (
 	MethodVolumeAttach = "Volume.Attach"
+	MethodVolumeMove   = "Volume.Move"
 	MethodVolumeImport = "Volume.Import"
 	MethodJobList      = "Job.List"
 )
@@ -18,6 +19,9 @@ type Disks interface {
 	// Attach brings a volume to this host without mounting it, and by force from the host that
 	// has it. Without force a volume that another host has is ErrInUse.
 	Attach(ctx context.Context, req VolumeAttachRequest) error
+	// Move brings a volume, which is not mounted, to another zone, region or pool of its
+	// driver: ErrInUse where it is mounted.
+	Move(ctx context.Context, req VolumeMoveRequest) error
 	// Import takes in disks that are no volumes yet, or tells which there are.
 	Import(ctx context.Context, req VolumeImportRequest) (ImportList, error)
 	// Jobs returns what goes on in a pool, or in all, and what has failed lately.
@@ -29,6 +33,16 @@ type VolumeAttachRequest struct {
 	Pool  string `json:"Pool,omitempty"`
 	Name  string `json:"Name"`
 	Force bool   `json:"Force,omitempty"`
+}
+
+// VolumeMoveRequest names a volume and where it is to be: a zone, and where that is not one of the
+// pool's own, the region or the pool. A move outlasts a call: asked for again it goes on.
+type VolumeMoveRequest struct {
+	Pool   string `json:"Pool,omitempty"`
+	Name   string `json:"Name"`
+	Zone   string `json:"Zone,omitempty"`
+	Region string `json:"Region,omitempty"`
+	ToPool string `json:"ToPool,omitempty"`
 }
 
 // VolumeImportRequest asks for what would become of disks, or with Apply for it to be done. Disk is
@@ -90,6 +104,7 @@ type Job struct {
 // handleDisks adds the methods about disks and jobs.
 func handleDisks(s *Server, d Disks) {
 	handle(s, MethodVolumeAttach, nothing(d.Attach))
+	handle(s, MethodVolumeMove, nothing(d.Move))
 	handle(s, MethodVolumeImport, func(ctx context.Context, r VolumeImportRequest) (ImportList, error) {
 		l, err := d.Import(ctx, r)
 		if l.Disks == nil {
@@ -114,6 +129,12 @@ type clientDisks struct{ c *Client }
 // Attach implements [Disks].
 func (d clientDisks) Attach(ctx context.Context, req VolumeAttachRequest) error {
 	_, err := call[struct{}](ctx, d.c, MethodVolumeAttach, req)
+	return err
+}
+
+// Move implements [Disks].
+func (d clientDisks) Move(ctx context.Context, req VolumeMoveRequest) error {
+	_, err := call[struct{}](ctx, d.c, MethodVolumeMove, req)
 	return err
 }
 

@@ -147,8 +147,9 @@ func TestProofBySchedule(t *testing.T) {
 
 // A daemon that is killed in a proof leaves nothing of it.
 func TestKilledProof(t *testing.T) {
-	killRestores(t, 4, func(*host) {}, func(h *host) {
-		_, _ = h.control.Backups().Prove(t.Context(), control.BackupListRequest{Name: "data"}, silent) // it is killed
+	killRestores(t, 4, func(*host) {}, func(h *host) error {
+		_, err := h.control.Backups().Prove(t.Context(), control.BackupListRequest{Name: "data"}, silent)
+		return err
 	}, "volumes/a/remora-proof-*/data/*", func(h *host) {
 		h.await("what was cut off settled", func() bool { return h.noFills("a") })
 		if got := h.names("a"); !slices.Equal(got, []string{"data"}) {

@@ -67,11 +67,12 @@ func (h *host) names(pool string) (names []string) {
 }
 
 // killRestores kills a daemon in the middle of what do asks for, many times, and has check look at
-// what the next one makes of it: every other time at any moment, and else when there are files that
-// begun, a pattern below the state directory, means.
-func killRestores(t *testing.T, rounds int, prepare, do func(h *host), begun string, check func(h *host)) {
+// what the next one makes of it: every other time at any moment, and else soon after there are files
+// that begun, a pattern below the state directory, means.
+func killRestores(t *testing.T, few int, prepare func(h *host), do func(h *host) error, begun string, check func(h *host)) {
 	t.Helper()
 	notShort(t)
+	rounds, chance := testenv.Rounds(few), mathrand.New(mathrand.NewPCG(testenv.Seed(t), 0))
 	h := newHost(t, repositoryTOML)
 	write(t, h.dir+"/password", "secret")
 	c := startChild(h)
@@ -85,28 +86,37 @@ func killRestores(t *testing.T, rounds int, prepare, do func(h *host), begun str
 	h.must(err)
 	prepare(h)
 	start := time.Now()
-	do(h)
-	took := time.Since(start)
+	h.must(do(h))
+	took, cut := time.Since(start), 0
 	for round := range rounds {
 		prepare(h)
-		ended := make(chan struct{})
-		go func() { defer close(ended); do(h) }()
+		ended := make(chan error, 1)
+		go func() { ended <- do(h) }()
 		if round%2 == 0 {
-			time.Sleep(time.Duration(mathrand.Int64N(int64(took * 11 / 10))))
+			time.Sleep(time.Duration(chance.Int64N(int64(took * 11 / 10))))
 		} else {
 			h.await("files", func() bool {
 				found, err := filepath.Glob(h.dir + "/state/" + begun)
 				return err == nil && len(found) > 3
 			})
+			time.Sleep(time.Duration(chance.Int64N(int64(took / 4))))
 		}
 		c.signal(syscall.SIGKILL)
 		_ = c.cmd.Wait() // killed
-		<-ended
+		if <-ended != nil {
+			cut++
+		}
 		h.control.Close()
 		c = startChild(h)
-		check(h)
+		if check(h); t.Failed() {
+			t.Fatalf("that was round %d", round)
+		}
 	}
 	c.end()
+	t.Logf("killed %d times, %d of them before it was done", rounds, cut)
+	if cut < rounds/4 {
+		t.Errorf("only %d of %d kills cut something off", cut, rounds)
+	}
 }
 
 const killFiles = 200
@@ -123,8 +133,9 @@ func TestKilledRestoreInPlace(t *testing.T) {
 			h.must(h.control.Storage().Purge(t.Context(), control.TrashRequest{Pool: "a", ID: x.ID}))
 		}
 		writeVersion(t, data(h), "B", killFiles)
-	}, func(h *host) {
-		_, _ = h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data"}, silent) // it is killed
+	}, func(h *host) error {
+		_, err := h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data"}, silent)
+		return err
 	}, "volumes/a/remora-restore-*/data/*", func(h *host) {
 		// From the moment on at which an engine can ask.
 		if _, err := h.plugin("a").Get(t.Context(), "data"); err != nil {
@@ -155,14 +166,18 @@ func TestKilledRestoreInPlace(t *testing.T) {
 		h.must(h.plugin("a").Unmount(t.Context(), "data", "one"))
 	})
 	t.Logf("after the kill: %v", seen)
+	if testenv.Soak() && (seen["A"] == 0 || seen["B"] == 0) {
+		t.Error("every kill came on the same side of the exchange")
+	}
 }
 
 // A restore to a new volume that is killed leaves none, or a whole one.
 func TestKilledRestoreToNew(t *testing.T) {
 	killRestores(t, 4, func(h *host) {
 		_ = h.control.Volumes().Remove(t.Context(), control.VolumeRemoveRequest{Pool: "a", Name: "new", Purge: true}) // it may be there
-	}, func(h *host) {
-		_, _ = h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data", To: "new"}, silent) // it is killed
+	}, func(h *host) error {
+		_, err := h.control.Backups().Restore(t.Context(), control.BackupRestoreRequest{ID: "data", To: "new"}, silent)
+		return err
 	}, "volumes/a/new/data/*", func(h *host) {
 		h.await("what was cut off settled", func() bool { return h.noFills("a") })
 		switch names := h.names("a"); {
@@ -182,8 +197,8 @@ func TestKilledRestoreToNew(t *testing.T) {
 func TestKilledCreate(t *testing.T) {
 	killRestores(t, 4, func(h *host) {
 		_ = h.control.Volumes().Remove(t.Context(), control.VolumeRemoveRequest{Pool: "a", Name: "new", Purge: true}) // it may be there
-	}, func(h *host) {
-		_ = h.plugin("a").Create(t.Context(), "new", map[string]string{"backup": "near/data"}) // it is killed
+	}, func(h *host) error {
+		return h.plugin("a").Create(t.Context(), "new", map[string]string{"backup": "near/data"})
 	}, "volumes/a/new/data/*", func(h *host) {
 		for ; !h.noFills("a"); time.Sleep(time.Millisecond) {
 			_, err := h.plugin("a").Mount(t.Context(), "new", "early")

@@ -23,7 +23,7 @@
 // A driver says that it can do more by having a method more. [Handler] looks for
 // these, and nobody else does: [Inspector], [Scoper], [Pinger], [Looker], [io.Closer]; [Sizer],
 // [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer],
-// [Surveyor], [Attacher], [Importer], [Worker].
+// [Surveyor], [Attacher], [Mover], [Importer], [Worker].
 package volume
 
 import (

@@ -3,15 +3,14 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/test/e2e/lab"
 )
 
@@ -24,23 +23,10 @@ const (
 
 // enough tells whether to stop after n kills.
 func enough(n int, since time.Time) bool {
-	if os.Getenv("REMORA_SOAK") != "" {
+	if testenv.Soak() {
 		return n >= soakKills
 	}
 	return time.Since(since) > briefly
-}
-
-// seed returns the seed of the run, which is printed to repeat it.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	s := uint64(time.Now().UnixNano()) //nolint:gosec // a seed
-	if text := os.Getenv("REMORA_SOAK_SEED"); text != "" {
-		var err error
-		s, err = strconv.ParseUint(text, 10, 64)
-		noErr(t, err)
-	}
-	t.Logf("seed %d: repeat with REMORA_SOAK_SEED=%d", s, s)
-	return s
 }
 
 // killConfig has a pool of each kind: one whose volumes are directories, and one whose
@@ -58,7 +44,7 @@ driver = "mem"
 // containers are compared with what the users know.
 func TestSoakKills(t *testing.T) {
 	h := newLab(t, engine...).Host(t, "h1")
-	s := seed(t)
+	s := testenv.Seed(t)
 	remora, stranger := newRemora(h), newStranger(t, h)
 	drivers := []*driver{
 		{name: "remora", plugin: remora, counts: remoraCounts(h, "remora")},

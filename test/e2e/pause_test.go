@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,14 +108,24 @@ func TestKilledWhilePaused(t *testing.T) {
 	remora.start()
 	h.Dockerd()
 	startShop(h)
+	rounds, chance := testenv.Rounds(10), rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // a test's dice
 	paused := 0
-	for i := range 40 {
+	for i := range rounds {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			_, _ = h.Cli("snapshot", "create", "--project", "shop", "--pause", fmt.Sprintf("s%d", i)) // it is cut off
 		}()
-		time.Sleep(time.Duration(20+15*(i%20)) * time.Millisecond)
+		wait := 300 * time.Millisecond
+		if i%2 == 0 { // from its book on, which is written before anything is paused
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if books, err := os.ReadDir(h.Path("/var/lib/remora/paused")); err == nil && len(books) > 0 {
+					break
+				}
+			}
+			wait = 100 * time.Millisecond
+		}
+		time.Sleep(time.Duration(chance.Int64N(int64(wait))))
 		remora.kill()
 		<-done
 		if containerState(h, "shop-app-1") == "paused" {
@@ -121,14 +133,11 @@ func TestKilledWhilePaused(t *testing.T) {
 		}
 		remora.start()
 		eventually(t, 20*time.Second, func() bool { return containerState(h, "shop-app-1") == "running" })
-		if paused >= 5 {
-			break
-		}
 	}
 	if paused == 0 {
 		t.Error("no kill came while it was paused, and the test shows nothing")
 	}
-	t.Logf("killed while it was paused: %d times", paused)
+	t.Logf("killed %d times, %d of them while it was paused", rounds, paused)
 	eventually(t, time.Minute, func() bool { return h.Must("sh", "-c", "ls /var/lib/remora/paused") == "" })
 	is(t, "the container", containerState(h, "shop-app-1"), "running")
 }

@@ -85,10 +85,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	h := host{dir + "/state", dir + "/run"}
 	t.Cleanup(func() { unmountAll(t, dir) })
-	rounds := 60
-	if testing.Short() {
-		rounds = 10
-	}
+	rounds, chance := testenv.Rounds(60), rand.New(rand.NewPCG(testenv.Seed(t), 0))
 	var volumes, snapshots int
 	for round := range rounds {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -98,7 +95,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.Int64N(int64(150 * time.Millisecond))))
+		time.Sleep(time.Duration(chance.Int64N(int64(150 * time.Millisecond))))
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatalf("round %d: it ended by itself: %v", round, err)
 		}

@@ -47,8 +47,8 @@ func TestProgramKilled(t *testing.T) { //nolint:tparallel // the two run beside 
 }
 
 func programKilled(t *testing.T, l *live) {
-	moment := remotetest.Moments(t)
-	for i := range remotetest.Rounds(10) {
+	moment := remotetest.Moments(testenv.Seed(t))
+	for i := range testenv.Rounds(10) {
 		if got := l.Inside.Write(t, fmt.Sprintf("before%d", i)); got != "written" {
 			t.Fatalf("round %d: write: %s", i, got)
 		}
@@ -79,7 +79,7 @@ func programKilled(t *testing.T, l *live) {
 	if got := l.Inside.Sh(t, `d=$PWD; cd / && umount -i "$d" && echo ok`); got != "ok" { // as an engine does before
 		t.Error(got)
 	}
-	for i := range remotetest.Rounds(10) {
+	for i := range testenv.Rounds(10) {
 		if err := l.Handler.Unmount(t.Context(), "v", fmt.Sprintf("again%d", i)); err != nil {
 			t.Error(err)
 		}
@@ -105,8 +105,8 @@ func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	l := startLive(t, s, s.rclone("v"))
-	moment := remotetest.Moments(t)
-	for i := range remotetest.Rounds(10) {
+	moment := remotetest.Moments(testenv.Seed(t))
+	for i := range testenv.Rounds(10) {
 		moment()
 		l.kill()
 		err := remotetest.Within(t, 10*time.Second, "ping", func() error { return l.Handler.Ping(t.Context()) })

@@ -13,6 +13,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/internal/remote/remotetest"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -38,8 +39,8 @@ func TestSshfsKilled(t *testing.T) {
 	if got := l.Inside.Write(t, "before"); got != "written" {
 		t.Fatalf("write: %s", got)
 	}
-	moment := remotetest.Moments(t)
-	for i := range remotetest.Rounds(20) {
+	moment := remotetest.Moments(testenv.Seed(t))
+	for i := range testenv.Rounds(20) {
 		moment()
 		pid := remotetest.Serving(t, l.At, "sshfs")
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -75,7 +76,7 @@ func TestSshfsKilled(t *testing.T) {
 	if _, err := os.Stat(l.data("v/lost")); err == nil {
 		t.Error("a write that failed is on the server")
 	}
-	for i := range remotetest.Rounds(20) {
+	for i := range testenv.Rounds(20) {
 		if err := l.Handler.Unmount(t.Context(), "v", fmt.Sprintf("again%d", i)); err != nil {
 			t.Error(err)
 		}
@@ -110,8 +111,8 @@ func TestSshfsKilledAndLeft(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	l := startLive(t)
-	moment := remotetest.Moments(t)
-	for i := range remotetest.Rounds(20) {
+	moment := remotetest.Moments(testenv.Seed(t))
+	for i := range testenv.Rounds(20) {
 		moment()
 		l.kill()
 		err := remotetest.Within(t, 15*time.Second, "a look at the mount", func() error {
@@ -166,8 +167,8 @@ func TestLinkCut(t *testing.T) {
 		mounts[name] = remotetest.Enter(t, at)
 	}
 	const limit = remote.LookTime + 5*time.Second
-	moment := remotetest.Moments(t)
-	for i := range remotetest.Rounds(20) / len(mounts) {
+	moment := remotetest.Moments(testenv.Seed(t))
+	for i := range testenv.Rounds(20) / len(mounts) {
 		moment()
 		l.signal(syscall.SIGSTOP)
 		remotetest.WantErr(t, remotetest.Within(t, limit, "ping", func() error { return l.Handler.Ping(t.Context()) }), errdefs.ErrUnavailable, "10 of 10 volumes that are mounted do not answer")

@@ -74,6 +74,19 @@ type Host struct {
 
 // Run runs every scenario as a subtest of t.
 func Run(t *testing.T, c Config) {
+	c = c.defaults()
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			if why, ok := c.Deviates[s.name]; ok {
+				t.Skip(why)
+			}
+			s.run(newStage(t, c))
+		})
+	}
+}
+
+// defaults fills in what is left open.
+func (c Config) defaults() Config {
 	if c.Size == 0 {
 		c.Size = 64 << 20
 	}
@@ -86,14 +99,7 @@ func Run(t *testing.T, c Config) {
 	if c.Slow == 0 {
 		c.Slow = 10 * time.Second
 	}
-	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) {
-			if why, ok := c.Deviates[s.name]; ok {
-				t.Skip(why)
-			}
-			s.run(newStage(t, c))
-		})
-	}
+	return c
 }
 
 type scenario struct {
@@ -122,6 +128,11 @@ func scenarios() []scenario {
 		{"XFSClone", xfsClone},
 		{"Rollback", rollback},
 		{"OpenSnapshot", openSnapshot},
+		{"Zones", zones},
+		{"MoveZone", moveZone},
+		{"MoveGivenUp", moveGivenUp},
+		{"MoveRegion", moveRegion},
+		{"MoveCrashes", moveCrashes},
 		{"Trash", trash},
 		{"Import", imports},
 		{"JobOutlivesCall", jobOutlivesCall},
@@ -133,14 +144,14 @@ func scenarios() []scenario {
 
 // stage is one scenario at work.
 type stage struct {
-	*testing.T
+	testing.TB
 	Config
 	cloud Cloud
 	all   []*host
 }
 
 func newStage(t *testing.T, c Config) *stage {
-	return &stage{T: t, Config: c, cloud: c.New(t)}
+	return &stage{TB: t, Config: c.defaults(), cloud: c.New(t)}
 }
 
 // host is a machine with a daemon's pool on it, without the Handler in front.
@@ -152,12 +163,24 @@ type host struct {
 	driver volume.Driver
 	change []func(*block.Config)
 	stall  func(op string) error // what the next daemon's calls begin with
+	pool   string
 }
 
 // host adds a machine, and opens a pool on it.
 func (s *stage) host(change ...func(*block.Config)) *host {
 	s.Helper()
-	h := &host{Host: s.cloud.Host(s), s: s, dir: s.TempDir(), change: change}
+	return s.daemon(&host{Host: s.cloud.Host(s), dir: s.TempDir(), change: change, pool: "pool"})
+}
+
+// hostIn adds one in a zone.
+func (s *stage) hostIn(zone string) *host {
+	s.Helper()
+	return s.daemon(&host{Host: s.cloud.(Zoned).HostIn(s, zone), dir: s.TempDir(), pool: "pool"})
+}
+
+func (s *stage) daemon(h *host) *host {
+	s.Helper()
+	h.s = s
 	s.all = append(s.all, h)
 	h.open()
 	s.Cleanup(func() {
@@ -192,7 +215,7 @@ func (h *host) open() {
 		log = h.s.Output()
 	}
 	d, err := block.Open(h.s.Context(), h.faults.Wrap(h.Provider(h.s)), c, catalog.Env{
-		PoolName: "pool", StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
+		PoolName: h.pool, StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 		Logger: slog.New(slog.NewTextHandler(log, nil)).With(slog.String("host", h.ID)),
 	})
 	if err != nil {

@@ -68,9 +68,7 @@ func classic(s *stage) {
 	s.mustRead(four.mustMount("data"), "g", "before the end")
 	four.mustUnmount("data")
 	four.mustRemove("data")
-	if left := s.disks(four); len(left) != 0 {
-		s.Errorf("left: %v", left)
-	}
+	s.noneLeft(four)
 }
 
 // oneName: names are kept as they are, and each is one volume.
@@ -293,9 +291,7 @@ func formattedStays(s *stage) {
 func (h *host) mustRemoveWithin(name string) {
 	h.s.Helper()
 	h.mustRemove(name)
-	if left := h.s.disks(h, name); len(left) != 0 {
-		h.s.Errorf("left: %v", left)
-	}
+	h.s.noneLeft(h, name)
 }
 
 // ownerOnce: owner and mode are set when the disk is formatted, and never again.

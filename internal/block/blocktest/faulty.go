@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -18,6 +19,7 @@ type Faults struct {
 	dead   bool
 	died   chan struct{}
 	ops    []string
+	inside time.Duration // the calls, in all
 }
 
 // Set has every call ask before it is made, and after it had its effect, whether it fails. Either
@@ -35,6 +37,15 @@ func (f *Faults) Ops() []string {
 	ops := f.ops
 	f.ops = nil
 	return ops
+}
+
+// spent returns how long calls took since it was asked last, one after the other.
+func (f *Faults) spent() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	took := f.inside
+	f.inside = 0
+	return took
 }
 
 // die has no call come to an end any more: the process is dead.
@@ -72,7 +83,11 @@ func hook[T any](ctx context.Context, f *Faults, op string, do func() (T, error)
 		<-ctx.Done()
 		return none, context.Cause(ctx)
 	}
+	began := time.Now()
 	v, err := do()
+	f.mu.Lock()
+	f.inside += time.Since(began)
+	f.mu.Unlock()
 	if err == nil && after != nil && !f.isDead() {
 		if err := after(op); err != nil {
 			return none, err
@@ -96,7 +111,12 @@ func (f *Faults) Wrap(p block.Provider) block.Provider {
 	s, snaps := p.(block.Snapshotter)
 	r, grows := p.(block.Resizer)
 	b, rolls := p.(block.Rollbacker)
+	c, copies := p.(block.SnapshotCopier)
 	switch {
+	case snaps && grows && rolls && copies:
+		return &faultyRollCopy{&faultyRoll{&faultySnap{w, s, r}, b}, faultyCopy{f, c}}
+	case snaps && grows && copies:
+		return &faultySnapCopy{&faultySnap{w, s, r}, faultyCopy{f, c}}
 	case snaps && grows && rolls:
 		return &faultyRoll{&faultySnap{w, s, r}, b}
 	case snaps && grows:
@@ -198,4 +218,23 @@ type faultyRoll struct {
 
 func (w *faultyRoll) Rollback(ctx context.Context, d block.Disk, s block.Snapshot) error {
 	return hookErr(ctx, w.f, "Rollback", func() error { return w.b.Rollback(ctx, d, s) })
+}
+
+type faultyCopy struct {
+	to *Faults
+	c  block.SnapshotCopier
+}
+
+func (w faultyCopy) CopySnapshot(ctx context.Context, s block.Snapshot, from block.Traits, tags block.Tags) (block.Snapshot, error) {
+	return hook(ctx, w.to, "CopySnapshot", func() (block.Snapshot, error) { return w.c.CopySnapshot(ctx, s, from, tags) })
+}
+
+type faultySnapCopy struct {
+	*faultySnap
+	faultyCopy
+}
+
+type faultyRollCopy struct {
+	*faultyRoll
+	faultyCopy
 }

@@ -151,7 +151,5 @@ func trash(s *stage) {
 	}
 	s.wantErr(tr.Purge(s.Context(), in[0].ID), errdefs.ErrNotFound)
 	h.mustRemove("data")
-	if left := s.disks(h); len(left) != 0 {
-		s.Errorf("left: %v", left)
-	}
+	s.noneLeft(h)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,14 @@ type Reference struct {
 	Lag time.Duration
 	// Rollbacks: the cloud can bring a disk back in its place.
 	Rollbacks bool
+	// Page is how many disks come with one request for all; 0 is however many there are.
+	Page int
+	// In are the zones, of which hosts are in the first one unless they are put elsewhere;
+	// without any the cloud has none.
+	In []string
 
+	region string
+	others map[string]*Reference // the regions of the account, with this one
 	dir    string
 	client *block.Client
 
@@ -38,6 +46,7 @@ type Reference struct {
 	spent map[string]bool // UUIDs of disks that are gone
 	hosts map[string]*Host
 	gone  map[string]bool
+	zones map[string]string // of hosts
 	next  int
 }
 
@@ -63,14 +72,26 @@ type refSnapshot struct {
 // NewReference makes an empty one, until the end of the test.
 func NewReference(t testing.TB) *Reference {
 	dir := t.TempDir()
-	return &Reference{
-		dir: dir, client: block.NewClient("reference "+dir, 10000), disks: map[string]*refDisk{}, snaps: map[string]*refSnapshot{},
-		spent: map[string]bool{}, hosts: map[string]*Host{}, gone: map[string]bool{},
+	c := &Reference{
+		region: "here", dir: dir, client: block.NewClient("reference "+dir, 10000), disks: map[string]*refDisk{}, snaps: map[string]*refSnapshot{},
+		spent: map[string]bool{}, hosts: map[string]*Host{}, gone: map[string]bool{}, zones: map[string]string{},
 	}
+	c.others = map[string]*Reference{c.region: c}
+	return c
 }
 
 // Host adds a machine.
 func (c *Reference) Host(t testing.TB) *Host {
+	t.Helper()
+	zone := ""
+	if len(c.In) > 0 {
+		zone = c.In[0]
+	}
+	return c.HostIn(t, zone)
+}
+
+// HostIn adds a machine in a zone.
+func (c *Reference) HostIn(t testing.TB, zone string) *Host {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,7 +116,7 @@ func (c *Reference) Host(t testing.TB) *Host {
 		defer c.mu.Unlock()
 		c.gone[id] = true
 	}
-	c.hosts[id] = h
+	c.hosts[id], c.zones[id] = h, zone
 	return h
 }
 
@@ -125,6 +146,9 @@ func (c *Reference) Foreign(t testing.TB, name string, size int64) (id string) {
 		t.Fatal(err)
 	}
 	d.foreign = name
+	if len(c.In) > 0 {
+		d.Zone = c.In[0]
+	}
 	d.State = block.Ready
 	c.changed(d)
 	return d.ID
@@ -135,7 +159,7 @@ func (c *Reference) create(s block.Spec, from string) (*refDisk, error) {
 	c.next++
 	id := fmt.Sprintf("vol-%06d", c.next)
 	d := &refDisk{file: filepath.Join(c.dir, id+".disk"), Disk: block.Disk{
-		ID: id, Tags: maps.Clone(s.Tags), Size: s.Size, State: block.Creating, Created: time.Now(), Type: s.Type,
+		ID: id, Tags: maps.Clone(s.Tags), Size: s.Size, State: block.Creating, Created: time.Now(), Type: s.Type, Zone: s.Zone,
 	}}
 	if from != "" {
 		if err := machine.Copy(d.file, from); err != nil {
@@ -184,8 +208,8 @@ const refUnit = 1 << 20
 
 func (p *refProvider) Traits() block.Traits {
 	return block.Traits{
-		Kind: "reference", Scope: "the reference cloud", Client: p.c.client, Options: []string{"type", "snapshot"},
-		Unit: refUnit, MinSize: 16 << 20, MaxSize: 1 << 40, Outlive: true,
+		Kind: "reference", Scope: "region " + p.c.region, Region: p.c.region, Client: p.c.client, Options: []string{"type", "snapshot", "zone"},
+		Unit: refUnit, MinSize: 16 << 20, MaxSize: 1 << 40, Outlive: true, Zonal: len(p.c.In) > 0,
 	}
 }
 
@@ -203,9 +227,23 @@ func ask[T any](ctx context.Context, p *refProvider, op string, f func() (T, err
 	return v, err
 }
 
-func (p *refProvider) Self(context.Context) (block.Host, error) { return block.Host{ID: p.host}, nil }
+func (p *refProvider) Self(context.Context) (block.Host, error) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	return block.Host{ID: p.host, Zone: p.c.zones[p.host]}, nil
+}
 
 func (p *refProvider) List(ctx context.Context, q block.Query) ([]block.Disk, error) {
+	if p.c.Page > 0 && q.All() {
+		p.c.mu.Lock()
+		more := (len(p.c.disks) - 1) / p.c.Page
+		p.c.mu.Unlock()
+		for range more {
+			if _, err := ask(ctx, p, "List", func() (struct{}, error) { return struct{}{}, nil }); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return ask(ctx, p, "List", func() ([]block.Disk, error) {
 		var all []block.Disk
 		now := time.Now().Add(-p.c.Lag)
@@ -234,6 +272,12 @@ func (p *refProvider) Create(ctx context.Context, s block.Spec) (block.Disk, err
 		}
 		if p.c.spent[s.UUID] {
 			return block.Disk{}, errdefs.Errorf(errdefs.ErrExists, "the token was used for a disk that is deleted")
+		}
+		if s.Zone == "" {
+			s.Zone = p.c.zones[p.host]
+		}
+		if len(p.c.In) > 0 && !slices.Contains(p.c.In, s.Zone) {
+			return block.Disk{}, errdefs.Errorf(errdefs.ErrInvalid, "zone %q: %s has %s", s.Zone, p.c.region, strings.Join(p.c.In, ", "))
 		}
 		from := ""
 		if s.Snapshot != nil {
@@ -292,6 +336,9 @@ func (p *refProvider) Attach(ctx context.Context, disk block.Disk, self block.Ho
 		d, err := p.disk(disk.ID)
 		if err != nil {
 			return none, err
+		}
+		if zone := p.c.zones[self.ID]; d.Zone != zone {
+			return none, errdefs.Errorf(errdefs.ErrInvalid, "disk %s is in %s, %s in %s", d.ID, d.Zone, self.ID, zone)
 		}
 		if len(d.Holders) > 0 {
 			h := d.Holders[0]

@@ -20,32 +20,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// Soak tells whether what is cut off is cut off a hundred times.
-func Soak() bool { return os.Getenv("REMORA_SOAK") != "" }
-
-// Rounds is how often what is cut off is cut off: few times for every day, 100 in a soak.
-func Rounds(few int) int {
-	switch {
-	case Soak():
-		return 100
-	case testing.Short():
-		return 2
-	}
-	return few
-}
-
 // Moments returns what waits for a random while of up to 50 ms, so that what is cut off is cut off
-// at other moments in each round. The log has the seed, and REMORA_SOAK_SEED repeats one.
-func Moments(t testing.TB) (wait func()) {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("REMORA_SOAK_SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("REMORA_SOAK_SEED: %v", err)
-		}
-	}
-	t.Logf("seed %d", seed)
+// at other moments in each round.
+func Moments(seed uint64) (wait func()) {
 	chance := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments, not secrets
 	return func() { time.Sleep(time.Duration(chance.Int64N(int64(50 * time.Millisecond)))) }
 }

@@ -6,12 +6,34 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // Attach implements [control.Disks].
 func (s *Service) Attach(ctx context.Context, req control.VolumeAttachRequest) error {
 	_, err := pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (struct{}, error) {
 		return struct{}{}, p.Handler.Attach(ctx, req.Name, req.Force)
+	})
+	return err
+}
+
+// Move implements [control.Disks].
+func (s *Service) Move(ctx context.Context, req control.VolumeMoveRequest) error {
+	to := volume.Place{Zone: req.Zone, Region: req.Region, Pool: req.ToPool}
+	if to.Pool != "" { // a wrong name is told with those there are
+		p, err := s.Pools.Enter(ctx, to.Pool)
+		if err != nil {
+			return err
+		}
+		p.Leave()
+	}
+	_, err := pool.In(ctx, s.Pools, req.Pool, req.Name, func(ctx context.Context, p *pool.Pool) (struct{}, error) {
+		ctx, release, err := p.Claims.Take(ctx, p.Conf.Name, req.Name, pool.Changing, "move")
+		if err != nil {
+			return struct{}{}, err
+		}
+		defer release()
+		return struct{}{}, p.Handler.Move(ctx, req.Name, to)
 	})
 	return err
 }

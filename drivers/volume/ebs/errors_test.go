@@ -1,0 +1,147 @@
+package ebs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/test/cloud/ec2"
+)
+
+// wantErr wants an error of a class, on one line, with each of the words in its text or hints, and
+// no secret.
+func wantErr(t *testing.T, err, class error, words ...string) {
+	t.Helper()
+	if !errors.Is(err, class) {
+		t.Fatalf("error is %v, want %v", err, class)
+	}
+	all := err.Error() + " | " + strings.Join(errdefs.Hints(err), " | ")
+	for _, w := range words {
+		if !strings.Contains(all, w) {
+			t.Errorf("error does not say %q: %s", w, all)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") || strings.Contains(all, secretKey) {
+		t.Errorf("error is not one line without secrets: %q", all)
+	}
+}
+
+func spec(name string) block.Spec {
+	id := "00000000-0000-8000-8000-" + (fmt.Sprintf("%x", name) + "000000000000")[:12]
+	return block.Spec{
+		UUID: id, Size: gib, Zone: east + "a", Type: "gp3",
+		Tags: block.Tags{block.TagUUID: id, block.TagNamespace: "test", block.TagName: name},
+	}
+}
+
+// TestErrorsOfEC2 has each code that EC2 may refuse with come out as its class, with the region and
+// what to do.
+func TestErrorsOfEC2(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	p := c.open(t, c.pool(), "")
+	for _, tt := range []struct {
+		code  string
+		class error
+		words []string
+	}{
+		{"UnauthorizedOperation", errdefs.ErrDenied, []string{"CreateVolume", "policy"}},
+		{"AuthFailure", errdefs.ErrDenied, []string{"credentials"}},
+		{"OptInRequired", errdefs.ErrDenied, []string{"enable the region"}},
+		{"PendingVerification", errdefs.ErrDenied, nil},
+		{"VolumeLimitExceeded", errdefs.ErrInvalid, []string{"quota"}},
+		{"MaxIOPSLimitExceeded", errdefs.ErrInvalid, []string{"quota"}},
+		{"SomeNewLimitExceeded", errdefs.ErrInvalid, []string{"quota"}},
+		{"InvalidParameterValue", errdefs.ErrInvalid, nil},
+		{"InvalidParameterCombination", errdefs.ErrInvalid, nil},
+		{"TagLimitExceeded", errdefs.ErrInvalid, []string{"50 tags"}},
+		{"InvalidZone.NotFound", errdefs.ErrInvalid, []string{east + "a", "describe-availability-zones"}},
+		{"InvalidKmsKey.InvalidState", errdefs.ErrInvalid, []string{"key of KMS"}},
+		{"InsufficientVolumeCapacity", errdefs.ErrUnavailable, []string{"another type or zone"}},
+		{"InternalError", errdefs.ErrUnavailable, nil},
+		{"UnsupportedOperation", errdefs.ErrUnsupported, nil},
+		{"VolumeInUse", errdefs.ErrInUse, nil},
+		{"NobodyHasHeardOfThis", errdefs.ErrInvalid, nil},
+	} {
+		t.Run(tt.code, func(t *testing.T) {
+			fault := ec2.Fault{Kind: ec2.Refuse, Action: "CreateVolume", Code: tt.code, Message: "That is so. Encoded authorization failure message: AAAA", Count: 1}
+			if tt.code == "InternalError" {
+				fault = ec2.Fault{Kind: ec2.FailBefore, Action: "CreateVolume", Count: 1}
+			}
+			c.Break(fault)
+			_, err := p.Create(t.Context(), spec("data"))
+			wantErr(t, err, tt.class, append(tt.words, "region "+east)...)
+			if strings.Contains(err.Error(), "AAAA") {
+				t.Errorf("error holds what nobody can read: %v", err)
+			}
+		})
+	}
+}
+
+// TestWrongCredentials has keys that are wrong in every way, none of which is shown.
+func TestWrongCredentials(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	for _, tt := range []struct {
+		what   string
+		change func(*config)
+	}{
+		{"secret", func(c *config) { c.SecretKey = catalog.NewSecret(secretKey + "x") }},
+		{"key", func(c *config) { c.AccessKey = "AKIANOBODY" }},
+		{"token", func(c *config) { c.SessionToken = catalog.NewSecret(secretKey + "token") }},
+		{"region", func(c *config) { c.Region = "ap-south-1" }},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			conf := c.pool()
+			tt.change(&conf)
+			p := c.open(t, conf, "")
+			_, err := p.List(t.Context(), block.Query{Namespace: "test"})
+			wantErr(t, err, errdefs.ErrDenied, "DescribeVolumes", "region", "credentials are wrong")
+		})
+	}
+}
+
+// TestNoAnswer: what does not answer is told at once, and what hangs when the caller's time is over.
+func TestNoAnswer(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	conf := c.pool()
+	conf.Endpoint = "http://127.0.0.1:1"
+	_, err := c.open(t, conf, "").List(t.Context(), block.Query{Namespace: "test"})
+	wantErr(t, err, errdefs.ErrUnavailable, "connection refused")
+	conf.Endpoint = "http://ec2.no-such-region-9.invalid"
+	_, err = c.open(t, conf, "").List(t.Context(), block.Query{Namespace: "test"})
+	wantErr(t, err, errdefs.ErrUnavailable)
+	c.Break(ec2.Fault{Kind: ec2.Hang, For: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err = c.open(t, c.pool(), "").List(ctx, block.Query{Namespace: "test"})
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	c.Heal()
+}
+
+// TestThrottled: a request that is refused as one too many is made again, and counted.
+func TestThrottled(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	p := c.open(t, c.pool(), "")
+	c.Break(ec2.Fault{Kind: ec2.Throttle, Count: 2})
+	if _, err := p.List(t.Context(), block.Query{Namespace: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Counts()["DescribeVolumes"]; n.Calls != 3 || n.Throttled != 2 {
+		t.Errorf("%+v", n)
+	}
+	got := map[string]int{}
+	for _, n := range p.client.Counts() {
+		got[n.Op+" "+n.Result] = n.N
+	}
+	if got["DescribeVolumes throttled"] != 2 || got["DescribeVolumes ok"] != 1 {
+		t.Errorf("counts are %v", got)
+	}
+}
