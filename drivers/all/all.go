@@ -4,6 +4,7 @@ package all
 
 import (
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
+	"github.com/remora-plugins/remora/drivers/volume/cinder"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/dobs"
 	"github.com/remora-plugins/remora/drivers/volume/ebs"
@@ -20,6 +21,7 @@ import (
 func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
+		cinder.Driver(),
 		dir.Driver(),
 		dobs.Driver(),
 		ebs.Driver(),

@@ -69,6 +69,9 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 		}
 		err = d.await(ctx, disk.ID, 0, func(now Disk, there bool) (bool, error) {
 			disk.Holders = now.Holders
+			if there && now.Reason != "" && now.Size < size {
+				return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk larger: %s", now.Reason)
+			}
 			return there && now.Size >= size && now.State == Ready, nil
 		})
 		if err != nil {

@@ -56,6 +56,15 @@ user_domain_name = Default
 username = cinder
 password = $password
 region_name = $region
+[nova]
+region_name = $region
+auth_type = password
+auth_url = $auth
+project_name = service
+project_domain_name = Default
+user_domain_name = Default
+username = cinder
+password = $password
 [oslo_concurrency]
 lock_path = $dir/lock
 [oslo_messaging_rabbit]
@@ -69,7 +78,7 @@ volume_backend_name = ceph
 rbd_pool = %s
 rbd_user = %s
 rbd_ceph_conf = %s
-rbd_flatten_volume_from_snapshot = false
+rbd_flatten_volume_from_snapshot = true
 `, ceph.Pool, ceph.User, c.opts.Ceph.Config)
 	}
 	return c.expand(text)

@@ -10,7 +10,7 @@
 //
 // The volume type "files" has the volumes of Cinder's NFS driver, on a directory that is mounted
 // where the driver expects its share: each volume is the raw file [Cloud.File]. The type "ceph"
-// is there where the cloud was started with a cluster. There is no Nova: a volume is attached by
+// is there where the cloud was started with a cluster. There is no Nova (for a fake see package nova): a volume is attached by
 // Cinder's own API of attachments.
 //
 // The services are reached in two regions: in [Region] by HTTP, and in [RegionTLS] by HTTPS with

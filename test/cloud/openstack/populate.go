@@ -50,7 +50,7 @@ func (c *Cloud) login(ctx context.Context) (*session, error) {
 
 // call sends a request and decodes the answer, unless out is nil.
 func (s *session) call(ctx context.Context, method, url string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var body io.Reader
 	if in != nil {

@@ -31,9 +31,14 @@ func (c *Cloud) startRabbit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// It does not start where anybody listens on its port for other nodes, at whichever address.
+	nodes, err := freePort()
+	if err != nil {
+		return err
+	}
 	dir := c.path("rabbit")
 	env := []string{
-		"HOME=" + dir, "ERL_EPMD_PORT=" + port,
+		"HOME=" + dir, "ERL_EPMD_PORT=" + port, "RABBITMQ_DIST_PORT=" + nodes,
 		"RABBITMQ_NODENAME=r@localhost", "RABBITMQ_CONF_ENV_FILE=" + dir + "/none",
 		"RABBITMQ_CONFIG_FILE=" + dir + "/rabbitmq.conf", "RABBITMQ_ADVANCED_CONFIG_FILE=" + dir + "/none.config",
 		"RABBITMQ_MNESIA_BASE=" + dir + "/db", "RABBITMQ_LOG_BASE=" + dir, "RABBITMQ_LOGS=-", "RABBITMQ_PID_FILE=" + dir + "/pid",

@@ -1,0 +1,162 @@
+package cinder
+
+import (
+	"io"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/volume"
+	"github.com/remora-plugins/remora/sdk/volume/volumetest"
+	"github.com/remora-plugins/remora/test/cloud/nova"
+)
+
+// daemon is what a driver under test was opened with.
+type daemon struct {
+	cloud    *cloud
+	server   *nova.Server
+	conf     config
+	metadata string
+	dir      string
+}
+
+// daemon returns what a pool on a new server is opened with.
+func (c *cloud) daemon(t testing.TB) daemon {
+	t.Helper()
+	s := c.nova.Server(t, c.project)
+	m := httptest.NewServer(s.Metadata())
+	t.Cleanup(m.Close)
+	d := daemon{cloud: c, server: s, conf: c.pool(), metadata: m.URL + "/openstack/latest/meta_data.json", dir: t.TempDir()}
+	d.conf.Config = block.Config{
+		Namespace: "test", Size: gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
+		Refresh: time.Hour, Rate: 10000, Dev: s.Machine.Dev(), Sys: s.Machine.Sys(),
+	}
+	return d
+}
+
+// driver opens a pool as the daemon does.
+func (d daemon) driver(t testing.TB) (*provider, volume.Driver) {
+	t.Helper()
+	p := d.cloud.open(t, d.conf, d.metadata)
+	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = drv.(io.Closer).Close() })
+	return p, drv
+}
+
+func TestConformance(t *testing.T) {
+	deviates := map[string]string{}
+	if !canResizeExt4(t) {
+		deviates["Resize"] = "the kernel grows an ext4 that is mounted for CAP_SYS_RESOURCE alone, which this process lacks"
+	}
+	daemons := map[volume.Driver]daemon{}
+	volumetest.Run(t, volumetest.Config{
+		New: func(t *testing.T) volume.Driver {
+			d := newCloud(t, "ceph").daemon(t)
+			_, drv := d.driver(t)
+			daemons[drv] = d
+			return drv
+		},
+		Reopen: func(t *testing.T, old volume.Driver) volume.Driver {
+			if err := old.(io.Closer).Close(); err != nil {
+				t.Error(err)
+			}
+			_, drv := daemons[old].driver(t)
+			daemons[drv] = daemons[old]
+			return drv
+		},
+		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "ceph"},
+		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gold", "iops": "3000", "zone": "moon", multiAttach: "true"},
+		Resize:     2 * gib,
+		Deviates:   deviates,
+	})
+}
+
+// canResizeExt4 tells whether this process has the capability CAP_SYS_RESOURCE.
+func canResizeExt4(t testing.TB) bool {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+}
+
+// TestRequests counts what is asked of Cinder and Nova for each verb. To look whether something is
+// done is left to how long it takes.
+func TestRequests(t *testing.T) {
+	d := newCloud(t, "files").daemon(t)
+	p, drv := d.driver(t)
+	target := filepath.Join(t.TempDir(), "mnt")
+	if err := os.Mkdir(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_ = drv.(volume.Pinger).Ping(t.Context())
+	mount := func() error { _, err := drv.Mount(t.Context(), "data", target); return err }
+	unmount := func() error {
+		if err := drv.Unmount(t.Context(), "data", target); err != nil {
+			return err
+		}
+		for end := time.Now().Add(time.Minute); time.Now().Before(end) && (len(d.server.Machine.Names()) > 0 || working(drv)); {
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	}
+	for _, tt := range []struct {
+		what string
+		do   func() error
+		want map[string]int
+	}{
+		{"create", func() error { return drv.Create(t.Context(), "data", map[string]string{"type": "files"}) }, map[string]int{"CreateVolume": 1}},
+		{"create again", func() error { return drv.Create(t.Context(), "data", map[string]string{}) }, map[string]int{}},
+		{"first mount", mount, map[string]int{"AttachVolume": 1, "SetMetadata": 2}},
+		{"unmount", unmount, map[string]int{"DetachVolume": 1}},
+		{"mount", mount, map[string]int{"AttachVolume": 1}},
+		{"unmount again", unmount, map[string]int{"DetachVolume": 1}},
+		{"remove", func() error { return drv.Remove(t.Context(), "data") }, map[string]int{"DeleteVolume": 1, "ListSnapshots": 1}},
+	} {
+		before := count(p)
+		if err := tt.do(); err != nil {
+			t.Fatalf("%s: %v", tt.what, err)
+		}
+		got := map[string]int{}
+		for op, n := range count(p) {
+			if n -= before[op]; n > 0 {
+				got[op] = n
+			}
+		}
+		t.Logf("%-14s %v", tt.what, got)
+		for op, n := range got {
+			look := op == "ListVolumes" || op == "GetVolume" || op == "ListAttachments"
+			if !look && n > tt.want[op] {
+				t.Errorf("%s: %d of %s, want at most %d", tt.what, n, op, tt.want[op])
+			}
+		}
+	}
+}
+
+func working(d volume.Driver) bool {
+	for _, j := range d.(volume.Worker).Jobs() {
+		if !j.Ended {
+			return true
+		}
+	}
+	return false
+}
+
+func count(p *provider) map[string]int {
+	all := map[string]int{}
+	for _, c := range p.client.Counts() {
+		all[c.Op] += c.N
+	}
+	return all
+}
