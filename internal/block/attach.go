@@ -93,7 +93,7 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 				return Device{}, fmt.Errorf("attach the disk %s: %w", disk.ID, err)
 			}
 			disk.Holders = []Holder{{Host: self.ID, State: Attached, Since: time.Now().UTC().Truncate(time.Second)}}
-			d.x.put(*disk)
+			d.x.change(disk.ID, func(o *Disk) { o.Holders = disk.Holders })
 		}
 		if err := r.Step("waiting for the device", nil); err != nil {
 			return Device{}, err
@@ -140,8 +140,11 @@ func (d *driver) again(ctx context.Context, r *jobs.Run, disk Disk) (Disk, error
 		return disk, err
 	}
 	if i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == disk.ID }); i >= 0 {
-		disk.Holders, disk.State, disk.Facts = list[i].Holders, list[i].State, list[i].Facts
-		return disk, nil
+		now := list[i]
+		if known, ok := d.x.byID(disk.ID); ok { // with what this host knows better
+			now.Tags = known.Tags
+		}
+		return now, nil
 	}
 	if known, ok := d.x.byID(disk.ID); ok { // too new to be seen
 		return known, nil
@@ -386,10 +389,9 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if err := d.depart(limit, disk, self); err != nil {
 		return err
 	}
-	if ok {
-		disk.Holders = slices.DeleteFunc(slices.Clone(disk.Holders), func(h Holder) bool { return h.Host == self.ID })
-		d.x.put(disk)
-	}
+	d.x.change(disk.ID, func(o *Disk) {
+		o.Holders = slices.DeleteFunc(slices.Clone(o.Holders), func(h Holder) bool { return h.Host == self.ID })
+	})
 	return nil
 }
 

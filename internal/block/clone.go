@@ -26,7 +26,7 @@ type cloning struct {
 
 // Clone makes a volume of another one, or of a snapshot of it.
 func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error {
-	source, err := d.volumeOf(ctx, from)
+	source, err := d.recorded(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -201,6 +201,14 @@ func (d *driver) rollback(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&m); err != nil {
 		return err
 	}
+	old, err := d.again(ctx, r, m.Old)
+	if errors.Is(err, errdefs.ErrNotFound) && r.Resumed() {
+		old, err = m.Old, nil // it was deleted already
+	}
+	if err != nil {
+		return err
+	}
+	m.Old = old
 	if err := d.release(ctx, r, m.Old); err != nil {
 		return err
 	}

@@ -149,6 +149,26 @@ func ext4Clean(device string) (bool, error) {
 	return state&(valid|withErrors) == valid && incompat&recover == 0, nil
 }
 
+// neverMounted tells whether a file system was certainly never mounted: ext4 counts, and xfs says so
+// until mkfs is done. Of btrfs nothing is to be seen before that.
+func (k kind) neverMounted(device string) (bool, error) {
+	switch k.name {
+	case "ext4":
+		sb, err := ext4Super(device)
+		if err != nil {
+			return false, err
+		}
+		return binary.LittleEndian.Uint32(sb[0x2c:]) == 0 && binary.LittleEndian.Uint16(sb[0x34:]) == 0, nil // s_mtime, s_mnt_count
+	case "xfs":
+		sb, err := readAt(device, 0, 512)
+		if err != nil {
+			return false, err
+		}
+		return sb[126] != 0, nil // sb_inprogress
+	}
+	return false, nil
+}
+
 // ext4Bytes returns how large the file system is.
 func ext4Bytes(device string) (int64, error) {
 	sb, err := ext4Super(device)
@@ -162,14 +182,16 @@ func ext4Bytes(device string) (int64, error) {
 	return blocks << (10 + binary.LittleEndian.Uint32(sb[0x18:])), nil
 }
 
-func ext4Super(device string) ([]byte, error) {
+func ext4Super(device string) ([]byte, error) { return readAt(device, 1024, 1024) }
+
+func readAt(device string, at int64, n int) ([]byte, error) {
 	f, err := os.Open(device)
 	if err != nil {
 		return nil, state.Classify(err)
 	}
 	defer f.Close()
-	sb := make([]byte, 1024)
-	if _, err := f.ReadAt(sb, 1024); err != nil {
+	sb := make([]byte, n)
+	if _, err := f.ReadAt(sb, at); err != nil {
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "read superblock of %s: %w", device, err)
 	}
 	return sb, nil

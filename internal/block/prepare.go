@@ -35,6 +35,12 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 	if !d.m.still(d.p, disk, v) {
 		return errNoDevice
 	}
+	if !formatted(disk) && !on.blank() {
+		// Somebody was here: what he has written down was read before the disk came to this host.
+		if disk, err = d.again(ctx, r, disk); err != nil {
+			return err
+		}
+	}
 	k, known := kinds[on.what]
 	ours := known && on.uuid == disk.Tags[TagUUID]
 	switch {
@@ -47,6 +53,9 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 		err := d.finish(ctx, r, disk, k, v)
 		if err == nil || disk.Tags[tagFormatted] != begun || errdefs.Class(err) == nil || ctx.Err() != nil {
 			return err
+		}
+		if fresh, ferr := k.neverMounted(v.Path); ferr != nil || !fresh {
+			return errors.Join(err, ferr)
 		}
 		d.log.InfoContext(ctx, "a file system that was not finished is made again", slog.String("volume", r.Object()), slog.String("disk", disk.ID))
 		return d.format(ctx, r, disk, v, true)
@@ -251,9 +260,8 @@ func (d *driver) tag(ctx context.Context, r *jobs.Run, disk Disk, tags Tags) (Di
 	if err != nil {
 		return disk, fmt.Errorf("write down in the cloud what became of the disk: %w", err)
 	}
-	disk = disk.with(tags)
-	d.x.put(disk)
-	return disk, nil
+	d.x.retag(disk, tags)
+	return disk.with(tags), nil
 }
 
 // loss is what is known of a volume that was taken from this host.

@@ -72,7 +72,7 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 			return err
 		}
 		disk.Size = size
-		d.x.put(disk)
+		d.x.change(disk.ID, func(o *Disk) { o.Size = max(o.Size, size) })
 	}
 	m, ok, err := d.record(r.Object())
 	if err != nil || !ok {

@@ -188,7 +188,7 @@ type shooting struct {
 
 // CreateSnapshot has the cloud make a snapshot. What is mounted here is written out before.
 func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
-	disk, err := d.volumeOf(ctx, name)
+	disk, err := d.recorded(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -206,6 +206,25 @@ func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string
 		tags[label+relabel(k)] = v
 	}
 	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{disk, tags})
+}
+
+// recorded returns the disk of a volume with the record of formatting as it is now: what is made of
+// the disk gets it too, and another host may have formatted it since it was remembered.
+func (d *driver) recorded(ctx context.Context, name string) (Disk, error) {
+	disk, err := d.volumeOf(ctx, name)
+	if err != nil || formatted(disk) {
+		return disk, err
+	}
+	if _, err := d.list(ctx, Query{IDs: []string{disk.ID}}); err != nil {
+		return disk, err
+	}
+	if now, ok := d.x.byID(disk.ID); ok {
+		disk = now
+	}
+	if disk.Tags[tagFormatted] == begun {
+		return disk, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "its file system is being made"), "mount it once, and ask again")
+	}
+	return disk, nil
 }
 
 // snapshotTags are those of each snapshot of a disk: what a disk that is made of it has to have.
