@@ -68,7 +68,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 		s.Tags[option+"mount_options"] = source.Tags[option+"mount_options"]
 	}
 	inherit(s.Tags, tags)
-	s.Tags[tagFrom] = strings.TrimSuffix(from+"@"+snapshot, "@")
+	s.Tags[tagFrom] = short(strings.TrimSuffix(from+"@"+snapshot, "@"))
 	if err := d.check(&s); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 	default:
 		c.Source = &source
 		c.Temp = d.snapshotTags(source, "clone")
-		c.Temp[tagTemp] = "clone " + name
+		c.Temp[tagTemp] = short("clone " + name)
 	}
 	return d.do(ctx, jobClone, name, "", c)
 }
@@ -274,7 +274,7 @@ func (d *snapshotting) OpenSnapshot(ctx context.Context, name, snapshot, target 
 		return target, nil
 	}
 	s := Spec{Size: max(sn.Size, d.t.MinSize), Type: disk.Type, Zone: self.Zone, Snapshot: &sn, UUID: uuidOf(id, newUUID())}
-	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: name + "@" + snapshot}
+	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: short(name + "@" + snapshot)}
 	if !d.t.Zonal {
 		s.Zone = ""
 	}

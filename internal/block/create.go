@@ -93,6 +93,9 @@ func fill[T any](to *T, from *T) {
 }
 
 func (d *driver) check(s *Spec) (err error) {
+	if err := s.Tags.fit(); err != nil {
+		return err
+	}
 	if s.Size > 0 || s.Snapshot == nil {
 		if s.Size, err = d.t.round(s.Size); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/run"
@@ -95,12 +96,20 @@ func (d *driver) busy(ctx context.Context, disk Disk, v Device) (bool, error) {
 	}
 }
 
+// sizeSlack is by how much a device may differ from its disk: a header of encryption takes a part.
+const sizeSlack = 64 << 20
+
 // format makes the file system. That it has begun is said before, and that it is done after it:
 // what is between the two nobody has ever had a mount of.
 func (d *driver) format(ctx context.Context, r *jobs.Run, disk Disk, v Device, over bool) error {
 	k := kinds[disk.Tags[tagFS]]
 	if k.name == "" {
 		return errdefs.Errorf(errdefs.ErrUnsupported, "file system %q is not known here", disk.Tags[tagFS])
+	}
+	// One more proof that the device is the disk: what is mistaken for it has another size.
+	if apart := v.Size - disk.Size; apart < -sizeSlack || apart > sizeSlack {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the disk %s has %s, and %s, which says that it is the disk, has %s", disk.ID, catalog.Bytes(disk.Size), v.Path, catalog.Bytes(v.Size)),
+			"nothing was written to it; where the disk was made larger a moment ago, ask again")
 	}
 	if disk.Tags[tagFormatted] != begun {
 		var err error
@@ -201,7 +210,7 @@ func (d *driver) mend(ctx context.Context, r *jobs.Run, disk Disk, k kind, on fo
 			d.log.WarnContext(ctx, "the file system could not be made as large as its disk", slog.String("volume", r.Object()), slog.Any("error", err))
 		}
 	}
-	if k.name == "btrfs" && disk.Tags[tagFrom] != "" && on.uuid != disk.Tags[TagUUID] {
+	if k.name == "btrfs" && disk.Tags[tagFrom] != "" && !imported(disk) && on.uuid != disk.Tags[TagUUID] {
 		// The kernel takes two devices with one ID for parts of one file system.
 		if _, err := run.Output(ctx, nil, "btrfstune", "-f", "-M", disk.Tags[TagUUID], v.Path); err != nil {
 			return k.hint(fmt.Errorf("give the clone an ID of its own: %w", err))

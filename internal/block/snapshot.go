@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -200,10 +201,13 @@ func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string
 	}
 	tags := d.snapshotTags(disk, snapshot)
 	for k, v := range labels {
-		if len(k) > 100 || len(v) > 255 {
-			return errdefs.Errorf(errdefs.ErrInvalid, "label %.30q: too long for a tag of the cloud", k)
+		if len(label)+len(relabel(k)) > maxKey || len(v) > maxValue || !utf8.ValidString(v) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "label %.30q: too long for a tag of the cloud, or no text", k)
 		}
 		tags[label+relabel(k)] = v
+	}
+	if len(tags) > maxTags {
+		return errdefs.Errorf(errdefs.ErrInvalid, "%d labels: a snapshot of the cloud can have %d", len(labels), maxTags-len(tags)+len(labels))
 	}
 	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{disk, tags})
 }
