@@ -38,8 +38,17 @@ func (d *driver) attach(ctx context.Context, r *jobs.Run) error {
 	}
 	d.stayed(disk)
 	defer d.hold(disk.ID)()
-	defer func() { d.leave(disk, d.unclaimed()) }()
+	refused := false
+	defer func() {
+		if !refused {
+			d.leave(disk, d.unclaimed())
+		}
+	}()
 	v, err := d.bring(ctx, r, &disk, self, r.Key() == keyForce)
+	if errors.Is(err, errdefs.ErrInUse) { // where another host has it there is nothing to detach here
+		_, ferr := d.m.find(d.p, disk)
+		refused = errors.Is(ferr, errNoDevice)
+	}
 	if err != nil {
 		return err
 	}
@@ -90,6 +99,9 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 				}
 				continue
 			case err != nil:
+				if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalid) {
+					d.forgetSelf() // a machine that was copied is another one
+				}
 				return Device{}, fmt.Errorf("attach the disk %s: %w", disk.ID, err)
 			}
 			disk.Holders = []Holder{{Host: self.ID, State: Attached, Since: time.Now().UTC().Truncate(time.Second)}}
@@ -198,7 +210,7 @@ func (d *driver) free(ctx context.Context, r *jobs.Run, disk *Disk, self Host, u
 func (d *driver) held(h Holder) error {
 	since := ""
 	if !h.Since.IsZero() {
-		since = fmt.Sprintf(" since %s (%s)", h.Since.UTC().Format(time.RFC3339), time.Since(h.Since).Round(time.Second))
+		since = fmt.Sprintf(" since %s (%s)", h.Since.UTC().Format(time.RFC3339), max(time.Since(h.Since), 0).Round(time.Second))
 	}
 	return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s to host %s%s", h.State, h.Host, since),
 		"stop the container that uses it there; where that host is gone for good, remora volume attach --force takes the disk from it")
@@ -303,6 +315,13 @@ func (d *driver) hold(id string) (free func()) {
 	}
 }
 
+// goes tells whether a disk is being detached: who holds it before he asks is seen by that job, or sees it.
+func (d *driver) goes(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.going[id]
+}
+
 func (d *driver) isHeld(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -374,6 +393,14 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if later { // while this one waited for its turn, somebody mounted the volume
 		return nil
 	}
+	d.mu.Lock()
+	d.going[disk.ID] = true
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.going, disk.ID)
+		d.mu.Unlock()
+	}()
 	if used, err := d.used(disk); used || err != nil {
 		return err
 	}

@@ -102,6 +102,19 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&c); err != nil {
 		return err
 	}
+	err := d.makeClone(ctx, r, &c)
+	if c.Temp == nil || c.Spec.Snapshot == nil || d.ctx.Err() != nil { // it goes on at the next start
+		return err
+	}
+	// Also of a clone that failed: nobody else knows of the snapshot. The time of the job may be up.
+	ctx = context.WithoutCancel(ctx)
+	if _, derr := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, *c.Spec.Snapshot) })); derr != nil {
+		d.log.WarnContext(ctx, "the snapshot of which a clone was made is not deleted", slog.String("snapshot", c.Spec.Snapshot.ID), slog.Any("error", derr))
+	}
+	return err
+}
+
+func (d *driver) makeClone(ctx context.Context, r *jobs.Run, c *cloning) error {
 	name := r.Object()
 	if c.Spec.UUID == "" {
 		if _, err := d.fresh(ctx, r, name); !errors.Is(err, errdefs.ErrNotFound) {
@@ -138,11 +151,6 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 	if err == nil {
 		d.x.put(made)
 		err = d.ready(ctx, r, made, false)
-	}
-	if c.Temp != nil {
-		if derr := d.unshoot(ctx, *c.Spec.Snapshot); derr != nil {
-			d.log.WarnContext(ctx, "the snapshot of which a clone was made is not deleted", slog.String("snapshot", c.Spec.Snapshot.ID), slog.Any("error", derr))
-		}
 	}
 	return err
 }

@@ -137,6 +137,13 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	if !ok || won.ID == made.ID {
 		return nil
 	}
+	// A third host may have taken ours for the volume, and begun to use it.
+	if made, err = d.again(ctx, r, made); err != nil {
+		return err
+	}
+	if won, ok = d.x.volume(name); ok && (won.ID == made.ID || made.Tags[tagFormatted] != "" || len(made.Holders) > 0) {
+		return nil
+	}
 	d.log.InfoContext(ctx, "another host has made the volume at the same time; its disk is the volume", slog.String("volume", name), slog.String("disk", won.ID))
 	if err := d.destroy(ctx, r, made); err != nil {
 		return err

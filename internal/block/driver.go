@@ -27,6 +27,8 @@ type driver struct {
 	x    *index
 	jobs *jobs.Keeper
 
+	pool, place string // its name, and whose volumes it has
+
 	finds finder
 	polls poller
 	run   *os.Root // what is mounted, until a reboot
@@ -44,6 +46,8 @@ type driver struct {
 	listed   chan struct{}   // closed after the first list
 	listErr  error
 	listedAt time.Time
+	doubted  time.Time       // since when lists lack what they should not
+	going    map[string]bool // disks that are being detached
 	snaps    snapshots
 }
 
@@ -60,24 +64,30 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	d := &driver{
 		p: p, t: t, c: c, m: machine{c.Dev, c.Sys}, log: env.Log(),
 		x:       newIndex(filepath.Join(env.StateDir, "block", env.PoolName, "index.jsonl")),
-		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{},
+		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{}, going: map[string]bool{},
 		listed: make(chan struct{}),
+	}
+	if err := d.settle(env); err != nil {
+		return nil, err
 	}
 	if err := d.x.load(); err != nil {
 		d.log.WarnContext(ctx, "what is remembered of the volumes cannot be read", slog.Any("error", err))
 	}
 	run := filepath.Join(env.RunDir, "block", env.PoolName)
 	if err := os.MkdirAll(run, 0o700); err != nil {
+		d.unsettle()
 		return nil, state.Classify(err)
 	}
 	root, err := os.OpenRoot(run)
 	if err != nil {
+		d.unsettle()
 		return nil, state.Classify(err)
 	}
 	d.run = root
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "block", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
 		_ = root.Close()
+		d.unsettle()
 		return nil, err
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -126,7 +136,17 @@ func (d *driver) Close() error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(d.ctx), 10*time.Second, errors.New("gave up after 10s"))
 	defer cancel()
 	err := d.jobs.Close(ctx)
-	d.background.Wait()
+	ended := make(chan struct{})
+	go func() {
+		d.background.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // a call to the cloud, or to the kernel, that does not come back
+		err = errors.Join(err, fmt.Errorf("what goes on in the background does not end: %w", context.Cause(ctx)))
+	}
+	d.unsettle()
 	err = errors.Join(err, d.x.save())
 	d.x.close()
 	return errors.Join(err, d.run.Close())
@@ -163,6 +183,13 @@ func (d *driver) who(ctx context.Context) (Host, error) {
 	defer d.mu.Unlock()
 	d.host = &self
 	return self, nil
+}
+
+// forgetSelf has the cloud asked again who this host is.
+func (d *driver) forgetSelf() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host = nil
 }
 
 // me returns the host as far as it is known already.

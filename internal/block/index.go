@@ -183,6 +183,27 @@ func (x *index) where(test func(Disk) bool) (all []Disk) {
 	return all
 }
 
+// lacking is how many volumes there are, and which of them a list does not have that should.
+type lacking struct {
+	all     int
+	missing []string
+}
+
+func (x *index) lacking(listed map[string]bool) (l lacking) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for id, e := range x.disks {
+		if !live(e.Disk) {
+			continue
+		}
+		l.all++
+		if !listed[id] && time.Since(e.changed) > settled {
+			l.missing = append(l.missing, id)
+		}
+	}
+	return l
+}
+
 // put takes over a disk that we have just made, or taken in.
 func (x *index) put(d Disk) {
 	x.mu.Lock()

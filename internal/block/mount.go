@@ -146,6 +146,9 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 		return errNoVolume
 	}
 	defer d.hold(disk.ID)()
+	if d.goes(disk.ID) {
+		return errNoDevice
+	}
 	v, err := d.m.find(d.p, disk)
 	if err != nil {
 		return err

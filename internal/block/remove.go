@@ -163,7 +163,9 @@ func (d *driver) Restore(ctx context.Context, id, name string) error {
 	if err := d.finds.look(ctx, name); err != nil {
 		return err
 	}
-	if _, taken := d.x.volume(name); taken {
+	if there, taken := d.x.volume(name); taken && there.ID == disk.ID {
+		return nil // it was done already, and the answer was lost
+	} else if taken {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "there is a volume of this name"), "restore it under another name, or remove that one first")
 	}
 	tags := Tags{tagTrashed: "", TagName: name}

@@ -64,6 +64,11 @@ func (s *snapshots) load(ctx context.Context, d *driver) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id, at := range s.gone {
+		if time.Since(at) > 5*settled {
+			delete(s.gone, id)
+		}
+	}
 	was := s.all
 	s.all, s.asked = map[string]Snapshot{}, began
 	for _, sn := range list {
@@ -81,12 +86,18 @@ func (s *snapshots) load(ctx context.Context, d *driver) error {
 	return nil
 }
 
+func (s *snapshots) askedBefore(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked.Before(t)
+}
+
 // of returns the snapshots of a volume, the oldest first.
 func (s *snapshots) of(disk Disk) (all []Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sn := range s.all {
-		if sn.Tags[tagOf] == origin(disk) && sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed {
+		if ofDisk(sn, disk) {
 			all = append(all, sn)
 		}
 	}
@@ -97,6 +108,11 @@ func (s *snapshots) of(disk Disk) (all []Snapshot) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return all
+}
+
+// ofDisk tells whether a snapshot is one of a volume.
+func ofDisk(sn Snapshot, disk Disk) bool {
+	return sn.Tags[tagOf] == origin(disk) && sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed
 }
 
 // takenAt is when a snapshot was made, by our own clock where it was written down.
@@ -362,13 +378,30 @@ func (d *driver) unshoot(ctx context.Context, sn Snapshot) error {
 
 // forgetSnapshots deletes those of a disk that is to be deleted.
 func (d *driver) forgetSnapshots(ctx context.Context, r *jobs.Run, disk Disk) error {
-	if _, ok := d.p.(Snapshotter); !ok {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
 		return nil
 	}
+	began := time.Now()
 	if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.snaps.load(ctx, d) })); err != nil {
 		return err
 	}
-	for _, sn := range d.snaps.of(disk) {
+	list := d.snaps.of(disk)
+	// Of those that others made since, nobody would know any more when the disk is gone.
+	if d.snaps.askedBefore(began) {
+		now, err := again(ctx, r, func(ctx context.Context) ([]Snapshot, error) {
+			return p.Snapshots(ctx, Query{Namespace: d.c.Namespace, Names: []string{disk.Tags[TagName]}})
+		})
+		if err != nil {
+			return err
+		}
+		for _, sn := range now {
+			if ofDisk(sn, disk) && !slices.ContainsFunc(list, func(o Snapshot) bool { return o.ID == sn.ID }) {
+				list = append(list, sn)
+			}
+		}
+	}
+	for _, sn := range list {
 		if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, sn) })); err != nil {
 			return err
 		}

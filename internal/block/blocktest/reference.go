@@ -293,6 +293,9 @@ func (p *refProvider) Attach(ctx context.Context, disk block.Disk, self block.Ho
 		if err != nil {
 			return none, err
 		}
+		if p.c.hosts[self.ID] == nil {
+			return none, errdefs.Errorf(errdefs.ErrNotFound, "host %s: there is none", self.ID)
+		}
 		if len(d.Holders) > 0 {
 			h := d.Holders[0]
 			if h.Host == self.ID && h.State != block.Detaching {
