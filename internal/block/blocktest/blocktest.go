@@ -114,6 +114,7 @@ func scenarios() []scenario {
 		{"UsedElsewhere", usedElsewhere},
 		{"CopyOfOldMemory", copyOfOldMemory},
 		{"RemovedOnce", removedOnce},
+		{"SnapshotsOfOthers", snapshotsOfOthers},
 		{"LyingNames", lyingNames},
 		{"NotBlank", notBlank},
 		{"Formatted", formattedStays},

@@ -121,6 +121,36 @@ func copyOfOldMemory(s *stage) {
 	one.mustUnmount("data")
 }
 
+// snapshotsOfOthers: what is removed leaves no snapshot, of another host neither, and a clone that
+// fails none of its own.
+func snapshotsOfOthers(s *stage) {
+	one, two := s.host(), s.host()
+	sn := need[volume.Snapshotter](one)
+	one.mustCreate("data")
+	s.write(one.mustMount("data"), "f", "x")
+	one.mustUnmount("data")
+	one.detached()
+	time.Sleep(s.Lag)
+	must(s, sn.CreateSnapshot(s.Context(), "data", "s1", nil))
+	must(s, two.driver.(volume.Snapshotter).CreateSnapshot(s.Context(), "data", "s2", nil))
+	one.faults.Set(func(op string) error {
+		if op == "Create" {
+			return errdefs.Errorf(errdefs.ErrInvalid, "the quota is used up")
+		}
+		return nil
+	}, nil)
+	if err := one.driver.(volume.Cloner).Clone(s.Context(), "copy", "data", "", map[string]string{}); err == nil {
+		s.Error("a clone without a disk")
+	}
+	one.faults.Set(nil, nil)
+	time.Sleep(s.Lag)
+	one.mustRemove("data")
+	s.eventually("no snapshot is left", func() bool {
+		left, err := one.Provider(s).(block.Snapshotter).Snapshots(s.Context(), block.Query{Namespace: "test"})
+		return err == nil && len(left) == 0
+	})
+}
+
 // removedOnce: a removal whose end was lost, and that goes on after a crash, does not touch what was
 // made under the name since.
 func removedOnce(s *stage) {
