@@ -65,7 +65,7 @@ func (d *driver) spec(name string, a asked) (Spec, error) {
 		}
 	} else {
 		s.Tags[tagFS] = fs
-		if min := kinds[fs].min; s.Size < min {
+		if min := kinds[fs].Min; s.Size < min {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, "size %s: below the %s that %s needs", catalog.Bytes(s.Size), catalog.Bytes(min), fs)
 		}
 	}
@@ -74,7 +74,7 @@ func (d *driver) spec(name string, a asked) (Spec, error) {
 		if a.Snapshot != nil && a.FS == nil {
 			ok = false // it is not known yet which
 		}
-		if ok && !k.takes(o) || !ok && !slices.ContainsFunc(slices.Collect(maps.Values(kinds)), func(k kind) bool { return k.takes(o) }) {
+		if ok && !k.Takes(o) || !ok && !slices.ContainsFunc(slices.Collect(maps.Values(kinds)), func(k kind) bool { return k.Takes(o) }) {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, `option "mount_options": %q is not allowed for %s`, o, fs)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/run"
@@ -55,7 +56,7 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 		if err == nil || disk.Tags[tagFormatted] != begun || errdefs.Class(err) == nil || ctx.Err() != nil {
 			return err
 		}
-		if fresh, ferr := k.neverMounted(v.Path); ferr != nil || !fresh {
+		if fresh, ferr := super(v, k.NeverMounted); ferr != nil || !fresh {
 			return errors.Join(err, ferr)
 		}
 		d.log.InfoContext(ctx, "a file system that was not finished is made again", slog.String("volume", r.Object()), slog.String("disk", disk.ID))
@@ -103,7 +104,7 @@ const sizeSlack = 64 << 20
 // what is between the two nobody has ever had a mount of.
 func (d *driver) format(ctx context.Context, r *jobs.Run, disk Disk, v Device, over bool) error {
 	k := kinds[disk.Tags[tagFS]]
-	if k.name == "" {
+	if k.Name == "" {
 		return errdefs.Errorf(errdefs.ErrUnsupported, "file system %q is not known here", disk.Tags[tagFS])
 	}
 	// One more proof that the device is the disk: what is mistaken for it has another size.
@@ -123,7 +124,9 @@ func (d *driver) format(ctx context.Context, r *jobs.Run, disk Disk, v Device, o
 	if !d.m.still(d.p, disk, v) {
 		return errNoDevice
 	}
-	if err := k.format(ctx, v.Path, disk.Tags[TagName], disk.Tags[TagUUID], over); err != nil {
+	// With our own UUID as its: by that what a crash leaves is known again.
+	made := filesystem.New{Device: v.Path, Label: disk.Tags[TagName], UUID: disk.Tags[TagUUID], Over: over, Advice: "look for faults of the disk in dmesg"}
+	if err := k.Make(ctx, made); err != nil {
 		return err
 	}
 	return d.finish(ctx, r, disk, k, v)
@@ -164,7 +167,7 @@ func (d *driver) finish(ctx context.Context, r *jobs.Run, disk Disk, k kind, v D
 	if err := unix.Syncfs(int(top.Fd())); err != nil {
 		return err
 	}
-	_, err = d.tag(ctx, r, disk, Tags{tagFormatted: now(), tagFS: k.name})
+	_, err = d.tag(ctx, r, disk, Tags{tagFormatted: now(), tagFS: k.Name})
 	return err
 }
 
@@ -198,27 +201,34 @@ func apply(inside *mount.Detached, dir string, o options) error {
 // mend brings a file system in order that was there before: of a crash, of a disk that has grown,
 // and of one that came from elsewhere.
 func (d *driver) mend(ctx context.Context, r *jobs.Run, disk Disk, k kind, on found, v Device) error {
-	mended, err := k.check(ctx, v.Path)
+	mended, err := super(v, func(on io.ReaderAt) (bool, error) { return k.Check(ctx, on, v.Path) })
+	if errors.Is(err, filesystem.ErrBroken) {
+		err = errdefs.Hint(err, "make a snapshot, attach the disk (remora volume attach), and look at it with e2fsck -f "+v.Path)
+	}
 	if err != nil {
 		return err
 	}
 	if mended {
 		d.log.WarnContext(ctx, "the file system was not cleanly unmounted, and was mended", slog.String("volume", r.Object()))
 	}
-	if k.name == "ext4" {
-		if err := k.growUnmounted(ctx, v); err != nil {
+	if k.Name == "ext4" {
+		left, err := gap(k, v)
+		if err == nil && left >= filesystem.MinGap {
+			err = k.GrowUnmounted(ctx, v.Path)
+		}
+		if err != nil {
 			d.log.WarnContext(ctx, "the file system could not be made as large as its disk", slog.String("volume", r.Object()), slog.Any("error", err))
 		}
 	}
-	if k.name == "btrfs" && disk.Tags[tagFrom] != "" && !imported(disk) && on.uuid != disk.Tags[TagUUID] {
+	if k.Name == "btrfs" && disk.Tags[tagFrom] != "" && !imported(disk) && on.uuid != disk.Tags[TagUUID] {
 		// The kernel takes two devices with one ID for parts of one file system.
 		if _, err := run.Output(ctx, nil, "btrfstune", "-f", "-M", disk.Tags[TagUUID], v.Path); err != nil {
-			return k.hint(fmt.Errorf("give the clone an ID of its own: %w", err))
+			return k.Hint(fmt.Errorf("give the clone an ID of its own: %w", err))
 		}
 	}
 	change := Tags{}
-	if disk.Tags[tagFS] != k.name {
-		change[tagFS] = k.name
+	if disk.Tags[tagFS] != k.Name {
+		change[tagFS] = k.Name
 	}
 	if disk.Tags[tagRoot] == rootAuto {
 		root, err := d.root(disk, k, v)

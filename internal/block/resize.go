@@ -124,7 +124,7 @@ func (d *driver) growAt(at mount.Info, k kind, v Device) error {
 		return err
 	}
 	defer dir.Close()
-	if err := k.grow(dir, v); err != nil {
+	if err := grow(k, dir, v); err != nil {
 		return err
 	}
 	return unix.Syncfs(int(dir.Fd()))
