@@ -22,11 +22,47 @@ func (d *driver) list(ctx context.Context, q Query) ([]Disk, error) {
 	if part, ok := errors.AsType[*partial](err); ok && q.All() {
 		d.x.mergePart(q, all, began, part.zones)
 	}
+	if err == nil && q.All() {
+		err = d.doubt(all)
+	}
 	if err != nil {
 		return nil, err
 	}
 	d.x.merge(q, all, began)
 	return all, nil
+}
+
+// doubt refuses a list that lacks most of what there was, or what is mounted here: a cloud that is
+// not well may answer with nothing, and an engine forgets what it is told is gone. It is believed
+// when it has been said for a while.
+func (d *driver) doubt(list []Disk) error {
+	listed := make(map[string]bool, len(list))
+	for _, o := range list {
+		listed[o.ID] = true
+	}
+	records, err := d.records()
+	if err != nil {
+		return err
+	}
+	known, lacks, used := d.x.lacking(listed), 0, false
+	for _, id := range known.missing {
+		lacks++
+		used = used || slices.ContainsFunc(records, func(m mounted) bool { return m.Disk == id })
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !used && 2*lacks <= known.all {
+		d.doubted = time.Time{}
+		return nil
+	}
+	if d.doubted.IsZero() {
+		d.doubted = time.Now()
+	}
+	if time.Since(d.doubted) < settled {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not list %d of the %d volumes that there were; it is asked again before that is believed", lacks, known.all)
+	}
+	d.doubted = time.Time{}
+	return nil
 }
 
 // finder looks for volumes by name. Who looks at the same time is answered with one request.
@@ -82,11 +118,18 @@ func (f *finder) look(ctx context.Context, name string) error {
 // fresh returns the disk of a volume as the cloud knows it now. It is ErrNotFound where there is
 // none.
 func (d *driver) fresh(ctx context.Context, r *jobs.Run, name string) (Disk, error) {
+	was, had := d.x.volume(name)
 	_, err := again(ctx, r, just(func(ctx context.Context) error { return d.finds.look(ctx, name) }))
 	if err != nil {
 		return Disk{}, err
 	}
 	disk, ok := d.x.volume(name)
+	if !ok && had { // a second disk of a name is worse than one more question
+		if _, err := d.again(ctx, r, was); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return Disk{}, err
+		}
+		disk, ok = d.x.volume(name)
+	}
 	if !ok {
 		return Disk{}, errNoVolume
 	}

@@ -41,8 +41,17 @@ func (d *driver) attach(ctx context.Context, r *jobs.Run) error {
 	}
 	d.stayed(disk)
 	defer d.hold(disk.ID)()
-	defer func() { d.leave(disk, d.unclaimed()) }()
+	refused := false
+	defer func() {
+		if !refused {
+			d.leave(disk, d.unclaimed())
+		}
+	}()
 	v, err := d.bring(ctx, r, &disk, self, r.Key() == keyForce)
+	if errors.Is(err, errdefs.ErrInUse) { // where another host has it there is nothing to detach here
+		_, ferr := d.m.find(d.p, disk)
+		refused = errors.Is(ferr, errNoDevice)
+	}
 	if err != nil {
 		return err
 	}
@@ -93,10 +102,13 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 				}
 				continue
 			case err != nil:
+				if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalid) {
+					d.forgetSelf() // a machine that was copied is another one
+				}
 				return Device{}, fmt.Errorf("attach the disk %s: %w", disk.ID, err)
 			}
 			disk.Holders = []Holder{{Host: self.ID, State: Attached, Since: time.Now().UTC().Truncate(time.Second)}}
-			d.x.put(*disk)
+			d.x.change(disk.ID, func(o *Disk) { o.Holders = disk.Holders })
 		}
 		if err := r.Step("waiting for the device", nil); err != nil {
 			return Device{}, err
@@ -143,8 +155,11 @@ func (d *driver) again(ctx context.Context, r *jobs.Run, disk Disk) (Disk, error
 		return disk, err
 	}
 	if i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == disk.ID }); i >= 0 {
-		disk.Holders, disk.State, disk.Facts = list[i].Holders, list[i].State, list[i].Facts
-		return disk, nil
+		now := list[i]
+		if known, ok := d.x.byID(disk.ID); ok { // with what this host knows better
+			now.Tags = known.Tags
+		}
+		return now, nil
 	}
 	if known, ok := d.x.byID(disk.ID); ok { // too new to be seen
 		return known, nil
@@ -198,7 +213,7 @@ func (d *driver) free(ctx context.Context, r *jobs.Run, disk *Disk, self Host, u
 func (d *driver) held(h Holder) error {
 	since := ""
 	if !h.Since.IsZero() {
-		since = fmt.Sprintf(" since %s (%s)", h.Since.UTC().Format(time.RFC3339), time.Since(h.Since).Round(time.Second))
+		since = fmt.Sprintf(" since %s (%s)", h.Since.UTC().Format(time.RFC3339), max(time.Since(h.Since), 0).Round(time.Second))
 	}
 	return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s to host %s%s", h.State, h.Host, since),
 		"stop the container that uses it there; where that host is gone for good, remora volume attach --force takes the disk from it")
@@ -303,6 +318,13 @@ func (d *driver) hold(id string) (free func()) {
 	}
 }
 
+// goes tells whether a disk is being detached: who holds it before he asks is seen by that job, or sees it.
+func (d *driver) goes(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.going[id]
+}
+
 func (d *driver) isHeld(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -374,6 +396,14 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if later { // while this one waited for its turn, somebody mounted the volume
 		return nil
 	}
+	d.mu.Lock()
+	d.going[disk.ID] = true
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.going, disk.ID)
+		d.mu.Unlock()
+	}()
 	if used, err := d.used(disk); used || err != nil {
 		return err
 	}
@@ -389,7 +419,9 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if err := d.depart(limit, disk, self); err != nil {
 		return err
 	}
-	d.x.freed(disk.ID, self.ID)
+	d.x.change(disk.ID, func(o *Disk) {
+		o.Holders = slices.DeleteFunc(slices.Clone(o.Holders), func(h Holder) bool { return h.Host == self.ID })
+	})
 	return nil
 }
 

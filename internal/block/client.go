@@ -170,9 +170,21 @@ func (c *Client) admit(ctx context.Context) error {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
+			if wait := c.isClosed(); wait > 0 {
+				return errdefs.Errorf(errdefs.ErrUnavailable, "%s: too many requests; the cloud wants none for another %s: %w", c.account, wait.Round(time.Second), context.Cause(ctx))
+			}
 			return fmt.Errorf("no room for a request to the cloud: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// maxClosed is how long a cloud is believed that it wants no requests: longer than any counts for.
+const maxClosed = time.Hour
+
+func (c *Client) isClosed() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Until(c.closed)
 }
 
 // take takes a token, or tells how long it is until there may be one.
@@ -199,6 +211,7 @@ func (c *Client) slow(after time.Duration) {
 	if after <= 0 {
 		after = c.wait/2 + rand.N(c.wait/2+1)
 	}
+	after = min(after, maxClosed)
 	if until := time.Now().Add(after); until.After(c.closed) {
 		c.closed = until
 	}

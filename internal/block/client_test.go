@@ -75,6 +75,25 @@ func TestClientBacksOff(t *testing.T) {
 	})
 }
 
+// TestClosedAccount: a cloud that wants no requests is asked none, for an hour at the most, and the
+// error says so.
+func TestClosedAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := block.NewClient(t.Name(), 10)
+		n := 0
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := c.Do(ctx, "op", func(context.Context) error { n++; return block.Throttled(errors.New("slow"), 365*24*time.Hour) })
+		if !errors.Is(err, errdefs.ErrUnavailable) || n != 1 || !strings.Contains(err.Error(), "the cloud wants none for another 59m0s") {
+			t.Errorf("%d requests, %v", n, err)
+		}
+		began := time.Now()
+		if err := c.Do(t.Context(), "op", func(context.Context) error { return nil }); err != nil || time.Since(began) > time.Hour {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
 // TestTransport: the requests of an SDK are counted and held up like others.
 func TestTransport(t *testing.T) {
 	status, header := http.StatusOK, ""

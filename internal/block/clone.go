@@ -26,7 +26,7 @@ type cloning struct {
 
 // Clone makes a volume of another one, or of a snapshot of it.
 func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error {
-	source, err := d.volumeOf(ctx, from)
+	source, err := d.recorded(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 		s.Tags[option+"mount_options"] = source.Tags[option+"mount_options"]
 	}
 	inherit(s.Tags, tags)
-	s.Tags[tagFrom] = strings.TrimSuffix(from+"@"+snapshot, "@")
+	s.Tags[tagFrom] = short(strings.TrimSuffix(from+"@"+snapshot, "@"))
 	if err := d.check(&s); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 	default:
 		c.Source = &source
 		c.Temp = d.snapshotTags(source, "clone")
-		c.Temp[tagTemp] = "clone " + name
+		c.Temp[tagTemp] = short("clone " + name)
 	}
 	return d.do(ctx, jobClone, name, "", c)
 }
@@ -108,6 +108,19 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&c); err != nil {
 		return err
 	}
+	err := d.makeClone(ctx, r, &c)
+	if c.Temp == nil || c.Spec.Snapshot == nil || d.ctx.Err() != nil { // it goes on at the next start
+		return err
+	}
+	// Also of a clone that failed: nobody else knows of the snapshot. The time of the job may be up.
+	ctx = context.WithoutCancel(ctx)
+	if _, derr := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, *c.Spec.Snapshot) })); derr != nil {
+		d.log.WarnContext(ctx, "the snapshot of which a clone was made is not deleted", slog.String("snapshot", c.Spec.Snapshot.ID), slog.Any("error", derr))
+	}
+	return err
+}
+
+func (d *driver) makeClone(ctx context.Context, r *jobs.Run, c *cloning) error {
 	name := r.Object()
 	if c.Spec.UUID == "" {
 		if _, err := d.fresh(ctx, r, name); !errors.Is(err, errdefs.ErrNotFound) {
@@ -144,11 +157,6 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 	if err == nil {
 		d.x.put(made)
 		err = d.ready(ctx, r, made, false)
-	}
-	if c.Temp != nil {
-		if derr := d.unshoot(ctx, *c.Spec.Snapshot); derr != nil {
-			d.log.WarnContext(ctx, "the snapshot of which a clone was made is not deleted", slog.String("snapshot", c.Spec.Snapshot.ID), slog.Any("error", derr))
-		}
 	}
 	return err
 }
@@ -207,10 +215,16 @@ func (d *driver) rollback(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&m); err != nil {
 		return err
 	}
-	if now, ok := d.x.byID(m.Old.ID); ok {
-		if err := notMoving(now); err != nil {
-			return err
-		}
+	old, err := d.again(ctx, r, m.Old)
+	if errors.Is(err, errdefs.ErrNotFound) && r.Resumed() {
+		old, err = m.Old, nil // it was deleted already
+	}
+	if err != nil {
+		return err
+	}
+	m.Old = old
+	if err := notMoving(old); err != nil {
+		return err
 	}
 	if err := d.release(ctx, r, m.Old); err != nil {
 		return err
@@ -277,7 +291,7 @@ func (d *snapshotting) OpenSnapshot(ctx context.Context, name, snapshot, target 
 		return target, nil
 	}
 	s := Spec{Size: max(sn.Size, d.t.MinSize), Type: disk.Type, IOPS: disk.IOPS, Throughput: disk.Throughput, Zone: self.Zone, Snapshot: &sn, UUID: uuidOf(id, newUUID())}
-	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: name + "@" + snapshot}
+	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: short(name + "@" + snapshot)}
 	if !d.t.Zonal {
 		s.Zone = ""
 	}

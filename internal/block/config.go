@@ -52,7 +52,7 @@ func (c Config) check(t Traits) error {
 		}
 	}
 	for _, option := range c.Mount {
-		if !slices.ContainsFunc([]string{"ext4", "xfs", "btrfs"}, func(k string) bool { return kinds[k].takes(option) }) {
+		if !slices.ContainsFunc([]string{"ext4", "xfs", "btrfs"}, func(k string) bool { return kinds[k].Takes(option) }) {
 			return errdefs.Errorf(errdefs.ErrInvalid, "mount_options: %q is not allowed for any file system", option)
 		}
 	}

@@ -65,7 +65,7 @@ func (d *driver) spec(name string, a asked) (Spec, error) {
 		}
 	} else {
 		s.Tags[tagFS] = fs
-		if min := kinds[fs].min; s.Size < min {
+		if min := kinds[fs].Min; s.Size < min {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, "size %s: below the %s that %s needs", catalog.Bytes(s.Size), catalog.Bytes(min), fs)
 		}
 	}
@@ -74,7 +74,7 @@ func (d *driver) spec(name string, a asked) (Spec, error) {
 		if a.Snapshot != nil && a.FS == nil {
 			ok = false // it is not known yet which
 		}
-		if ok && !k.takes(o) || !ok && !slices.ContainsFunc(slices.Collect(maps.Values(kinds)), func(k kind) bool { return k.takes(o) }) {
+		if ok && !k.Takes(o) || !ok && !slices.ContainsFunc(slices.Collect(maps.Values(kinds)), func(k kind) bool { return k.Takes(o) }) {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, `option "mount_options": %q is not allowed for %s`, o, fs)
 		}
 	}
@@ -93,6 +93,9 @@ func fill[T any](to *T, from *T) {
 }
 
 func (d *driver) check(s *Spec) (err error) {
+	if err := s.Tags.fit(); err != nil {
+		return err
+	}
 	if s.Size > 0 || s.Snapshot == nil {
 		if s.Size, err = d.t.round(s.Size); err != nil {
 			return err
@@ -132,6 +135,13 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	}
 	won, ok := d.x.volume(name)
 	if !ok || won.ID == made.ID {
+		return nil
+	}
+	// A third host may have taken ours for the volume, and begun to use it.
+	if made, err = d.again(ctx, r, made); err != nil {
+		return err
+	}
+	if won, ok = d.x.volume(name); ok && (won.ID == made.ID || made.Tags[tagFormatted] != "" || len(made.Holders) > 0) {
 		return nil
 	}
 	d.log.InfoContext(ctx, "another host has made the volume at the same time; its disk is the volume", slog.String("volume", name), slog.String("disk", won.ID))

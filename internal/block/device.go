@@ -85,7 +85,9 @@ func (m machine) device(name string) (v Device, err error) {
 	return v, failed
 }
 
-// links returns the names below dev/disk/by-id, by the name of the device they lead to.
+// links returns the names below dev/disk/by-id, by the name of the device they lead to. One that is
+// older than the device's node is of the disk that had its name before: udev has yet to take it
+// away.
 func (m machine) links() map[string][]string {
 	dir := filepath.Join(m.dev, "disk", "by-id")
 	entries, err := os.ReadDir(dir)
@@ -94,12 +96,26 @@ func (m machine) links() map[string][]string {
 	}
 	all := map[string][]string{}
 	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
-			name := filepath.Base(to)
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		name := filepath.Base(to)
+		var link unix.Stat_t
+		if unix.Lstat(filepath.Join(dir, e.Name()), &link) == nil && link.Mtim.Nano() >= born(filepath.Join(m.dev, name)) {
 			all[name] = append(all[name], e.Name())
 		}
 	}
 	return all
+}
+
+// born returns when a file was made, 0 where its file system does not keep that.
+func born(path string) int64 {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }
 
 // errNoDevice says that the machine does not show the disk.
@@ -152,7 +168,9 @@ func (m machine) gone(p Provider, d Disk, v Device) bool {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	now.Links = v.Links
-	return now.Major != v.Major || now.Minor != v.Minor || now.Serial != v.Serial || now.WWID != v.WWID || !p.Match(d, now)
+	// What a device did not say of itself at first it may say later.
+	other := func(was, is string) bool { return was != "" && was != is }
+	return now.Major != v.Major || now.Minor != v.Minor || other(v.Serial, now.Serial) || other(v.WWID, now.WWID) || !p.Match(d, now)
 }
 
 // still tells whether a device is certainly what it was when it was found.

@@ -28,9 +28,11 @@ type driver struct {
 	x    *index
 	jobs *jobs.Keeper
 
+	pool  poolKey
+	place string // whose volumes it has
+
 	finds finder
 	polls poller
-	pool  poolKey
 	run   *os.Root // what is mounted, until a reboot
 
 	ctx        context.Context //nolint:containedctx // that of the driver's own life, which stop ends
@@ -46,6 +48,8 @@ type driver struct {
 	listed   chan struct{}   // closed after the first list
 	listErr  error
 	listedAt time.Time
+	doubted  time.Time       // since when lists lack what they should not
+	going    map[string]bool // disks that are being detached
 	snaps    snapshots
 }
 
@@ -62,29 +66,34 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	d := &driver{
 		p: p, t: t, c: c, m: machine{c.Dev, c.Sys}, log: env.Log(),
 		x:       newIndex(filepath.Join(env.StateDir, "block", env.PoolName, "index.jsonl")),
-		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{},
+		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{}, going: map[string]bool{},
 		listed: make(chan struct{}),
+	}
+	if err := neighbours.settle(d, env); err != nil {
+		return nil, err
 	}
 	if err := d.x.load(); err != nil {
 		d.log.WarnContext(ctx, "what is remembered of the volumes cannot be read", slog.Any("error", err))
 	}
 	run := filepath.Join(env.RunDir, "block", env.PoolName)
 	if err := os.MkdirAll(run, 0o700); err != nil {
+		neighbours.drop(d)
 		return nil, state.Classify(err)
 	}
 	root, err := os.OpenRoot(run)
 	if err != nil {
+		neighbours.drop(d)
 		return nil, state.Classify(err)
 	}
 	d.run = root
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "block", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
 		_ = root.Close()
+		neighbours.drop(d)
 		return nil, err
 	}
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	d.finds.d, d.polls.d = d, d
-	d.pool = poolKey{env.StateDir, env.PoolName}
 	neighbours.put(d)
 	if err := d.jobs.Resume(); err != nil { //nolint:contextcheck // jobs outlive the call
 		d.log.ErrorContext(ctx, "jobs cannot be read, and do not go on", slog.Any("error", err))
@@ -131,7 +140,17 @@ func (d *driver) Close() error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(d.ctx), 10*time.Second, errors.New("gave up after 10s"))
 	defer cancel()
 	err := d.jobs.Close(ctx)
-	d.background.Wait()
+	ended := make(chan struct{})
+	go func() {
+		d.background.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // a call to the cloud, or to the kernel, that does not come back
+		err = errors.Join(err, fmt.Errorf("what goes on in the background does not end: %w", context.Cause(ctx)))
+	}
+	neighbours.drop(d)
 	err = errors.Join(err, d.x.save())
 	d.x.close()
 	if c, ok := d.p.(io.Closer); ok {
@@ -171,6 +190,13 @@ func (d *driver) who(ctx context.Context) (Host, error) {
 	defer d.mu.Unlock()
 	d.host = &self
 	return self, nil
+}
+
+// forgetSelf has the cloud asked again who this host is.
+func (d *driver) forgetSelf() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host = nil
 }
 
 // me returns the host as far as it is known already.

@@ -1,10 +1,13 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -67,6 +70,7 @@ func (d *driver) Import(ctx context.Context, ref, name string, dry bool) ([]volu
 
 // plan says what would become of a disk.
 func (d *driver) plan(f Foreign, name string) volume.Imported {
+	f.Name = printable(f.Name)
 	i := volume.Imported{Disk: f.ID, Name: name, Size: f.Size, Zone: f.Zone, From: origins(f)}
 	if i.Name == "" {
 		i.Name = f.Name
@@ -87,6 +91,16 @@ func (d *driver) plan(f Foreign, name string) volume.Imported {
 	return i
 }
 
+// printable shows what a terminal would take for a command.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, name)
+}
+
 // origins tells by whom a disk was made, as far as its tags say.
 func origins(f Foreign) string {
 	for key := range f.Tags {
@@ -102,6 +116,11 @@ func origins(f Foreign) string {
 	return ""
 }
 
+const fromImport = "import " // which no name of a volume begins with
+
+// imported tells whether a disk was taken in, and is no copy of one.
+func imported(d Disk) bool { return strings.HasPrefix(d.Tags[tagFrom], fromImport) }
+
 // importOne tags a disk. What is on it is looked at by the first mount: that it is never formatted
 // is sure from now on.
 func (d *driver) importOne(ctx context.Context, p Finder, f Foreign, plan volume.Imported) error {
@@ -113,7 +132,7 @@ func (d *driver) importOne(ctx context.Context, p Finder, f Foreign, plan volume
 	}
 	tags := Tags{
 		TagUUID: newUUID(), TagNamespace: d.c.Namespace, TagName: plan.Name,
-		tagFormatted: now(), tagRoot: rootAuto, tagFrom: strings.TrimSpace("import " + plan.From),
+		tagFormatted: now(), tagRoot: rootAuto, tagFrom: fromImport + cmp.Or(plan.From, "disk"),
 	}
 	if _, err := call(ctx, just(func(ctx context.Context) error { return p.Adopt(ctx, f, tags) })); err != nil {
 		return err

@@ -34,10 +34,11 @@ type index struct {
 	sum    uint64 // of the file, as it was written as a whole
 }
 
-// entry is a disk, and when we changed it: the cloud's lists are older than its answers.
+// entry is a disk, and what we changed of it and when: the cloud's lists are older than its answers.
 type entry struct {
 	Disk
 	changed time.Time
+	mine    Tags // those that we changed, empty for one that we took away
 }
 
 // settled is how long lists may be behind.
@@ -82,7 +83,7 @@ func (x *index) load() error {
 			}
 			x.loaded = true
 		case l.Put != nil:
-			x.set(*l.Put, time.Time{})
+			x.set(&entry{Disk: *l.Put})
 		case l.Drop != "":
 			x.unset(l.Drop)
 		}
@@ -105,11 +106,11 @@ func (x *index) load() error {
 }
 
 // set and unset keep the names right. The caller has the lock.
-func (x *index) set(d Disk, changed time.Time) {
-	x.unset(d.ID)
-	x.disks[d.ID] = &entry{d, changed}
-	name := d.Tags[TagName]
-	x.names[name] = append(x.names[name], d.ID)
+func (x *index) set(e *entry) {
+	x.unset(e.ID)
+	x.disks[e.ID] = e
+	name := e.Tags[TagName]
+	x.names[name] = append(x.names[name], e.ID)
 }
 
 func (x *index) unset(id string) {
@@ -182,28 +183,62 @@ func (x *index) where(test func(Disk) bool) (all []Disk) {
 	return all
 }
 
-// put takes over what we did to a disk, and the cloud has confirmed.
+// lacking is how many volumes there are, and which of them a list does not have that should.
+type lacking struct {
+	all     int
+	missing []string
+}
+
+func (x *index) lacking(listed map[string]bool) (l lacking) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for id, e := range x.disks {
+		if !live(e.Disk) {
+			continue
+		}
+		l.all++
+		if !listed[id] && time.Since(e.changed) > settled {
+			l.missing = append(l.missing, id)
+		}
+	}
+	return l
+}
+
+// put takes over a disk that we have just made, or taken in.
 func (x *index) put(d Disk) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.gone, d.ID)
-	x.set(d, time.Now())
+	x.set(&entry{Disk: d, changed: time.Now()})
 	x.note(line{Put: &d})
 }
 
-// freed notes that a host has a disk no more. That is no proof that the disk is there: it may have been
-// deleted by another host, and be known of an old list.
-func (x *index) freed(id, host string) {
+// retag takes over tags that we changed, and the cloud has confirmed. d is the disk as it is
+// known where it is not remembered.
+func (x *index) retag(d Disk, tags Tags) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e, ok := x.disks[id]
-	if !ok {
-		return
+	mine := Tags{}
+	if e, ok := x.disks[d.ID]; ok {
+		d = e.Disk
+		maps.Copy(mine, e.mine)
 	}
-	d := e.Disk
-	d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h Holder) bool { return h.Host == host })
-	x.set(d, e.changed)
+	maps.Copy(mine, tags)
+	d = d.with(tags)
+	delete(x.gone, d.ID)
+	x.set(&entry{d, time.Now(), mine})
 	x.note(line{Put: &d})
+}
+
+// change takes over what else we did to a disk, as far as it is remembered: who has it, or how
+// large it is. Its tags are as they were: another host may be about to change them.
+func (x *index) change(id string, to func(*Disk)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.disks[id]; ok {
+		to(&e.Disk)
+		x.note(line{Put: &e.Disk})
+	}
 }
 
 // drop forgets a disk that is gone, or going. Lists that still have it are not believed.
@@ -253,23 +288,20 @@ func (x *index) merge(q Query, list []Disk, began time.Time) {
 		if e != nil && d.Unlooked {
 			d.Holders = e.Holders
 		}
-		// The record of formatting is never taken away: a list without it is an old one.
-		if e != nil && formatted(e.Disk) && !formatted(d) {
-			d = d.with(Tags{tagFormatted: e.Tags[tagFormatted], tagFS: e.Tags[tagFS]})
-		}
-		if e != nil && began.Before(e.changed.Add(settled)) {
+		next := &entry{Disk: d}
+		if e != nil {
 			if began.Before(e.changed) {
+				e.Disk = e.with(further(e.Tags, d.Tags))
 				continue
 			}
-			// That a volume is moved is written by another host, and no mount may miss it.
-			if live(e.Disk) {
-				e.Disk = e.with(Tags{tagMoving: d.Tags[tagMoving]})
+			if began.Before(e.changed.Add(settled)) {
+				// What others did meanwhile to the rest of the tags is true.
+				next.Disk, next.changed, next.mine = d.with(e.mine), e.changed, e.mine
 			}
-			d.Tags, d.Size = e.Tags, max(d.Size, e.Size)
-			x.set(d, e.changed)
-			continue
+			next.Disk = next.with(further(e.Tags, d.Tags))
+			next.Size = max(d.Size, e.Size) // no disk gets smaller
 		}
-		x.set(d, time.Time{})
+		x.set(next)
 	}
 	for id, e := range x.disks {
 		if !listed[id] && q.Takes(id, e.Tags[TagName]) && !began.Before(e.changed.Add(settled)) {
@@ -288,6 +320,27 @@ func (x *index) mergePart(q Query, list []Disk, began time.Time, zones []string)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.loaded = known
+}
+
+// further returns the record of formatting of a disk as it is in one of two places. It is never
+// taken away: the one without it, or that says less, is the older.
+func further(a, b Tags) Tags {
+	rank := func(t Tags) int {
+		switch t[tagFormatted] {
+		case "":
+			return 0
+		case begun:
+			return 1
+		}
+		return 2
+	}
+	if rank(a) > rank(b) {
+		b = a
+	}
+	if rank(b) == 0 {
+		return nil
+	}
+	return Tags{tagFormatted: b[tagFormatted], tagFS: b[tagFS]}
 }
 
 // save writes the whole file, if it is not what is there.

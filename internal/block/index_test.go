@@ -39,7 +39,7 @@ func TestIndexAndOldLists(t *testing.T) {
 		time.Sleep(time.Hour)
 		began := time.Now()
 		x.put(diskOf("3", "c"))
-		x.put(diskOf("1", "a", tagFormatted, "now"))
+		x.retag(diskOf("1", "a"), Tags{tagFormatted: "now"})
 		x.drop("2")
 		x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b")}, began) // began before
 		x.has(t, "a=1", "c=3")
@@ -90,6 +90,38 @@ func TestIndexAndOldLists(t *testing.T) {
 	}
 	mended.has(t, "e=5", "f=6")
 	mended.close()
+}
+
+// TestTagsOfOthers: what another host changed is seen at once, also of a disk that this one changed
+// a moment ago; and what this one changed is not taken back by a list that is behind.
+func TestTagsOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newIndex(filepath.Join(t.TempDir(), "index"))
+		x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b"), diskOf("3", "c")}, time.Now())
+		time.Sleep(time.Hour)
+		x.change("1", func(d *Disk) { d.Holders = []Holder{{Host: "me"}} })
+		x.retag(diskOf("2", "b"), Tags{tagFormatted: begun, tagFS: "ext4"})
+		x.retag(diskOf("3", "c"), Tags{tagTemp: "x"})
+		time.Sleep(time.Second)
+		x.merge(Query{}, []Disk{
+			diskOf("1", "a", tagTrashed, "0000000000000001-x"),
+			diskOf("2", "b", tagTrashed, "0000000000000002-x", tagFormatted, "2026-01-01T00:00:00Z", tagFS, "xfs"),
+			diskOf("3", "c"),
+		}, time.Now())
+		x.has(t)
+		if d, _ := x.byID("2"); !formatted(d) || d.Tags[tagFS] != "xfs" {
+			t.Errorf("what another host formatted is remembered as %q", d.Tags)
+		}
+		// A list that was asked for before our own change tells that much, and no more.
+		before := time.Now()
+		time.Sleep(time.Second)
+		x.put(diskOf("4", "d"))
+		x.retag(diskOf("4", "d"), Tags{tagFormatted: begun, tagFS: "ext4"})
+		x.merge(Query{}, []Disk{diskOf("4", "e", tagFormatted, "2026-01-01T00:00:00Z", tagFS, "ext4")}, before)
+		if d, ok := x.volume("d"); !ok || !formatted(d) {
+			t.Errorf("a disk that was formatted is remembered as %q", d.Tags)
+		}
+	})
 }
 
 // TestWinner: whichever way a host hears of two disks of one name, it comes to the same.
@@ -195,8 +227,8 @@ func TestIndexPartOfAList(t *testing.T) {
 		if !x.known() {
 			t.Error("what was known is not known any more")
 		}
-		x.freed("2", "host")
-		x.freed("9", "host")
+		x.change("2", func(o *Disk) { o.Holders = nil })
+		x.change("9", func(o *Disk) { o.Holders = nil })
 		x.merge(Query{Names: []string{"two"}}, nil, time.Now())
 		x.has(t, "one=1")
 	})

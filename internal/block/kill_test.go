@@ -250,6 +250,15 @@ func TestKills(t *testing.T) {
 	case testing.Short():
 		kills = 30
 	}
+	seed := rand.Uint64()
+	if text := os.Getenv("REMORA_SOAK_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("seed %d", seed)
+	moments := rand.New(rand.NewPCG(seed, 0))
 	cloud := blocktest.NewReference(t)
 	srv := &server{t, map[string]*blocktest.Host{}}
 	rpcs := rpc.NewServer()
@@ -292,7 +301,8 @@ func TestKills(t *testing.T) {
 	progress := 0
 	for i := range kills {
 		h := hosts[i/3%2]
-		lines := run(t, []string{dir + "/s", h.ID, h.dir, h.Machine.Dev(), h.Machine.Sys()}, i)
+		life := time.Duration(20+moments.IntN(700)) * time.Millisecond
+		lines := run(t, []string{dir + "/s", h.ID, h.dir, h.Machine.Dev(), h.Machine.Sys()}, life)
 		for _, line := range lines {
 			var word, name string
 			var n int
@@ -325,7 +335,7 @@ func TestKills(t *testing.T) {
 }
 
 // run lets a daemon live until it is killed, and returns what it said.
-func run(t *testing.T, args []string, n int) (lines []string) {
+func run(t *testing.T, args []string, life time.Duration) (lines []string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+strings.Join(args, " "))
@@ -337,7 +347,6 @@ func run(t *testing.T, args []string, n int) (lines []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	life := time.Duration(20+rand.N(700)) * time.Millisecond
 	kill := time.AfterFunc(life, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 	defer kill.Stop()
 	for s := bufio.NewScanner(out); s.Scan(); {

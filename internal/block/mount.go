@@ -146,6 +146,9 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 		return errNoVolume
 	}
 	defer d.hold(disk.ID)()
+	if d.goes(disk.ID) {
+		return errNoDevice
+	}
 	v, err := d.m.find(d.p, disk)
 	if err != nil {
 		return err
@@ -182,19 +185,19 @@ func (d *driver) enter(disk Disk, k kind, v Device, extra []string) (*mount.Deta
 	if !d.m.still(d.p, disk, v) {
 		return nil, errNoDevice
 	}
-	options := slices.Clone(k.always)
+	options := slices.Clone(k.Always)
 	for _, o := range slices.Concat(d.c.Mount, strings.Split(disk.Tags[option+"mount_options"], ",")) {
-		if o = strings.TrimSpace(o); k.takes(o) {
+		if o = strings.TrimSpace(o); k.Takes(o) {
 			options = append(options, o)
 		}
 	}
-	m, err := mount.Detach(v.Path, k.name, append(options, extra...))
+	m, err := mount.Detach(v.Path, k.Name, append(options, extra...))
 	if err != nil {
 		if errdefs.Class(err) == nil {
 			err = errdefs.As(errdefs.ErrUnavailable, err)
 		}
 		if len(errdefs.Hints(err)) == 0 {
-			how := map[string]string{"ext4": "e2fsck -f", "xfs": "xfs_repair", "btrfs": "btrfs check"}[k.name]
+			how := map[string]string{"ext4": "e2fsck -f", "xfs": "xfs_repair", "btrfs": "btrfs check"}[k.Name]
 			err = errdefs.Hint(err, "make a snapshot first, then look at it with "+how+" "+v.Path)
 		}
 		return nil, err
@@ -206,7 +209,7 @@ func (d *driver) enter(disk Disk, k kind, v Device, extra []string) (*mount.Deta
 func (d *driver) growInside(ctx context.Context, name string, inside *mount.Detached, k kind, v Device) {
 	top, err := inside.Open(".")
 	if err == nil {
-		err = k.grow(top, v)
+		err = grow(k, top, v)
 		_ = top.Close()
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -16,11 +17,27 @@ import (
 type poolKey struct{ stateDir, name string }
 
 // neighbours are the pools of block storage in this process, to which volumes may be moved.
-var neighbours = pools{all: map[poolKey]*driver{}}
+var neighbours = pools{all: map[poolKey]*driver{}, places: map[string]*driver{}}
 
 type pools struct {
-	mu  sync.Mutex
-	all map[poolKey]*driver
+	mu     sync.Mutex
+	all    map[poolKey]*driver
+	places map[string]*driver // by whose volumes they have
+}
+
+// settle makes the volumes of the namespace this pool's: two that have the same would detach each
+// other's disks.
+func (p *pools) settle(d *driver, env catalog.Env) error {
+	d.pool = poolKey{env.StateDir, env.PoolName}
+	d.place = strings.Join([]string{env.RunDir, d.t.Client.account, d.t.Scope, d.c.Namespace}, "\x00")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other := p.places[d.place]; other != nil && other.pool.name != d.pool.name {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "namespace %q: its volumes are those of the pool %q already", d.c.Namespace, other.pool.name),
+			"give each pool of one account its own namespace; options such as type can be given for each volume")
+	}
+	p.places[d.place] = d // of one that is opened anew while the old one ends, the younger
+	return nil
 }
 
 func (p *pools) put(d *driver) {
@@ -34,6 +51,9 @@ func (p *pools) drop(d *driver) {
 	defer p.mu.Unlock()
 	if p.all[d.pool] == d { // else a reload has put another one there
 		delete(p.all, d.pool)
+	}
+	if p.places[d.place] == d {
+		delete(p.places, d.place)
 	}
 }
 

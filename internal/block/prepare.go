@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/run"
@@ -35,6 +37,12 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 	if !d.m.still(d.p, disk, v) {
 		return errNoDevice
 	}
+	if !formatted(disk) && !on.blank() {
+		// Somebody was here: what he has written down was read before the disk came to this host.
+		if disk, err = d.again(ctx, r, disk); err != nil {
+			return err
+		}
+	}
 	k, known := kinds[on.what]
 	ours := known && on.uuid == disk.Tags[TagUUID]
 	switch {
@@ -47,6 +55,9 @@ func (d *driver) prepare(ctx context.Context, r *jobs.Run, disk Disk, v Device) 
 		err := d.finish(ctx, r, disk, k, v)
 		if err == nil || disk.Tags[tagFormatted] != begun || errdefs.Class(err) == nil || ctx.Err() != nil {
 			return err
+		}
+		if fresh, ferr := super(v, k.NeverMounted); ferr != nil || !fresh {
+			return errors.Join(err, ferr)
 		}
 		d.log.InfoContext(ctx, "a file system that was not finished is made again", slog.String("volume", r.Object()), slog.String("disk", disk.ID))
 		return d.format(ctx, r, disk, v, true)
@@ -86,12 +97,20 @@ func (d *driver) busy(ctx context.Context, disk Disk, v Device) (bool, error) {
 	}
 }
 
+// sizeSlack is by how much a device may differ from its disk: a header of encryption takes a part.
+const sizeSlack = 64 << 20
+
 // format makes the file system. That it has begun is said before, and that it is done after it:
 // what is between the two nobody has ever had a mount of.
 func (d *driver) format(ctx context.Context, r *jobs.Run, disk Disk, v Device, over bool) error {
 	k := kinds[disk.Tags[tagFS]]
-	if k.name == "" {
+	if k.Name == "" {
 		return errdefs.Errorf(errdefs.ErrUnsupported, "file system %q is not known here", disk.Tags[tagFS])
+	}
+	// One more proof that the device is the disk: what is mistaken for it has another size.
+	if apart := v.Size - disk.Size; apart < -sizeSlack || apart > sizeSlack {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the disk %s has %s, and %s, which says that it is the disk, has %s", disk.ID, catalog.Bytes(disk.Size), v.Path, catalog.Bytes(v.Size)),
+			"nothing was written to it; where the disk was made larger a moment ago, ask again")
 	}
 	if disk.Tags[tagFormatted] != begun {
 		var err error
@@ -105,7 +124,9 @@ func (d *driver) format(ctx context.Context, r *jobs.Run, disk Disk, v Device, o
 	if !d.m.still(d.p, disk, v) {
 		return errNoDevice
 	}
-	if err := k.format(ctx, v.Path, disk.Tags[TagName], disk.Tags[TagUUID], over); err != nil {
+	// With our own UUID as its: by that what a crash leaves is known again.
+	made := filesystem.New{Device: v.Path, Label: disk.Tags[TagName], UUID: disk.Tags[TagUUID], Over: over, Advice: "look for faults of the disk in dmesg"}
+	if err := k.Make(ctx, made); err != nil {
 		return err
 	}
 	return d.finish(ctx, r, disk, k, v)
@@ -146,7 +167,7 @@ func (d *driver) finish(ctx context.Context, r *jobs.Run, disk Disk, k kind, v D
 	if err := unix.Syncfs(int(top.Fd())); err != nil {
 		return err
 	}
-	_, err = d.tag(ctx, r, disk, Tags{tagFormatted: now(), tagFS: k.name})
+	_, err = d.tag(ctx, r, disk, Tags{tagFormatted: now(), tagFS: k.Name})
 	return err
 }
 
@@ -180,27 +201,34 @@ func apply(inside *mount.Detached, dir string, o options) error {
 // mend brings a file system in order that was there before: of a crash, of a disk that has grown,
 // and of one that came from elsewhere.
 func (d *driver) mend(ctx context.Context, r *jobs.Run, disk Disk, k kind, on found, v Device) error {
-	mended, err := k.check(ctx, v.Path)
+	mended, err := super(v, func(on io.ReaderAt) (bool, error) { return k.Check(ctx, on, v.Path) })
+	if errors.Is(err, filesystem.ErrBroken) {
+		err = errdefs.Hint(err, "make a snapshot, attach the disk (remora volume attach), and look at it with e2fsck -f "+v.Path)
+	}
 	if err != nil {
 		return err
 	}
 	if mended {
 		d.log.WarnContext(ctx, "the file system was not cleanly unmounted, and was mended", slog.String("volume", r.Object()))
 	}
-	if k.name == "ext4" {
-		if err := k.growUnmounted(ctx, v); err != nil {
+	if k.Name == "ext4" {
+		left, err := gap(k, v)
+		if err == nil && left >= filesystem.MinGap {
+			err = k.GrowUnmounted(ctx, v.Path)
+		}
+		if err != nil {
 			d.log.WarnContext(ctx, "the file system could not be made as large as its disk", slog.String("volume", r.Object()), slog.Any("error", err))
 		}
 	}
-	if k.name == "btrfs" && disk.Tags[tagFrom] != "" && on.uuid != disk.Tags[TagUUID] {
+	if k.Name == "btrfs" && disk.Tags[tagFrom] != "" && !imported(disk) && on.uuid != disk.Tags[TagUUID] {
 		// The kernel takes two devices with one ID for parts of one file system.
 		if _, err := run.Output(ctx, nil, "btrfstune", "-f", "-M", disk.Tags[TagUUID], v.Path); err != nil {
-			return k.hint(fmt.Errorf("give the clone an ID of its own: %w", err))
+			return k.Hint(fmt.Errorf("give the clone an ID of its own: %w", err))
 		}
 	}
 	change := Tags{}
-	if disk.Tags[tagFS] != k.name {
-		change[tagFS] = k.name
+	if disk.Tags[tagFS] != k.Name {
+		change[tagFS] = k.Name
 	}
 	if disk.Tags[tagRoot] == rootAuto {
 		root, err := d.root(disk, k, v)
@@ -251,9 +279,8 @@ func (d *driver) tag(ctx context.Context, r *jobs.Run, disk Disk, tags Tags) (Di
 	if err != nil {
 		return disk, fmt.Errorf("write down in the cloud what became of the disk: %w", err)
 	}
-	disk = disk.with(tags)
-	d.x.put(disk)
-	return disk, nil
+	d.x.retag(disk, tags)
+	return disk.with(tags), nil
 }
 
 // loss is what is known of a volume that was taken from this host.

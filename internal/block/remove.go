@@ -46,7 +46,8 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 	if now, ok := d.x.byID(m.Disk.ID); ok {
 		m.Disk = now
 	}
-	if now, ok := d.x.volume(r.Object()); ok { // another may have taken its place
+	// One that took its place at a rollback is the volume; any other of the name was made since.
+	if now, ok := d.x.volume(r.Object()); ok && now.Tags[tagReplaces] == m.Disk.Tags[TagUUID] {
 		m.Disk = now
 	}
 	if err := notMoving(m.Disk); err != nil {
@@ -54,6 +55,13 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 	}
 	if err := r.Step("looking whether it is used", nil); err != nil {
 		return err
+	}
+	if m.Trash != "" { // the cloud does not mind if a tag is changed of what another host uses
+		disk, err := d.again(ctx, r, m.Disk)
+		if err != nil {
+			return err
+		}
+		m.Disk = disk
 	}
 	if err := d.release(ctx, r, m.Disk); err != nil {
 		return err
@@ -81,7 +89,7 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 func (d *driver) release(ctx context.Context, r *jobs.Run, disk Disk) error {
 	stayed := d.stayed(disk)
 	if len(disk.Holders) == 0 && !stayed {
-		return nil // the cloud refuses where that is not so any more
+		return nil // what is remembered may be old: the cloud refuses, or who calls has just asked
 	}
 	self, err := d.who(ctx)
 	if err != nil {
@@ -160,7 +168,9 @@ func (d *driver) Restore(ctx context.Context, id, name string) error {
 	if err := d.finds.look(ctx, name); err != nil {
 		return err
 	}
-	if _, taken := d.x.volume(name); taken {
+	if there, taken := d.x.volume(name); taken && there.ID == disk.ID {
+		return nil // it was done already, and the answer was lost
+	} else if taken {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "there is a volume of this name"), "restore it under another name, or remove that one first")
 	}
 	tags := Tags{tagTrashed: "", TagName: name}
@@ -168,7 +178,7 @@ func (d *driver) Restore(ctx context.Context, id, name string) error {
 	if err != nil {
 		return err
 	}
-	d.x.put(disk.with(tags))
+	d.x.retag(disk, tags)
 	return nil
 }
 

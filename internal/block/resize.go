@@ -78,7 +78,7 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 			return err
 		}
 		disk.Size = size
-		d.x.put(disk)
+		d.x.change(disk.ID, func(o *Disk) { o.Size = max(o.Size, size) })
 	}
 	m, ok, err := d.record(r.Object())
 	if err != nil || !ok {
@@ -130,7 +130,7 @@ func (d *driver) growAt(at mount.Info, k kind, v Device) error {
 		return err
 	}
 	defer dir.Close()
-	if err := k.grow(dir, v); err != nil {
+	if err := grow(k, dir, v); err != nil {
 		return err
 	}
 	return unix.Syncfs(int(dir.Fd()))

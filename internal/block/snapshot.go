@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -63,6 +64,11 @@ func (s *snapshots) load(ctx context.Context, d *driver) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id, at := range s.gone {
+		if time.Since(at) > 5*settled {
+			delete(s.gone, id)
+		}
+	}
 	was := s.all
 	s.all, s.asked = map[string]Snapshot{}, began
 	for _, sn := range list {
@@ -80,12 +86,18 @@ func (s *snapshots) load(ctx context.Context, d *driver) error {
 	return nil
 }
 
+func (s *snapshots) askedBefore(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked.Before(t)
+}
+
 // of returns the snapshots of a volume, the oldest first.
 func (s *snapshots) of(disk Disk) (all []Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sn := range s.all {
-		if sn.Tags[tagOf] == origin(disk) && sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed {
+		if ofDisk(sn, disk) {
 			all = append(all, sn)
 		}
 	}
@@ -96,6 +108,11 @@ func (s *snapshots) of(disk Disk) (all []Snapshot) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return all
+}
+
+// ofDisk tells whether a snapshot is one of a volume.
+func ofDisk(sn Snapshot, disk Disk) bool {
+	return sn.Tags[tagOf] == origin(disk) && sn.Tags[tagTemp] == "" && sn.State != Deleting && sn.State != Failed
 }
 
 // takenAt is when a snapshot was made, by our own clock where it was written down.
@@ -188,7 +205,7 @@ type shooting struct {
 
 // CreateSnapshot has the cloud make a snapshot. What is mounted here is written out before.
 func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
-	disk, err := d.volumeOf(ctx, name)
+	disk, err := d.recorded(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -200,12 +217,34 @@ func (d *snapshotting) CreateSnapshot(ctx context.Context, name, snapshot string
 	}
 	tags := d.snapshotTags(disk, snapshot)
 	for k, v := range labels {
-		if len(k) > 100 || len(v) > 255 {
-			return errdefs.Errorf(errdefs.ErrInvalid, "label %.30q: too long for a tag of the cloud", k)
+		if len(label)+len(relabel(k)) > maxKey || len(v) > maxValue || !utf8.ValidString(v) {
+			return errdefs.Errorf(errdefs.ErrInvalid, "label %.30q: too long for a tag of the cloud, or no text", k)
 		}
 		tags[label+relabel(k)] = v
 	}
+	if len(tags) > maxTags {
+		return errdefs.Errorf(errdefs.ErrInvalid, "%d labels: a snapshot of the cloud can have %d", len(labels), maxTags-len(tags)+len(labels))
+	}
 	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{disk, tags})
+}
+
+// recorded returns the disk of a volume with the record of formatting as it is now: what is made of
+// the disk gets it too, and another host may have formatted it since it was remembered.
+func (d *driver) recorded(ctx context.Context, name string) (Disk, error) {
+	disk, err := d.volumeOf(ctx, name)
+	if err != nil || formatted(disk) {
+		return disk, err
+	}
+	if _, err := d.list(ctx, Query{IDs: []string{disk.ID}}); err != nil {
+		return disk, err
+	}
+	if now, ok := d.x.byID(disk.ID); ok {
+		disk = now
+	}
+	if disk.Tags[tagFormatted] == begun {
+		return disk, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "its file system is being made"), "mount it once, and ask again")
+	}
+	return disk, nil
 }
 
 // snapshotTags are those of each snapshot of a disk: what a disk that is made of it has to have.
@@ -339,13 +378,30 @@ func (d *driver) unshoot(ctx context.Context, sn Snapshot) error {
 
 // forgetSnapshots deletes those of a disk that is to be deleted.
 func (d *driver) forgetSnapshots(ctx context.Context, r *jobs.Run, disk Disk) error {
-	if _, ok := d.p.(Snapshotter); !ok {
+	p, ok := d.p.(Snapshotter)
+	if !ok {
 		return nil
 	}
+	began := time.Now()
 	if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.snaps.load(ctx, d) })); err != nil {
 		return err
 	}
-	for _, sn := range d.snaps.of(disk) {
+	list := d.snaps.of(disk)
+	// Of those that others made since, nobody would know any more when the disk is gone.
+	if d.snaps.askedBefore(began) {
+		now, err := again(ctx, r, func(ctx context.Context) ([]Snapshot, error) {
+			return p.Snapshots(ctx, Query{Namespace: d.c.Namespace, Names: []string{disk.Tags[TagName]}})
+		})
+		if err != nil {
+			return err
+		}
+		for _, sn := range now {
+			if ofDisk(sn, disk) && !slices.ContainsFunc(list, func(o Snapshot) bool { return o.ID == sn.ID }) {
+				list = append(list, sn)
+			}
+		}
+	}
+	for _, sn := range list {
 		if _, err := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, sn) })); err != nil {
 			return err
 		}

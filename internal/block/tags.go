@@ -8,7 +8,43 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
+
+// What [Tags] may be at the most. A key becomes longer by the prefix, where EC2 takes 128 bytes.
+const (
+	maxTags  = 30
+	maxKey   = 100
+	maxValue = 255
+)
+
+// fit refuses tags that a cloud would not take.
+func (t Tags) fit() error {
+	if len(t) > maxTags {
+		return errdefs.Errorf(errdefs.ErrInvalid, "%d tags: a disk or snapshot can have %d", len(t), maxTags)
+	}
+	for k, v := range t {
+		if len(k) > maxKey || len(v) > maxValue {
+			return errdefs.Errorf(errdefs.ErrInvalid, "tag %.30q: too long for a cloud", k)
+		}
+	}
+	return nil
+}
+
+// short makes a text that is only there to be read one that fits into a tag.
+func short(text string) string {
+	if len(text) <= maxValue {
+		return text
+	}
+	text = text[:maxValue-len("…")]
+	for !utf8.ValidString(text) {
+		text = text[:len(text)-1]
+	}
+	return text + "…"
+}
 
 // The tags of the core's own.
 const (
@@ -40,7 +76,8 @@ func formatted(d Disk) bool {
 
 // live tells whether a disk is a volume.
 func live(d Disk) bool {
-	return d.Tags[tagTrashed] == "" && d.Tags[tagTemp] == "" && d.Tags[TagName] != "" && d.State != Deleting && d.State != Failed
+	// A tag can be written by anybody who may use the account, so a name is checked.
+	return d.Tags[tagTrashed] == "" && d.Tags[tagTemp] == "" && d.State != Deleting && d.State != Failed && volume.CheckName(d.Tags[TagName]) == nil
 }
 
 // origin returns the UUID to which the snapshots of a disk belong.

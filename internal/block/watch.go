@@ -38,11 +38,26 @@ func (d *driver) watch() {
 		return
 	}
 	for _, m := range all {
-		if d.lossOf(m.Volume) == nil && d.vanished(m) {
-			d.fence(m, noDevice)
-			d.background.Go(func() { d.blame(m) }) // the cloud may take its time
+		if d.lossOf(m.Volume) != nil || !d.vanished(m) {
+			continue
+		}
+		// What was read may be of the mount before.
+		if now, ok, err := d.record(m.Volume); err == nil && ok && now.Device.Name == m.Device.Name && now.Since.Equal(m.Since) {
+			d.lose(m)
 		}
 	}
+}
+
+// lose fences a volume. To unmount a file system whose device is gone, and to ask the cloud who has it, may
+// take their time, and others may be lost meanwhile.
+func (d *driver) lose(m mounted) {
+	if !d.mark(m, noDevice) {
+		return
+	}
+	d.background.Go(func() {
+		d.clear(m)
+		d.blame(m)
+	})
 }
 
 // noDevice is why a volume is lost, as long as nothing more is known.
@@ -88,12 +103,29 @@ func (d *driver) taker(id string) string {
 // fence takes away what is left of the mount of a volume that this host has lost: whoever still
 // has it open is told by each write, and nobody else comes near it.
 func (d *driver) fence(m mounted, why string) {
+	d.mark(m, why)
+	d.clear(m)
+}
+
+// mark has a volume count as lost, and tells whether it did not before.
+func (d *driver) mark(m mounted, why string) bool {
 	d.mu.Lock()
 	_, again := d.lost[m.Volume]
 	if !again {
 		d.lost[m.Volume] = loss{time.Now(), why}
 	}
 	d.mu.Unlock()
+	if again {
+		return false
+	}
+	d.t.Client.lose()
+	d.log.ErrorContext(d.ctx, "a volume was taken from this host while it was mounted; what was not written yet is lost",
+		slog.String("volume", m.Volume), slog.String("disk", m.Disk), slog.String("reason", why))
+	return true
+}
+
+// clear unmounts what is left of a mount, whoever uses it.
+func (d *driver) clear(m mounted) {
 	for {
 		at, err := topmost(m.Mountpoint)
 		if err != nil || at == nil || !isOf(*at, m.Device) {
@@ -104,12 +136,6 @@ func (d *driver) fence(m mounted, why string) {
 			break
 		}
 	}
-	if again {
-		return
-	}
-	d.t.Client.lose()
-	d.log.ErrorContext(d.ctx, "a volume was taken from this host while it was mounted; what was not written yet is lost",
-		slog.String("volume", m.Volume), slog.String("disk", m.Disk), slog.String("reason", why))
 }
 
 func (d *driver) lossOf(name string) *loss {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -58,7 +59,7 @@ func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts ma
 			return err
 		}
 		defer inside.close()
-		if err := inside.growUnmounted(ctx, minGap); err != nil {
+		if err := inside.growUnmounted(ctx, filesystem.MinGap); err != nil {
 			return d.Fail(name, err)
 		}
 		return d.Fail(name, inside.apply(f.dir(), m.options))

@@ -36,7 +36,7 @@ func (c config) check() error {
 	for _, option := range c.Mount {
 		known := false
 		for _, k := range kinds {
-			known = known || k.takes(option)
+			known = known || k.Takes(option)
 		}
 		if !known {
 			return errdefs.Errorf(errdefs.ErrInvalid, "mount_options: %q is not allowed for any file system", option)
@@ -47,7 +47,7 @@ func (c config) check() error {
 			return err
 		}
 	}
-	return kinds[c.FS].checkSize(int64(c.Size))
+	return checkSize(kinds[c.FS], int64(c.Size))
 }
 
 // made is what the options of a volume and the keys of its pool come to.
@@ -78,13 +78,13 @@ func (d *driver) decode(opts map[string]string) (made, error) {
 }
 
 func (m *made) check() error {
-	if err := m.kind.checkSize(m.size); err != nil {
+	if err := checkSize(m.kind, m.size); err != nil {
 		return err
 	}
 	m.size = roundUp(m.size)
 	for _, option := range m.Mount {
-		if !m.kind.takes(option) {
-			return errdefs.Errorf(errdefs.ErrInvalid, `option "mount_options": %q is not allowed for %s`, option, m.kind.name)
+		if !m.kind.Takes(option) {
+			return errdefs.Errorf(errdefs.ErrInvalid, `option "mount_options": %q is not allowed for %s`, option, m.kind.Name)
 		}
 	}
 	if !m.sparse {

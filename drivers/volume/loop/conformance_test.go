@@ -94,7 +94,7 @@ func filesystemOf(t testing.TB, fs string, size int64) string {
 		t.Fatal(err)
 	}
 	defer v.close()
-	if err := kinds[fs].format(t.Context(), v.path, "pool"); err != nil {
+	if err := kinds[fs].Make(t.Context(), onDevice(v.path, "pool")); err != nil {
 		t.Fatal(err)
 	}
 	m, err := mount.Detach(v.path, fs, nil)

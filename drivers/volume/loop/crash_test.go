@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/run"
@@ -218,7 +219,7 @@ func TestUncleanFileSystem(t *testing.T) {
 			}
 			defer image.Close()
 			if fs == "ext4" {
-				if clean, err := ext4Clean(image); err != nil || clean {
+				if clean, err := filesystem.Clean(image); err != nil || clean {
 					t.Errorf("clean before the mount: %v, %v", clean, err)
 				}
 			}

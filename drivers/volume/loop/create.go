@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -35,7 +36,7 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 		return err
 	}
 	defer p.close()
-	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.Name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
 	if there, err := d.adopt(ctx, p, f, m); there || err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 		return d.Fail(f.Name, err)
 	}
 	defer v.close()
-	if err := m.kind.format(ctx, v.path, f.Name); err != nil {
+	if err := m.kind.Make(ctx, onDevice(v.path, f.Name)); err != nil {
 		return err
 	}
 	inside, err := d.enter(ctx, f.Name, image, f, nil)
@@ -131,7 +132,7 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 
 // apply sets owner and mode of the directory that a container gets, as far as they were
 // given.
-func (inside *filesystem) apply(dir string, o options) error {
+func (inside *entered) apply(dir string, o options) error {
 	if o.UID == nil && o.GID == nil && o.Mode == nil {
 		return nil
 	}
@@ -198,17 +199,17 @@ func (d *driver) adopt(ctx context.Context, p pool, f facts, m made) (there bool
 	ok := err == nil
 	if ok {
 		defer image.Close()
-		k, ok = identify(image)
+		k, ok = filesystem.Identify(image)
 	}
 	if !ok {
 		err := errdefs.Errorf(errdefs.ErrExists, "%s is in the way, and not a volume", d.Path+"/"+f.Name)
 		return true, errdefs.Hint(err, "to make a volume of an image, put it there as the file "+imageName+", with ext4, xfs or btrfs in it")
 	}
-	if m.FS != nil && k.name != *m.FS {
-		return true, errdefs.Errorf(errdefs.ErrExists, "the file system in its image is %s, not %s", k.name, *m.FS)
+	if m.FS != nil && k.Name != *m.FS {
+		return true, errdefs.Errorf(errdefs.ErrExists, "the file system in its image is %s, not %s", k.Name, *m.FS)
 	}
-	f.FS, f.Reserved = k.name, false
-	f.Mount = slices.DeleteFunc(f.Mount, func(option string) bool { return !k.takes(option) })
+	f.FS, f.Reserved = k.Name, false
+	f.Mount = slices.DeleteFunc(f.Mount, func(option string) bool { return !k.Takes(option) })
 	inside, err := d.enter(ctx, f.Name, image, f, nil)
 	if err != nil {
 		return true, err
@@ -222,7 +223,7 @@ func (d *driver) adopt(ctx context.Context, p pool, f facts, m made) (there bool
 
 // foreign tells whether a file system was not made here: it has more than the data directory
 // in it, and what mkfs puts there.
-func (inside *filesystem) foreign() (bool, error) {
+func (inside *entered) foreign() (bool, error) {
 	top, err := inside.Open(".")
 	if err != nil {
 		return false, err

@@ -65,7 +65,7 @@ func (p pool) facts(name string) (facts, error) {
 	var f facts
 	err := state.Read(p.Root, name+"/"+factsName, factsVersion, &f)
 	switch {
-	case err == nil && kinds[f.FS].name == "":
+	case err == nil && kinds[f.FS].Name == "":
 		err = fmt.Errorf("read %s/%s: %w: file system %q", name, factsName, state.ErrCorrupt, f.FS)
 	case errors.Is(err, errdefs.ErrNotFound):
 		return f, pooldir.ErrNoVolume

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
@@ -114,7 +115,7 @@ func (d *driver) Mount(ctx context.Context, name, target string) (string, error)
 		return "", err
 	}
 	defer inside.close()
-	if err := inside.growUnmounted(ctx, minGap); err != nil {
+	if err := inside.growUnmounted(ctx, filesystem.MinGap); err != nil {
 		if inside.Detached == nil {
 			return "", d.Fail(name, err)
 		}
@@ -148,15 +149,15 @@ func (d *driver) volume(ctx context.Context, name string) (pool, facts, *os.File
 // loopPrefix is how the paths of loop devices begin.
 const loopPrefix = "/dev/loop"
 
-// filesystem is one that is mounted and seen by nobody yet.
-type filesystem struct {
+// entered is a file system that is mounted and seen by nobody yet.
+type entered struct {
 	*mount.Detached
 	kind    kind
 	device  *device
 	options []string
 }
 
-func (inside *filesystem) close() {
+func (inside *entered) close() {
 	if inside.Detached != nil {
 		_ = inside.Close()
 	}
@@ -164,7 +165,7 @@ func (inside *filesystem) close() {
 }
 
 // enter attaches an image, checks its file system if there is need, and mounts it detached.
-func (d *driver) enter(ctx context.Context, name string, image *os.File, f facts, extra []string) (*filesystem, error) {
+func (d *driver) enter(ctx context.Context, name string, image *os.File, f facts, extra []string) (*entered, error) {
 	v, err := attach(ctx, image)
 	if err != nil {
 		return nil, d.Fail(name+"/"+filepath.Base(image.Name()), err)
@@ -177,10 +178,10 @@ func (d *driver) enter(ctx context.Context, name string, image *os.File, f facts
 	return inside, nil
 }
 
-func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v *device, f facts, extra []string) (*filesystem, error) {
+func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v *device, f facts, extra []string) (*entered, error) {
 	k := kinds[f.FS]
 	if v.fresh {
-		mended, err := k.check(ctx, image, v.path)
+		mended, err := k.Check(ctx, image, v.path)
 		if err != nil {
 			return nil, d.mendable(d.Fail(name, err), k, image)
 		}
@@ -188,21 +189,21 @@ func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v
 			d.Log.WarnContext(ctx, "the file system was not cleanly unmounted, and was mended", slog.String("volume", name))
 		}
 	}
-	all := slices.Clone(k.always)
+	all := slices.Clone(k.Always)
 	for _, option := range d.config.Mount {
-		if k.takes(option) {
+		if k.Takes(option) {
 			all = append(all, option)
 		}
 	}
 	all = slices.Concat(all, f.Mount, extra)
-	m, err := mount.Detach(v.path, k.name, all)
+	m, err := mount.Detach(v.path, k.Name, all)
 	if err != nil {
 		if errdefs.Class(err) == nil {
 			err = errdefs.As(errdefs.ErrUnavailable, err)
 		}
 		return nil, d.mendable(err, k, image)
 	}
-	return &filesystem{m, k, v, all}, nil
+	return &entered{m, k, v, all}, nil
 }
 
 // mendable says what a person can do about a file system that cannot be mounted.
@@ -210,7 +211,7 @@ func (d *driver) mendable(err error, k kind, image *os.File) error {
 	if len(errdefs.Hints(err)) > 0 {
 		return err
 	}
-	how := map[string]string{"ext4": "e2fsck -f", "xfs": "xfs_repair", "btrfs": "btrfs check"}[k.name]
+	how := map[string]string{"ext4": "e2fsck -f", "xfs": "xfs_repair", "btrfs": "btrfs check"}[k.Name]
 	return errdefs.Hint(err, "copy the image aside, then look at it with "+how+" "+d.pathOf(image))
 }
 

@@ -11,23 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/mount"
-	"github.com/remora-plugins/remora/internal/run"
-	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// The calls by which the programs resize2fs, xfs_growfs and "btrfs filesystem resize" grow a
-// file system that is mounted. They take the open root, and need no name for it.
-const (
-	ext4ResizeFS   = 0x40086610 // EXT4_IOC_RESIZE_FS
-	xfsGeometry    = 0x8070587c // XFS_IOC_FSGEOMETRY_V4
-	xfsGrowData    = 0x4010586e // XFS_IOC_FSGROWFSDATA
-	btrfsResize    = 0x50009403 // BTRFS_IOC_RESIZE
-	btrfsStartSync = 0x80089418 // BTRFS_IOC_START_SYNC, which does not wait
-	btrfsNameBytes = 4088
-)
+// btrfsStartSync is BTRFS_IOC_START_SYNC, which does not wait.
+const btrfsStartSync = 0x80089418
 
 func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg))
@@ -37,49 +28,8 @@ func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 	return nil
 }
 
-// grow makes a mounted file system as large as its device. One that is so already stays as it
-// is. dir is any directory of it.
-func (k kind) grow(dir *os.File, size int64) (err error) {
-	switch k.name {
-	case "ext4":
-		var st unix.Statfs_t
-		if err = unix.Fstatfs(int(dir.Fd()), &st); err == nil {
-			blocks := uint64(size / st.Bsize)
-			err = ioctl(dir, ext4ResizeFS, unsafe.Pointer(&blocks))
-		}
-	case "xfs":
-		var g struct { // struct xfs_fsop_geom_v4
-			blockSize, _, _, _, _, _, _, maxInodes uint32
-			dataBlocks                             uint64
-			_                                      [72]byte
-		}
-		if err = ioctl(dir, xfsGeometry, unsafe.Pointer(&g)); err != nil {
-			break
-		}
-		in := struct { // struct xfs_growfs_data
-			blocks    uint64
-			maxInodes uint32
-			_         uint32
-		}{blocks: uint64(size) / uint64(g.blockSize), maxInodes: g.maxInodes}
-		if in.blocks > g.dataBlocks {
-			err = ioctl(dir, xfsGrowData, unsafe.Pointer(&in))
-		}
-	case "btrfs":
-		var args struct { // struct btrfs_ioctl_vol_args
-			fd   int64
-			name [btrfsNameBytes]byte
-		}
-		copy(args.name[:], "max")
-		err = ioctl(dir, btrfsResize, unsafe.Pointer(&args))
-	}
-	if err != nil {
-		return state.Classify(fmt.Errorf("grow %s: %w", k.name, err))
-	}
-	return nil
-}
-
 // grow makes the file system as large as its image.
-func (inside *filesystem) grow() error {
+func (inside *entered) grow() error {
 	size, err := inside.device.size()
 	if err != nil {
 		return err
@@ -92,32 +42,28 @@ func (inside *filesystem) grow() error {
 		return err
 	}
 	defer top.Close()
-	return inside.kind.grow(top, size)
+	return inside.kind.Grow(top, size)
 }
 
 // gap returns by how much the file system is smaller than its device. For what finds that out
 // itself, and changes nothing where there is nothing to do, it is all.
-func (inside *filesystem) gap(size int64) (int64, error) {
-	if inside.kind.name != "ext4" {
+func (inside *entered) gap(size int64) (int64, error) {
+	if inside.kind.Name != "ext4" {
 		return size, nil
 	}
-	is, err := ext4Bytes(inside.device.f)
+	is, err := filesystem.Ext4Bytes(inside.device.f)
 	return size - is, err
 }
 
 // resizeLimit is how long resize2fs may take. It must not be cut off before, whoever waits.
 const resizeLimit = 10 * time.Minute
 
-// minGap is below what an ext4 leaves unused at the end, where a group of blocks would be too
-// small to be worth it. Nothing is tried again for so little.
-const minGap = 8 << 20
-
 // growUnmounted grows a file system that this process alone has mounted, with programs, where
 // the kernel would not: ext4 wants a capability that not every daemon has
 // (CAP_SYS_RESOURCE).
-func (inside *filesystem) growUnmounted(ctx context.Context, least int64) error {
+func (inside *entered) growUnmounted(ctx context.Context, least int64) error {
 	err := inside.grow()
-	if !errors.Is(err, errdefs.ErrDenied) || inside.kind.name != "ext4" {
+	if !errors.Is(err, errdefs.ErrDenied) || inside.kind.Name != "ext4" {
 		return err
 	}
 	if !inside.device.fresh {
@@ -137,15 +83,13 @@ func (inside *filesystem) growUnmounted(ctx context.Context, least int64) error 
 	inside.Detached = nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resizeLimit)
 	defer cancel()
-	if _, err = run.Output(ctx, nil, "e2fsck", "-f", "-p", inside.device.path); mendedBy(err) {
-		_, err = run.Output(ctx, nil, "resize2fs", inside.device.path)
-	}
-	m, derr := mount.Detach(inside.device.path, inside.kind.name, inside.options)
+	err = inside.kind.GrowUnmounted(ctx, inside.device.path)
+	m, derr := mount.Detach(inside.device.path, inside.kind.Name, inside.options)
 	if derr != nil {
 		return derr
 	}
 	inside.Detached = m
-	return inside.kind.hint(err)
+	return err
 }
 
 // size returns how large the device is.
@@ -171,7 +115,7 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 		return d.Fail(name, err)
 	}
 	k := kinds[f.FS]
-	if err := k.checkSize(size); err != nil {
+	if err := checkSize(k, size); err != nil {
 		return err
 	}
 	size = roundUp(size)

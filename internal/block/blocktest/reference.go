@@ -337,6 +337,9 @@ func (p *refProvider) Attach(ctx context.Context, disk block.Disk, self block.Ho
 		if err != nil {
 			return none, err
 		}
+		if p.c.hosts[self.ID] == nil {
+			return none, errdefs.Errorf(errdefs.ErrNotFound, "host %s: there is none", self.ID)
+		}
 		if zone := p.c.zones[self.ID]; d.Zone != zone {
 			return none, errdefs.Errorf(errdefs.ErrInvalid, "disk %s is in %s, %s in %s", d.ID, d.Zone, self.ID, zone)
 		}

@@ -1,13 +1,16 @@
-package block
+package filesystem
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // The calls by which the programs resize2fs, xfs_growfs and "btrfs filesystem resize" grow a
@@ -28,18 +31,14 @@ func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 	return nil
 }
 
-// grow makes a mounted file system as large as its device. One that is so already stays as it
+// Grow makes a mounted file system as large as its device. One that is so already stays as it
 // is. dir is any directory of it.
-func (k kind) grow(dir *os.File, v Device) (err error) {
-	switch k.name {
+func (k Kind) Grow(dir *os.File, size int64) (err error) {
+	switch k.Name {
 	case "ext4":
-		is, serr := ext4Bytes(v.Path)
-		if serr != nil || v.Size-is < minGap {
-			return serr
-		}
 		var st unix.Statfs_t
 		if err = unix.Fstatfs(int(dir.Fd()), &st); err == nil {
-			blocks := uint64(v.Size / st.Bsize)
+			blocks := uint64(size / st.Bsize)
 			err = ioctl(dir, ext4ResizeFS, unsafe.Pointer(&blocks))
 		}
 	case "xfs":
@@ -55,7 +54,7 @@ func (k kind) grow(dir *os.File, v Device) (err error) {
 			blocks    uint64
 			maxInodes uint32
 			_         uint32
-		}{blocks: uint64(v.Size) / uint64(g.blockSize), maxInodes: g.maxInodes}
+		}{blocks: uint64(size) / uint64(g.blockSize), maxInodes: g.maxInodes}
 		if in.blocks > g.dataBlocks {
 			err = ioctl(dir, xfsGrowData, unsafe.Pointer(&in))
 		}
@@ -68,7 +67,24 @@ func (k kind) grow(dir *os.File, v Device) (err error) {
 		err = ioctl(dir, btrfsResize, unsafe.Pointer(&args))
 	}
 	if err != nil {
-		return state.Classify(fmt.Errorf("grow %s: %w", k.name, err))
+		return state.Classify(fmt.Errorf("grow %s: %w", k.Name, err))
 	}
 	return nil
+}
+
+// MinGap is below what an ext4 leaves unused at the end, where a group of blocks would be too
+// small to be worth it. Nothing is tried for so little.
+const MinGap = 8 << 20
+
+// GrowUnmounted makes an ext4 that is not mounted as large as its device: it needs no capability
+// then.
+func (k Kind) GrowUnmounted(ctx context.Context, device string) error {
+	_, err := run.Output(ctx, nil, "e2fsck", "-f", "-p", device)
+	if mendedBy(err) {
+		_, err = run.Output(ctx, nil, "resize2fs", device)
+	}
+	if err != nil && errdefs.Class(err) == nil {
+		err = errdefs.As(errdefs.ErrUnavailable, err)
+	}
+	return k.Hint(err)
 }
