@@ -19,8 +19,14 @@ const pauseConfig = "[pool.one]\ndriver = \"btrfs\"\n[pool.two]\ndriver = \"btrf
 	"[repository.near]\nurl = \"/var/lib/docker/near\"\npassword_file = \"/etc/remora/near.password\"\n"
 
 // startShop runs a container of a project that writes the same numbers to two volumes, first to one
-// and then to the other.
-func startShop(h *lab.Host) {
+// and then to the other. What is paused when the test ends runs on, as it could not be killed.
+func startShop(t *testing.T, h *lab.Host) {
+	t.Helper()
+	t.Cleanup(func() {
+		if paused, _ := h.Docker("ps", "-q", "--filter", "status=paused"); paused != "" {
+			h.MustDocker(append([]string{"unpause"}, strings.Fields(paused)...)...)
+		}
+	})
 	const project = "com.docker.compose.project=shop"
 	h.MustDocker("volume", "create", "-d", "one", "--label", project, "first")
 	h.MustDocker("volume", "create", "-d", "two", "--label", project, "second")
@@ -57,7 +63,7 @@ func TestProjectPaused(t *testing.T) {
 	h.Remora(pauseConfig)
 	h.Dockerd()
 	h.MustCli("backup", "init", "near")
-	startShop(h)
+	startShop(t, h)
 	time.Sleep(300 * time.Millisecond) // numbers come by the thousand
 	without := 0
 	for i := range 3 {
@@ -107,7 +113,7 @@ func TestKilledWhilePaused(t *testing.T) {
 	}}
 	remora.start()
 	h.Dockerd()
-	startShop(h)
+	startShop(t, h)
 	rounds, chance := testenv.Rounds(10), rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // a test's dice
 	paused := 0
 	for i := range rounds {

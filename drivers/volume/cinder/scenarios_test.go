@@ -33,10 +33,11 @@ func TestScenariosOnCeph(t *testing.T) {
 	deviates := map[string]string{}
 	for _, name := range []string{
 		"OneName", "TwoMakeOneName", "Handover", "DeadHolder", "LyingNames", "NotBlank", "Formatted", "OwnerOnce", "WrongOptions", "SecondWriter",
-		"LostAnswers", "Crashes", "TakenByForce", "Trash", "Import", "JobOutlivesCall", "HangingCloud", "Calls", "Idle",
+		"LostAnswers", "Crashes", "Trash", "Import", "JobOutlivesCall", "HangingCloud", "Calls", "Idle",
 	} {
 		deviates[name] = onFiles
 	}
+	deviates["TakenByForce"] = "not passed here: with a disk of Ceph the first host does not learn in time that it was taken; see the driver's page"
 	blocktest.Run(t, blocktest.Config{
 		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, "ceph") },
 		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: 2 * time.Minute, Deviates: deviates,
