@@ -203,7 +203,7 @@ func storageDirect() cases {
 			p := b.mount("one")
 			if _, err := s.Usage(t.Context(), "one"); errors.Is(err, errdefs.ErrUnsupported) {
 				// Of a volume with a limit it has to be known.
-				err := error(errdefs.ErrUnsupported)
+				err := errdefs.ErrUnsupported
 				if r, ok := b.Driver.(volume.Resizer); ok {
 					err = r.Resize(t.Context(), "one", c.Resize)
 				}
