@@ -45,9 +45,10 @@ type entry struct {
 const settled = 2 * time.Minute
 
 type line struct {
-	Put  *Disk  `json:"put,omitempty"`
-	Drop string `json:"drop,omitempty"`
-	Head string `json:"head,omitempty"`
+	Put  *Disk     `json:"put,omitempty"`
+	Drop string    `json:"drop,omitempty"`
+	At   time.Time `json:"at,omitzero"` // when it was dropped
+	Head string    `json:"head,omitempty"`
 }
 
 // head is the first line of the file.
@@ -83,9 +84,11 @@ func (x *index) load() error {
 			}
 			x.loaded = true
 		case l.Put != nil:
+			delete(x.gone, l.Put.ID)
 			x.set(&entry{Disk: *l.Put})
 		case l.Drop != "":
 			x.unset(l.Drop)
+			x.gone[l.Drop] = l.At
 		}
 	}
 	if err := lines.Err(); err != nil || !x.loaded {
@@ -247,7 +250,7 @@ func (x *index) drop(id string) {
 	defer x.mu.Unlock()
 	x.unset(id)
 	x.gone[id] = time.Now()
-	x.note(line{Drop: id})
+	x.note(line{Drop: id, At: x.gone[id]})
 }
 
 // note adds a line to the file. It is not synced: what a power cut loses, the next list brings.
@@ -357,6 +360,11 @@ func (x *index) save() error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(x.disks)) {
 		if err := enc.Encode(line{Put: &x.disks[id].Disk}); err != nil {
+			return err
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(x.gone)) {
+		if err := enc.Encode(line{Drop: id, At: x.gone[id]}); err != nil {
 			return err
 		}
 	}

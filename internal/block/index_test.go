@@ -233,3 +233,33 @@ func TestIndexPartOfAList(t *testing.T) {
 		x.has(t, "one=1")
 	})
 }
+
+// TestIndexForgetsNoRemoval: what was removed right before a restart does not come back by a list
+// that is behind, however the daemon ended.
+func TestIndexForgetsNoRemoval(t *testing.T) {
+	for _, end := range []string{"closed", "killed"} {
+		t.Run(end, func(t *testing.T) {
+			x := newIndex(filepath.Join(t.TempDir(), "index"))
+			x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b")}, time.Now())
+			if err := x.save(); err != nil {
+				t.Fatal(err)
+			}
+			x.drop("2")
+			if end == "closed" {
+				if err := x.save(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			again := newIndex(x.path)
+			if err := again.load(); err != nil {
+				t.Fatal(err)
+			}
+			again.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b")}, time.Now())
+			again.has(t, "a=1")
+			again.put(diskOf("2", "b")) // it was taken in again
+			again.has(t, "a=1", "b=2")
+			again.close()
+			x.close()
+		})
+	}
+}

@@ -270,21 +270,34 @@ func (d *driver) moved(to *driver, old Disk, place volume.Place, id string) (Spe
 // ours makes sure that the old disk is as it was when the move began: nobody has given the move up,
 // and nobody has come to the disk.
 func (d *driver) ours(ctx context.Context, r *jobs.Run, m *moving) error {
-	list, err := again(ctx, r, func(ctx context.Context) ([]Disk, error) { return d.list(ctx, Query{IDs: []string{m.Old.ID}}) })
-	if err != nil {
-		return err
+	for until := time.Now().Add(behind); ; {
+		list, err := again(ctx, r, func(ctx context.Context) ([]Disk, error) { return d.list(ctx, Query{IDs: []string{m.Old.ID}}) })
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == m.Old.ID })
+		if i < 0 || list[i].Tags[tagTrashed] != "" || list[i].State == Deleting {
+			return errNoVolume
+		}
+		was, _ := moveOf(list[i])
+		if h := list[i].Holders; was.id == m.Spec.UUID && len(h) > 0 {
+			return d.held(h[0])
+		}
+		if was.id == m.Spec.UUID {
+			return nil
+		}
+		if was.id != "" || time.Now().After(until) {
+			return errNotOurs
+		}
+		select {
+		case <-time.After(firstPoll):
+		case <-ctx.Done():
+			return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+		}
 	}
-	i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == m.Old.ID })
-	if i < 0 || list[i].Tags[tagTrashed] != "" || list[i].State == Deleting {
-		return errNoVolume
-	}
-	if was, _ := moveOf(list[i]); was.id != m.Spec.UUID {
-		return errNotOurs
-	}
-	if h := list[i].Holders; len(h) > 0 {
-		return d.held(h[0])
-	}
-	return nil
 }
+
+// behind is how long a list may still be without a tag that an earlier list had.
+const behind = 5 * time.Second
 
 var errNotOurs = errdefs.Errorf(errdefs.ErrInUse, "another host has moved it, or given the move up")

@@ -63,14 +63,25 @@ func (d *driver) lose(m mounted) {
 // noDevice is why a volume is lost, as long as nothing more is known.
 const noDevice = "its device is not there any more"
 
-// blame has a volume that is lost tell who has it now.
+// blame has a volume that is lost tell who has it now, as soon as the cloud's lists do.
 func (d *driver) blame(m mounted) {
-	why := d.taker(m.Disk)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if l, ok := d.lost[m.Volume]; ok {
-		l.Why = why
-		d.lost[m.Volume] = l
+	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+		why := d.taker(m.Disk)
+		d.mu.Lock()
+		l, lost := d.lost[m.Volume]
+		if lost {
+			l.Why = why
+			d.lost[m.Volume] = l
+		}
+		d.mu.Unlock()
+		if !lost || why != noDevice || time.Since(l.Since) > settled {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-d.ctx.Done():
+			return
+		}
 	}
 }
 

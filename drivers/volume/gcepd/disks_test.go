@@ -354,7 +354,7 @@ func TestOtherZone(t *testing.T) {
 	two := there.driver(t)
 	_ = two.(volume.Pinger).Ping(t.Context())
 	_, err = two.Mount(t.Context(), "data", target("no"))
-	wantErr(t, "mount in another zone", err, errdefs.ErrInvalid, zoneA, zoneB, "snapshot")
+	wantErr(t, "mount in another zone", err, errdefs.ErrInvalid, zoneA, zoneB, "remora volume move data --zone "+zoneB)
 	if err := two.(volume.Cloner).Clone(t.Context(), "copy", "data", "", map[string]string{"zone": zoneB}); err != nil {
 		t.Fatal(err)
 	}
