@@ -81,12 +81,12 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 				return Device{}, err
 			}
 		}
-		if err := d.free(ctx, r, disk, self, wait, force); err != nil {
-			return Device{}, err
-		}
 		if d.t.Zonal && disk.Zone != "" && self.Zone != "" && disk.Zone != self.Zone {
 			return Device{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "the disk is in zone %s, and this host in %s", disk.Zone, self.Zone),
 				"run the container in that zone, or bring the volume here: remora volume move "+disk.Tags[TagName]+" --zone "+self.Zone)
+		}
+		if err := d.free(ctx, r, disk, self, wait, force); err != nil {
+			return Device{}, err
 		}
 		// What lists say may be old: only the device itself shows that there is nothing to do.
 		if _, err := d.m.find(d.p, *disk); errors.Is(err, errNoDevice) {

@@ -73,7 +73,12 @@ func zones(s *stage) {
 	a.mustCreate("data")
 	_, err := b.mount("data")
 	s.wantErr(err, errdefs.ErrInvalid, one, two, "remora volume move data --zone "+two)
-	a.mustMount("data")
+	at := a.mustMount("data")
+	s.write(at, "f", "x")
+	// A host that cannot have the disk takes it from nobody.
+	s.wantErr(b.driver.(volume.Attacher).Attach(s.Context(), "data", true), errdefs.ErrInvalid, one, two)
+	must(s, a.driver.(volume.Looker).Look(s.Context(), "data", at))
+	s.write(at, "f", "y")
 	a.mustUnmount("data")
 	b.mustCreate("other", "zone="+two)
 	b.mustMount("other")
