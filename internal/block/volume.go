@@ -70,6 +70,15 @@ func (d *driver) Inspect(ctx context.Context, name string) (volume.Info, error) 
 	return d.info(disk), nil
 }
 
+// Status implements [volume.Stater].
+func (d *driver) Status(name string) (map[string]any, bool) {
+	disk, ok := d.x.volume(name)
+	if !ok {
+		return nil, false
+	}
+	return d.info(disk).Status, true
+}
+
 // volumeOf returns the disk of a volume from memory, or from the cloud where memory has none:
 // another host may have made it just now.
 func (d *driver) volumeOf(ctx context.Context, name string) (Disk, error) {

@@ -269,6 +269,11 @@ func (h *Handler) Get(ctx context.Context, name string) (Volume, error) {
 		return Volume{}, errdefs.As(errdefs.ErrNotFound, err)
 	}
 	if info, ok := h.index.get(name); ok {
+		if s, ok := h.driver.(Stater); ok {
+			if status, known := s.Status(name); known {
+				info.Status = status
+			}
+		}
 		return h.volume(info), nil
 	}
 	ctx, cancel := h.limit(ctx, h.options.ShortTimeout)

@@ -382,6 +382,34 @@ type pinging struct {
 func (p pinging) Ping(context.Context) error { return p.ping() }
 func (p pinging) Scope() string              { return "global" }
 
+// stating is a fake whose volumes have a state that changes by itself.
+type stating struct {
+	*fake
+	state string
+}
+
+func (s *stating) Status(name string) (map[string]any, bool) {
+	return map[string]any{"state": s.state}, name != "unknown"
+}
+
+// TestStatusIsOfNow: what a volume says of itself is not as old as the last listing.
+func TestStatusIsOfNow(t *testing.T) {
+	d := &stating{newFake(""), "available"}
+	h := newTestHandler(t, d, Options{Refresh: -1})
+	for _, name := range []string{"a", "unknown"} {
+		if err := h.Create(t.Context(), name, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.state = "taken from this host"
+	if v, err := h.Get(t.Context(), "a"); err != nil || v.Status["state"] != d.state {
+		t.Errorf("Get: %v, %v", v.Status, err)
+	}
+	if v, err := h.Get(t.Context(), "unknown"); err != nil || v.Status != nil {
+		t.Errorf("Get of one that the driver does not know: %v, %v", v.Status, err)
+	}
+}
+
 func TestScope(t *testing.T) {
 	if got := newTestHandler(t, newFake(""), Options{}).Scope(); got != "local" {
 		t.Errorf("scope of a driver without one: %q", got)

@@ -21,8 +21,8 @@
 // # What more a driver may do
 //
 // A driver says that it can do more by having a method more. [Handler] looks for
-// these, and nobody else does: [Inspector], [Scoper], [Pinger], [Looker], [io.Closer]; [Sizer],
-// [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer],
+// these, and nobody else does: [Inspector], [Stater], [Scoper], [Pinger], [Looker], [io.Closer];
+// [Sizer], [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer],
 // [Surveyor], [Attacher], [Mover], [Importer], [Worker].
 package volume
 
@@ -96,6 +96,14 @@ type Info struct {
 type Inspector interface {
 	// Inspect returns what is known of the volume, or ErrNotFound.
 	Inspect(ctx context.Context, name string) (Info, error)
+}
+
+// Stater is implemented by a driver whose volumes change their [Info.Status] by themselves, such
+// as when another host takes one.
+type Stater interface {
+	// Status returns what is known now, from memory and at once, and false for a volume that
+	// is not known. Without it Status is as old as the last listing ([Options.Refresh]).
+	Status(name string) (map[string]any, bool)
 }
 
 // Scoper is implemented by a driver whose volumes are not of this host alone.
