@@ -60,6 +60,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
 		}
+		o.HTTPSignerV4 = &signer{}
 	})
 	return p, nil
 }
@@ -93,6 +94,15 @@ func load(ctx context.Context, c config, host metadata) (aws.Config, error) {
 	if err != nil {
 		text, _, _ := strings.Cut(errdefs.OneLine(err.Error()), "\n")
 		return all, errdefs.Errorf(errdefs.ErrInvalid, "the configuration of AWS: %s", text)
+	}
+	if c.CredentialsFile != "" || c.Profile != "" { // which people change
+		all.Credentials = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			now, err := awsconfig.LoadDefaultConfig(ctx, opts...)
+			if err != nil {
+				return aws.Credentials{}, err
+			}
+			return now.Credentials.Retrieve(ctx)
+		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewEarly })
 	}
 	return all, nil
 }

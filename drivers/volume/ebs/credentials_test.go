@@ -130,6 +130,29 @@ func TestExpired(t *testing.T) {
 	wantErr(t, err, errdefs.ErrDenied, "session of the access key")
 }
 
+// TestCredentialsFileIsMended: a file with a wrong key that is put right needs no restart, nor does one
+// whose key was exchanged.
+func TestCredentialsFileIsMended(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	conf := c.noKeys()
+	conf.CredentialsFile = filepath.Join(t.TempDir(), "credentials")
+	write := func(secret string) {
+		t.Helper()
+		text := "[default]\naws_access_key_id = " + accessKey + "\naws_secret_access_key = " + secret + "\n"
+		if err := os.WriteFile(conf.CredentialsFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("wrong")
+	p := c.open(t, conf, "http://127.0.0.1:1")
+	_, err := p.List(t.Context(), all)
+	wantErr(t, err, errdefs.ErrDenied, "AuthFailure", "credentials are wrong")
+	write(secretKey)
+	if _, err := p.List(t.Context(), all); err != nil {
+		t.Errorf("with the right key: %v", err)
+	}
+}
+
 // TestNoCredentials: an instance without a role, and no instance at all.
 func TestNoCredentials(t *testing.T) {
 	c := newCloud(t, ec2.Config{})

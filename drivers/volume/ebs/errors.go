@@ -122,6 +122,9 @@ func (p *provider) explain(ctx context.Context, action string, err error) error 
 	case expired[code]:
 		return p.renew(full)
 	}
+	if cache, ok := p.creds.(*aws.CredentialsCache); ok && code == "AuthFailure" { // others may have been given meanwhile
+		cache.Invalidate()
+	}
 	m := meaningOf(code, status)
 	if m.hint == "" {
 		return errdefs.As(m.class, full)
