@@ -115,21 +115,35 @@ func TestKilledWhilePaused(t *testing.T) {
 	h.Dockerd()
 	startShop(t, h)
 	rounds, chance := testenv.Rounds(10), rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // a test's dice
-	paused := 0
-	for i := range rounds {
+	// A pause has a book from before its first container to after its last.
+	books := func() bool {
+		all, err := os.ReadDir(h.Path("/var/lib/remora/paused"))
+		return err == nil && len(all) > 0
+	}
+	until := func(there bool) {
+		for end := time.Now().Add(20 * time.Second); books() != there && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+	}
+	took := make(chan time.Duration, 1)
+	go func() {
+		until(true)
+		began := time.Now()
+		until(false)
+		took <- time.Since(began)
+	}()
+	h.MustCli("snapshot", "create", "--project", "shop", "--pause", "whole")
+	span := <-took // on this machine
+	paused, i := 0, 0
+	for ; i < rounds || paused == 0 && i < 5*rounds; i++ {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			_, _ = h.Cli("snapshot", "create", "--project", "shop", "--pause", fmt.Sprintf("s%d", i)) // it is cut off
 		}()
 		wait := 300 * time.Millisecond
-		if i%2 == 0 { // from its book on, which is written before anything is paused
-			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				if books, err := os.ReadDir(h.Path("/var/lib/remora/paused")); err == nil && len(books) > 0 {
-					break
-				}
-			}
-			wait = 100 * time.Millisecond
+		if i%2 == 0 { // while it has a book
+			until(true)
+			wait = span
 		}
 		time.Sleep(time.Duration(chance.Int64N(int64(wait))))
 		remora.kill()
@@ -143,7 +157,7 @@ func TestKilledWhilePaused(t *testing.T) {
 	if paused == 0 {
 		t.Error("no kill came while it was paused, and the test shows nothing")
 	}
-	t.Logf("killed %d times, %d of them while it was paused", rounds, paused)
+	t.Logf("killed %d times, %d of them while it was paused, which takes %s", i, paused, span)
 	eventually(t, time.Minute, func() bool { return h.Must("sh", "-c", "ls /var/lib/remora/paused") == "" })
 	is(t, "the container", containerState(h, "shop-app-1"), "running")
 }
