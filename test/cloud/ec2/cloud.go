@@ -17,6 +17,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/test/cloud/fake"
 )
 
 // Config is what a cloud is made with. The zero value of each field but Dir and Users is
@@ -35,7 +37,7 @@ type Config struct {
 	// call has succeeded, as at AWS: the volume then disappears.
 	KmsKeys []string
 	// Clock is real time if nil.
-	Clock Clock
+	Clock fake.Clock
 	// Seed is that of ids, names of devices, and jitter.
 	Seed   uint64
 	Delays Delays
@@ -87,7 +89,7 @@ type Lag struct {
 // meant is said by the signature.
 type Cloud struct {
 	conf  Config
-	clock Clock
+	clock fake.Clock
 
 	mu      sync.Mutex
 	closed  bool
@@ -122,7 +124,7 @@ func New(conf Config) (*Cloud, error) {
 		conf.Regions = []string{"us-east-1", "eu-west-1"}
 	}
 	if conf.Clock == nil {
-		conf.Clock = realClock{}
+		conf.Clock = fake.System{}
 	}
 	if conf.Delays.Busy == 0 {
 		conf.Delays.Busy = time.Second

@@ -18,6 +18,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/test/cloud/ec2"
+	"github.com/remora-plugins/remora/test/cloud/fake"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 type lab struct {
 	*testing.T
 	cloud *ec2.Cloud
-	clock *ec2.ManualClock
+	clock *fake.Manual
 	url   string
 	east  *awsec2.Client
 	west  *awsec2.Client
@@ -38,7 +39,7 @@ type lab struct {
 
 func start(t *testing.T, conf ec2.Config) *lab {
 	t.Helper()
-	l := &lab{T: t, clock: ec2.NewManualClock(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))}
+	l := &lab{T: t, clock: fake.NewManual(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))}
 	conf.Dir, conf.Clock = t.TempDir(), l.clock
 	conf.Users = append(conf.Users, ec2.User{AccessKey: accessKey, SecretKey: secretKey})
 	var err error
