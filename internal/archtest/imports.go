@@ -100,7 +100,7 @@ var layerTable = []layer{
 	{dir: "internal/cli", by: []string{"cmd", "internal/docsgen"}},
 	{dir: "internal/daemon", by: []string{"cmd", "internal/cli", "internal/docsgen"}},
 	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen"}},
-	{dir: "internal/testenv", by: []string{"internal/testreport", "internal/testvm", "test/cloud"}, tests: true},
+	{dir: "internal/testenv", by: []string{"internal/testreport", "internal/testvm", "internal/block/blocktest", "test/cloud"}, tests: true},
 	// Only the daemon puts the volume service together; its ground floor knows none of the rooms above.
 	{dir: "internal/service", by: []string{"internal/daemon"}},
 	{dir: "internal/service/pool", only: append([]string{"internal/catalog", "internal/config", "internal/control", "internal/schedule", "internal/usage"}, leaves...)},

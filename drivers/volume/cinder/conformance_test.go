@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/volume"
 	"github.com/remora-plugins/remora/sdk/volume/volumetest"
@@ -53,42 +52,17 @@ func (d daemon) driver(t testing.TB) (*provider, volume.Driver) {
 }
 
 func TestConformance(t *testing.T) {
-	deviates := map[string]string{}
-	if !canResizeExt4(t) {
-		deviates["Resize"] = "the kernel grows an ext4 that is mounted for CAP_SYS_RESOURCE alone, which this process lacks"
-	}
-	daemons := map[volume.Driver]daemon{}
-	volumetest.Run(t, volumetest.Config{
-		New: func(t *testing.T) volume.Driver {
-			d := newCloud(t, "ceph").daemon(t)
-			_, drv := d.driver(t)
-			daemons[drv] = d
-			return drv
-		},
-		Reopen: func(t *testing.T, old volume.Driver) volume.Driver {
-			if err := old.(io.Closer).Close(); err != nil {
-				t.Error(err)
-			}
-			_, drv := daemons[old].driver(t)
-			daemons[drv] = daemons[old]
-			return drv
-		},
+	blocktest.Conformance(t, volumetest.Config{
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "ceph"},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gold", "iops": "3000", "zone": "moon", multiAttach: "true"},
 		Resize:     2 * gib,
-		Deviates:   deviates,
+	}, func(t *testing.T) func(t testing.TB) volume.Driver {
+		d := newCloud(t, "ceph").daemon(t)
+		return func(t testing.TB) volume.Driver {
+			_, drv := d.driver(t)
+			return drv
+		}
 	})
-}
-
-// canResizeExt4 tells whether this process has the capability CAP_SYS_RESOURCE.
-func canResizeExt4(t testing.TB) bool {
-	t.Helper()
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		t.Fatal(err)
-	}
-	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 // TestRequests counts what is asked of Cinder and Nova for each verb. To look whether something is

@@ -33,8 +33,8 @@ func TestConformance(t *testing.T) {
 			base := poolOn(t, tt.pool)
 			config := opts("fs="+tt.fs, "size="+tt.size)
 			var deviates map[string]string
-			if tt.fs == "ext4" && !canResizeExt4(t) {
-				deviates = map[string]string{"Resize": "the kernel grows an ext4 that is mounted for CAP_SYS_RESOURCE alone, which this process lacks"}
+			if why := testenv.NoResizeExt4(t); tt.fs == "ext4" && why != "" {
+				deviates = map[string]string{"Resize": why}
 			}
 			volumetest.Run(t, volumetest.Config{
 				New: func(t *testing.T) volume.Driver {
@@ -59,17 +59,6 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
-}
-
-// canResizeExt4 tells whether this process has the capability CAP_SYS_RESOURCE.
-func canResizeExt4(t testing.TB) bool {
-	t.Helper()
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		t.Fatal(err)
-	}
-	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 // poolOn makes a file system of a kind for pools, until the end of the test.
