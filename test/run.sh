@@ -55,7 +55,8 @@ part_docs() {
 # What is tested on file systems, servers and repositories of its own takes minutes.
 storage='/drivers/volume/(btrfs|dobs|ebs|gcepd|loop|mount|sshfs)$|/internal/(backup|definition|remote)$'
 
-# What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages.
+# What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages. With -short the rest of
+# these packages is tested with all others.
 cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'
 
 # part_unit leaves out, with -short, what part_e2e runs, and what part_storage does. The
@@ -63,7 +64,7 @@ cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'
 # them.
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
-	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|$cloud|$storage")
+	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|$storage")
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 }
 
