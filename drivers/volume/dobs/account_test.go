@@ -71,7 +71,7 @@ func (a *account) open(t testing.TB) *provider {
 func (a *account) Host(t testing.TB) *blocktest.Host {
 	t.Helper()
 	if a.hosts++; a.hosts > 1 {
-		t.Skip("the scenario needs a second droplet")
+		t.Skip("deviates: the scenario needs a second droplet")
 	}
 	self, err := a.p.Self(t.Context())
 	if err != nil {

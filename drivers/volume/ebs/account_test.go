@@ -79,7 +79,7 @@ func (a *account) open(t testing.TB) *provider {
 func (a *account) Host(t testing.TB) *blocktest.Host {
 	t.Helper()
 	if a.hosts++; a.hosts > 1 {
-		t.Skip("the scenario needs a second instance")
+		t.Skip("deviates: the scenario needs a second instance")
 	}
 	self, err := a.p.Self(t.Context())
 	if err != nil {

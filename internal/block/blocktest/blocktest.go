@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,8 @@ type Config struct {
 	Lag time.Duration
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
+	// Only names the scenarios to run, where another test has the rest; empty runs all.
+	Only []string
 	// Deviates names scenarios that the provider cannot pass, each with the reason, which
 	// belongs into its README. They are skipped with that text.
 	Deviates map[string]string
@@ -78,9 +81,12 @@ type Host struct {
 func Run(t *testing.T, c Config) {
 	c = c.defaults()
 	for _, s := range scenarios() {
+		if len(c.Only) > 0 && !slices.Contains(c.Only, s.name) {
+			continue
+		}
 		t.Run(s.name, func(t *testing.T) {
 			if why, ok := c.Deviates[s.name]; ok {
-				t.Skip(why)
+				t.Skip("deviates: " + why)
 			}
 			s.run(newStage(t, c))
 		})
