@@ -16,6 +16,7 @@ type index struct {
 	path string
 
 	mu     sync.RWMutex
+	owner  string            // whose disks they are
 	disks  map[string]*entry // by ID
 	names  map[string][]string
 	gone   map[string]time.Time // what we deleted, by ID
@@ -34,8 +35,8 @@ type entry struct {
 // settled is how long lists may be behind.
 const settled = 2 * time.Minute
 
-func newIndex(path string) *index {
-	return &index{path: path, disks: map[string]*entry{}, names: map[string][]string{}, gone: map[string]time.Time{}}
+func newIndex(path, owner string) *index {
+	return &index{path: path, owner: owner, disks: map[string]*entry{}, names: map[string][]string{}, gone: map[string]time.Time{}}
 }
 
 // set and unset keep the names right. The caller has the lock.

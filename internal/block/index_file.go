@@ -22,12 +22,14 @@ type line struct {
 	Drop string    `json:"drop,omitempty"`
 	At   time.Time `json:"at,omitzero"` // when it was dropped
 	Head string    `json:"head,omitempty"`
+	Of   string    `json:"of,omitempty"` // in the head: whose the disks are
 }
 
 // head is the first line of the file.
 const head = "remora block index 1"
 
-// load reads the file. One that is not there, or not ours, is as an empty one.
+// load reads the file. One that is not there, is not ours, or has the disks of another account, is as
+// an empty one.
 func (x *index) load() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -48,7 +50,7 @@ func (x *index) load() error {
 		}
 		switch {
 		case first:
-			if l.Head != head {
+			if l.Head != head || l.Of != x.owner {
 				return nil
 			}
 			x.loaded = true
@@ -104,7 +106,7 @@ func (x *index) save() error {
 	}
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
-	if err := enc.Encode(line{Head: head}); err != nil {
+	if err := enc.Encode(line{Head: head, Of: x.owner}); err != nil {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(x.disks)) {

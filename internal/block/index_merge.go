@@ -26,6 +26,27 @@ func (x *index) lacking(listed map[string]bool) (l lacking) {
 	return l
 }
 
+// pass notes whose the disks are of a list that was asked for at the time began, and tells whether those
+// before were another's: nothing of them is to be believed any more.
+func (x *index) pass(owner string, began time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.owner == owner {
+		return false
+	}
+	x.owner = owner
+	for _, e := range x.disks {
+		if e.changed.Before(began) {
+			e.changed, e.mine = time.Time{}, nil
+		}
+	}
+	if x.file != nil { // it says whose its disks are, and is written anew
+		_ = x.file.Close()
+		x.file, x.sum = nil, 0
+	}
+	return true
+}
+
 // merge takes over what the cloud listed for a query, asked at the time began. What we did
 // ourselves since, or shortly before, is not undone by a list that does not know of it yet.
 func (x *index) merge(q Query, list []Disk, began time.Time) {
