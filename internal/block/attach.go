@@ -24,8 +24,10 @@ func (d *driver) attach(ctx context.Context, r *jobs.Run) error {
 	}
 	if disk, ok := d.x.volume(name); ok && formatted(disk) && d.stayed(disk) {
 		if v, err := d.m.find(d.p, disk); err == nil {
-			defer d.leave(disk, d.unclaimed())
-			return d.prepare(ctx, r, disk, v)
+			if err := d.prepare(ctx, r, disk, v); err == nil || d.m.still(d.p, disk, v) {
+				d.leave(disk, d.unclaimed())
+				return err
+			}
 		}
 	}
 	if err := r.Step("looking for the disk", nil); err != nil {
@@ -46,16 +48,27 @@ func (d *driver) attach(ctx context.Context, r *jobs.Run) error {
 			d.leave(disk, d.unclaimed())
 		}
 	}()
-	v, err := d.bring(ctx, r, &disk, self, r.Key() == keyForce)
-	if errors.Is(err, errdefs.ErrInUse) { // where another host has it there is nothing to detach here
-		_, ferr := d.m.find(d.p, disk)
-		refused = errors.Is(ferr, errNoDevice)
+	for tries := 0; ; tries++ {
+		v, err := d.bring(ctx, r, &disk, self, r.Key() == keyForce)
+		if errors.Is(err, errdefs.ErrInUse) { // where another host has it there is nothing to detach here
+			_, ferr := d.m.find(d.p, disk)
+			refused = errors.Is(ferr, errNoDevice)
+		}
+		if err != nil {
+			return err
+		}
+		// A detach that the daemon before this one began may take away what was just found.
+		if err := d.prepare(ctx, r, disk, v); err == nil || tries == maxVanish || d.m.still(d.p, disk, v) {
+			return err
+		}
+		if disk, err = d.again(ctx, r, disk); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return d.prepare(ctx, r, disk, v)
 }
+
+// maxVanish is how often a disk is brought anew whose device goes away while it is looked at.
+const maxVanish = 3
 
 // unclaimed is how long a disk stays attached whose mount nobody comes back for: its engine asks
 // again within that time, or never.

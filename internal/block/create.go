@@ -135,6 +135,7 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	}
 	won, ok := d.x.volume(name)
 	if !ok || won.ID == made.ID {
+		d.clearSurplus(name)
 		return nil
 	}
 	// A third host may have taken ours for the volume, and begun to use it.

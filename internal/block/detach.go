@@ -112,7 +112,7 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 		delete(d.going, disk.ID)
 		d.mu.Unlock()
 	}()
-	if used, err := d.used(disk); used || err != nil {
+	if used, err := d.used(ctx, disk); used || err != nil {
 		return err
 	}
 	if err := r.Step("detaching", nil); err != nil {
@@ -169,26 +169,39 @@ func (d *driver) depart(ctx context.Context, disk Disk, self Host) error {
 }
 
 // used tells whether anybody on this host uses a disk, or is about to.
-func (d *driver) used(disk Disk) (bool, error) {
-	if d.isHeld(disk.ID) {
-		return true, nil
+func (d *driver) used(ctx context.Context, disk Disk) (bool, error) {
+	for began := time.Now(); ; {
+		if d.isHeld(disk.ID) {
+			return true, nil
+		}
+		if all, err := d.records(); err != nil || slices.ContainsFunc(all, func(m mounted) bool { return m.Disk == disk.ID }) {
+			return true, err
+		}
+		v, err := d.m.find(d.p, disk)
+		if errors.Is(err, errNoDevice) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		used, err := d.m.inUse(v)
+		if used && d.m.gone(d.p, disk, v) {
+			return false, nil // the disk has gone meanwhile, and its name is another one's
+		}
+		if !used || err != nil {
+			return used, err
+		}
+		if time.Since(began) > lingerTime {
+			return true, errdefs.Errorf(errdefs.ErrInUse, "%s is in use by a mount in another place, or by a program", v.Path)
+		}
+		select {
+		case <-time.After(devicePoll):
+		case <-ctx.Done():
+			return true, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+		}
 	}
-	if all, err := d.records(); err != nil || slices.ContainsFunc(all, func(m mounted) bool { return m.Disk == disk.ID }) {
-		return true, err
-	}
-	v, err := d.m.find(d.p, disk)
-	if errors.Is(err, errNoDevice) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	used, err := d.m.inUse(v)
-	if used && d.m.gone(d.p, disk, v) {
-		return false, nil // the disk has gone meanwhile, and its name is another one's
-	}
-	if used {
-		err = errdefs.Errorf(errdefs.ErrInUse, "%s is in use by a mount in another place, or by a program", v.Path)
-	}
-	return used, err
 }
+
+// lingerTime is how long a device may be in use after its unmount: a program that is being started holds
+// for an instant what the daemon has open, such as the mount that it makes for another call.
+const lingerTime = 3 * time.Second

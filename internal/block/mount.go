@@ -158,6 +158,9 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 	}
 	k := kinds[disk.Tags[tagFS]]
 	inside, err := d.enter(disk, k, v, nil)
+	if err != nil && !d.m.still(d.p, disk, v) {
+		err = errNoDevice
+	}
 	if err != nil {
 		return err
 	}
