@@ -224,7 +224,7 @@ func (d *driver) me() (Host, bool) {
 const callLimit = 60 * time.Second
 
 func call[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not answer within %s", callLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not answer within %s", callLimit), noRoute("")))
 	defer cancel()
 	v, err := f(ctx)
 	if err != nil && ctx.Err() != nil && errdefs.Class(err) == nil {
