@@ -143,6 +143,19 @@ func (c *Reference) Foreign(t testing.TB, name string, size int64) (id string) {
 	return d.ID
 }
 
+// Fill makes a volume that nobody has used, without a host.
+func (c *Reference) Fill(t testing.TB, namespace, name string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, err := c.create(block.Spec{Size: refUnit, Tags: block.Tags{block.TagUUID: "filled-" + name, block.TagNamespace: namespace, block.TagName: name}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.State = block.Ready
+	c.changed(d)
+}
+
 // create makes a disk with a file. The caller has the lock.
 func (c *Reference) create(s block.Spec, from string) (*refDisk, error) {
 	c.next++

@@ -38,7 +38,7 @@ type host struct {
 	faults *Faults
 	driver volume.Driver
 	change []func(*block.Config)
-	stall  func(op string) error // what the next daemon's calls begin with
+	stall  func(*Faults) func(op string) error // what the next daemon's calls begin with
 	pool   string
 }
 
@@ -72,7 +72,9 @@ func (s *stage) daemon(h *host) *host {
 func (h *host) open() {
 	h.s.Helper()
 	h.faults = newFaults()
-	h.faults.Set(h.stall, nil)
+	if h.stall != nil {
+		h.faults.Set(h.stall(h.faults), nil)
+	}
 	c := block.Config{
 		Namespace: "test", Size: catalog.Bytes(h.s.Size), FS: "ext4", Detach: 20 * time.Millisecond, Wait: 50 * time.Millisecond,
 		Preempt: "never", Refresh: time.Hour, Rate: 10000, Dev: "/dev", Sys: "/sys",
