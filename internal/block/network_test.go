@@ -9,7 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -52,7 +52,7 @@ func TestUnanswered(t *testing.T) {
 			pool.AddCert(leaf)
 		}
 		s := httptest.NewUnstartedServer(http.NotFoundHandler())
-		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 		s.TLS = &tls.Config{Certificates: []tls.Certificate{c}}
 		s.StartTLS()
 		t.Cleanup(s.Close)
