@@ -301,3 +301,59 @@ func TestRefusedMount(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 	})
 }
+
+// TestDetachedMeanwhile: a mount finds a device that a detach of the daemon before is about to take away, of
+// which the cloud does not tell. Whenever it goes, the disk is brought again.
+func TestDetachedMeanwhile(t *testing.T) {
+	testenv.Require(t, testenv.Loop)
+	cloud := blocktest.NewReference(t)
+	h := cloud.Host(t)
+	d, err := openPool(t, h, ill{Provider: h.Provider(t), lists: func(_ block.Query, all []block.Disk) ([]block.Disk, error) {
+		for i := range all {
+			for j := range all[i].Holders {
+				all[i].Holders[j].State = block.Attached
+			}
+		}
+		return all, nil
+	}}, t.TempDir(), "pool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shut(t, d)
+	if err := d.Create(t.Context(), "data", map[string]string{}); err != nil {
+		t.Fatal(err)
+	}
+	target, p := t.TempDir(), h.Provider(t)
+	disks, err := p.List(t.Context(), block.Query{Namespace: "remora"})
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	for after := time.Duration(0); after < 100*time.Millisecond; after += 4 * time.Millisecond {
+		if _, err := d.Mount(t.Context(), "data", target); err != nil {
+			t.Fatalf("mount: %v", err)
+		}
+		if err := d.Unmount(t.Context(), "data", target); err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan error, 1)
+		go func() {
+			time.Sleep(after)
+			err := p.Detach(t.Context(), disks[0], h.ID, false)
+			for errors.Is(err, errdefs.ErrInUse) { // mounted, or looked at
+				time.Sleep(time.Millisecond)
+				err = p.Detach(t.Context(), disks[0], h.ID, false)
+			}
+			gone <- err
+		}()
+		_, err := d.Mount(t.Context(), "data", target)
+		if err != nil {
+			t.Errorf("with a detach after %s: %v", after, err)
+		}
+		if err := d.Unmount(t.Context(), "data", target); err != nil {
+			t.Error(err)
+		}
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+	}
+}
