@@ -20,7 +20,8 @@ import (
 // can look at. where says what was asked for; way is what leads there from a machine of the cloud
 // which has no address on the internet, empty where nothing does.
 func Unanswered(where, way string, err error) error {
-	text, hint := "", "the connection was cut, which happens, and it is asked again; where it happens all the time, look at what stands between: a firewall, a proxy"
+	var text string
+	hint := "the connection was cut, which happens, and it is asked again; where it happens all the time, look at what stands between: a firewall, a proxy"
 	op, _ := errors.AsType[*net.OpError](err)
 	dns, isName := errors.AsType[*net.DNSError](err)
 	_, isJSON := errors.AsType[*json.SyntaxError](err)

@@ -25,7 +25,7 @@ func WantErr(t testing.TB, err, class error, secret string, words ...string) {
 	if strings.Contains(all, "\n") || secret != "" && strings.Contains(all, secret) {
 		t.Errorf("error is not one line without secrets: %q", all)
 	}
-	if class == errdefs.ErrUnavailable && len(errdefs.Hints(err)) == 0 {
+	if errors.Is(class, errdefs.ErrUnavailable) && len(errdefs.Hints(err)) == 0 {
 		t.Errorf("error does not say what to do: %v", err)
 	}
 }
