@@ -29,20 +29,17 @@ func (c *Client) admit(ctx context.Context, number uint64) error {
 	p := c.join(number)
 	defer c.leave(p)
 	for {
-		wait, first := c.take(p, time.Now())
-		if first && wait <= 0 {
+		wait := c.take(p, time.Now())
+		if wait <= 0 {
 			return nil
 		}
-		var later <-chan time.Time
-		if first {
-			t := time.NewTimer(wait)
-			defer t.Stop()
-			later = t.C
-		}
+		t := time.NewTimer(wait)
 		select {
 		case <-p.wake:
-		case <-later:
+			t.Stop()
+		case <-t.C:
 		case <-ctx.Done():
+			t.Stop()
 			if wait := c.isClosed(); wait > 0 {
 				return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: too many requests; the cloud wants none for another %s: %w", c.account, wait.Round(time.Second), context.Cause(ctx)),
 					"wait; if it comes again, lower rate in the pools of this account, or see what else uses it")
@@ -77,21 +74,22 @@ func (c *Client) leave(p *place) {
 	}
 }
 
-// take takes a token for the first in line, or tells how long it is until there may be one.
-func (c *Client) take(p *place, now time.Time) (wait time.Duration, first bool) {
+// take takes a token for the first in line, or tells how long it is until there may be one. Any other is woken
+// when it is the first.
+func (c *Client) take(p *place, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.line[0] != p {
-		return 0, false
+		return maxClosed
 	}
 	if wait := c.closed.Sub(now); wait > 0 {
-		return wait, true
+		return wait
 	}
 	c.tokens = min(c.tokens+now.Sub(c.at).Seconds()*c.rate, burst*c.rate)
 	c.at = now
 	if c.tokens >= 1 {
 		c.tokens--
-		return 0, true
+		return 0
 	}
-	return time.Duration((1-c.tokens)/c.rate*float64(time.Second)) + time.Millisecond, true
+	return time.Duration((1-c.tokens)/c.rate*float64(time.Second)) + time.Millisecond
 }
