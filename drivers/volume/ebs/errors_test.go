@@ -124,7 +124,7 @@ func TestClock(t *testing.T) {
 		off   time.Duration
 		words []string
 	}{
-		{-10 * time.Minute, []string{"the clock of this host is 10m", "ahead"}}, {time.Hour, []string{"the clock of this host is 59m", "behind"}}, {0, []string{"credentials are wrong"}},
+		{-10 * time.Minute, []string{"the clock of this host is 10m", "ahead"}}, {time.Hour + 30*time.Second, []string{"the clock of this host is 1h0m", "behind"}}, {0, []string{"credentials are wrong"}},
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Date", time.Now().Add(tt.off).UTC().Format(http.TimeFormat))
