@@ -153,7 +153,7 @@ const maxAttach = 5
 func made(d Disk, there bool) (bool, error) {
 	switch {
 	case there && d.State == Failed:
-		return true, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk: %s", d.Reason)
+		return true, unmade(d.Reason)
 	case there && d.State == Deleting:
 		return true, errNoVolume
 	}

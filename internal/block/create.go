@@ -231,7 +231,7 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 				if err := d.destroy(ctx, r, list[i]); err != nil {
 					d.log.WarnContext(ctx, "a disk that could not be made cannot be deleted", slog.String("disk", disk.ID), slog.Any("error", err))
 				}
-				return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk: %s", reason)
+				return unmade(reason)
 			}
 		} else if time.Since(began) > appear {
 			return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud has made the disk %s, and does not list it", disk.ID)
@@ -242,6 +242,12 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 			return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}
 	}
+}
+
+// unmade is the error of a disk that the cloud began to make, and could not.
+func unmade(reason string) error {
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk: %s", reason),
+		"put right what it says, and make the volume again; where it says nothing of use, look at the disks in the cloud's console")
 }
 
 // adopt compares what is there with what is asked for.
