@@ -119,6 +119,7 @@ func Keys() []Key {
 		Help: "sockets of the engines that are asked for labels of volumes, for the volumes of a Compose project, which containers use a volume, and to run hooks and the checks of a proof of restore in containers; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
 		set:  engineSockets,
 	})
+	keys = append(keys, pluginKeys()...)
 	for _, k := range poolKeys() {
 		k.Name = k.common
 		set := k.setPool
