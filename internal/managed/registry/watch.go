@@ -1,0 +1,80 @@
+package registry
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// watch ends a transfer in which nothing moves.
+type watch struct {
+	timer  *time.Timer
+	every  time.Duration
+	cancel context.CancelCauseFunc
+}
+
+// watch returns a context that ends when nothing was read for too long.
+func (c *Client) watch(ctx context.Context) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watch{every: c.stall, cancel: cancel}
+	w.timer = time.AfterFunc(c.stall, func() {
+		cancel(errdefs.Errorf(errdefs.ErrUnavailable, "nothing has come or gone for %v", c.stall))
+	})
+	return ctx, w
+}
+
+func (w *watch) moved() { w.timer.Reset(w.every) }
+
+func (w *watch) stop() {
+	w.timer.Stop()
+	w.cancel(context.Canceled)
+}
+
+func (w *watch) reader(r io.Reader) io.Reader { return &watched{r, w, nil, 0} }
+
+// watched is a stream that is watched, and counted.
+type watched struct {
+	r    io.Reader
+	w    *watch
+	told func(n int64)
+	n    int64
+}
+
+func (r *watched) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if n > 0 {
+		r.w.moved()
+		total := atomic.AddInt64(&r.n, int64(n))
+		if r.told != nil {
+			r.told(total)
+		}
+	}
+	return n, err
+}
+
+// resumed goes on after a break, where the registry can.
+type resumed struct {
+	body io.ReadCloser
+	n    int64
+	left int // how often
+}
+
+func (r *resumed) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
+	r.n += int64(n)
+	if err == nil || err == io.EOF { //nolint:errorlint // that of a reader
+		return n, err
+	}
+	seeker, ok := r.body.(io.Seeker)
+	if !ok || r.left == 0 {
+		return n, err
+	}
+	r.left--
+	if _, serr := seeker.Seek(r.n, io.SeekStart); serr != nil {
+		return n, err
+	}
+	return n, nil
+}
