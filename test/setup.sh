@@ -28,6 +28,7 @@ if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&
 	missing+=(busybox-static)
 fi
 if [ "${1:-}" != docker ]; then
+	need docker-registry docker-registry
 	need podman podman
 	need iproute2 ip
 	need nftables nft

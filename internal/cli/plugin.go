@@ -92,7 +92,7 @@ func (a *app) pluginList() *cobra.Command {
 					}
 					continue
 				}
-				rows = append(rows, []string{id, p.Name, about, strconv.FormatBool(p.Enabled), stateOf(p)})
+				rows = append(rows, []string{id, p.Name, about, strconv.FormatBool(p.Enabled), pluginState(p)})
 			}
 			if *quiet {
 				return nil
@@ -103,7 +103,7 @@ func (a *app) pluginList() *cobra.Command {
 	return cmd
 }
 
-func stateOf(p control.Plugin) string {
+func pluginState(p control.Plugin) string {
 	if p.Error != "" {
 		return p.State + ": " + p.Error
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/logging"
+	"github.com/remora-plugins/remora/internal/managed/reference"
+	"github.com/remora-plugins/remora/internal/managed/registry"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -34,7 +37,7 @@ func (a *app) pluginInstall() *cobra.Command {
 		if err := settingsOf(args[1:]); err != nil {
 			return usageError(cmd, err)
 		}
-		source, err := a.pluginSource(args[0], *pin)
+		source, err := a.pluginSource(cmd.Context(), args[0], *pin)
 		if err != nil {
 			return err
 		}
@@ -55,6 +58,23 @@ func (a *app) pluginInstall() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// pluginSource names a plugin in a registry, for who the caller is to it.
+func (a *app) pluginSource(ctx context.Context, ref, pin string) (control.PluginSource, error) {
+	parsed, err := reference.Parse(ref)
+	if err != nil {
+		return control.PluginSource{}, err
+	}
+	auth, err := registry.FindAuth(ctx, "", parsed)
+	if err != nil {
+		return control.PluginSource{}, err
+	}
+	s := control.PluginSource{Reference: ref, Pin: pin}
+	if auth != (registry.Auth{}) {
+		s.Auth = auth.Encode()
+	}
+	return s, nil
 }
 
 // settingsOf refuses what is no KEY=VALUE.
@@ -111,7 +131,7 @@ func (a *app) pluginPrivileges() *cobra.Command {
 	}
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		source, err := a.pluginSource(args[0], "")
+		source, err := a.pluginSource(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}
@@ -157,11 +177,11 @@ func (a *app) pluginUpgrade() *cobra.Command {
 			if len(args) == 2 {
 				to = args[1]
 			}
-			source, err := a.pluginSource(to, *pin)
+			source, err := a.pluginSource(cmd.Context(), to, *pin)
 			if err != nil {
 				return err
 			}
-			a.sayf("Upgrading plugin %s from %s to %s\n", p.Name, short(from), short(to))
+			a.sayf("Upgrading plugin %s from %s to %s\n", p.Name, familiar(from), familiar(to))
 			if !*skip && repository(from) != repository(to) {
 				if err := a.another(cmd); err != nil {
 					return err
@@ -183,12 +203,12 @@ func (a *app) pluginUpgrade() *cobra.Command {
 	return cmd
 }
 
-// short leaves out what everybody knows of a reference.
-func short(ref string) string { return strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/") }
+// familiar leaves out what everybody knows of a reference.
+func familiar(ref string) string { return strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/") }
 
 // repository is a reference without its tag and digest.
 func repository(ref string) string {
-	ref, _, _ = strings.Cut(short(ref), "@")
+	ref, _, _ = strings.Cut(familiar(ref), "@")
 	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
 		ref = ref[:i]
 	}
@@ -213,7 +233,7 @@ func (a *app) pluginPush() *cobra.Command {
 		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completePlugins(1, nil),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		source, err := a.pluginSource(args[0], "")
+		source, err := a.pluginSource(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}

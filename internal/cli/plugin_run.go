@@ -129,13 +129,9 @@ func (a *app) pluginTop() *cobra.Command {
 			case err != nil:
 				return err
 			case *f == "json":
-				return a.printJSON(top.Processes)
+				return a.printJSON(top)
 			}
-			rows := make([][]string, 0, len(top.Processes))
-			for _, p := range top.Processes {
-				rows = append(rows, []string{strconv.Itoa(p.PID), strconv.Itoa(p.Parent), amount(p.Memory), time.Duration(p.CPU).Round(10 * time.Millisecond).String(), p.Command})
-			}
-			return a.table([]string{"PID", "PARENT", "MEMORY", "CPU", "COMMAND"}, rows)
+			return a.table(top.Titles, top.Processes)
 		})
 	}
 	return cmd

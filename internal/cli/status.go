@@ -76,7 +76,7 @@ func (a *app) pluginStatus(s control.Status) error {
 	}
 	rows := make([][]string, 0, len(s.Plugins))
 	for _, p := range s.Plugins {
-		rows = append(rows, []string{p.Name, strconv.FormatBool(p.Enabled), stateOf(control.Plugin{State: p.State, Error: p.Error})})
+		rows = append(rows, []string{p.Name, strconv.FormatBool(p.Enabled), pluginState(control.Plugin{State: p.State, Error: p.Error})})
 	}
 	if err := a.printf("\n"); err != nil {
 		return err

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -37,7 +38,7 @@ func pluginKeys() []Key {
 		},
 		{
 			Name: "plugins.insecure_registries", Type: typeList, Restart: true,
-			Help: "registries, such as `registry.lan:5000`, that may be spoken to without TLS; those on loopback always may",
+			Help: "registries, such as `registry.lan:5000` or `10.0.0.0/8`, that may be spoken to without TLS; those on loopback always may",
 			set:  insecure,
 		},
 	}
@@ -46,6 +47,10 @@ func pluginKeys() []Key {
 // insecure takes hosts with or without a port.
 func insecure(c *Config, s string) error {
 	for _, host := range words(s) {
+		if _, err := netip.ParsePrefix(host); err == nil {
+			c.Plugins.Insecure = append(c.Plugins.Insecure, host)
+			continue
+		}
 		name, port := host, ""
 		if h, p, err := net.SplitHostPort(host); err == nil {
 			name, port = h, p

@@ -149,19 +149,11 @@ type PluginSetRequest struct {
 	Secrets  map[string]string `json:"Secrets,omitempty"`
 }
 
-// PluginTop answers [MethodPluginTop].
+// PluginTop answers [MethodPluginTop]: a table of processes, as ps(1) has it.
 type PluginTop struct {
-	Processes []PluginProcess `json:"Processes"`
-}
-
-// PluginProcess is a process of a plugin.
-type PluginProcess struct {
-	PID     int    `json:"Pid"`
-	Parent  int    `json:"Parent"`
-	User    string `json:"User,omitempty"`
-	Memory  int64  `json:"Memory"`
-	CPU     int64  `json:"CPU"`
-	Command string `json:"Command"`
+	Titles []string `json:"Titles"`
+	// Processes is never null.
+	Processes [][]string `json:"Processes"`
 }
 
 // PluginLogsRequest asks for the last lines that a plugin has printed; Tail below 0 is all there are.

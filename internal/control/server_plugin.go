@@ -37,7 +37,7 @@ func handlePlugins(s *Server, p Plugins) {
 	handle(s, MethodPluginTop, func(ctx context.Context, r PluginRequest) (PluginTop, error) {
 		t, err := p.Top(ctx, r)
 		if t.Processes == nil {
-			t.Processes = []PluginProcess{}
+			t.Processes = [][]string{}
 		}
 		return t, err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -51,8 +52,12 @@ func (m *Manager) VolumeDriver(name string) (VolumeDriver, error) {
 
 // call has something asked of the plugin, with an engine's patience.
 func (d VolumeDriver) call(do func(client.Volume) error) error {
-	e := client.Endpoint{Name: d.r.Plugin.Name, Addr: "unix://" + d.m.o.Runtime.Socket(d.r.Plugin.ID)}
-	c, err := client.New(e, client.Options{Timeout: d.m.limitOf(d.r.Plugin.ID), Retry: true, Logger: d.m.o.Log})
+	e := client.Endpoint{Name: d.r.Plugin.Name, Addr: "unix://" + d.m.Socket(d.r.Plugin)}
+	c, err := client.New(e, client.Options{
+		Timeout: d.m.limitOf(d.r.Plugin.ID), Retry: true, Logger: d.m.o.Log,
+		// One that is being started again is waited for.
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.m.o.Runtime.Dial(ctx, d.r.Plugin.ID) },
+	})
 	if err != nil {
 		return err
 	}

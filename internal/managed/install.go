@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/moby/moby/api/types/plugin"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/remora-plugins/remora/internal/managed/reference"
 	"github.com/remora-plugins/remora/internal/managed/settings"
@@ -46,15 +47,6 @@ type InstallOptions struct {
 	Secrets  map[string]string
 }
 
-// Privileges returns what a plugin in a registry asks for.
-func (m *Manager) Privileges(ctx context.Context, from Source) (plugin.Privileges, error) {
-	c, err := m.config(ctx, from)
-	if err != nil {
-		return nil, err
-	}
-	return settings.Privileges(c), nil
-}
-
 // Install takes a plugin from a registry. It is not enabled.
 func (m *Manager) Install(ctx context.Context, o InstallOptions, progress ProgressFunc) (plugin.Plugin, error) {
 	name, err := LocalName(o.Reference, o.Name)
@@ -70,11 +62,11 @@ func (m *Manager) Install(ctx context.Context, o InstallOptions, progress Progre
 		return plugin.Plugin{}, err
 	}
 	defer m.o.Store.Hold()()
-	from, img, err := m.pull(ctx, o, progress)
+	from, pulled, err := m.pull(ctx, o, progress)
 	if err != nil {
 		return plugin.Plugin{}, err
 	}
-	r, err := m.o.Store.Install(ctx, name, from, img, o.change, m.told3(progress))
+	r, err := m.o.Store.Install(ctx, name, from, pulled.Image, o.change, tell(progress))
 	if err != nil {
 		return plugin.Plugin{}, err
 	}
@@ -84,6 +76,7 @@ func (m *Manager) Install(ctx context.Context, o InstallOptions, progress Progre
 
 // change sets what the user gave.
 func (o InstallOptions) change(r *store.Record) (err error) {
+	r.Pinned = digest.Digest(o.Pin)
 	if r.Plugin.Config, r.Plugin.Settings, err = settings.Set(r.Plugin.Config, r.Plugin.Settings, o.Settings); err != nil {
 		return err
 	}
@@ -106,11 +99,11 @@ func (m *Manager) Upgrade(ctx context.Context, name string, o InstallOptions, pr
 		o.Reference = r.Plugin.PluginReference
 	}
 	defer m.o.Store.Hold()()
-	from, img, err := m.pull(ctx, o, progress)
+	from, pulled, err := m.pull(ctx, o, progress)
 	if err != nil {
 		return err
 	}
-	if r, err = m.o.Store.Upgrade(ctx, r.Plugin.ID, from, img, o.change, m.told3(progress)); err != nil {
+	if r, err = m.o.Store.Upgrade(ctx, r.Plugin.ID, from, pulled.Image, o.change, tell(progress)); err != nil {
 		return err
 	}
 	m.events.Add("plugin", "pull", from, map[string]string{"name": r.Plugin.Name})

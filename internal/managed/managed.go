@@ -68,7 +68,9 @@ func (m *Manager) Start(ctx context.Context) {
 			wanted = append(wanted, m.toRun(r))
 		}
 	}
-	m.o.Runtime.Adopt(ctx, wanted)
+	if err := m.o.Runtime.Adopt(ctx, wanted); err != nil {
+		m.o.Log.ErrorContext(ctx, "plugins not as they are to be", slog.String("error", errdefs.OneLine(err.Error())))
+	}
 }
 
 func (m *Manager) toRun(r store.Record) runtime.Plugin {
@@ -100,7 +102,7 @@ func (m *Manager) Record(name string) (store.Record, error) { return m.o.Store.G
 func (m *Manager) State(id string) runtime.State { return m.o.Runtime.State(id) }
 
 // Socket returns where a plugin listens.
-func (m *Manager) Socket(id string) string { return m.o.Runtime.Socket(id) }
+func (m *Manager) Socket(p plugin.Plugin) string { return m.o.Runtime.Socket(p.ID, p.Config.Interface.Socket) }
 
 // Runtime is what runs the plugins.
 func (m *Manager) Runtime() *runtime.Runtime { return m.o.Runtime }

@@ -200,7 +200,7 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	if err := m.o.Store.Remove(r.Plugin.ID); err != nil {
 		return err
 	}
-	if err := m.o.Runtime.Forget(r.Plugin.ID); err != nil {
+	if err := m.o.Runtime.Remove(ctx, r.Plugin.ID); err != nil {
 		m.o.Log.WarnContext(ctx, "logs of a plugin not removed", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
 	}
 	m.told("remove", r, r.Plugin.Name)

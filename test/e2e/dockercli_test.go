@@ -69,6 +69,7 @@ var sameThings = []struct {
 	what *regexp.Regexp
 	with string
 }{
+	{regexp.MustCompile(`(?m)^time=\S+ level=error msg="Can't .*\n`), ""},       // the client, which is refused while it packs
 	{regexp.MustCompile(`(?m)^[0-9a-f]{12}: .*\n`), ""},                        // progress of a layer: which of it is seen is chance
 	{regexp.MustCompile(`(?m)^[0-9a-z]+: (Pulling from|digest: ).*\n`), "$1\n"}, //
 	{regexp.MustCompile(`(?m)^ *"DockerVersion": .*\n`), ""},                    // of who made it
@@ -149,7 +150,7 @@ func startRegistry(t *testing.T, h *lab.Host) {
 	h.Write("/run/registry.yml", "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: "+t.TempDir()+"\nhttp:\n  addr: 127.0.0.1:5000\n")
 	p := h.Start(nil, "docker-registry", "serve", "/run/registry.yml")
 	h.Wait(p, 20*time.Second, "registry", func() error {
-		_, err := h.Run("sh", "-c", "exec 3<>/dev/tcp/127.0.0.1/5000 || busybox nc -z 127.0.0.1 5000")
+		_, err := h.Run("busybox", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:5000/v2/")
 		return err
 	})
 }

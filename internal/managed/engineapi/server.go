@@ -177,15 +177,15 @@ func ignored(error) error { return nil }
 func absent(method, path string) error {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	name := strings.Join(parts[1:], "/")
-	if method == http.MethodGet && name != "" {
-		switch parts[0] {
-		case "containers":
-			return errdefs.Errorf(errdefs.ErrNotFound, "No such container: %s", strings.TrimSuffix(name, "/json"))
-		case "images":
-			return errdefs.Errorf(errdefs.ErrNotFound, "No such image: %s", strings.TrimSuffix(name, "/json"))
-		case "networks":
-			return errdefs.Errorf(errdefs.ErrNotFound, "network %s not found", name)
-		}
+	one, isOne := strings.CutSuffix(name, "/json")
+	switch {
+	case method != http.MethodGet:
+	case isOne && parts[0] == "containers":
+		return errdefs.Errorf(errdefs.ErrNotFound, "No such container: %s", one)
+	case isOne && parts[0] == "images":
+		return errdefs.Errorf(errdefs.ErrNotFound, "No such image: %s", one)
+	case name != "" && parts[0] == "networks":
+		return errdefs.Errorf(errdefs.ErrNotFound, "network %s not found", name)
 	}
 	switch parts[0] {
 	case "containers", "images", "networks", "build", "exec", "swarm", "services", "nodes", "tasks", "secrets", "configs", "system", "distribution", "session", "grpc":
@@ -231,14 +231,8 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// text is an error on one line, with its hints.
-func text(err error) string {
-	line := errdefs.OneLine(err.Error())
-	if hints := errdefs.Hints(err); len(hints) > 0 {
-		line += " (" + strings.Join(hints, "; ") + ")"
-	}
-	return line
-}
+// text is an error on one line. Its hints are about Remora's own commands, and not the docker command's.
+func text(err error) string { return errdefs.OneLine(err.Error()) }
 
 func fail(w http.ResponseWriter, err error) {
 	_ = answer(w, statusOf(err), map[string]string{"message": text(err)}) // it always returns nil

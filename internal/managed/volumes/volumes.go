@@ -158,7 +158,7 @@ func (s *Service) find(ctx context.Context, name string) (Volume, Driver, error)
 	if e, ok := s.book.get(name); ok {
 		d, err := s.drivers.Find(ctx, e.Driver)
 		if err != nil {
-			return Volume{}, nil, fmt.Errorf("error looking up volume plugin %s: %w", e.Driver, err)
+			return Volume{}, nil, fmt.Errorf("error while checking if volume %q exists in driver %q: error looking up volume plugin %s: %w", name, e.Driver, e.Driver, err)
 		}
 		info, err := d.Get(ctx, name)
 		if errors.Is(err, errdefs.ErrNotFound) {

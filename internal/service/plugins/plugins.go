@@ -62,13 +62,17 @@ func (s *Service) open() error {
 		return err
 	}
 	s.closers = append(s.closers, st.Close)
-	rt, err := runtime.Open(runtime.Options{Dir: filepath.Join(s.o.Dir, "logs"), RunDir: s.o.RunDir, Discovery: s.o.Discovery, Log: s.o.Log})
+	rt, err := runtime.Open(runtime.Options{Dir: filepath.Join(s.o.Dir, "logs"), RunDir: s.o.RunDir, Discovery: s.o.Discovery, Logger: s.o.Log})
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, rt.Close)
+	reg, err := registry.New(registry.Options{Insecure: s.o.Insecure, UserAgent: "remora/" + s.o.Version})
+	if err != nil {
+		return err
+	}
 	s.manager = managed.New(managed.Options{
-		Store: st, Registry: registry.New(st, registry.Options{Insecure: s.o.Insecure}), Runtime: rt, Log: s.o.Log,
+		Store: st, Registry: reg, Runtime: rt, Log: s.o.Log,
 		Uses: func(name string) []string { return s.volumes.Of(name) },
 	})
 	s.volumes, err = volumes.Open(filepath.Join(s.o.Dir, "volumes"), drivers{s.o.Pools, s.manager}, s.o.Log)
@@ -167,7 +171,7 @@ func (s *Service) Inspect(_ context.Context, req control.PluginRequest) (control
 	p.Plugin, p.Secrets, p.Pinned = r.Plugin, r.Secrets, r.Pinned.String()
 	p.Volumes = s.volumes.Of(r.Plugin.Name)
 	if r.Plugin.Enabled {
-		p.Socket = s.manager.Socket(r.Plugin.ID)
+		p.Socket = s.manager.Socket(r.Plugin)
 	}
 	return p, nil
 }
