@@ -87,10 +87,14 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
-	return m.disable(context.WithoutCancel(ctx), r, name)
+	if err := m.stop(context.WithoutCancel(ctx), r); err != nil {
+		return err
+	}
+	m.told("disable", r, name)
+	return nil
 }
 
-func (m *Manager) disable(ctx context.Context, r store.Record, name string) error {
+func (m *Manager) stop(ctx context.Context, r store.Record) error {
 	if err := m.o.Runtime.Stop(ctx, r.Plugin.ID, 0); err != nil {
 		return err
 	}
@@ -99,7 +103,6 @@ func (m *Manager) disable(ctx context.Context, r store.Record, name string) erro
 		return err
 	}
 	m.limit(r.Plugin.ID, 0)
-	m.told("disable", r, name)
 	return nil
 }
 
@@ -193,7 +196,7 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.Plugin.Enabled {
-		if err := m.disable(ctx, r, name); err != nil {
+		if err := m.stop(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -203,6 +206,6 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	if err := m.o.Runtime.Remove(ctx, r.Plugin.ID); err != nil {
 		m.o.Log.WarnContext(ctx, "logs of a plugin not removed", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
 	}
-	m.told("remove", r, r.Plugin.Name)
+	m.told("remove", r, name)
 	return nil
 }
