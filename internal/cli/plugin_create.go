@@ -158,4 +158,3 @@ func capability(path string) string {
 	}
 	return string(buf[:n])
 }
-

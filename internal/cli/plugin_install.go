@@ -204,7 +204,9 @@ func (a *app) pluginUpgrade() *cobra.Command {
 }
 
 // familiar leaves out what everybody knows of a reference.
-func familiar(ref string) string { return strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/") }
+func familiar(ref string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
+}
 
 // repository is a reference without its tag and digest.
 func repository(ref string) string {

@@ -76,7 +76,7 @@ func execInPlugin(s *Server, p Plugins) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		enc := json.NewEncoder(w)
 		send := func(l line) {
-			_ = enc.Encode(l)   // the caller is gone: nobody is left to tell
+			_ = enc.Encode(l) // the caller is gone: nobody is left to tell
 			_ = flush.Flush() // likewise
 		}
 		_ = flush.Flush() // or the caller would not begin to send

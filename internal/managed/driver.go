@@ -56,7 +56,7 @@ func (d VolumeDriver) call(do func(client.Volume) error) error {
 	c, err := client.New(e, client.Options{
 		Timeout: d.m.limitOf(d.r.Plugin.ID), Retry: true, Logger: d.m.o.Log,
 		// One that is being started again is waited for.
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.m.o.Runtime.Dial(ctx, d.r.Plugin.ID) },
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.m.dial(ctx, d.r.Plugin.ID) },
 	})
 	if err != nil {
 		return err

@@ -19,11 +19,13 @@ import (
 
 	"github.com/moby/moby/api/types/plugin"
 
+	"github.com/remora-plugins/remora/internal/managed/front"
 	"github.com/remora-plugins/remora/internal/managed/lock"
 	"github.com/remora-plugins/remora/internal/managed/reference"
 	"github.com/remora-plugins/remora/internal/managed/registry"
 	"github.com/remora-plugins/remora/internal/managed/runtime"
 	"github.com/remora-plugins/remora/internal/managed/store"
+	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -32,6 +34,9 @@ type Options struct {
 	Store    *store.Store
 	Registry *registry.Client
 	Runtime  *runtime.Runtime
+	// Discovery is where engines look for plugins; empty publishes none. Socket has owner and mode of what they find.
+	Discovery string
+	Socket    sdk.UnixSocket
 	// Uses returns the volumes that are known of a plugin; nil knows none.
 	Uses func(name string) []string
 	Log  *slog.Logger
@@ -46,6 +51,10 @@ type Manager struct {
 	mu sync.Mutex
 	// limits is how long a call to a plugin may take, by its ID. As in an engine a restart forgets it.
 	limits map[string]time.Duration
+	// fronts are what engines find of plugins that have volumes, by ID.
+	fronts map[string]*front.Front
+
+	adopted chan struct{} // closed when Start is done
 }
 
 // New returns a manager. Nothing runs before [Manager.Start].
@@ -53,30 +62,16 @@ func New(o Options) *Manager {
 	if o.Uses == nil {
 		o.Uses = func(string) []string { return nil }
 	}
-	return &Manager{o: o, limits: map[string]time.Duration{}}
+	return &Manager{o: o, limits: map[string]time.Duration{}, fronts: map[string]*front.Front{}, adopted: make(chan struct{})}
 }
 
 // Events are those of plugins, and whatever else is added.
 func (m *Manager) Events() *Events { return &m.events }
 
-// Start takes over the plugins that run, and starts those that are enabled and do not. What others run that is of
-// no record ends.
-func (m *Manager) Start(ctx context.Context) {
-	var wanted []runtime.Plugin
-	for _, r := range m.o.Store.Records() {
-		if r.Plugin.Enabled {
-			wanted = append(wanted, m.toRun(r))
-		}
-	}
-	if err := m.o.Runtime.Adopt(ctx, wanted); err != nil {
-		m.o.Log.ErrorContext(ctx, "plugins not as they are to be", slog.String("error", errdefs.OneLine(err.Error())))
-	}
-}
-
 func (m *Manager) toRun(r store.Record) runtime.Plugin {
 	return runtime.Plugin{
 		ID: r.Plugin.ID, Name: r.Plugin.Name, Rootfs: m.o.Store.Rootfs(r), Propagated: m.o.Store.PropagatedMount(r),
-		Config: r.Plugin.Config, Settings: r.Plugin.Settings, Secrets: r.Secrets,
+		Config: r.Plugin.Config, Settings: r.Plugin.Settings, Secrets: r.Secrets, Unpublished: fronted(r.Plugin.Config),
 	}
 }
 
@@ -102,7 +97,9 @@ func (m *Manager) Record(name string) (store.Record, error) { return m.o.Store.G
 func (m *Manager) State(id string) runtime.State { return m.o.Runtime.State(id) }
 
 // Socket returns where a plugin listens.
-func (m *Manager) Socket(p plugin.Plugin) string { return m.o.Runtime.Socket(p.ID, p.Config.Interface.Socket) }
+func (m *Manager) Socket(p plugin.Plugin) string {
+	return m.o.Runtime.Socket(p.ID, p.Config.Interface.Socket)
+}
 
 // Runtime is what runs the plugins.
 func (m *Manager) Runtime() *runtime.Runtime { return m.o.Runtime }

@@ -34,7 +34,12 @@ func (m *Manager) Enable(ctx context.Context, name string, limit time.Duration) 
 		return err
 	}
 	r.Plugin.Enabled = true
-	if err := m.o.Store.Save(r); err != nil {
+	err = m.publish(r)
+	if err == nil {
+		err = m.o.Store.Save(r)
+	}
+	if err != nil {
+		m.withdraw(r.Plugin.ID)
 		return errdefs.Join(err, m.o.Runtime.Stop(ctx, r.Plugin.ID, 0))
 	}
 	m.limit(r.Plugin.ID, limit)
@@ -95,6 +100,7 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 }
 
 func (m *Manager) stop(ctx context.Context, r store.Record) error {
+	m.withdraw(r.Plugin.ID)
 	if err := m.o.Runtime.Stop(ctx, r.Plugin.ID, 0); err != nil {
 		return err
 	}

@@ -70,11 +70,11 @@ var sameThings = []struct {
 	with string
 }{
 	{regexp.MustCompile(`(?m)^time=\S+ level=error msg="Can't .*\n`), ""},       // the client, which is refused while it packs
-	{regexp.MustCompile(`(?m)^[0-9a-f]{12}: .*\n`), ""},                        // progress of a layer: which of it is seen is chance
+	{regexp.MustCompile(`(?m)^[0-9a-f]{12}: .*\n`), ""},                         // progress of a layer: which of it is seen is chance
 	{regexp.MustCompile(`(?m)^[0-9a-z]+: (Pulling from|digest: ).*\n`), "$1\n"}, //
 	{regexp.MustCompile(`(?m)^ *"DockerVersion": .*\n`), ""},                    // of who made it
 	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "DIGEST"},                       // of a config in which that version is
-	{regexp.MustCompile(`(?m)^plugin \w+ rs/gz:v1\n`), ""}, // the event of what dockerd cannot do
+	{regexp.MustCompile(`(?m)^plugin \w+ rs/gz:v1\n`), ""},                      // the event of what dockerd cannot do
 	{regexp.MustCompile(`[0-9a-f]{64}`), "ID"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "SHORT"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},

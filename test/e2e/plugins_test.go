@@ -90,7 +90,9 @@ func TestPluginLife(t *testing.T) {
 	want(t, h.MustCli("plugin", "top", "disk"), "/plugin -name=p")
 	want(t, h.MustCli("plugin", "logs", "--tail", "5", "disk"))
 	before := h.Path("/var/lib/remora/plugins/plugins/" + p.ID + "/propagated-mount/volumes")
-	docker := func(args ...string) string { return h.Must("docker", append([]string{"-H", "unix:///run/remora/engine.sock"}, args...)...) }
+	docker := func(args ...string) string {
+		return h.Must("docker", append([]string{"-H", "unix:///run/remora/engine.sock"}, args...)...)
+	}
 	docker("volume", "create", "-d", "disk", "data")
 	noErr(t, os.WriteFile(filepath.Join(before, "data/file"), []byte("kept"), 0o600))
 	want(t, h.Fails(remoraOf(h), "plugin", "disable", "disk"), "exit status 11", `plugin disk:latest is in use: it has the volume "data"`, "hint: remove them first, or: remora plugin disable --force disk:latest")

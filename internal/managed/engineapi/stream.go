@@ -39,7 +39,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, do func(context.
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusOK)
 		}
-		_ = enc.Encode(m)   // the caller is gone: nobody is left to tell
+		_ = enc.Encode(m) // the caller is gone: nobody is left to tell
 		_ = flush.Flush() // likewise
 	}
 	err := do(r.Context(), func(p managed.Progress) {

@@ -19,6 +19,7 @@ import (
 	"github.com/remora-plugins/remora/internal/managed/store"
 	"github.com/remora-plugins/remora/internal/managed/volumes"
 	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -28,6 +29,8 @@ type Options struct {
 	Dir, RunDir string
 	// Discovery is where engines look for plugins.
 	Discovery string
+	// Socket has owner and mode of what they find there.
+	Socket sdk.UnixSocket
 	// Insecure are registries that may be spoken to without TLS.
 	Insecure []string
 	Pools    *pool.Set
@@ -72,9 +75,10 @@ func (s *Service) open() error {
 		return err
 	}
 	s.manager = managed.New(managed.Options{
-		Store: st, Registry: reg, Runtime: rt, Log: s.o.Log,
+		Store: st, Registry: reg, Runtime: rt, Discovery: s.o.Discovery, Socket: s.o.Socket, Log: s.o.Log,
 		Uses: func(name string) []string { return s.volumes.Of(name) },
 	})
+	s.closers = append(s.closers, func() error { s.manager.Close(); return nil })
 	s.volumes, err = volumes.Open(filepath.Join(s.o.Dir, "volumes"), drivers{s.o.Pools, s.manager}, s.o.Log)
 	if err != nil {
 		return err
