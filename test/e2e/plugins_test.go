@@ -153,7 +153,7 @@ func TestPluginForEngines(t *testing.T) {
 	h.MustDocker("volume", "create", "-d", "disk", "data")
 	_, err := h.Container("data", "", "echo hello > /data/file")
 	noErr(t, err)
-	h.MustDocker("run", "-d", "--name", "c", "--network=none", "-v", "data:/data", lab.ImageName, "sleep", "1000")
+	h.MustDocker("run", "-d", "--name", "c1", "--network=none", "-v", "data:/data", lab.ImageName, "sleep", "1000")
 
 	// It counts as used, although the volume is another engine's.
 	want(t, h.Fails(remoraOf(h), "plugin", "disable", "disk"), `is in use: it has the volume "data"`)
@@ -161,8 +161,8 @@ func TestPluginForEngines(t *testing.T) {
 	// The daemon is killed, and the container does not notice.
 	h.remora.Kill()
 	h.again()
-	want(t, h.MustDocker("exec", "c", "cat", "/data/file"), "hello")
-	h.MustDocker("rm", "-f", "c")
+	want(t, h.MustDocker("exec", "c1", "cat", "/data/file"), "hello")
+	h.MustDocker("rm", "-f", "c1")
 	h.MustDocker("volume", "rm", "data")
 	h.MustCli("plugin", "disable", "disk")
 }
