@@ -155,9 +155,9 @@ func TestBuildManifest(t *testing.T) {
 	config, layer := describe(MediaTypeConfig, []byte("c")), describe(MediaTypeLayerGzip, []byte("l"))
 	layer.Annotations = map[string]string{"a": "b"}
 	got := string(must[[]byte](t)(BuildManifest(config, []ocispec.Descriptor{layer})))
-	want := `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",` +
-		`"config":{"mediaType":"application/vnd.docker.plugin.v1+json","digest":"` + digest.FromString("c").String() + `","size":1},` +
-		`"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"` + digest.FromString("l").String() + `","size":1}]}`
+	want := `{"schemaVersion":2,"config":{"mediaType":"application/vnd.docker.plugin.v1+json","digest":"` + digest.FromString("c").String() + `","size":1},` +
+		`"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"` + digest.FromString("l").String() + `","size":1}],` +
+		`"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}`
 	if got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
