@@ -28,7 +28,6 @@ if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&
 	missing+=(busybox-static)
 fi
 if [ "${1:-}" != docker ]; then
-	need docker-registry docker-registry
 	need podman podman
 	need iproute2 ip
 	need nftables nft
@@ -45,6 +44,7 @@ if [ "${1:-}" != docker ]; then
 	need fuse3 fusermount3
 	need davfs2 mount.davfs
 	need s3fs s3fs
+	need docker-registry docker-registry
 	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
 	# A small virtual machine (internal/testvm), and what its tests serve and mount in it.

@@ -73,8 +73,15 @@ func (r *resumed) Read(p []byte) (int, error) {
 		return n, err
 	}
 	r.left--
-	if _, serr := seeker.Seek(r.n, io.SeekStart); serr != nil {
-		return n, err
+	// To where it stands it would not seek, so it goes to the end first, which asks for nothing.
+	for _, whence := range []int{io.SeekEnd, io.SeekStart} {
+		offset := int64(0)
+		if whence == io.SeekStart {
+			offset = r.n
+		}
+		if _, serr := seeker.Seek(offset, whence); serr != nil {
+			return n, err
+		}
 	}
 	return n, nil
 }

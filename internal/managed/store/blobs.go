@@ -77,6 +77,23 @@ func (s *Store) ReadBlob(d digest.Digest, maxSize int64) ([]byte, error) {
 	return data, nil
 }
 
+// verify reads a blob to its end, and makes sure that it still is what it was.
+func (s *Store) verify(ctx context.Context, d digest.Digest) (int64, error) {
+	f, size, err := s.Blob(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	hash := digest.SHA256.Hash()
+	if _, err := io.Copy(hash, &ctxReader{ctx, f}); err != nil {
+		return 0, state.Classify(fmt.Errorf("blob %s: %w", d, err))
+	}
+	if digest.NewDigest(digest.SHA256, hash) != d {
+		return 0, s.damaged(d)
+	}
+	return size, nil
+}
+
 // damaged drops a blob whose bytes are others than they were, so that the next pull fetches it.
 func (s *Store) damaged(d digest.Digest) error {
 	if name, err := blobPath(d); err == nil {

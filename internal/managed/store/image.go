@@ -33,9 +33,9 @@ type Image struct {
 // manifest has the fields in the order in which the engine writes them.
 type manifest struct {
 	specs.Versioned
-	MediaType string               `json:"mediaType"`
 	Config    ocispec.Descriptor   `json:"config"`
 	Layers    []ocispec.Descriptor `json:"layers"`
+	MediaType string               `json:"mediaType"`
 }
 
 // BuildManifest returns the manifest of a plugin, byte for byte as the engine makes it.

@@ -265,6 +265,10 @@ func (s *Store) unpackLayer(ctx context.Context, x *extractor, d digest.Digest, 
 		_, err = io.Copy(io.Discard, raw)
 	}
 	if err != nil {
+		// What the disk damaged is fetched again; what is wrong by itself would only come back.
+		if _, again := s.verify(ctx, d); again != nil {
+			return again
+		}
 		return damaged(err)
 	}
 	if digest.NewDigest(digest.SHA256, hash) != d {
