@@ -99,7 +99,7 @@ var layerTable = []layer{
 	{dir: "cmd", only: []string{"internal/daemon", "internal/cli", "drivers/all"}},
 	{dir: "internal/cli", by: []string{"cmd", "internal/docsgen"}},
 	{dir: "internal/daemon", by: []string{"cmd", "internal/cli", "internal/docsgen"}},
-	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen"}},
+	{dir: "drivers/all", by: []string{"cmd", "internal/cli", "internal/daemon", "internal/docsgen", "packaging/plugin"}},
 	{dir: "internal/testenv", by: []string{"internal/testreport", "internal/testvm", "internal/block/blocktest", "test/cloud"}, tests: true},
 	// Only the daemon puts the volume service together; its ground floor knows none of the rooms above.
 	{dir: "internal/service", by: []string{"internal/daemon"}},

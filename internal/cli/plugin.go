@@ -16,13 +16,14 @@ import (
 
 func (a *app) pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "plugin", Short: "Install and run Docker's managed plugins, without dockerd", RunE: group,
+		Use: "plugin", Short: "Run managed plugins, and write plugins of your own", RunE: group,
 		Long: "Install and run Docker's managed plugins, with or without dockerd. What is enabled is found by every\n" +
 			"engine of this host under its name. A plugin is named as by docker: NAME, where \":latest\" may be\n" +
 			"left out, its ID, or as much of the begin of its ID as no other has.",
 	}
 	cmd.AddCommand(a.pluginCreate(), a.pluginInstall(), a.pluginList(), a.pluginInspect(), a.pluginEnable(), a.pluginDisable(), a.pluginSet(),
-		a.pluginUpgrade(), a.pluginPush(), a.pluginRemove(), a.pluginLogs(), a.pluginExec(), a.pluginTop(), a.pluginPrivileges())
+		a.pluginUpgrade(), a.pluginPush(), a.pluginRemove(), a.pluginLogs(), a.pluginExec(), a.pluginTop(), a.pluginPrivileges(),
+		a.pluginNew(), a.pluginTrace())
 	return cmd
 }
 
