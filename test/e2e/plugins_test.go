@@ -147,7 +147,7 @@ func remoraOf(pluginHost) string { return build.lab.Remora }
 
 // TestPluginForEngines has dockerd and podman use a plugin that Remora runs, found by its name.
 func TestPluginForEngines(t *testing.T) {
-	h := newPluginHost(t, testenv.DockerCLI)
+	h := newPluginHost(t, testenv.DockerCLI, testenv.Podman)
 	h.MustCli("plugin", "install", "--grant-all-permissions", "--alias", "disk", reg+"/rs/p:v1", "args=-mounts=/data/m")
 	h.Dockerd()
 	h.MustDocker("volume", "create", "-d", "disk", "data")
@@ -164,5 +164,14 @@ func TestPluginForEngines(t *testing.T) {
 	want(t, h.MustDocker("exec", "c1", "cat", "/data/file"), "hello")
 	h.MustDocker("rm", "-f", "c1")
 	h.MustDocker("volume", "rm", "data")
+
+	// Podman is told of its socket, and activates it, of which a managed plugin need not know.
+	pod := podman(t, h.Host)
+	h.Write("/etc/containers/containers.conf", strings.Replace(containersConf, "[engine.volume_plugins]", "[engine.volume_plugins]\ndisk = \"/run/docker/plugins/disk.sock\"", 1))
+	pod("import", "-q", build.lab.Image, lab.ImageName)
+	pod("volume", "create", "--driver", "disk", "more")
+	pod("run", "--rm", "--network=none", "-v", "more:/data", lab.ImageName, "sh", "-c", "echo bye > /data/file")
+	is(t, "what podman wrote", pod("run", "--rm", "--network=none", "-v", "more:/data", lab.ImageName, "cat", "/data/file"), "bye")
+	pod("volume", "rm", "more")
 	h.MustCli("plugin", "disable", "disk")
 }
