@@ -51,14 +51,14 @@ func insecure(c *Config, s string) error {
 			c.Plugins.Insecure = append(c.Plugins.Insecure, host)
 			continue
 		}
-		name, port := host, ""
-		if h, p, err := net.SplitHostPort(host); err == nil {
-			name, port = h, p
-			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		name := host
+		if h, port, err := net.SplitHostPort(host); err == nil {
+			name = h
+			if _, err := strconv.ParseUint(port, 10, 16); err != nil && !strings.Contains(host, "/") {
 				return errdefs.Errorf(errdefs.ErrInvalid, "%q: port %q is not a number", host, port)
 			}
 		}
-		if name == "" || strings.ContainsAny(name, "/@?#") {
+		if name == "" || strings.ContainsAny(host, "/@?#") {
 			return errdefs.Errorf(errdefs.ErrInvalid, "%q is not a registry such as registry.lan:5000", host)
 		}
 		c.Plugins.Insecure = append(c.Plugins.Insecure, host)
