@@ -244,13 +244,14 @@ func trim(ctx context.Context, err error) error {
 type status struct{ *errcode.ErrorResponse }
 
 func (s *status) Error() string {
-	text := fmt.Sprintf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))
+	said := []string{fmt.Sprintf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))}
 	for _, e := range s.Errors {
 		if e.Message != "" {
-			text += ": " + e.Message
+			said = append(said, e.Message)
 		}
 	}
-	if text = errdefs.OneLine(text); len(text) > maxText {
+	text := errdefs.OneLine(strings.Join(said, ": "))
+	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "") + "…"
 	}
 	return text

@@ -65,7 +65,7 @@ type resumed struct {
 func (r *resumed) Read(p []byte) (int, error) {
 	n, err := r.body.Read(p)
 	r.n += int64(n)
-	if err == nil || err == io.EOF { //nolint:errorlint // that of a reader
+	if err == nil || err == io.EOF {
 		return n, err
 	}
 	seeker, ok := r.body.(io.Seeker)
