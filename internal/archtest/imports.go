@@ -105,6 +105,12 @@ var layerTable = []layer{
 	{dir: "internal/service", by: []string{"internal/daemon"}},
 	{dir: "internal/service/pool", only: append([]string{"internal/catalog", "internal/config", "internal/control", "internal/schedule", "internal/usage"}, leaves...)},
 	{dir: "internal/service/fill", only: append([]string{"internal/backup"}, leaves...)},
+	// The floors of managed plugins, from the ground up: none of them knows one above it.
+	{dir: "internal/managed/settings", only: leaves},
+	{dir: "internal/managed/reference", only: leaves},
+	{dir: "internal/managed/store", only: append([]string{"internal/managed/settings", "internal/managed/reference"}, leaves...)},
+	{dir: "internal/managed/registry", only: append([]string{"internal/managed/settings", "internal/managed/reference", "internal/managed/store"}, leaves...)},
+	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},

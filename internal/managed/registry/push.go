@@ -68,7 +68,7 @@ func (c *Client) upload(ctx context.Context, repo *remote.Repository, from *stor
 	defer f.Close()
 	b.Size = size
 	id := store.ShortID(b.Digest)
-	body := &watched{r: f, w: watch, told: func(n int64) { told(id, "Uploading", n, size) }}
+	body := &watched{r: f, w: watch, end: watch.sent, told: func(n int64) { told(id, "Uploading", n, size) }}
 	return trim(ctx, repo.Blobs().Push(ctx, b, body))
 }
 

@@ -32,11 +32,11 @@ import (
 )
 
 // Limits of time. A registry that answers at all begins to within the second, and one that sends
-// goes on sending.
+// goes on sending. When it has all of a blob it may have to carry it to where it keeps it.
 const (
 	dialTime   = 10 * time.Second
-	answerTime = 30 * time.Second
 	stallTime  = 60 * time.Second
+	commitTime = 10 * time.Minute
 )
 
 // mediaTypeList is docker's word for an index.
@@ -100,14 +100,13 @@ func New(o Options) (*Client, error) {
 
 func transport() *http.Transport {
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTime}).DialContext,
-		TLSHandshakeTimeout:   dialTime,
-		ResponseHeaderTimeout: answerTime,
-		IdleConnTimeout:       time.Minute,
-		MaxIdleConnsPerHost:   4,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // digests are of what is sent
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
+		TLSHandshakeTimeout: dialTime,
+		IdleConnTimeout:     time.Minute,
+		MaxIdleConnsPerHost: 4,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // digests are of what is sent
 	}
 }
 
@@ -169,6 +168,8 @@ func scope(ctx context.Context, ref reference.Reference, actions string) context
 
 // speaksPlain finds out whether an insecure registry speaks plain HTTP.
 func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error) {
+	ctx, watch := c.watch(ctx)
+	defer watch.stop()
 	c.mu.Lock()
 	plain, known := c.plain[registry]
 	c.mu.Unlock()
@@ -186,7 +187,7 @@ func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error)
 	_, isTLS := errors.AsType[tls.RecordHeaderError](err)
 	plain = isTLS || errors.Is(err, http.ErrSchemeMismatch)
 	if err != nil && !plain {
-		return false, err
+		return false, trim(ctx, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,13 +245,14 @@ func trim(ctx context.Context, err error) error {
 type status struct{ *errcode.ErrorResponse }
 
 func (s *status) Error() string {
-	text := fmt.Sprintf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))
+	said := []string{fmt.Sprintf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))}
 	for _, e := range s.Errors {
 		if e.Message != "" {
-			text += ": " + e.Message
+			said = append(said, e.Message)
 		}
 	}
-	if text = errdefs.OneLine(text); len(text) > maxText {
+	text := errdefs.OneLine(strings.Join(said, ": "))
+	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "") + "…"
 	}
 	return text

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -28,18 +27,22 @@ func (c *Client) watch(ctx context.Context) (context.Context, *watch) {
 
 func (w *watch) moved() { w.timer.Reset(w.every) }
 
+// sent is called when all of a blob is on its way.
+func (w *watch) sent() { w.timer.Reset(max(w.every, commitTime)) }
+
 func (w *watch) stop() {
 	w.timer.Stop()
 	w.cancel(context.Canceled)
 }
 
-func (w *watch) reader(r io.Reader) io.Reader { return &watched{r, w, nil, 0} }
+func (w *watch) reader(r io.Reader) io.Reader { return &watched{r: r, w: w} }
 
 // watched is a stream that is watched, and counted.
 type watched struct {
 	r    io.Reader
 	w    *watch
 	told func(n int64)
+	end  func() // is called at the end
 	n    int64
 }
 
@@ -47,10 +50,13 @@ func (r *watched) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	if n > 0 {
 		r.w.moved()
-		total := atomic.AddInt64(&r.n, int64(n))
+		r.n += int64(n)
 		if r.told != nil {
-			r.told(total)
+			r.told(r.n)
 		}
+	}
+	if err == io.EOF && r.end != nil {
+		r.end()
 	}
 	return n, err
 }
@@ -65,7 +71,7 @@ type resumed struct {
 func (r *resumed) Read(p []byte) (int, error) {
 	n, err := r.body.Read(p)
 	r.n += int64(n)
-	if err == nil || err == io.EOF { //nolint:errorlint // that of a reader
+	if err == nil || err == io.EOF {
 		return n, err
 	}
 	seeker, ok := r.body.(io.Seeker)

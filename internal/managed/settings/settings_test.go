@@ -36,8 +36,6 @@ const everything = `{
 	"rootfs": {"type": "layers", "diff_ids": ["sha256:00"]}
 }`
 
-func pointer(s string) *string { return &s }
-
 func parsed(t testing.TB, raw string) plugin.Config {
 	t.Helper()
 	c, err := Parse([]byte(raw))
@@ -51,26 +49,29 @@ func TestParseEverything(t *testing.T) {
 	want := plugin.Config{
 		Description: "d", Documentation: "https://example.org",
 		Interface: plugin.Interface{Socket: "s.sock", ProtocolScheme: "moby.plugins.http/v1", Types: []plugin.CapabilityID{
-			{Prefix: "docker", Capability: "volumedriver", Version: "1.0"}, {Prefix: "docker", Capability: "authz", Version: "2.0"},
-			{Capability: "plain"}, {Prefix: "a.b", Capability: "c", Version: "d/e"},
+			{Prefix: "docker", Capability: "volumedriver", Version: "1.0"},
+			{Prefix: "docker", Capability: "authz", Version: "2.0"},
+			{Capability: "plain"},
+			{Prefix: "a.b", Capability: "c", Version: "d/e"},
 		}},
 		Entrypoint: []string{"/bin/p", "-v"}, WorkDir: "/w", User: plugin.User{UID: 7, GID: 8},
 		Network: plugin.NetworkConfig{Type: "host"},
 		Mounts: []plugin.Mount{
-			{Name: "m", Description: "dm", Settable: []string{"source"}, Source: pointer("/src"), Destination: "/dst", Type: "bind", Options: []string{"rbind"}},
+			{Name: "m", Description: "dm", Settable: []string{"source"}, Source: new("/src"), Destination: "/dst", Type: "bind", Options: []string{"rbind"}},
 			{Name: "null", Settable: []string{"source"}, Destination: "/n", Type: "bind"},
-			{Name: "fixed", Source: pointer("/f"), Destination: "/f", Type: "bind"},
+			{Name: "fixed", Source: new("/f"), Destination: "/f", Type: "bind"},
 		},
 		PropagatedMount: "/p", IpcHost: true, PidHost: true,
 		Env: []plugin.Env{
-			{Name: "E", Description: "de", Settable: []string{"value"}, Value: pointer("1")},
-			{Name: "UNSET", Settable: []string{"value"}}, {Name: "FIXED", Value: pointer("f")},
-			{Name: "ODD", Settable: []string{"value", "other"}, Value: pointer("o")},
-			{Name: "WRONG", Settable: []string{"source"}, Value: pointer("w")},
+			{Name: "E", Description: "de", Settable: []string{"value"}, Value: new("1")},
+			{Name: "UNSET", Settable: []string{"value"}},
+			{Name: "FIXED", Value: new("f")},
+			{Name: "ODD", Settable: []string{"value", "other"}, Value: new("o")},
+			{Name: "WRONG", Settable: []string{"source"}, Value: new("w")},
 		},
 		Args: plugin.Args{Name: "a", Description: "da", Settable: []string{"value"}, Value: []string{"x", "y"}},
 		Linux: plugin.LinuxConfig{Capabilities: []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN"}, AllowAllDevices: true, Devices: []plugin.Device{
-			{Name: "dev", Description: "dd", Settable: []string{"path"}, Path: pointer("/dev/null")},
+			{Name: "dev", Description: "dd", Settable: []string{"path"}, Path: new("/dev/null")},
 			{Name: "nodev", Settable: []string{"path"}},
 		}},
 		Rootfs: &plugin.RootFS{Type: "layers", DiffIds: []string{"sha256:00"}},

@@ -78,20 +78,20 @@ func (s *Store) ReadBlob(d digest.Digest, maxSize int64) ([]byte, error) {
 }
 
 // verify reads a blob to its end, and makes sure that it still is what it was.
-func (s *Store) verify(ctx context.Context, d digest.Digest) (int64, error) {
-	f, size, err := s.Blob(d)
+func (s *Store) verify(ctx context.Context, d digest.Digest) error {
+	f, _, err := s.Blob(d)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer f.Close()
 	hash := digest.SHA256.Hash()
-	if _, err := io.Copy(hash, &ctxReader{ctx, f}); err != nil {
-		return 0, state.Classify(fmt.Errorf("blob %s: %w", d, err))
+	if _, err := io.Copy(hash, until(ctx, f)); err != nil {
+		return state.Classify(fmt.Errorf("blob %s: %w", d, err))
 	}
 	if digest.NewDigest(digest.SHA256, hash) != d {
-		return 0, s.damaged(d)
+		return s.damaged(d)
 	}
-	return size, nil
+	return nil
 }
 
 // damaged drops a blob whose bytes are others than they were, so that the next pull fetches it.
@@ -118,7 +118,7 @@ func (s *Store) Add(ctx context.Context, r io.Reader, want ocispec.Descriptor) e
 		return err
 	}
 	defer w.abort()
-	if _, err := io.Copy(w, io.LimitReader(&ctxReader{ctx, r}, want.Size+1)); err != nil {
+	if _, err := io.Copy(w, io.LimitReader(until(ctx, r), want.Size+1)); err != nil {
 		return fmt.Errorf("blob %s: after %d of %d bytes: %w", want.Digest, w.size, want.Size, err)
 	}
 	switch {
@@ -189,15 +189,16 @@ func (w *blobWriter) abort() {
 	}
 }
 
-// ctxReader ends with its context.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
+// until returns a reader that ends with the context.
+func until(ctx context.Context, r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return r.Read(p)
+	})
 }
 
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
-}
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }

@@ -94,7 +94,7 @@ func (s *Store) split(ctx context.Context, from io.Reader, dir string) (ocispec.
 	defer blob.abort()
 	zip := gzip.NewWriter(blob)
 	lim := &budget{limits: s.limits}
-	in := &counted{ctx: ctx, r: from}
+	in := &counted{r: until(ctx, from)}
 	data, err := decompressed(in, in, lim)
 	if err != nil {
 		return none, nil, damaged(err)

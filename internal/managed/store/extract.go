@@ -323,8 +323,7 @@ func damaged(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errdefs.Errorf(errdefs.ErrInvalid, "the archive is cut off")
 	}
-	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if _, ok := errors.AsType[unix.Errno](err); ok {
 		return state.Classify(err)
 	}
 	return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("failed to read from tar: %w", err))

@@ -75,14 +75,27 @@ func (s *Store) collect() error {
 // was when it fails. Where something is mounted below its directory it is ErrInUse: an engine that
 // looked less closely has removed files of the host through such mounts.
 func (s *Store) Remove(id string) error {
+	defer s.Hold()() // what it had is collected when it is gone
+	name, at, err := s.takeAway(id)
+	if err != nil {
+		return err
+	}
+	if err := s.removeTree(at); err != nil {
+		s.log.Warn("managed plugin: it is removed, but something of it is left until the next start", "plugin", name, "error", err)
+	}
+	return nil
+}
+
+// takeAway moves a plugin to where it is none.
+func (s *Store) takeAway(id string) (name, at string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.records[id]
 	if !ok {
-		return errdefs.Errorf(errdefs.ErrNotFound, "plugin %q not found", id)
+		return "", "", errdefs.Errorf(errdefs.ErrNotFound, "plugin %q not found", id)
 	}
 	from, to := pluginDir+"/"+id, tempDir+"/"+id+"-removing"
-	err := s.unmounted(from)
+	err = s.unmounted(from)
 	if err == nil {
 		err = s.root.Rename(from, to)
 	}
@@ -91,13 +104,9 @@ func (s *Store) Remove(id string) error {
 		err = state.SyncDir(s.root, pluginDir)
 	}
 	if err != nil {
-		return state.Classify(fmt.Errorf("plugin %s: %w", r.Plugin.Name, err))
+		return "", "", state.Classify(fmt.Errorf("plugin %s: %w", r.Plugin.Name, err))
 	}
-	if err := s.removeTree(to); err != nil {
-		s.log.Warn("managed plugin: it is removed, but something of it is left until the next start", "plugin", r.Plugin.Name, "error", err)
-	}
-	s.tidy()
-	return nil
+	return r.Plugin.Name, to, nil
 }
 
 // removeTree removes a file or directory where nothing is mounted below.

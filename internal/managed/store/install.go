@@ -106,7 +106,7 @@ func (s *Store) Upgrade(ctx context.Context, id, from string, img Image, change 
 		return fail(err)
 	}
 	if err := s.sweepRootfs(id, r.Rootfs); err != nil {
-		s.log.Warn("managed plugin: its old version is left until the next start", "plugin", r.Plugin.Name, "error", err)
+		s.log.WarnContext(ctx, "managed plugin: its old version is left until the next start", "plugin", r.Plugin.Name, "error", err)
 	}
 	s.tidy()
 	return r.clone(), nil
@@ -251,7 +251,7 @@ func (s *Store) unpackLayer(ctx context.Context, x *extractor, d digest.Digest, 
 		return err
 	}
 	defer f.Close()
-	in := &counted{ctx: ctx, r: f, told: func(n int64) { told(ShortID(d), "Extracting", n, size) }}
+	in := &counted{r: until(ctx, f), told: func(n int64) { told(ShortID(d), "Extracting", n, size) }}
 	hash := digest.SHA256.Hash()
 	raw := io.TeeReader(in, hash)
 	data, err := decompressed(raw, in, x.lim)
@@ -266,7 +266,7 @@ func (s *Store) unpackLayer(ctx context.Context, x *extractor, d digest.Digest, 
 	}
 	if err != nil {
 		// What the disk damaged is fetched again; what is wrong by itself would only come back.
-		if _, again := s.verify(ctx, d); again != nil {
+		if again := s.verify(ctx, d); again != nil {
 			return again
 		}
 		return damaged(err)

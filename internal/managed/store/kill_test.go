@@ -162,7 +162,7 @@ func consistent(t *testing.T, s *Store) {
 			t.Errorf("plugin %s of version %s: the config is %.60s, %v", r.Plugin.Name, version, raw, err)
 		}
 		for _, d := range r.blobs() {
-			if _, err := s.verify(t.Context(), d); err != nil {
+			if err := s.verify(t.Context(), d); err != nil {
 				t.Errorf("plugin %s: %v", r.Plugin.Name, err)
 			}
 		}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"io"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -51,18 +50,14 @@ func (b *budget) inflates(in, out int64) error {
 	return nil
 }
 
-// counted counts what is read, and ends with its context.
+// counted counts what is read.
 type counted struct {
-	ctx  context.Context
 	r    io.Reader
 	n    int64
 	told func(n int64)
 }
 
 func (c *counted) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	if c.told != nil {

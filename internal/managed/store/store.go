@@ -111,7 +111,8 @@ func open(dir string, log *slog.Logger) (s *Store, err error) {
 	if err := s.load(); err != nil {
 		return s, err
 	}
-	return s, s.sweep()
+	s.sweep()
+	return s, nil
 }
 
 // Close lets another process open the store.
@@ -157,8 +158,8 @@ func (s *Store) read(id string) (Record, error) {
 	return r, nil
 }
 
-// sweep removes what is of no plugin.
-func (s *Store) sweep() error {
+// sweep removes what is of no plugin. What it cannot remove costs space, and no more.
+func (s *Store) sweep() {
 	var errs []error
 	for _, dir := range []string{ingestDir, tempDir} {
 		entries, err := fs.ReadDir(s.root.FS(), dir)
@@ -172,11 +173,10 @@ func (s *Store) sweep() error {
 	}
 	errs = append(errs, s.collect())
 	for _, err := range errs {
-		if err != nil { // what is left costs space, and no more
+		if err != nil {
 			s.log.Warn("managed plugins: something of no use is left", "path", s.dir, "error", err)
 		}
 	}
-	return nil
 }
 
 // sweepRootfs removes the file systems of a plugin that an upgrade left, or did not come to use.

@@ -58,15 +58,19 @@ type file struct {
 func reg(name, content string) file {
 	return file{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, content}
 }
+
 func dir(name string) file {
 	return file{tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}, ""}
 }
+
 func link(name, to string) file {
 	return file{tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to, Mode: 0o777}, ""}
 }
+
 func hard(name, to string) file {
 	return file{tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}, ""}
 }
+
 func special(flag byte, name string) file {
 	return file{tar.Header{Typeflag: flag, Name: name, Mode: 0o644, Devmajor: 1, Devminor: 3}, ""}
 }

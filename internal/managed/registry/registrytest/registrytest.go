@@ -7,7 +7,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -57,14 +57,13 @@ func Start(t testing.TB, o Options) *Registry {
 	}
 	r := &Registry{}
 	back := r.serve(t, dir, conf)
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: back})
-	proxy.FlushInterval = -1
-	proxy.ErrorLog = log.New(t.Output(), "", 0)
-	ordinary := proxy.Director
-	proxy.Director = func(req *http.Request) { // the registry names itself as the client sees it
-		ordinary(req)
-		req.Header.Set("X-Forwarded-Proto", map[bool]string{false: "http", true: "https"}[o.TLS])
-	}
+	errors := slog.NewLogLogger(slog.NewTextHandler(t.Output(), nil), slog.LevelInfo)
+	proxy := &httputil.ReverseProxy{FlushInterval: -1, ErrorLog: errors, Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(&url.URL{Scheme: "http", Host: back})
+		// The registry names itself as the client sees it.
+		p.Out.Host = p.In.Host
+		p.Out.Header.Set("X-Forwarded-Proto", map[bool]string{false: "http", true: "https"}[o.TLS])
+	}}
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.log = append(r.log, req.Method+" "+short(req))
@@ -73,7 +72,7 @@ func Start(t testing.TB, o Options) *Registry {
 			proxy.ServeHTTP(w, req)
 		}
 	}))
-	front.Config.ErrorLog = log.New(t.Output(), "", 0)
+	front.Config.ErrorLog = errors
 	if o.TLS {
 		front.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		front.StartTLS()
