@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -20,6 +21,9 @@ func TestAdopt(t *testing.T) {
 		noErr(t, first.Start(t.Context(), p))
 	}
 	l.caller("lives").get(t, "mount?dir=/volumes/v")
+	if left := fmt.Sprint(l.left()); !strings.Contains(left, "/proc/") || !strings.Contains(left, "mount ") || !strings.Contains(left, "/remora-") {
+		t.Errorf("what looks for left-overs sees %s", left)
+	}
 	l.caller("unwanted").get(t, "mount?dir=/volumes/v")
 	before, dead := first.State(lives.ID), first.State(dies.ID)
 	noErr(t, first.Close())

@@ -54,7 +54,11 @@ func (in *instance) prepare(p Plugin) error {
 	in.log = r.opts.Logger.With(slog.String("plugin", p.ID), slog.String("name", p.Name))
 	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now()}
 	var err error
-	if in.pub, err = newPublication(r.opts.Discovery, r.path(p.ID), p.Name, socket); err != nil {
+	discovery := r.opts.Discovery
+	if p.Unpublished {
+		discovery = ""
+	}
+	if in.pub, err = newPublication(discovery, r.path(p.ID), p.Name, socket); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(r.path(p.ID, "s"), 0o700); err != nil {

@@ -208,10 +208,9 @@ func (l *lab) left() (left []string) {
 			left = append(left, path)
 		}
 	}
-	// Processes that have a file of the lab open, or whose program is in it.
-	procs, _ := filepath.Glob("/proc/[0-9]*/exe")
+	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
-		if exe, err := os.Readlink(p); err == nil && exe == "/plugin" && l.owns(filepath.Dir(p)) {
+		if l.owns(p) {
 			left = append(left, p)
 		}
 	}

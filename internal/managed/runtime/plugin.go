@@ -31,6 +31,8 @@ type Plugin struct {
 	// newline at its end: name to absolute path. The file is read at each start, and nobody but
 	// its owner may be able to read it. The value is in the plugin's environment and nowhere else.
 	Secrets map[string]string
+	// Unpublished leaves it to the caller to publish the plugin, as for one in whose answers there are paths.
+	Unpublished bool
 	// HonorUser runs the plugin as Config.User says. Engines ignore the field, and there are
 	// plugins that carry a value with which they would not work, so without it they run as root.
 	HonorUser bool

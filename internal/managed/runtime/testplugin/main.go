@@ -48,8 +48,8 @@ func main() {
 		mountOn(dir)
 	}
 	if os.Getenv("CHILD") != "" {
-		cmd := exec.Command("/plugin")
-		cmd.Env = []string{"MODE=sleep"}
+		cmd := exec.Command("/plugin", "child")
+		cmd.Env, cmd.Stdout = []string{"MODE=sleep"}, os.Stdout
 		must(cmd.Start())
 	}
 	http.HandleFunc("/Plugin.Activate", func(w http.ResponseWriter, _ *http.Request) {
