@@ -22,6 +22,8 @@ var (
 	// Dockerd is the programs of an engine that a test starts for itself; it does
 	// not mean that one is running.
 	Dockerd = Need{"dockerd", programs("docker.io", "dockerd", "containerd", "runc")}
+	// Runc is what runs containers, and the right to have it do so.
+	Runc = Need{"runc", programs("docker.io or runc", "runc")}
 	// DockerCLI is the command docker.
 	DockerCLI = Need{"docker-cli", programs("docker.io", "docker")}
 	// Podman is the command podman.
@@ -71,7 +73,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM}
 }
 
 func root() error {

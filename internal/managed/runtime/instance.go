@@ -80,8 +80,8 @@ func (in *instance) prepare(p Plugin) error {
 		// A plugin may make its socket anew while it runs.
 		pub := in.pub
 		return r.watcher.add(r.path(p.ID, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
-			if (name == socket || name == "") && in.current().Status == Running {
-				if err := pub.point(r.path(p.ID, "s", socket)); err != nil {
+			if name == socket || name == "" {
+				if err := pub.again(r.path(p.ID, "s", socket)); err != nil {
 					in.log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
 				}
 			}
@@ -168,6 +168,8 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 		in.out.note("stopped: " + in.proc.exit.String())
 		in.proc.close()
 		in.running(nil)
+	} else if in.out != nil {
+		in.out.note("stopped")
 	}
 	if err := in.clear(ctx); err != nil {
 		return in.plugin.errorf("%w", err)

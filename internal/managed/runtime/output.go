@@ -159,6 +159,9 @@ func (o *output) emit(lines []Line) {
 			level = slog.LevelError
 		}
 		o.log.LogAttrs(context.Background(), level, line.Text) //nolint:forbidigo,sloglint // the plugin's own words, for no caller
+		if strings.TrimSpace(line.Text) == "" {
+			continue
+		}
 		if o.recent = append(o.recent, line.Text); len(o.recent) > recentLines {
 			o.recent = o.recent[1:]
 		}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,10 @@ type publication struct {
 	work  string   // the plugin's directory below RunDir
 	owned []string // where its sockets may be
 	names []string
+
+	mu   sync.Mutex
+	own  os.FileInfo // the socket that the name was last made a link to
+	held bool        // the name is not the plugin's own socket
 }
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:-]*$`)
@@ -74,6 +79,9 @@ func (p *publication) replaceable(i int) bool {
 	if target, err := os.Readlink(path); err == nil && (i > 0 && target == filepath.Base(p.path(0)) || within(target, p.work)) {
 		return true
 	}
+	if p.own != nil && os.SameFile(fi, p.own) {
+		return true
+	}
 	for _, own := range p.owned {
 		if is, err := os.Lstat(own); err == nil && os.SameFile(fi, is) {
 			return true
@@ -89,6 +97,23 @@ func (p *publication) replaceable(i int) bool {
 
 // point lets the name be that of the socket, from one instant to the next.
 func (p *publication) point(socket string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = filepath.Base(socket) == holdName
+	return p.pointed(socket)
+}
+
+// again is point for a socket that the plugin made anew, unless callers are held.
+func (p *publication) again(socket string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held || p.own == nil {
+		return nil
+	}
+	return p.pointed(socket)
+}
+
+func (p *publication) pointed(socket string) error {
 	if p.dir == "" {
 		return nil
 	}
@@ -101,6 +126,9 @@ func (p *publication) point(socket string) error {
 	err := p.link(socket)
 	if errors.Is(err, unix.EXDEV) {
 		err = p.symlink(socket, 0)
+	}
+	if err == nil {
+		p.own, err = os.Lstat(p.path(0))
 	}
 	if err == nil && len(p.names) > 1 {
 		err = p.symlink(filepath.Base(p.path(0)), 1)
@@ -143,6 +171,8 @@ func (p *publication) withdraw() error {
 	if p.dir == "" {
 		return nil
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var errs []error
 	for i := range p.names {
 		path := p.path(len(p.names) - 1 - i)
@@ -153,6 +183,7 @@ func (p *publication) withdraw() error {
 			errs = append(errs, state.Classify(fmt.Errorf("withdraw: %w", err)))
 		}
 	}
+	p.own = nil
 	for dir := filepath.Dir(p.path(0)); dir != p.dir && within(dir, p.dir); dir = filepath.Dir(dir) {
 		if unix.Rmdir(dir) != nil {
 			break

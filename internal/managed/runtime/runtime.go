@@ -262,6 +262,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 			}
 		}
 		if err != nil {
+			in.hold()
 			in.failed(err)
 		}
 	}
