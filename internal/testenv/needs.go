@@ -24,6 +24,10 @@ var (
 	Dockerd = Need{"dockerd", programs("docker.io", "dockerd", "containerd", "runc")}
 	// DockerCLI is the command docker.
 	DockerCLI = Need{"docker-cli", programs("docker.io", "docker")}
+	// Registry is Debian's docker-registry, which a test starts for itself.
+	Registry = Need{"registry", programs("docker-registry", "docker-registry")}
+	// Apt is a package manager that can fetch packages of Debian.
+	Apt = Need{"apt", programs("apt and dpkg, on Debian", "apt-get", "dpkg-deb")}
 	// Podman is the command podman.
 	Podman = Need{"podman", programs("podman", "podman")}
 	// Netns is the right to make network and mount namespaces, and the commands ip
@@ -69,7 +73,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Ceph, OpenStack, Immutable, VM}
+	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Ceph, OpenStack, Immutable, VM, Registry, Apt}
 }
 
 func root() error {
