@@ -64,7 +64,6 @@ func pluginConfig(drivers []catalog.Volume) plugin.Config {
 				"CAP_SYS_PTRACE",      // to read the mount tables of others
 				"CAP_DAC_READ_SEARCH", // to back up what root alone cannot read
 				"CAP_LINUX_IMMUTABLE", // nothing is written to a mountpoint on which nothing is mounted
-				"CAP_SYS_RESOURCE",    // to write to the room of a file system that is root's alone
 			},
 			Devices: []plugin.Device{},
 		},
