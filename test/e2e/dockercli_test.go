@@ -115,7 +115,7 @@ func TestDockerCLI(t *testing.T) {
 	l := newLab(t, append(engine, testenv.Registry)...)
 	dir := t.TempDir()
 	for _, version := range []string{"1", "2", "3"} {
-		bundle(t, filepath.Join(dir, "p"+version), version)
+		pluginBundle(t, filepath.Join(dir, "p"+version), version)
 	}
 	noErr(t, os.MkdirAll(filepath.Join(dir, "bare"), 0o755))
 	noErr(t, os.WriteFile(filepath.Join(dir, "bare/config.json"), []byte("{}"), 0o600))
@@ -156,8 +156,8 @@ func startRegistry(t *testing.T, h *lab.Host) {
 	})
 }
 
-// bundle makes the directory of a managed plugin: the volume plugin of these tests, with a setting of each kind.
-func bundle(t *testing.T, dir, version string) {
+// pluginBundle makes the directory of a managed plugin: the volume plugin of these tests, with a setting of each kind.
+func pluginBundle(t *testing.T, dir, version string) {
 	t.Helper()
 	noErr(t, os.MkdirAll(filepath.Join(dir, "rootfs/data"), 0o755))
 	noErr(t, os.WriteFile(filepath.Join(dir, "rootfs/version"), []byte(version+"\n"), 0o600))

@@ -30,7 +30,7 @@ func newPluginHost(t *testing.T, needs ...testenv.Need) pluginHost {
 	h.remora = h.Remora("")
 	for _, version := range []string{"1", "2"} {
 		dir := filepath.Join(t.TempDir(), "p")
-		bundle(t, dir, version)
+		pluginBundle(t, dir, version)
 		name := reg + "/rs/p:v" + version
 		is(t, "name", h.MustCli("plugin", "create", name, dir), name)
 		want(t, h.MustCli("plugin", "push", name), name)
