@@ -14,7 +14,7 @@ func (d *Daemon) openPlugins() *plugins.Service {
 	return plugins.Open(plugins.Options{
 		Dir: d.boot.PluginsDir(), RunDir: filepath.Join(d.boot.RunDir, "plugins"), Discovery: d.boot.PluginDir,
 		Socket:   sdk.UnixSocket{Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode},
-		Insecure: d.boot.Plugins.Insecure, Pools: &d.pools, Version: d.options.Version, Log: d.log,
+		Insecure: d.boot.Plugins.Insecure, Pools: &d.pools, Version: d.options.Version, Life: d.life, Log: d.log,
 	})
 }
 

@@ -95,6 +95,10 @@ func (m *Manager) Upgrade(ctx context.Context, name string, o InstallOptions, pr
 	if r.Plugin.Enabled {
 		return errdefs.Errorf(errdefs.ErrInUse, "plugin must be disabled before upgrading: plugin %s is enabled", r.Plugin.Name)
 	}
+	if r.Pinned != "" && o.Pin == "" {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "plugin %s: it is pinned to %s, and no digest is given for what it is to become", r.Plugin.Name, r.Pinned),
+			"look at the new version, and give its digest: remora plugin upgrade --pin sha256:…")
+	}
 	if o.Reference == "" {
 		o.Reference = r.Plugin.PluginReference
 	}

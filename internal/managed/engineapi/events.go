@@ -61,6 +61,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		case <-r.Context().Done():
 			return nil
+		case <-s.Life.Done():
+			return nil
 		}
 	}
 }

@@ -43,7 +43,9 @@ type Options struct {
 	Root string
 	// Drivers returns the names of the volume drivers beside the managed plugins.
 	Drivers func() []string
-	Log     *slog.Logger
+	// Life ends what would go on for as long as its caller listens.
+	Life context.Context //nolint:containedctx // that of the daemon
+	Log  *slog.Logger
 }
 
 // Server answers the API.

@@ -50,7 +50,7 @@ func serve(t *testing.T) *engineapi.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = v.Close() })
-	return engineapi.New(engineapi.Options{Plugins: m, Volumes: v, Remora: "1.2.3", Root: dir, Log: log, Drivers: func() []string { return nil }})
+	return engineapi.New(engineapi.Options{Plugins: m, Volumes: v, Remora: "1.2.3", Root: dir, Life: t.Context(), Log: log, Drivers: func() []string { return nil }})
 }
 
 func bundle(t *testing.T) io.Reader {

@@ -92,7 +92,9 @@ func TestFront(t *testing.T) {
 	if err != nil || info.Mountpoint != "/host/data/v" || info.Status["Mountpoint"] != "/mine" {
 		t.Errorf("Get: %+v, %v", info, err)
 	}
-	var raw struct{ Volume struct{ Status map[string]json.RawMessage } }
+	var raw struct {
+		Volume struct{ Status map[string]json.RawMessage }
+	}
 	if err := c.Call(ctx, "VolumeDriver.Get", struct{ Name string }{"v"}, &raw); err != nil {
 		t.Error(err)
 	}

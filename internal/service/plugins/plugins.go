@@ -35,7 +35,9 @@ type Options struct {
 	Insecure []string
 	Pools    *pool.Set
 	Version  string
-	Log      *slog.Logger
+	// Life ends when the daemon stops.
+	Life context.Context //nolint:containedctx // that of the daemon
+	Log  *slog.Logger
 }
 
 // Service answers about managed plugins. Where there can be none it says why.
@@ -85,7 +87,7 @@ func (s *Service) open() error {
 	}
 	s.closers = append(s.closers, s.volumes.Close)
 	s.engine = engineapi.New(engineapi.Options{
-		Plugins: s.manager, Volumes: s.volumes, Remora: s.o.Version, Root: s.o.Dir, Log: s.o.Log,
+		Plugins: s.manager, Volumes: s.volumes, Remora: s.o.Version, Root: s.o.Dir, Life: s.o.Life, Log: s.o.Log,
 		Drivers: func() []string {
 			names := []string{}
 			for _, p := range s.o.Pools.All() {

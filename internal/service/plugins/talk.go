@@ -9,6 +9,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/managed/runtime"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Top implements [control.Plugins].
@@ -33,6 +34,9 @@ func (s *Service) Logs(ctx context.Context, req control.PluginLogsRequest, send 
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.o.Life, cancel)() //nolint:contextcheck // it ends with either
 	for line, err := range s.manager.Runtime().Logs(ctx, p.ID, req.Tail, req.Follow) {
 		if err != nil {
 			return err
@@ -53,6 +57,7 @@ func (s *Service) Exec(ctx context.Context, req control.PluginExecRequest, stdin
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(s.o.Life, func() { cancel(errStopping) })() //nolint:contextcheck // it ends with either
 	var mu sync.Mutex
 	out := func(to func([]byte) control.PluginOutput) io.Writer {
 		return writer(func(b []byte) {
@@ -68,6 +73,8 @@ func (s *Service) Exec(ctx context.Context, req control.PluginExecRequest, stdin
 	})
 	return control.PluginExit{Status: status}, err
 }
+
+var errStopping = errdefs.Errorf(errdefs.ErrUnavailable, "the daemon stops")
 
 type writer func([]byte)
 
