@@ -232,10 +232,9 @@ func (s *Service) create(ctx context.Context, name, driver string, opts, labels 
 	case errors.Is(err, errdefs.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
 		return Volume{}, false, fmt.Errorf("error while checking if volume %q exists in driver %q: %w", name, d.Name, err)
 	}
-	if e, ok := s.book.get(name); made || !ok {
-		e = entry{Name: name, Driver: d.Name, Labels: labels, Options: opts}
+	if _, ok := s.book.get(name); made || !ok {
 		// Before the driver is asked: what it has made is known then, whatever ends us between the two.
-		if err := s.book.put(e); err != nil {
+		if err := s.book.put(entry{Name: name, Driver: d.Name, Labels: labels, Options: opts}); err != nil {
 			return Volume{}, false, err
 		}
 	}
