@@ -45,6 +45,7 @@ if [ "${1:-}" != docker ]; then
 	need fuse3 fusermount3
 	need davfs2 mount.davfs
 	need s3fs s3fs
+	need strace strace
 	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
 	# A small virtual machine (internal/testvm), and what its tests serve and mount in it.

@@ -366,6 +366,46 @@ func TestPullResumes(t *testing.T) {
 	}
 }
 
+// A registry that does not want a plugin says so, and one that has no room too.
+func TestPushRefused(t *testing.T) {
+	testenv.Require(t, testenv.Registry)
+	r := registrytest.Start(t, registrytest.Options{})
+	s, name := opened(t), r.Addr+"/p:v1"
+	rec := created(t, s, name, 1000)
+	for _, tt := range []struct {
+		method string
+		status int
+		class  error
+	}{
+		{http.MethodPost, http.StatusForbidden, errdefs.ErrDenied},
+		{http.MethodPut, http.StatusInsufficientStorage, errdefs.ErrUnavailable},
+		{http.MethodHead, http.StatusUnauthorized, errdefs.ErrDenied},
+	} {
+		r.Break = func(w http.ResponseWriter, req *http.Request, _ http.Handler) bool {
+			if req.Method != tt.method {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(tt.status)
+			_, _ = io.WriteString(w, `{"errors":[{"code":"DENIED","message":"not\nhere"}]}`)
+			return true
+		}
+		_, err := client(t).Push(t.Context(), ref(t, name), s, rec, Auth{}, nil)
+		wants(t, err, tt.class, fmt.Sprintf("error pushing plugin: %s: the registry answers %d", name, tt.status))
+		if tt.method != http.MethodHead && (err == nil || !strings.Contains(err.Error(), "not; here")) {
+			t.Errorf("%v", err)
+		}
+	}
+	r.Break = nil
+	_ = must[Pushed](t)(client(t).Push(t.Context(), ref(t, name), s, rec, Auth{}, nil))
+	release := s.Hold()
+	defer release()
+	check(t, s.Remove(rec.Plugin.ID))
+	check(t, os.Remove(s.Rootfs(store.Record{})+"/../blobs/sha256/"+rec.Layers[0].Digest.Encoded()))
+	_, err := client(t).Push(t.Context(), ref(t, r.Addr+"/q"), s, rec, Auth{}, nil) // its layer is lost
+	wants(t, err, errdefs.ErrNotFound, "blob "+rec.Layers[0].Digest.String()+": not found")
+}
+
 // cut lets so many bytes through.
 type cut struct {
 	http.ResponseWriter

@@ -3,12 +3,14 @@ package store
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,29 +82,30 @@ func TestExtractKeeps(t *testing.T) {
 
 func TestExtractLayers(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	lower := []file{dir("d"), reg("d/a", "1"), reg("d/b", "1"), dir("d/sub"), reg("d/sub/x", "1"), reg("f", "1"), link("l", "d"), link("abs", "/d/sub"), link("up", "d/sub/../.."), reg("e/keep", "1")}
+	lower := []file{dir("d"), reg("d/a", "1"), reg("d/b", "1"), dir("d/sub"), reg("d/sub/x", "1"), reg("f", "1"), link("l", "d"), link("abs", "/d/sub"), link("up", "d/sub/../.."), reg("e/keep", "1"), link("e/abs", "/d/sub")}
 	for name, tt := range map[string]struct {
 		upper []file
 		want  string
 	}{
-		"nothing":             {nil, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l up"},
-		"replaced":            {[]file{reg("f", "2"), reg("d/a", "22")}, "abs d d/a=22 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=2 l up"},
-		"whiteout":            {[]file{reg("d/.wh.a", ""), reg(".wh.f", "")}, "abs d d/b=1 d/sub d/sub/x=1 e e/keep=1 l up"},
-		"whiteout of nothing": {[]file{reg(".wh.none", "")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l up"},
-		"whiteout of a tree":  {[]file{reg(".wh.d", "")}, "abs e e/keep=1 f=1 l up"},
-		"opaque":              {[]file{dir("d"), reg("d/new", "2"), reg("d/.wh..wh..opq", ""), dir("d/sub"), reg("d/late", "2")}, "abs d d/late=2 d/new=2 d/sub e e/keep=1 f=1 l up"},
-		"opaque keeps":        {[]file{dir("d"), dir("d/sub"), reg("d/sub/new", "2"), reg("d/.wh..wh..opq", "")}, "abs d d/sub d/sub/new=2 e e/keep=1 f=1 l up"},
-		"notes of aufs":       {[]file{dir(".wh..wh.plnk"), reg(".wh..wh.aufs", "")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l up"},
-		"through a link":      {[]file{reg("l/new", "2")}, "abs d d/a=1 d/b=1 d/new=2 d/sub d/sub/x=1 e e/keep=1 f=1 l up"},
-		"through an absolute": {[]file{reg("abs/new", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/new=2 d/sub/x=1 e e/keep=1 f=1 l up"},
-		"through one up":      {[]file{reg("up/new", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l new=2 up"},
-		"link replaced":       {[]file{reg("l", "2"), reg("abs", "2")}, "abs=2 d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l=2 up"},
-		"link is a directory": {[]file{dir("l"), reg("l/x", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l l/x=2 up"},
+		"nothing":             {nil, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"replaced":            {[]file{reg("f", "2"), reg("d/a", "22")}, "abs d d/a=22 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=2 l up"},
+		"whiteout":            {[]file{reg("d/.wh.a", ""), reg(".wh.f", "")}, "abs d d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 l up"},
+		"whiteout of nothing": {[]file{reg(".wh.none", "")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"whiteout of a tree":  {[]file{reg(".wh.d", "")}, "abs e e/abs e/keep=1 f=1 l up"},
+		"opaque":              {[]file{dir("d"), reg("d/new", "2"), reg("d/.wh..wh..opq", ""), dir("d/sub"), reg("d/late", "2")}, "abs d d/late=2 d/new=2 d/sub e e/abs e/keep=1 f=1 l up"},
+		"opaque keeps":        {[]file{dir("d"), dir("d/sub"), reg("d/sub/new", "2"), reg("d/.wh..wh..opq", "")}, "abs d d/sub d/sub/new=2 e e/abs e/keep=1 f=1 l up"},
+		"notes of aufs":       {[]file{dir(".wh..wh.plnk"), reg(".wh..wh.aufs", "")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"through a link":      {[]file{reg("l/new", "2")}, "abs d d/a=1 d/b=1 d/new=2 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"through an absolute": {[]file{reg("abs/new", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/new=2 d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"absolute from below": {[]file{reg("e/abs/new", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/new=2 d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"through one up":      {[]file{reg("up/new", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l new=2 up"},
+		"link replaced":       {[]file{reg("l", "2"), reg("abs", "2")}, "abs=2 d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l=2 up"},
+		"link is a directory": {[]file{dir("l"), reg("l/x", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l l/x=2 up"},
 		"tree is a file":      {[]file{reg("d", "2"), reg("e", "2")}, "abs d=2 e=2 f=1 l up"},
-		"file is a tree":      {[]file{dir("f"), reg("f/x", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f f/x=2 l up"},
-		"hard link":           {[]file{hard("h", "d/a")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 h=1 l up"},
-		"hard link by links":  {[]file{hard("l/h", "abs/x")}, "abs d d/a=1 d/b=1 d/h=1 d/sub d/sub/x=1 e e/keep=1 f=1 l up"},
-		"dots inside":         {[]file{reg("d/../n", "2"), reg("/./m", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/keep=1 f=1 l m=2 n=2 up"},
+		"file is a tree":      {[]file{dir("f"), reg("f/x", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f f/x=2 l up"},
+		"hard link":           {[]file{hard("h", "d/a")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 h=1 l up"},
+		"hard link by links":  {[]file{hard("l/h", "abs/x")}, "abs d d/a=1 d/b=1 d/h=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l up"},
+		"dots inside":         {[]file{reg("d/../n", "2"), reg("/./m", "2")}, "abs d d/a=1 d/b=1 d/sub d/sub/x=1 e e/abs e/keep=1 f=1 l m=2 n=2 up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			to := t.TempDir()
@@ -246,9 +249,17 @@ func bomb(t testing.TB, size int64) []byte {
 	var head bytes.Buffer
 	w := tar.NewWriter(&head)
 	check(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "rootfs/zeros", Size: size}))
-	chunk := zipped(t, make([]byte, 64<<20))
-	return slices.Concat(zipped(t, head.Bytes()), bytes.Repeat(chunk, 160))
+	return slices.Concat(zipped(t, head.Bytes()), bytes.Repeat(nothing(), 160))
 }
+
+// nothing is 64 MB of zeros.
+var nothing = sync.OnceValue(func() []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(make([]byte, 64<<20)) // a buffer takes all
+	_ = w.Close()
+	return b.Bytes()
+})
 
 func TestTooMuch(t *testing.T) {
 	s := opened(t, t.TempDir())
@@ -291,7 +302,7 @@ func TestTooMuch(t *testing.T) {
 	wants(t, err, errdefs.ErrInvalid, "it unpacks to more than 0 MiB")
 	check(t, s.GC())
 	tidied(t, s)
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > 2*time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }

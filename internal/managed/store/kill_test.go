@@ -23,7 +23,11 @@ const childEnv = "STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
-		if err := child(dir); err != nil {
+		work := child
+		if verb := os.Getenv(verbEnv); verb != "" {
+			work = func(dir string) error { return childVerb(dir, verb) }
+		}
+		if err := work(dir); err != nil {
 			panic(err)
 		}
 		os.Exit(0)
