@@ -157,7 +157,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 	in.rest()
 	if in.pub != nil {
 		if err := in.pub.withdraw(); err != nil {
-			in.log.Warn("managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, "managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
 		}
 	}
 	if in.proc != nil {

@@ -64,10 +64,14 @@ func TestStartFails(t *testing.T) {
 		class  error
 		parts  []string
 	}{
-		{"ends", func(p *Plugin) { p.Settings.Env = []string{"MODE=exit"} }, errdefs.ErrUnavailable,
-			[]string{`plugin "ends:t1": ended before it listened on "test.sock": exit status 3; its last words: `, "hello from [ends:t1]", "cannot go on:", "the moon is missing"}},
-		{"is mute", func(p *Plugin) { p.Settings.Env = []string{"MODE=mute"} }, errdefs.ErrUnavailable,
-			[]string{`did not listen on "test.sock" within 500ms; its last words: `, "thinking about it"}},
+		{
+			"ends", func(p *Plugin) { p.Settings.Env = []string{"MODE=exit"} }, errdefs.ErrUnavailable,
+			[]string{`plugin "ends:t1": ended before it listened on "test.sock": exit status 3; its last words: `, "hello from [ends:t1]", "cannot go on:", "the moon is missing"},
+		},
+		{
+			"is mute", func(p *Plugin) { p.Settings.Env = []string{"MODE=mute"} }, errdefs.ErrUnavailable,
+			[]string{`did not listen on "test.sock" within 500ms; its last words: `, "thinking about it"},
+		},
 		{"no program", func(p *Plugin) { p.Config.Entrypoint = []string{"/none"} }, nil, []string{"/none", "no such file or directory"}},
 		{"no entrypoint", func(p *Plugin) { p.Config.Entrypoint, p.Settings.Args = nil, nil }, errdefs.ErrInvalid, []string{"no entrypoint"}},
 		{"no socket", func(p *Plugin) { p.Config.Interface.Socket = "" }, errdefs.ErrInvalid, []string{"no interface.socket"}},
