@@ -30,6 +30,7 @@ type instance struct {
 	cancel context.CancelFunc // ends the supervisor
 	done   chan struct{}      // closed when it has ended; nil without one
 
+	order   sync.Mutex // held from a change of state until it was told
 	mu      sync.Mutex // also for writing what is below, which who holds verb may read without it
 	plugin  Plugin
 	out     *output
@@ -121,6 +122,8 @@ func (in *instance) wait() (State, <-chan struct{}) {
 }
 
 func (in *instance) set(change func(*State)) {
+	in.order.Lock()
+	defer in.order.Unlock()
 	in.mu.Lock()
 	change(&in.state)
 	s := in.state

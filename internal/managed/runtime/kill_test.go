@@ -145,12 +145,13 @@ func TestKilled(t *testing.T) {
 			c.do("start", which)
 			after /= 3
 		}
+		target := c
 		timer := time.AfterFunc(after, func() {
 			switch victim {
 			case "daemon":
-				_ = c.cmd.Process.Kill()
+				_ = target.cmd.Process.Kill()
 			case "runc":
-				for _, pid := range c.runcs() {
+				for _, pid := range target.runcs() {
 					_ = killPid(pid)
 				}
 			case "plugin":

@@ -17,7 +17,7 @@ func TestCheckRights(t *testing.T) {
 	noErr(t, checkRights(spec, ""))
 	// That of the service that packages bring, before the drop-in.
 	err = checkRights(spec, "Name:\tx\nCapPrm:\t00000000882800ff\n")
-	wants(t, err, "the daemon lacks CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW and 3 more, which it would have to give to the plugin")
+	wants(t, err, "the daemon lacks CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and 3 more, which it would have to give to the plugin")
 	if len(errdefs.Hints(err)) == 0 {
 		t.Error("nobody is told what to do")
 	}

@@ -290,7 +290,7 @@ func (r *Runtime) lock(ctx context.Context, id string) (in *instance, unlock fun
 			return nil, nil, fmt.Errorf("plugin %q: %w", id, context.Cause(ctx))
 		}
 		r.mu.Lock()
-		current := r.instances[id] == in
+		current := r.instances[id] == in && !r.closed
 		r.mu.Unlock()
 		if current {
 			break

@@ -68,6 +68,11 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 	if err := empty(sockets); err != nil {
 		return nil, err
 	}
+	if p.HonorUser {
+		if err := os.Chown(sockets, int(p.Config.User.UID), int(p.Config.User.GID)); err != nil {
+			return nil, state.Classify(err)
+		}
+	}
 	if p.Config.PropagatedMount != "" {
 		if err := share(p.Propagated); err != nil {
 			return nil, err
