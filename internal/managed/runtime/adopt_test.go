@@ -101,6 +101,6 @@ func TestContextEnds(t *testing.T) {
 	p := l.plugin(t, "slow:latest", "WAIT=20s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	wants(t, r.Start(ctx, p), `plugin "slow:latest": context deadline exceeded`)
+	wants(t, r.Start(ctx, p), `plugin "slow:latest": `, "context deadline exceeded")
 	l.clean(t)
 }

@@ -177,7 +177,7 @@ func addDevice(s *specs.Spec, file, inside string) error {
 	if err := unix.Stat(file, &st); err != nil {
 		return err
 	}
-	kind := ""
+	var kind string
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFCHR:
 		kind = "c"
@@ -199,8 +199,7 @@ func addDevice(s *specs.Spec, file, inside string) error {
 
 // plain takes from an error the path that the text around it has already.
 func plain(err error) error {
-	var perr *fs.PathError
-	if errors.As(err, &perr) {
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
 		return perr.Err
 	}
 	return err
@@ -214,9 +213,6 @@ func writeBundle(dir string, s *specs.Spec, secrets []string) error {
 	with.Process = &process
 	data, err := json.Marshal(&with)
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)

@@ -47,7 +47,7 @@ func cgroupPids(dirs []string) []int {
 				return nil //nolint:nilerr // it vanished
 			}
 			data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			for _, word := range strings.Fields(string(data)) {
+			for word := range strings.FieldsSeq(string(data)) {
 				if pid, err := strconv.Atoi(word); err == nil && pid > 0 && !slices.Contains(pids, pid) {
 					pids = append(pids, pid)
 				}

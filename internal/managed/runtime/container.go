@@ -45,9 +45,8 @@ func (f files) Stderr() io.ReadCloser { return nil }
 func (r *Runtime) create(ctx context.Context, id string, stdout, stderr *os.File) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, runcTime)
 	defer cancel()
-	log, pidFile := r.path(id, "runc.log"), r.path(id, "pid")
+	log, pidFile := r.path(id, "runc.log"), r.path(id, "bundle", "pid")
 	_ = os.Remove(log)
-	_ = os.Remove(pidFile)
 	err := r.runcCommand(log).Create(ctx, id, r.path(id, "bundle"), &runc.CreateOpts{
 		IO: files{stdout, stderr}, PidFile: pidFile,
 	})
@@ -90,6 +89,7 @@ func (r *Runtime) destroy(ctx context.Context, id string) error {
 	if err := sweepCgroup(ctx, cgroupOf(id)); err != nil {
 		return err
 	}
+	released(ctx, filepath.Join(r.opts.Dir, id))
 	return removeTree(filepath.Join(r.opts.RunDir, "runc", id))
 }
 

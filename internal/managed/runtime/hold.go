@@ -35,7 +35,7 @@ type holder struct {
 }
 
 // hold listens in the directory work; like, if it is there, is the socket whose owner and mode it takes.
-func hold(work, like string, dial func(context.Context) (net.Conn, error)) (*holder, error) {
+func hold(ctx context.Context, work, like string, dial func(context.Context) (net.Conn, error)) (*holder, error) {
 	ln, err := listenIn(work, holdName)
 	if err != nil {
 		return nil, err
@@ -50,11 +50,11 @@ func hold(work, like string, dial func(context.Context) (net.Conn, error)) (*hol
 		_ = os.Chmod(path, 0o660)
 	}
 	h := &holder{ln: ln, dial: dial, up: make(chan struct{}), gone: make(chan struct{}), slots: make(chan struct{}, maxHeld)}
-	go h.accept()
+	go h.accept(context.WithoutCancel(ctx))
 	return h, nil
 }
 
-func (h *holder) accept() {
+func (h *holder) accept(ctx context.Context) {
 	for {
 		c, err := h.ln.AcceptUnix()
 		if err != nil {
@@ -63,7 +63,7 @@ func (h *holder) accept() {
 		select {
 		case h.slots <- struct{}{}:
 			h.calls.Go(func() {
-				h.serve(c)
+				h.serve(ctx, c)
 				<-h.slots
 			})
 		default:
@@ -72,7 +72,7 @@ func (h *holder) accept() {
 	}
 }
 
-func (h *holder) serve(c *net.UnixConn) {
+func (h *holder) serve(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	timer := time.NewTimer(HoldTime)
 	defer timer.Stop()
@@ -83,7 +83,7 @@ func (h *holder) serve(c *net.UnixConn) {
 	case <-timer.C:
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), HoldTime) //nolint:forbidigo // nobody's but the caller's on the socket
+	ctx, cancel := context.WithTimeout(ctx, HoldTime)
 	defer cancel()
 	to, err := h.dial(ctx)
 	if err != nil {

@@ -30,6 +30,7 @@ type instance struct {
 	cancel context.CancelFunc // ends the supervisor
 	done   chan struct{}      // closed when it has ended; nil without one
 
+	order   sync.Mutex // held from a change of state until it was told
 	mu      sync.Mutex // also for writing what is below, which who holds verb may read without it
 	plugin  Plugin
 	out     *output
@@ -121,6 +122,8 @@ func (in *instance) wait() (State, <-chan struct{}) {
 }
 
 func (in *instance) set(change func(*State)) {
+	in.order.Lock()
+	defer in.order.Unlock()
 	in.mu.Lock()
 	change(&in.state)
 	s := in.state
@@ -157,7 +160,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 	in.rest()
 	if in.pub != nil {
 		if err := in.pub.withdraw(); err != nil {
-			in.log.Warn("managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, "managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
 		}
 	}
 	if in.proc != nil {

@@ -131,7 +131,7 @@ func (l *lab) open(t testing.TB) *Runtime {
 			return
 		}
 		for _, id := range l.ids() {
-			if err := r.Stop(context.Background(), id, time.Second); err != nil {
+			if err := r.Stop(context.WithoutCancel(t.Context()), id, time.Second); err != nil {
 				t.Error(err)
 			}
 		}

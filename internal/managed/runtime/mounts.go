@@ -19,6 +19,10 @@ func share(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return state.Classify(err)
 	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return state.Classify(err)
+	}
 	at, err := mount.At(dir)
 	if err != nil {
 		return err

@@ -46,7 +46,6 @@ type output struct {
 
 type stream struct {
 	name    string
-	level   slog.Level
 	f       *os.File
 	read    int64 // up to here it was read
 	punched int64 // up to here its room was given back
@@ -76,7 +75,7 @@ func openOutput(dir string, log *slog.Logger, limit int64) (*output, error) {
 			return nil, err
 		}
 		read := int64(binary.LittleEndian.Uint64(at[i*8:])) //nolint:gosec // it was one
-		o.streams[i] = &stream{name: name, level: []slog.Level{slog.LevelInfo, slog.LevelError}[i], f: f, read: max(read, 0)}
+		o.streams[i] = &stream{name: name, f: f, read: max(read, 0)}
 	}
 	return o, nil
 }
@@ -101,11 +100,34 @@ func (o *output) ends() (stdout, stderr *os.File, err error) {
 	if stdout, err = open(o.streams[0]); err != nil {
 		return nil, nil, err
 	}
+	// It is locked as long as any process has it open, whoever that is by then.
+	_ = unix.Flock(int(stdout.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if stderr, err = open(o.streams[1]); err != nil {
 		_ = stdout.Close()
 		return nil, nil, err
 	}
 	return stdout, stderr, nil
+}
+
+// released waits until no process has the end of a plugin's output open any more: what runc began and did not bring as
+// far as the control group ends by itself, when runc has been killed, but not at the same instant. It waits for a while
+// only, since a plugin may have given its output to a process of the host.
+func released(ctx context.Context, dir string) {
+	f, err := os.Open(filepath.Join(dir, Stdout))
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for deadline := time.Now().Add(sweepTime); time.Now().Before(deadline); {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			return // closing it unlocks it
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 }
 
 // drain reads what there is.
@@ -154,11 +176,11 @@ func (o *output) emit(lines []Line) {
 		return
 	}
 	for _, line := range lines {
-		level := slog.LevelInfo
+		say := o.log.Info
 		if line.Stream == Stderr {
-			level = slog.LevelError
+			say = o.log.Error
 		}
-		o.log.LogAttrs(context.Background(), level, line.Text) //nolint:forbidigo,sloglint // the plugin's own words, for no caller
+		say(line.Text)
 		if strings.TrimSpace(line.Text) == "" {
 			continue
 		}

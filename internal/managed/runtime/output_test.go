@@ -238,7 +238,7 @@ func TestExecAndTop(t *testing.T) {
 		top, err := r.Top(t.Context(), p.ID)
 		return err == nil && len(top.Rows) == 1
 	})
-	if left, _ := filepath.Glob(r.path(p.ID, "exec-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(r.path(p.ID, "bundle", "exec-*")); len(left) > 0 {
 		t.Errorf("left is %q", left)
 	}
 }

@@ -87,7 +87,7 @@ func (p *publication) replaceable(i int) bool {
 			return true
 		}
 	}
-	c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path) //nolint:noctx // a second at the most
+	c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path)
 	if err == nil {
 		_ = c.Close()
 		return false

@@ -245,7 +245,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 			*s = State{ID: p.ID, Name: p.Name, Status: Running, Since: rec.Since, Pid: rec.Pid, Restarts: rec.Restarts, Last: rec.Last}
 		})
 		if err := in.publish(); err != nil {
-			in.log.Warn("managed plugin runs, and cannot be published", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, "managed plugin runs, and cannot be published", slog.String("error", err.Error()))
 		}
 	} else {
 		if rec != nil && rec.Pid != 0 {
@@ -262,7 +262,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 			}
 		}
 		if err != nil {
-			in.hold()
+			in.hold(ctx)
 			in.failed(err)
 		}
 	}
@@ -290,7 +290,7 @@ func (r *Runtime) lock(ctx context.Context, id string) (in *instance, unlock fun
 			return nil, nil, fmt.Errorf("plugin %q: %w", id, context.Cause(ctx))
 		}
 		r.mu.Lock()
-		current := r.instances[id] == in
+		current := r.instances[id] == in && !r.closed
 		r.mu.Unlock()
 		if current {
 			break

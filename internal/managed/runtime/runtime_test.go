@@ -2,11 +2,14 @@ package runtime
 
 import (
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moby/moby/api/types/plugin"
 
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -64,10 +67,14 @@ func TestStartFails(t *testing.T) {
 		class  error
 		parts  []string
 	}{
-		{"ends", func(p *Plugin) { p.Settings.Env = []string{"MODE=exit"} }, errdefs.ErrUnavailable,
-			[]string{`plugin "ends:t1": ended before it listened on "test.sock": exit status 3; its last words: `, "hello from [ends:t1]", "cannot go on:", "the moon is missing"}},
-		{"is mute", func(p *Plugin) { p.Settings.Env = []string{"MODE=mute"} }, errdefs.ErrUnavailable,
-			[]string{`did not listen on "test.sock" within 500ms; its last words: `, "thinking about it"}},
+		{
+			"ends", func(p *Plugin) { p.Settings.Env = []string{"MODE=exit"} }, errdefs.ErrUnavailable,
+			[]string{`plugin "ends:t1": ended before it listened on "test.sock": exit status 3; its last words: `, "hello from [ends:t1]", "cannot go on:", "the moon is missing"},
+		},
+		{
+			"is mute", func(p *Plugin) { p.Settings.Env = []string{"MODE=mute"} }, errdefs.ErrUnavailable,
+			[]string{`did not listen on "test.sock" within 500ms; its last words: `, "thinking about it"},
+		},
 		{"no program", func(p *Plugin) { p.Config.Entrypoint = []string{"/none"} }, nil, []string{"/none", "no such file or directory"}},
 		{"no entrypoint", func(p *Plugin) { p.Config.Entrypoint, p.Settings.Args = nil, nil }, errdefs.ErrInvalid, []string{"no entrypoint"}},
 		{"no socket", func(p *Plugin) { p.Config.Interface.Socket = "" }, errdefs.ErrInvalid, []string{"no interface.socket"}},
@@ -93,6 +100,70 @@ func TestStartFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestUser(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	p := l.plugin(t, "user:latest")
+	p.Config.User = plugin.User{UID: 1234, GID: 567}
+	for _, tt := range []struct {
+		honor bool
+		want  string
+	}{{false, "0"}, {true, "1234"}} {
+		p.HonorUser = tt.honor
+		noErr(t, r.Start(t.Context(), p))
+		_, after, _ := strings.Cut(l.caller("user").get(t, "cat?file=/proc/self/status"), "\nUid:")
+		if got := strings.Fields(after)[0]; got != tt.want {
+			t.Errorf("honor %v: it runs as %s", tt.honor, got)
+		}
+		noErr(t, r.Stop(t.Context(), p.ID, 0))
+	}
+}
+
+// TestSandbox looks from inside at what a plugin is given.
+func TestSandbox(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	outside := "lo"
+	links, err := net.Interfaces()
+	noErr(t, err)
+	if len(links) > 1 {
+		outside = links[1].Name
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*Plugin)
+		file   string
+		has    string
+		lacks  string
+	}{
+		{"host network", func(p *Plugin) { p.Config.Network.Type = "host" }, "/proc/net/dev", outside + ":", ""},
+		{"no network", func(*Plugin) {}, "/proc/net/dev", "lo:", strings.TrimPrefix(outside+":", "lo:")},
+		{"host pid", func(p *Plugin) { p.Config.PidHost = true }, "/proc/1/cmdline", "", "/plugin"},
+		{"own pid", func(*Plugin) {}, "/proc/1/cmdline", "/plugin", ""},
+		{"no seccomp", func(*Plugin) {}, "/proc/self/status", "Seccomp:\t0\n", ""},
+		{"extra capability", func(*Plugin) {}, "/proc/self/status", "CapBnd:\t00000000a82425fb\n", ""},
+		{"ordinary capabilities", func(p *Plugin) { p.Config.Linux.Capabilities = nil }, "/proc/self/status", "CapBnd:\t00000000a80425fb\n", ""},
+		{"own dev", func(p *Plugin) {
+			dev := "/dev"
+			p.Config.Mounts, p.Config.Linux.AllowAllDevices = mounts("dev", &dev, "/dev"), true
+		}, "/proc/self/mountinfo", " /dev rw", " /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm"},
+		{"work directory", func(p *Plugin) { p.Config.WorkDir = "/made/for/it" }, "/made/for/it/../../../proc/self/comm", "plugin", ""},
+		{"docker", func(*Plugin) {}, "/.dockerenv", "", "x"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := l.plugin(t, strings.ReplaceAll(tt.name, " ", "-")+":latest")
+			tt.change(&p)
+			noErr(t, r.Start(t.Context(), p))
+			text := l.caller(strings.TrimSuffix(p.Name, ":latest")).get(t, "cat?file="+tt.file)
+			if !strings.Contains(text, tt.has) || tt.lacks != "" && strings.Contains(text, tt.lacks) {
+				t.Errorf("%s is %q", tt.file, text)
+			}
+			noErr(t, r.Stop(t.Context(), p.ID, 0))
+		})
+	}
+	l.clean(t)
 }
 
 func TestNameOfAnother(t *testing.T) {

@@ -57,7 +57,7 @@ func (in *instance) end(ctx context.Context, proc *process, grace time.Duration)
 		err = in.rt.destroy(ctx, in.id)
 	}
 	if err != nil {
-		in.log.Warn("managed plugin was not started, and not all of it is gone", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "managed plugin was not started, and not all of it is gone", slog.String("error", err.Error()))
 	}
 }
 
@@ -67,6 +67,11 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 	sockets := r.path(in.id, "s")
 	if err := empty(sockets); err != nil {
 		return nil, err
+	}
+	if p.HonorUser {
+		if err := os.Chown(sockets, int(p.Config.User.UID), int(p.Config.User.GID)); err != nil {
+			return nil, state.Classify(err)
+		}
 	}
 	if p.Config.PropagatedMount != "" {
 		if err := share(p.Propagated); err != nil {
@@ -80,11 +85,21 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRights(spec, ownStatus()); err != nil {
+		return nil, err
+	}
 	secrets, err := p.readSecrets()
 	if err != nil {
 		return nil, err
 	}
+	// A runc that was killed leaves files in it that the next one does not make anew.
 	bundle := r.path(in.id, "bundle")
+	if err := removeTree(bundle); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(bundle, 0o700); err != nil {
+		return nil, state.Classify(err)
+	}
 	if err := writeBundle(bundle, spec, secrets); err != nil {
 		return nil, state.Classify(err)
 	}
@@ -182,7 +197,7 @@ func (in *instance) supervise(ctx context.Context, proc *process) {
 
 // ended is what is to be done when the plugin has ended by itself.
 func (in *instance) ended(ctx context.Context, proc *process) {
-	in.hold()
+	in.hold(ctx)
 	exit := proc.exit
 	healthy := time.Since(in.record.Since) >= in.rt.limits.healthy
 	proc.close()
@@ -195,26 +210,26 @@ func (in *instance) ended(ctx context.Context, proc *process) {
 	}
 	in.record.Last, in.record.Pid, in.record.Start, in.record.Since = &exit, 0, 0, time.Now()
 	if err := in.rt.saveRecord(&in.record); err != nil {
-		in.log.Warn("the state of a managed plugin cannot be kept", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "the state of a managed plugin cannot be kept", slog.String("error", err.Error()))
 	}
 	wait := in.rt.backOff(in.record.Restarts)
 	in.set(func(s *State) {
 		s.Status, s.Since, s.Pid, s.Last, s.Error = Restarting, exit.Time, 0, &exit, ""
 		s.Restarts, s.Next = in.record.Restarts, time.Now().Add(wait)
 	})
-	in.log.Warn("managed plugin ended, and is started again", slog.String("exit", exit.String()),
+	in.log.WarnContext(ctx, "managed plugin ended, and is started again", slog.String("exit", exit.String()),
 		slog.Int("restarts", in.record.Restarts), slog.Duration("wait", wait))
 	if err := in.rt.destroy(ctx, in.id); err != nil {
-		in.log.Warn("managed plugin left something behind", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "managed plugin left something behind", slog.String("error", err.Error()))
 	}
 }
 
 // hold keeps callers waiting.
-func (in *instance) hold() {
+func (in *instance) hold(ctx context.Context) {
 	if in.holder != nil || in.pub.dir == "" {
 		return
 	}
-	h, err := hold(in.rt.path(in.id), in.rt.path(in.id, "s", in.plugin.Config.Interface.Socket), in.dial)
+	h, err := hold(ctx, in.rt.path(in.id), in.rt.path(in.id, "s", in.plugin.Config.Interface.Socket), in.dial)
 	if err == nil {
 		if err = in.pub.point(in.rt.path(in.id, holdName)); err != nil {
 			h.drop()
@@ -223,7 +238,7 @@ func (in *instance) hold() {
 		}
 	}
 	if err != nil {
-		in.log.Warn("callers of a managed plugin cannot be kept waiting", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "callers of a managed plugin cannot be kept waiting", slog.String("error", err.Error()))
 	}
 }
 
@@ -242,7 +257,7 @@ func (in *instance) failed(err error) {
 
 // restart starts the plugin again until it runs, or until ctx ends, when it returns nil.
 func (in *instance) restart(ctx context.Context) *process {
-	in.hold()
+	in.hold(ctx)
 	for {
 		timer := time.NewTimer(in.rt.backOff(in.record.Restarts))
 		select {
@@ -259,7 +274,7 @@ func (in *instance) restart(ctx context.Context) *process {
 					in.holder.release()
 					in.holder = nil
 				}
-				in.log.Info("managed plugin runs again", slog.Int("pid", proc.pid), slog.Int("restarts", in.record.Restarts))
+				in.log.InfoContext(ctx, "managed plugin runs again", slog.Int("pid", proc.pid), slog.Int("restarts", in.record.Restarts))
 				return proc
 			}
 			in.end(ctx, proc, in.rt.limits.stop)

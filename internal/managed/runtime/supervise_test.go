@@ -29,7 +29,7 @@ func TestRestart(t *testing.T) {
 	defer func() { noErr(t, r.Close()) }()
 	p := l.plugin(t, "crash:latest")
 	noErr(t, r.Start(t.Context(), p))
-	defer func() { noErr(t, r.Stop(context.Background(), p.ID, 0)) }()
+	defer func() { noErr(t, r.Stop(context.WithoutCancel(t.Context()), p.ID, 0)) }()
 	call := l.caller("crash")
 	call.get(t, "mount?dir=/volumes/v1")
 	first := r.State(p.ID)

@@ -137,11 +137,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string, stdio Stdi
 	}
 	process := *spec.Process
 	process.Args = argv
-	dir, err := os.MkdirTemp(r.path(id), "exec-")
+	dir, err := os.MkdirTemp(r.path(id, "bundle"), "exec-")
 	if err != nil {
 		return -1, p.errorf("exec: %w", state.Classify(err))
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	pidFile, log := filepath.Join(dir, "pid"), filepath.Join(dir, "log")
 	stop := context.AfterFunc(ctx, func() { killExec(in.id, pidFile) })
 	defer stop()
@@ -156,11 +156,10 @@ func (r *Runtime) exec(ctx context.Context, p *Plugin, process specs.Process, st
 	if ctx.Err() != nil {
 		return -1, p.errorf("exec: %w", context.Cause(ctx))
 	}
-	var status *runc.ExitError
 	if said := lastError(log); said != "" {
 		return -1, p.errorf("exec: %w", errdefs.Errorf(errdefs.ErrInvalid, "%s", strings.TrimPrefix(said, "exec failed: ")))
 	}
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*runc.ExitError](err); ok {
 		return status.Status, nil
 	}
 	return -1, p.errorf("exec: %w", r.runcError(ctx, log, err))
