@@ -54,7 +54,8 @@ func (n *note) follow(ctx context.Context, o Options) (err error) {
 	}
 	defer unix.Close(upstream)
 	p := &proxy{upstream: fmt.Sprintf("/proc/self/fd/%d", upstream), show: o.Show}
-	s := p.server()
+	s, transport := p.server()
+	defer transport.CloseIdleConnections()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	n.wait(ctx, own)
@@ -146,8 +147,8 @@ type proxy struct {
 	mu       sync.Mutex
 }
 
-func (p *proxy) server() *http.Server {
-	transport := &http.Transport{
+func (p *proxy) server() (s *http.Server, transport *http.Transport) {
+	transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", p.upstream)
 		},
@@ -155,7 +156,7 @@ func (p *proxy) server() *http.Server {
 		MaxIdleConnsPerHost: 16,
 	}
 	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	return &http.Server{
+	s = &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          quiet,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -168,6 +169,7 @@ func (p *proxy) server() *http.Server {
 			})
 		}),
 	}
+	return s, transport
 }
 
 // dial connects to a socket whose path may be too long for the kernel.

@@ -294,6 +294,12 @@ func TestNoCallIsLost(t *testing.T) {
 		c, stop := run(t, socket)
 		until(t, "calls are seen", func() bool { all, _ := c.list(); return len(all) > 20 })
 		stop()
+		all, _ := c.list()
+		for _, x := range all {
+			if x.Error != "" {
+				t.Errorf("a call is cut off: %+v", x)
+			}
+		}
 	}
 	end()
 	wg.Wait()
