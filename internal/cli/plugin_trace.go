@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func (a *app) pluginTrace() *cobra.Command {
 		if *guard {
 			return trace.Guard(a.Stdin, args[0])
 		}
-		socket, err := a.findSocket(args[0], *mend)
+		socket, err := a.findSocket(args[0])
 		if err != nil {
 			return err
 		}
@@ -55,8 +56,8 @@ func (a *app) pluginTrace() *cobra.Command {
 	return cmd
 }
 
-// findSocket returns the socket of a plugin. One that has to be mended need not be there.
-func (a *app) findSocket(name string, mend bool) (string, error) {
+// findSocket returns the socket of a plugin.
+func (a *app) findSocket(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
@@ -95,7 +96,7 @@ func (a *app) showCall(c trace.Call, format string) {
 		_ = enc.Encode(c) // who does not read on will end the command
 		return
 	}
-	result := fmt.Sprint(c.Status)
+	result := strconv.Itoa(c.Status)
 	if c.Status == 0 {
 		result = "---"
 	}

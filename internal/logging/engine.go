@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -73,7 +74,7 @@ func (h *engineHandler) WithGroup(name string) slog.Handler {
 		return h
 	}
 	c := *h
-	c.groups = append(h.groups[:len(h.groups):len(h.groups)], name)
+	c.groups = append(slices.Clip(h.groups), name)
 	return &c
 }
 
@@ -81,7 +82,7 @@ func appendAttr(b *bytes.Buffer, groups []string, a slog.Attr) {
 	a.Value = a.Value.Resolve()
 	if a.Value.Kind() == slog.KindGroup {
 		if a.Key != "" {
-			groups = append(groups[:len(groups):len(groups)], a.Key)
+			groups = append(slices.Clip(groups), a.Key)
 		}
 		for _, member := range a.Value.Group() {
 			appendAttr(b, groups, member)

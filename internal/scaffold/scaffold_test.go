@@ -160,8 +160,12 @@ func activate(ctx context.Context, socket string) ([]string, error) {
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	for _, p := range []Plugin{
-		{Kind: "disk", Name: "x"}, {Kind: "volume"}, {Kind: "volume", Name: "Big"}, {Kind: "volume", Name: "../x"},
-		{Kind: "volume", Name: "x", Module: "a b"}, {Kind: "volume", Name: "1x"},
+		{Kind: "disk", Name: "x"},
+		{Kind: "volume"},
+		{Kind: "volume", Name: "Big"},
+		{Kind: "volume", Name: "../x"},
+		{Kind: "volume", Name: "x", Module: "a b"},
+		{Kind: "volume", Name: "1x"},
 	} {
 		if _, err := Write(filepath.Join(dir, "wrong"), p); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%+v: %v, want ErrInvalid", p, err)

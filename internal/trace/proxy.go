@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,9 +35,10 @@ type Call struct {
 	Error string `json:"Error,omitempty"`
 }
 
-// drain is how long the trace goes on accepting when engines have the plugin's own socket
-// again: for those who connected just before, and wait.
-const drain = 100 * time.Millisecond
+// drain is how long the trace goes on when engines have the plugin's own socket again: for those
+// who connected just before and wait, and to tell those who use a connection of ours that it is
+// its last call. One that is closed without a word may lose the call that is just being made.
+const drain = 300 * time.Millisecond
 
 // follow traces the plugin that listens now, until it ends or ctx does, and puts its socket
 // back.
@@ -45,13 +47,20 @@ func (n *note) follow(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &proxy{upstream: n.aside, show: o.Show}
-	s := p.server()
+	// Not by a path: that changes when the plugin has its name back, and calls are under way still.
+	upstream, err := unix.Open(n.aside, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return errors.Join(fmt.Errorf("socket %q: %w", n.aside, err), n.detach(own), l.Close())
+	}
+	defer unix.Close(upstream)
+	p := &proxy{upstream: fmt.Sprintf("/proc/self/fd/%d", upstream), show: o.Show}
+	s, transport := p.server()
+	defer transport.CloseIdleConnections()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	n.wait(ctx, own)
 	err = n.detach(own)
-	s.SetKeepAlivesEnabled(false)
+	p.draining.Store(true)
 	time.Sleep(drain)
 	// Calls under way may take as long as an engine lets them.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
@@ -132,21 +141,22 @@ func (n *note) detach(own fs.FileInfo) error {
 
 // proxy passes calls on, and tells of them.
 type proxy struct {
-	upstream string
+	upstream string // the path of the plugin's own socket
 	show     func(Call)
+	draining atomic.Bool
 	mu       sync.Mutex
 }
 
-func (p *proxy) server() *http.Server {
-	transport := &http.Transport{
+func (p *proxy) server() (s *http.Server, transport *http.Transport) {
+	transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dial(ctx, p.upstream)
+			return new(net.Dialer).DialContext(ctx, "unix", p.upstream)
 		},
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 16,
 	}
 	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	return &http.Server{
+	s = &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          quiet,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -159,6 +169,7 @@ func (p *proxy) server() *http.Server {
 			})
 		}),
 	}
+	return s, transport
 }
 
 // dial connects to a socket whose path may be too long for the kernel.
@@ -174,16 +185,37 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.ReverseProxy) {
 	c := Call{Time: time.Now(), Method: strings.TrimPrefix(r.URL.Path, "/")}
 	var request, response body
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.TeeReader(r.Body, &request), r.Body}
+	told := false
+	tell := func() {
+		if told {
+			return
+		}
+		told = true
+		c.Duration = time.Since(c.Time)
+		c.Request, c.Response = redact(request, response)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.show(c)
+	}
+	r.Body = tee(r.Body, &request)
 	to.ModifyResponse = func(resp *http.Response) error {
 		c.Status = resp.StatusCode
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.TeeReader(resp.Body, &response), resp.Body}
+		if p.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		if resp.ContentLength < 0 || resp.ContentLength > shown {
+			resp.Body = tee(resp.Body, &response)
+			return nil
+		}
+		// It is told before the caller has it and makes the next call.
+		_, err := io.Copy(&response, resp.Body)
+		if err != nil {
+			c.Status = 0
+			return err
+		}
+		_ = resp.Body.Close()
+		tell()
+		resp.Body = io.NopCloser(bytes.NewReader(response.text.Bytes()))
 		return nil
 	}
 	failed := false
@@ -192,17 +224,21 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		c.Error = reason(err)
 	}
 	defer func() {
-		c.Duration = time.Since(c.Time)
-		c.Request, c.Response = redact(request, response)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.show(c)
+		tell()
 		if failed {
 			// As the plugin's own end would look: a status of ours would be taken for its answer.
 			panic(http.ErrAbortHandler)
 		}
 	}()
 	to.ServeHTTP(w, r)
+}
+
+// tee has what is read from b written to w, too.
+func tee(b io.ReadCloser, w io.Writer) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.TeeReader(b, w), b}
 }
 
 func reason(err error) string {
@@ -221,14 +257,14 @@ const shown = 64 << 10
 
 // body keeps what goes through it.
 type body struct {
-	bytes.Buffer
+	text bytes.Buffer
 	size int64
 }
 
 func (b *body) Write(p []byte) (int, error) {
 	b.size += int64(len(p))
 	if b.size <= shown {
-		_, _ = b.Buffer.Write(p)
+		_, _ = b.text.Write(p)
 	}
 	return len(p), nil
 }

@@ -53,7 +53,7 @@ func (r *redactor) read(b body) string {
 		return fmt.Sprintf("(%d bytes)", b.size)
 	}
 	var v any
-	d := json.NewDecoder(bytes.NewReader(b.Bytes()))
+	d := json.NewDecoder(bytes.NewReader(b.text.Bytes()))
 	d.UseNumber()
 	if err := d.Decode(&v); err != nil {
 		return fmt.Sprintf("(%d bytes that are no JSON)", b.size)

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,7 +96,9 @@ func listens(socket string) error {
 	case fi.Mode().Type() != fs.ModeSocket:
 		return errdefs.Errorf(errdefs.ErrInvalid, "%q: is not a socket", socket)
 	}
-	c, err := net.DialTimeout("unix", socket, time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := dial(ctx, socket)
 	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
 		return errdefs.Errorf(errdefs.ErrDenied, "socket %q: %w", socket, err)
 	}
@@ -137,7 +138,20 @@ func guard(command []string, socket string) (stop func(), err error) {
 // Guard waits for the end of its input, which is that of the trace, and puts the socket back.
 func Guard(input io.Reader, socket string) error {
 	_, _ = io.Copy(io.Discard, input)
-	return Mend(socket)
+	// A process that ends lets go of its lock a little later than of its pipe. Where another trace
+	// has it, that one puts right what it finds.
+	for range 500 {
+		n, err := lock(socket)
+		if err == nil {
+			defer n.unlock()
+			return n.mend()
+		}
+		if !errors.Is(err, errdefs.ErrInUse) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
 }
 
 // Mend puts back the socket of a plugin whose trace was killed. It changes nothing where there

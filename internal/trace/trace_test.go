@@ -183,6 +183,35 @@ func clean(t *testing.T, socket string, want ...string) {
 	}
 }
 
+// TestLongPath: the path of a managed plugin's socket leaves no room for a longer one.
+func TestLongPath(t *testing.T) {
+	dir := filepath.Join(filepath.Dir(place(t)), strings.Repeat("f", 64))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, strings.Repeat("p", 105-len(dir)-len("/.sock"))+".sock")
+	start(t, socket, `{}`)
+	c, stop := run(t, socket)
+	if _, err := call(t, socket, "Echo.Say", ``); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if _, err := call(t, socket, "Echo.Say", ``); err != nil {
+		t.Errorf("after the trace: %v", err)
+	}
+	if all, said := c.list(); len(all) != 1 || len(said) != 1 {
+		t.Errorf("calls are %+v, said %q", all, said)
+	}
+	clean(t, socket, filepath.Base(socket))
+	killed(t, socket, "UNGUARDED=1")
+	if err := Mend(socket); err != nil {
+		t.Error(err)
+	}
+	if _, err := call(t, socket, "Echo.Say", ``); err != nil {
+		t.Errorf("after Mend: %v", err)
+	}
+}
+
 func TestRun(t *testing.T) {
 	socket := place(t)
 	start(t, socket, `{"Answer":1}`)
@@ -250,7 +279,7 @@ func TestNoCallIsLost(t *testing.T) {
 			}
 			defer c.Close()
 			for ctx.Err() == nil {
-				if err := c.Call(t.Context(), "Echo.Say", map[string]string{"a": "b"}, nil); err != nil {
+				if err := c.Call(context.WithoutCancel(ctx), "Echo.Say", map[string]string{"a": "b"}, nil); err != nil {
 					t.Errorf("a call fails: %v", err)
 					return
 				}
@@ -265,6 +294,12 @@ func TestNoCallIsLost(t *testing.T) {
 		c, stop := run(t, socket)
 		until(t, "calls are seen", func() bool { all, _ := c.list(); return len(all) > 20 })
 		stop()
+		all, _ := c.list()
+		for _, x := range all {
+			if x.Error != "" {
+				t.Errorf("a call is cut off: %+v", x)
+			}
+		}
 	}
 	end()
 	wg.Wait()

@@ -161,7 +161,7 @@ func TestManagedPlugin(t *testing.T) {
 	h.MustDocker("plugin", "create", name, dir)
 	want(t, h.MustDocker("plugin", "ls"), name, "false")
 	want(t, h.Fails("docker", "plugin", "set", name, "REMORA_RUN_DIR=/run/x"), "not settable")
-	want(t, h.Fails("docker", "plugin", "set", name, "REMORA_LOG_LEVLE=debug"), "not found in the plugin configuration")
+	want(t, h.Fails("docker", "plugin", "set", name, "REMORA_LOG_LEVELS=debug"), "not found in the plugin configuration")
 	h.MustDocker("plugin", "set", name, "REMORA_VOLUME_MOUNT_GRACE=1s", "REMORA_VOLUME_REFRESH=1s", "REMORA_POOL_REMORA_DRIVER=btrfs")
 	h.MustDocker("plugin", "enable", name)
 
@@ -317,7 +317,7 @@ func TestBundle(t *testing.T) {
 		}
 		e, err := elf.Open(p)
 		if err != nil {
-			return nil //nolint:nilerr // no program
+			return nil // no program
 		}
 		defer e.Close()
 		i := slices.IndexFunc(e.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
