@@ -70,7 +70,7 @@ func (r *checkRun) flags(cmd *cobra.Command) {
 	f.StringVar(&r.format, "format", r.format, "how to print: text, json, junit or tap")
 	f.StringSliceVar(&r.Only, "only", nil, "run the case with this `ID` alone, or those that begin with it if it ends in a slash; may be repeated")
 	f.Func("skip", "do not run case `ID=REASON`, which the plugin is known to fail; may be repeated", func(s string) error { return setPair(r.Skip, s) })
-	f.FuncP("opt", "o", "make volumes and networks with option `KEY=VALUE`; may be repeated", func(s string) error { return setPair(r.Create, s) })
+	f.FuncP("opt", "o", "make volumes and networks with option `KEY=VALUE`, in which {name} stands for the name of each; may be repeated", func(s string) error { return setPair(r.Create, s) })
 	f.StringSliceVar(&r.Kinds, "kind", nil, "check it as this `KIND`, such as VolumeDriver, instead of what it says it is; may be repeated")
 	f.BoolVar(&r.Engine, "engine", false, "also replay the calls of a real engine, command by command: run, restart, cp, crash …")
 	f.BoolVar(&r.Away, "away", false, "the plugin's files and interfaces cannot be seen from here: leave out what looks at them")

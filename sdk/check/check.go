@@ -96,7 +96,8 @@ type Options struct {
 	Skip map[string]string
 	// Engine runs the cases that replay an engine, too.
 	Engine bool
-	// Create are the options with which volumes and networks are made.
+	// Create are the options with which volumes and networks are made. "{name}" in a value
+	// stands for the name of the volume or the ID of the network.
 	Create map[string]string
 	// Away: the plugin's files, interfaces and mounts cannot be seen from here, as of a
 	// plugin on another host. Cases that look at them are left out. It is so for every

@@ -136,7 +136,7 @@ func (t *T) network(i int) network.Network {
 		ID: t.hex(64, "network", i), EnableIPv4: true, Options: map[string]string{},
 		IPv4: []network.Pool{{AddressSpace: "LocalDefault", Prefix: p, Gateway: nth(p, 1)}},
 	}
-	maps.Copy(n.Options, t.p.options.Create)
+	maps.Copy(n.Options, t.options(n.ID))
 	return n
 }
 

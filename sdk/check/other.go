@@ -49,7 +49,7 @@ func logCapabilities(t *T) {
 
 func logInfo(t *T) map[string]any {
 	return map[string]any{
-		"Config": t.options(), "ContainerID": t.hex(64, "container"), "ContainerName": "/" + Prefix + t.p.run, "ContainerEntrypoint": "sh",
+		"Config": t.options("log"), "ContainerID": t.hex(64, "container"), "ContainerName": "/" + Prefix + t.p.run, "ContainerEntrypoint": "sh",
 		"ContainerArgs": []string{}, "ContainerImageID": "sha256:" + t.hex(64, "image"), "ContainerImageName": "busybox",
 		"ContainerCreated": time.Now().UTC(), "ContainerEnv": nil, "ContainerLabels": map[string]string{}, "LogPath": "", "DaemonName": "docker",
 	}

@@ -124,7 +124,14 @@ func (t *T) name(suffix string) string {
 // mountID returns the n-th mount ID, as dockerd makes them.
 func (t *T) mountID(n int) string { return t.hex(64, "mount", n) }
 
-func (t *T) options() map[string]string { return maps.Clone(t.p.options.Create) }
+// options are those with which the volume or network of that name is made.
+func (t *T) options(name string) map[string]string {
+	opts := maps.Clone(t.p.options.Create)
+	for key, value := range opts {
+		opts[key] = strings.ReplaceAll(value, "{name}", name)
+	}
+	return opts
+}
 
 // track notes a volume before it is asked for: the plugin may have it though it never said so.
 func (t *T) track(name string) *made {
@@ -142,7 +149,7 @@ func (t *T) track(name string) *made {
 
 func (t *T) tryCreate(name string) error {
 	t.track(name)
-	return t.c.Volume().Create(t.ctx, name, t.options())
+	return t.c.Volume().Create(t.ctx, name, t.options(name))
 }
 
 // create makes a volume and returns its name.

@@ -50,7 +50,7 @@ func volumeReplays() []Case {
 		{
 			ID: "volume/engine-crash", run: replayCrash,
 			Asserts: "The engine is killed below a container: it starts it again with the same mount ID, two Mounts and one Unmount. The data is there, and in the end the volume can be removed.",
-			Source:  "moby daemon/daemon.go, restore (the ID of a mount is stored with the container); docs issue moby 30748",
+			Source:  "moby daemon/daemon.go, restore (the ID of a mount is stored with the container); moby issue 30748",
 		},
 		{
 			ID: "volume/engine-lost-mount", run: replayLostMount,
@@ -211,7 +211,7 @@ func replayLiveRestore(t *T) {
 
 // graceTime is how long a plugin may keep a mount of a dead engine, in case that its
 // container lives.
-const graceTime = 30 * time.Second
+const graceTime = 15 * time.Second
 
 func replayCrash(t *T) {
 	t.engineStarts()

@@ -284,7 +284,7 @@ func podman(t *T) {
 		t.Errorf("Get of a volume that does not exist has status %d and a volume for Podman, which does not create it then", http.StatusOK)
 	}
 	t.track(name)
-	t.must("Create", v.Create(t.ctx, name, t.options()))
+	t.must("Create", v.Create(t.ctx, name, t.options(name)))
 	all, err := v.List(t.ctx)
 	t.must("List", err)
 	if !slices.ContainsFunc(all, func(i volume.Info) bool { return i.Name == name }) {

@@ -69,7 +69,7 @@ func volumeSecrets(t *T) {
 	secret := "canary-" + t.hex(24, "secret")
 	name := t.name("a")
 	t.track(name)
-	opts := t.options()
+	opts := t.options(name)
 	if opts == nil {
 		opts = map[string]string{}
 	}
@@ -110,7 +110,7 @@ func volumeUnknownFields(t *T) {
 		return r
 	}
 	call := func(method string, r request) { t.must(method, t.c.Call(t.ctx, "VolumeDriver."+method, r, nil)) }
-	call("Create", with(request{"Opts": t.options(), "Labels": request{"a": "b"}}))
+	call("Create", with(request{"Opts": t.options(name), "Labels": request{"a": "b"}}))
 	call("Get", with(nil))
 	t.track(name).mounts[t.mountID(1)]++
 	call("Mount", with(request{"ID": t.mountID(1)}))
