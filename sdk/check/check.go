@@ -87,7 +87,8 @@ func ParseRequest(s string) (Request, error) {
 
 // Options say what is checked and how. The zero value checks all that the plugin says it is.
 type Options struct {
-	// Kinds are checked; nil is what the plugin answers to Plugin.Activate.
+	// Kinds are checked; nil is what the plugin answers to Plugin.Activate. With kinds it is
+	// not activated, as engines do not activate managed plugins.
 	Kinds []string
 	// Only runs these cases: IDs, or beginnings of IDs such as "volume/"; nil is all.
 	Only []string

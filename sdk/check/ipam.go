@@ -421,8 +421,7 @@ func ipamCrash(t *T) {
 	p := t.pool(client.PoolRequest{Prefix: t.subnetOf(1)})
 	gw := t.gateway(p)
 	a := t.address(p, client.AddressRequest{})
-	_, err := t.c.Activate(t.ctx)
-	t.must("Plugin.Activate", err)
+	t.activates()
 	caps, err := t.c.IPAM().Capabilities(t.ctx)
 	if unanswered(err) {
 		t.Fatalf("GetCapabilities: %w", err)

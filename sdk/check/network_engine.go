@@ -186,9 +186,8 @@ func networkRun(t *T) {
 
 // networkStarts is what an engine asks for once in its life.
 func (t *T) networkStarts() {
-	_, err := t.c.Activate(t.ctx)
-	t.must("Plugin.Activate", err)
-	_, err = t.c.Network().Capabilities(t.ctx)
+	t.activates()
+	_, err := t.c.Network().Capabilities(t.ctx)
 	t.must("GetCapabilities", err)
 }
 

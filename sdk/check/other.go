@@ -75,7 +75,7 @@ func logStartAndStop(t *T) {
 	f, err := os.OpenFile(fifo, os.O_RDWR|syscall.O_NONBLOCK, 0) // as the engine has it
 	t.must("open the FIFO", err)
 	defer f.Close()
-	t.must("StartLogging", t.c.Call(t.ctx, "LogDriver.StartLogging", map[string]any{"File": fifo, "Info": logInfo(t)}, nil))
+	t.must("StartLogging", t.c.Call(t.ctx, "LogDriver.StartLogging", map[string]any{"File": fifo, "Info": logInfo(t)}, new(failed)))
 	// More than a pipe holds gets through only if it is read.
 	line := frame(string(make([]byte, 1000)))
 	_ = f.SetWriteDeadline(time.Now().Add(shortWait)) // a FIFO that is non-blocking takes it
@@ -88,11 +88,14 @@ func logStartAndStop(t *T) {
 			t.Fatalf("write into the FIFO: %v", err)
 		}
 	}
-	t.must("StopLogging", t.c.Call(t.ctx, "LogDriver.StopLogging", map[string]string{"File": fifo}, nil))
+	t.must("StopLogging", t.c.Call(t.ctx, "LogDriver.StopLogging", map[string]string{"File": fifo}, new(failed)))
 }
 
+// failed is what an answer has at the least.
+type failed struct{ Err string }
+
 func logUnknownFile(t *T) {
-	err := t.c.Call(t.ctx, "LogDriver.StopLogging", map[string]string{"File": "/run/docker/logging/" + t.hex(64, "unknown")}, nil)
+	err := t.c.Call(t.ctx, "LogDriver.StopLogging", map[string]string{"File": "/run/docker/logging/" + t.hex(64, "unknown")}, new(failed))
 	if unanswered(err) {
 		t.Fatalf("StopLogging: %w", err)
 	}

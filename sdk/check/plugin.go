@@ -71,7 +71,48 @@ func pluginCases() []Case {
 // decode reads one JSON value as an engine does, and leaves what follows.
 func decode(body string, v any) error { return json.NewDecoder(strings.NewReader(body)).Decode(v) }
 
+// ping is a method that every plugin of a kind has and that changes nothing.
+func (t *T) ping() (method, body string) {
+	if t.p.managed() {
+		for _, kind := range t.p.kinds {
+			switch kind {
+			case Volume:
+				return "VolumeDriver.List", "{}\n"
+			case Network:
+				return "NetworkDriver.GetCapabilities", ""
+			case IPAM:
+				return "IpamDriver.GetDefaultAddressSpaces", ""
+			case AuthZ:
+				return "AuthZPlugin.AuthZReq", `{"RequestMethod":"GET","RequestUri":"/_ping"}` + "\n"
+			}
+		}
+	}
+	return "Plugin.Activate", ""
+}
+
+// pinged makes the call of ping.
+func (t *T) pinged(ctx context.Context) error {
+	method, body := t.ping()
+	var req any
+	if body != "" {
+		req = json.RawMessage(body)
+	}
+	return t.c.Call(ctx, method, req, nil)
+}
+
+// activates is what an engine does first in its life, unless the plugin is a managed one.
+func (t *T) activates() {
+	if t.p.managed() {
+		return
+	}
+	_, err := t.c.Activate(t.ctx)
+	t.must("Plugin.Activate", err)
+}
+
 func activate(t *T) {
+	if t.p.managed() {
+		t.Skipf("its kinds were given, as of a managed plugin, which an engine never activates")
+	}
 	kinds, err := t.c.Activate(t.ctx)
 	t.must("Plugin.Activate", err)
 	if len(kinds) == 0 {
@@ -90,6 +131,9 @@ func activate(t *T) {
 }
 
 func activateAgain(t *T) {
+	if t.p.managed() {
+		t.Skipf("its kinds were given, as of a managed plugin, which an engine never activates")
+	}
 	first, err := t.c.Activate(t.ctx)
 	t.must("Plugin.Activate", err)
 	for _, headers := range [][]string{nil, {"Content-Type: application/vnd.docker.plugins.v1.1+json"}} {
@@ -105,7 +149,8 @@ func activateAgain(t *T) {
 func anyHost(t *T) {
 	for _, host := range []string{"", "plugin.moby.localhost", "plugin", "localhost"} {
 		r := t.dial()
-		a, err := r.send(host, "Plugin.Activate", "")
+		method, body := t.ping()
+		a, err := r.send(host, method, body)
 		r.conn.Close()
 		switch {
 		case err != nil:
@@ -119,8 +164,9 @@ func anyHost(t *T) {
 func keepAlive(t *T) {
 	r := t.dial()
 	defer r.conn.Close()
+	method, body := t.ping()
 	for i := range 5 {
-		a, err := r.send("plugin.moby.localhost", "Plugin.Activate", "")
+		a, err := r.send("plugin.moby.localhost", method, body)
 		if err != nil {
 			t.Fatalf("request %d on one connection: no answer, and the one before did not say that it closes: %v", i+1, err)
 		}
@@ -136,13 +182,14 @@ const shortWait = 10 * time.Second
 func idleConnection(t *T) {
 	idle := t.dial()
 	defer idle.conn.Close()
-	_, err := idle.send("plugin.moby.localhost", "Plugin.Activate", "")
-	t.must("Plugin.Activate", err)
+	method, body := t.ping()
+	_, err := idle.send("plugin.moby.localhost", method, body)
+	t.must(method, err)
 	silent := t.dial() // and one that never says anything
 	defer silent.conn.Close()
 	ctx, cancel := context.WithTimeout(t.ctx, shortWait)
 	defer cancel()
-	if _, err := t.c.Activate(ctx); err != nil {
+	if err := t.pinged(ctx); err != nil {
 		t.Errorf("while two other connections are open and idle: %w", err)
 	}
 }
@@ -151,7 +198,7 @@ func callsAtOnce(t *T) {
 	var all sync.WaitGroup
 	for range 32 {
 		all.Go(func() {
-			if _, err := t.c.Activate(t.ctx); err != nil {
+			if err := t.pinged(t.ctx); err != nil {
 				t.Errorf("one of 32 calls at once: %w", err)
 			}
 		})
@@ -174,9 +221,10 @@ func hangUp(t *T) {
 		t.must("write", err)
 		r.conn.Close()
 	}
+	time.Sleep(100 * time.Millisecond) // the plugin hears of it a moment later
 	ctx, cancel := context.WithTimeout(t.ctx, shortWait)
 	defer cancel()
-	if _, err := t.c.Activate(ctx); err != nil {
+	if err := t.pinged(ctx); err != nil {
 		t.Errorf("after 8 callers that hung up: %w", err)
 	}
 }

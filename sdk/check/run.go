@@ -56,6 +56,9 @@ func Open(ep client.Endpoint, o Options) (*Plugin, error) {
 	}, nil
 }
 
+// managed tells whether the plugin is not to be activated.
+func (p *Plugin) managed() bool { return len(p.options.Kinds) > 0 }
+
 // Kinds asks the plugin what it is, unless the options say.
 func (p *Plugin) Kinds(ctx context.Context) ([]string, error) {
 	if p.kinds != nil {
@@ -167,7 +170,7 @@ func (p *Plugin) alive(ctx context.Context) bool {
 	}
 	defer c.Close()
 	_, err = c.Activate(ctx)
-	return err == nil || !unanswered(err)
+	return !unanswered(err)
 }
 
 func (c Case) result(o Outcome, reasons ...string) Result {

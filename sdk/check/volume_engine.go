@@ -99,8 +99,7 @@ func (t *T) erase(name string) {
 // engineStarts is what an engine asks for once in its life, and then for each volume that it
 // remembers.
 func (t *T) engineStarts(names ...string) {
-	_, err := t.c.Activate(t.ctx)
-	t.must("Plugin.Activate", err)
+	t.activates()
 	if _, err := t.c.Volume().Scope(t.ctx); unanswered(err) {
 		t.Fatalf("Capabilities: %w", err)
 	}

@@ -276,10 +276,7 @@ func podman(t *T) {
 	t.must("connect", err)
 	defer c.Close()
 	v, name := c.Volume(), t.name("a")
-	for range 2 { // each podman is a process of its own
-		_, err := c.Activate(t.ctx)
-		t.must("Plugin.Activate", err)
-	}
+	t.activates() // each podman is a process of its own
 	if _, err := v.Get(t.ctx, name); err == nil {
 		t.Errorf("Get of a volume that does not exist has status %d and a volume for Podman, which does not create it then", http.StatusOK)
 	}

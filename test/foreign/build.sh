@@ -12,14 +12,14 @@ work=${FOREIGN:-$HOME/.cache/remora-foreign}
 mkdir -p "$work/bin" "$work/src"
 export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -buildvcs=false" GOTOOLCHAIN=local
 
-# source DIR MODULE COMMIT puts the files of a commit into DIR.
-source() {
+# unpack DIR MODULE COMMIT [PATHS] puts the files of a commit into DIR.
+unpack() {
 	repo=${2#github.com/}
 	mkdir -p "$1"
 	mirror=${FOREIGN_MIRROR:-/nonexistent}/$(echo "$repo" | tr / +)/repo
 	if [ -d "$mirror" ]; then
 		[ -d "$mirror/.git" ] && mirror=$mirror/.git
-		git --git-dir="$mirror" archive "$3" | tar -x -C "$1"
+		git --git-dir="$mirror" archive "$3" -- . ${4:+"$4"} | tar -x -C "$1"
 	else
 		git -C "$1" init -q &&
 			git -C "$1" fetch -q --depth 1 "https://github.com/$repo" "$3" &&
@@ -40,17 +40,14 @@ build() {
 	gopath) # from before modules, with its dependencies beside it
 		gopath=$work/src/$name-$version
 		dir=$gopath/src/$module
-		[ -d "$dir" ] || source "$dir" "$module" "$version"
+		[ -d "$dir" ] || unpack "$dir" "$module" "$version"
 		(cd "$dir" && GO111MODULE=off GOPATH=$gopath go build -o "$bin" "$package")
 		;;
 	modules)
 		dir=$work/src/$name-$version
-		[ -d "$dir" ] || source "$dir" "$module" "$version"
-		if [ -f "$here/$name.mod" ]; then # it has no go.mod of its own, or one that is too old
-			cp "$here/$name.mod" "$dir/go.mod"
-			rm -f "$dir/go.sum"
-		fi
-		(cd "$dir" && if [ -d vendor ]; then go build -o "$bin" "$package"; else go build -mod=mod -o "$bin" "$package"; fi)
+		[ -d "$dir" ] || unpack "$dir" "$module" "$version" ':(exclude)vendor'
+		rm -rf "$dir/vendor"
+		(cd "$dir" && go build -mod=mod -o "$bin" "$package")
 		;;
 	esac && echo "$version" >"$bin.version" || {
 		echo "foreign: $name $version could not be built"
