@@ -39,7 +39,7 @@ func (t *T) directory(path string) {
 		t.Fatalf("Mount: mountpoint %q is no absolute path; a container that is started with it has nothing mounted", path)
 	}
 	if fi, err := os.Stat(path); err != nil || !fi.IsDir() {
-		t.Fatalf("Mount: mountpoint %q is no directory here (%v); if the plugin runs in a container or elsewhere, say so with Away", path, err)
+		t.Fatalf("Mount: mountpoint %q is no directory here (%v); if the plugin runs in a container or elsewhere, say so (--away)", path, err)
 	}
 }
 

@@ -68,12 +68,12 @@ func frame(line string) []byte {
 func logStartAndStop(t *T) {
 	t.here()
 	dir, err := os.MkdirTemp("", Prefix)
-	t.must("make a directory", err)
+	t.local("make a directory", err)
 	t.undo = append(t.undo, func(context.Context) { _ = os.RemoveAll(dir) }) // ours, below the system's own
 	fifo := filepath.Join(dir, t.hex(64, "fifo"))
-	t.must("make a FIFO", syscall.Mkfifo(fifo, 0o700))
+	t.local("make a FIFO", syscall.Mkfifo(fifo, 0o700))
 	f, err := os.OpenFile(fifo, os.O_RDWR|syscall.O_NONBLOCK, 0) // as the engine has it
-	t.must("open the FIFO", err)
+	t.local("open the FIFO", err)
 	defer f.Close()
 	t.must("StartLogging", t.c.Call(t.ctx, "LogDriver.StartLogging", map[string]any{"File": fifo, "Info": logInfo(t)}, new(failed)))
 	// More than a pipe holds gets through only if it is read.

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -154,7 +155,7 @@ func anyHost(t *T) {
 		r.conn.Close()
 		switch {
 		case err != nil:
-			t.Errorf("Host %q: no answer: %v", host, err)
+			t.Errorf("Host %q: no answer: %w", host, err)
 		case a.status != http.StatusOK:
 			t.Errorf("Host %q: %s", host, a)
 		}
@@ -168,7 +169,7 @@ func keepAlive(t *T) {
 	for i := range 5 {
 		a, err := r.send("plugin.moby.localhost", method, body)
 		if err != nil {
-			t.Fatalf("request %d on one connection: no answer, and the one before did not say that it closes: %v", i+1, err)
+			t.Fatalf("request %d on one connection: no answer, and the one before did not say that it closes: %w", i+1, err)
 		}
 		if a.closes {
 			return
@@ -217,7 +218,7 @@ func unknownMethod(t *T) {
 func hangUp(t *T) {
 	for range 8 {
 		r := t.dial()
-		_, err := r.conn.Write([]byte("POST /Plugin.Activate HTTP/1.1\r\nHost: plugin.moby.localhost\r\nContent-Length: 100\r\n\r\n{"))
+		_, err := io.WriteString(r.conn, "POST /Plugin.Activate HTTP/1.1\r\nHost: plugin.moby.localhost\r\nContent-Length: 100\r\n\r\n{")
 		t.must("write", err)
 		r.conn.Close()
 	}

@@ -87,33 +87,31 @@ func (t *T) shown(body []byte) string {
 	return t.p.hide(strings.TrimSpace(strings.ToValidUTF8(text, "\ufffd")))
 }
 
-// Errorf says what is wrong with the plugin. An error among args that is no answer at all,
-// or none that can be read, makes it broken.
+// Errorf says what is wrong with the plugin. An error that is wrapped by %w is one of a call:
+// no answer at all, or none that can be read, makes the plugin broken.
 func (t *T) Errorf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.result.Outcome == Skipped {
 		return
 	}
-	outcome := Fail
-	for _, arg := range args {
-		err, ok := arg.(error)
-		if ok && errors.Is(err, context.Canceled) {
-			t.result.Outcome, t.result.Reasons = Skipped, []string{"interrupted"}
-			return
-		}
-		if ok && unanswered(err) {
-			outcome = Broken
-		}
+	cause := errors.Unwrap(err)
+	if errors.Is(cause, context.Canceled) {
+		t.result.Outcome, t.result.Reasons = Skipped, []string{"interrupted"}
+		return
 	}
 	if t.result.Outcome != Broken {
-		t.result.Outcome = outcome
+		t.result.Outcome = Fail
+	}
+	if unanswered(cause) {
+		t.result.Outcome = Broken
 	}
 	const enough = 10
 	if len(t.result.Reasons) == enough {
 		return
 	}
-	t.result.Reasons = append(t.result.Reasons, t.p.hide(errdefs.OneLine(fmt.Errorf(format, args...).Error())))
+	t.result.Reasons = append(t.result.Reasons, t.p.hide(errdefs.OneLine(err.Error())))
 	if t.last.Method != "" {
 		t.result.Evidence = append(t.result.Evidence, t.last)
 	}
@@ -139,6 +137,13 @@ func (t *T) Skipf(format string, args ...any) {
 func (t *T) must(what string, err error) {
 	if err != nil {
 		t.Fatalf("%s: %w", what, err)
+	}
+}
+
+// local ends the case where this host, and not the plugin, is in the way.
+func (t *T) local(what string, err error) {
+	if err != nil {
+		t.Skipf("%s: %v", what, err)
 	}
 }
 

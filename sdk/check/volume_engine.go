@@ -1,7 +1,6 @@
 package check
 
 import (
-	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -260,6 +259,6 @@ func replayLostMount(t *T) {
 		_ = t.tryUnmount(t.c.Volume(), name, t.mountID(2)) // whatever comes of it, the next line tells
 	}
 	if err := t.tryUnmount(t.c.Volume(), name, t.mountID(1)); unanswered(err) {
-		t.Fatalf("Unmount: %s", fmt.Sprint(err))
+		t.Fatalf("Unmount: %w", err)
 	}
 }

@@ -109,7 +109,9 @@ func volumeUnknownFields(t *T) {
 		maps.Copy(r, more)
 		return r
 	}
-	call := func(method string, r request) { t.must(method, t.c.Call(t.ctx, "VolumeDriver."+method, r, new(failed))) }
+	call := func(method string, r request) {
+		t.must(method, t.c.Call(t.ctx, "VolumeDriver."+method, r, new(failed)))
+	}
 	call("Create", with(request{"Opts": t.options(name), "Labels": request{"a": "b"}}))
 	call("Get", with(nil))
 	t.track(name).mounts[t.mountID(1)]++
