@@ -90,6 +90,9 @@ func (g *guard) decide(req object) (allow bool, why string) {
 		return true, ""
 	}
 	method := text(req, "RequestMethod")
+	if g.bug == "believes forms" && !strings.Contains(uri, "fromImage=evil") && p == "/images/create" {
+		return true, ""
+	}
 	switch {
 	case method == "GET" && (p == "/containers/json" || p == "/_ping" || p == "/version" || p == "/images/json"):
 		return true, ""
@@ -114,10 +117,6 @@ func (g *guard) bodyless(h object) bool {
 		return kind == "application/json" && length == ""
 	case "believes large bodies":
 		return len(length) >= 7
-	case "believes types":
-		return kind == "text/plain"
-	case "believes forms":
-		return strings.Contains(kind, "form")
 	}
 	return false
 }
@@ -160,14 +159,13 @@ func TestAuthorizers(t *testing.T) {
 		"no body, no crime":       {"authz/missing-body"},
 		"believes chunks":         {"authz/chunked-body"},
 		"believes large bodies":   {"authz/body-above-limit"},
-		"believes types":          {"authz/content-type"},
 		"believes forms":          {"authz/form-body"},
 		"wants one value":         {"authz/trailing-json"},
 		"stops at 4 MiB":          {"authz/long-body"},
 	}
 	examples := check.Options{
 		Allow: []check.Request{{Method: "GET", Target: "/containers/json?all=1"}, {Method: "POST", Target: "/containers/create", Body: `{"Image":"x"}`}},
-		Deny:  []check.Request{{Method: "POST", Target: "/containers/create", Body: `{"HostConfig":{"Privileged":true},"Image":"x"}`}},
+		Deny:  []check.Request{{Method: "POST", Target: "/containers/create", Body: `{"HostConfig":{"Privileged":true},"Image":"x"}`}, {Method: "POST", Target: "/images/create?fromImage=evil"}},
 	}
 	all.check(t, check.AuthZ, newGuard, examples)
 }

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	docIPAM  = "moby libnetwork/docs/ipam.md"
-	mobyIPAM = "moby libnetwork/ipams/remote/remote.go"
+	docIPAM  = "moby daemon/libnetwork/docs/ipam.md"
+	mobyIPAM = "moby daemon/libnetwork/ipams/remote/remote.go"
 )
 
 func ipamCases() []Case {
@@ -19,7 +19,7 @@ func ipamCases() []Case {
 		{
 			ID: "ipam/lifecycle", Basic: true, run: ipamLifecycle,
 			Asserts: "A pool is given, an address for the gateway and one for a container out of it, and all are taken back.",
-			Source:  docIPAM + ", RequestPool, RequestAddress; moby libnetwork/network.go, ipamAllocate",
+			Source:  docIPAM + ", RequestPool, RequestAddress; moby daemon/libnetwork/network.go, ipamAllocate",
 		},
 		{
 			ID: "ipam/address-spaces", Basic: true, run: addressSpaces,
@@ -39,7 +39,7 @@ func ipamCases() []Case {
 		{
 			ID: "ipam/pools-apart", run: poolsApart,
 			Asserts: "Pools that the plugin chooses do not overlap and have IDs of their own: an engine asks for the next one before it gives back what overlaps a route.",
-			Source:  "moby libnetwork/network.go, requestPoolHelper",
+			Source:  "moby daemon/libnetwork/ipams/remote/remote.go, RequestPool (checkOverlaps)",
 		},
 		{
 			ID: "ipam/sub-pool", run: subPool,
@@ -49,12 +49,12 @@ func ipamCases() []Case {
 		{
 			ID: "ipam/release-twice", run: ipamReleaseTwice,
 			Asserts: "Releases that are repeated, or of what is gone, do no harm.",
-			Source:  mobyClient + ", callWithRetry; moby libnetwork/network.go, ipamReleaseVersion",
+			Source:  mobyClient + ", callWithRetry; moby daemon/libnetwork/network.go, ipamReleaseVersion",
 		},
 		{
 			ID: "ipam/errors", run: ipamErrors,
 			Asserts: "What fails has its reason in Error beside status 200, or another status: an engine does not read Err beside 200.",
-			Source:  docIPAM + "; moby libnetwork/ipams/remote/api/api.go, Response",
+			Source:  docIPAM + "; moby daemon/libnetwork/ipams/remote/api/api.go, Response",
 		},
 		{
 			ID: "ipam/empty-body", run: ipamEmptyBody,
@@ -263,7 +263,7 @@ func addressCases() []Case {
 		{
 			ID: "ipam/addresses-at-once", run: addressesAtOnce,
 			Asserts: "40 addresses that are asked for at once are 40 addresses.",
-			Source:  "moby libnetwork/endpoint.go, assignAddress (no lock is held for other endpoints)",
+			Source:  "moby daemon/libnetwork/endpoint.go, assignAddress (no lock is held for other endpoints)",
 		},
 	})
 }
@@ -383,12 +383,12 @@ func ipamReplays() []Case {
 		{
 			ID: "ipam/engine-network", run: ipamNetwork,
 			Asserts: "docker network create with gateway and auxiliary address, two containers with and without --ip, network rm.",
-			Source:  "moby libnetwork/network.go, ipamAllocateVersion and ipamReleaseVersion",
+			Source:  "moby daemon/libnetwork/network.go, ipamAllocateVersion and ipamReleaseVersion",
 		},
 		{
 			ID: "ipam/engine-crash", run: ipamCrash,
 			Asserts: "The engine is killed: to a plugin that wants it, everything is requested again by name; to others nothing, and they have kept what was out.",
-			Source:  docIPAM + ", GetCapabilities (RequiresRequestReplay); moby libnetwork/controller.go, reservePools",
+			Source:  docIPAM + ", GetCapabilities (RequiresRequestReplay); moby daemon/libnetwork/controller.go, reservePools",
 		},
 	})
 	for i := range cases {

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	docRemote    = "moby libnetwork/docs/remote.md"
-	mobyRemote   = "moby libnetwork/drivers/remote/driver.go"
-	mobyEndpoint = "moby libnetwork/endpoint.go"
-	mobyNetwork  = "moby libnetwork/network.go"
+	docRemote    = "moby daemon/libnetwork/docs/remote.md"
+	mobyRemote   = "moby daemon/libnetwork/drivers/remote/driver.go"
+	mobyEndpoint = "moby daemon/libnetwork/endpoint.go"
+	mobyNetwork  = "moby daemon/libnetwork/network.go"
 )
 
 func networkCases() []Case {
@@ -32,12 +32,12 @@ func networkCases() []Case {
 		{
 			ID: "network/capabilities", Basic: true, run: networkCapabilities,
 			Asserts: "The scope is local or global, and so is the scope of connectivity if it is there; without that no engine registers the driver.",
-			Source:  docRemote + ", Set capability; " + mobyRemote + ", parseCapabilities",
+			Source:  docRemote + ", Set capability; " + mobyRemote + ", getCapabilities",
 		},
 		{
 			ID: "network/settled-is-not-answered", run: settledIsNotAnswered,
 			Asserts: "CreateEndpoint answers with no address that the request had set, and with no MAC if one was set: the engine deletes such an endpoint.",
-			Source:  docRemote + ", Create endpoint; " + mobyRemote + ", CreateEndpoint (errorWithRollback)",
+			Source:  docRemote + ", Create endpoint; " + mobyRemote + ", CreateEndpoint",
 		},
 		{
 			ID: "network/join-is-admissible", run: joinIsAdmissible,
@@ -47,7 +47,7 @@ func networkCases() []Case {
 		{
 			ID: "network/interface-is-there", run: interfaceIsThere,
 			Asserts: "The interface that Join names is on the host when it answers, and is gone when the endpoint is.",
-			Source:  docRemote + ", Join and Leave; moby libnetwork/sandbox.go, populateNetworkResources",
+			Source:  docRemote + ", Join and Leave; moby daemon/libnetwork/sandbox_linux.go, populateNetworkResources",
 		},
 		{
 			ID: "network/oper-info", run: operInfo,
@@ -77,7 +77,7 @@ func networkCases() []Case {
 		{
 			ID: "network/without-address", run: withoutAddress,
 			Asserts: "An endpoint for which there is no address, as with the IPAM driver null, works or is refused.",
-			Source:  "moby libnetwork/ipams/null/null.go; " + mobyRemote + ", CreateEndpoint",
+			Source:  "moby daemon/libnetwork/ipams/null/null.go; " + mobyRemote + ", CreateEndpoint",
 		},
 		{
 			ID: "network/unknown", run: unknownNetwork,

@@ -46,17 +46,17 @@ func networkReplays() []Case {
 		{
 			ID: "network/engine-connect", run: networkConnect,
 			Asserts: "docker network connect and disconnect of a running container, with the way out moving from one network to the other and back.",
-			Source:  "moby libnetwork/sandbox.go, updateGateway; " + mobyEndpoint + ", sbLeave",
+			Source:  "moby daemon/libnetwork/sandbox_linux.go, updateGateway; " + mobyEndpoint + ", sbLeave",
 		},
 		{
 			ID: "network/engine-crash", run: networkCrash,
 			Asserts: "The engine is killed below three containers: it revokes, leaves and deletes what they had, creates no network again, and starts containers on the one that it remembers.",
-			Source:  "moby libnetwork/sandbox_store.go, sandboxCleanup; libnetwork/controller.go, New",
+			Source:  "moby daemon/libnetwork/sandbox_store.go, sandboxRestore; daemon/libnetwork/controller.go, New",
 		},
 		{
 			ID: "network/engine-failed-start", run: networkFailedStart,
 			Asserts: "A start that fails behind Join is undone, in both of the orders that engines have, and the next one works.",
-			Source:  mobyEndpoint + ", sbJoin; " + mobyRemote + ", CreateEndpoint (errorWithRollback)",
+			Source:  mobyEndpoint + ", sbJoin; " + mobyRemote + ", CreateEndpoint",
 		},
 	})
 	for i := range cases {

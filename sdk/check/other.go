@@ -34,7 +34,7 @@ func otherCases() []Case {
 		{
 			ID: "metrics/start", Kind: Metrics, Basic: true, run: metricsStart,
 			Asserts: "StartMetrics is answered with an object, and StopMetrics after it.",
-			Source:  docMetrics + ", MetricsCollector.StartMetrics; moby daemon/metrics_unix.go, startMetrics",
+			Source:  docMetrics + ", MetricsCollector.StartMetrics; moby daemon/internal/metrics/plugin_unix.go, StartMetrics",
 		},
 	}
 }
@@ -56,7 +56,7 @@ func logInfo(t *T) map[string]any {
 }
 
 // frame is one message as the engine writes it: a length, and a protobuf message of source,
-// time and line (moby api/types/plugins/logdriver/entry.proto).
+// time and line (moby daemon/logger/internal/logdriver/entry.proto).
 func frame(line string) []byte {
 	msg := append([]byte{0x0a, 6}, "stdout"...)
 	msg = binary.AppendUvarint(append(msg, 0x10), uint64(time.Now().UnixNano())) //nolint:gosec // after 1970

@@ -54,17 +54,17 @@ func pluginCases() []Case {
 		{
 			ID: "plugin/calls-at-once", run: callsAtOnce,
 			Asserts: "32 calls at once are all answered.",
-			Source:  "moby volume/service/store.go, list (drivers are asked in parallel); " + docAuthz + " (each API request asks the plugin)",
+			Source:  "moby daemon/volume/service/store.go, list (drivers are asked in parallel); " + docAuthz + " (each API request asks the plugin)",
 		},
 		{
 			ID: "plugin/unknown-method", run: unknownMethod,
 			Asserts: "A method that the plugin does not have is answered, and not with status 200: that is how engines find out.",
-			Source:  mobyClient + ", callWithRetry and statusError.IsNotFound (errors.go)",
+			Source:  mobyClient + ", callWithRetry and IsNotFound (errors.go)",
 		},
 		{
 			ID: "plugin/hang-up", run: hangUp,
 			Asserts: "Callers that hang up before the answer do no harm to those who come after.",
-			Source:  "moby volume/drivers/proxy.go (a call is given up after its time limit)",
+			Source:  "moby daemon/volume/drivers/proxy.go (a call is given up after its time limit)",
 		},
 	}
 }

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	mobyProxy   = "moby volume/drivers/proxy.go"
-	mobyAdapter = "moby volume/drivers/adapter.go"
-	mobyStore   = "moby volume/service/store.go"
+	mobyProxy   = "moby daemon/volume/drivers/proxy.go"
+	mobyAdapter = "moby daemon/volume/drivers/adapter.go"
+	mobyStore   = "moby daemon/volume/service/store.go"
 )
 
 func volumeCases() []Case {
@@ -82,7 +82,7 @@ func volumeCases() []Case {
 		{
 			ID: "volume/names", run: volumeNames,
 			Asserts: "Every name that engines let users choose works as it is: with dots, underscores and capitals, of 64 characters, and apart from one that differs in case alone.",
-			Source:  "moby volume/local/local.go, volumeNameRegex (names.RestrictedNamePattern); anonymous volumes have 64 characters",
+			Source:  "moby daemon/volume/local/local.go, volumeNameRegex (names.RestrictedNamePattern); anonymous volumes have 64 characters",
 		},
 	})
 }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	mobyMount = "moby volume/mounts/mounts.go, MountPoint.Setup and Cleanup"
-	dockerCp  = "moby daemon/archive.go, mountVolumes (docker cp mounts with the ID of the running container)"
+	mobyMount = "moby daemon/volume/mounts/mounts.go, MountPoint.Setup and Cleanup"
+	dockerCp  = "moby daemon/containerfs_linux.go, openContainerFS (docker cp mounts with the ID of the running container)"
 )
 
 func mountCases() []Case {

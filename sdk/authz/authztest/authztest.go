@@ -84,7 +84,7 @@ func Run(t *testing.T, c Config) {
 	}
 	overWire := map[string]func(*testing.T, *subject){
 		"Activate": activate, "Allowed": wireAllowed, "Denied": wireDenied, "PathSpellings": pathSpellings,
-		"DuplicateKeys": duplicateKeys, "FormBody": formBody, "TrailingJSON": trailingJSON,
+		"DuplicateKeys": duplicateKeys, "ContentType": contentType, "FormBody": formBody, "TrailingJSON": trailingJSON,
 	}
 	cases := suitetest.Suite[Config]{Name: "authztest", Direct: []suitetest.Cases[Config]{{}}, Wire: []suitetest.Cases[Config]{{}, checks()}}
 	for name, run := range direct {

@@ -215,3 +215,12 @@ func padded(object string, n int) (behind, inFront string) {
 	padding := key + strings.Repeat("x", n-len(whole)-len(key)-len(end)-len(",")) + end
 	return whole[:len(whole)-1] + "," + padding + "}", "{" + padding + "," + whole[1:]
 }
+
+// contentType: an engine takes no body for JSON that does not say so, and passes none on.
+func contentType(t *testing.T, s *subject) {
+	for _, kind := range []string{"text/plain", "application/x-tar", "text/json", "application/json, text/plain", ";"} {
+		s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
+			s.denied(t, fmt.Sprintf("%s as %s", e, kind), without(e, map[string]string{"Content-Type": kind}))
+		})
+	}
+}
