@@ -114,6 +114,10 @@ type Options struct {
 	// Timeout bounds one case; 0 is 3 minutes. A call has the limit that an engine gives it
 	// besides, and one minute where an engine has none.
 	Timeout time.Duration
+	// Grace is how long the case that runs may go on when the context has ended, so that no
+	// call is given up of which nobody knows what comes of it; 0 is 10 seconds, negative is
+	// none.
+	Grace time.Duration
 	// Done is told of each result as it comes; nil is nobody.
 	Done func(Result)
 }
@@ -121,6 +125,7 @@ type Options struct {
 // defaults fills in what is zero.
 func (o Options) defaults() Options {
 	o.Timeout = cmp.Or(o.Timeout, 3*time.Minute)
+	o.Grace = max(0, cmp.Or(o.Grace, 10*time.Second))
 	o.Subnet = cmp.Or(o.Subnet, "198.18.0.0/16")
 	return o
 }

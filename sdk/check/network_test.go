@@ -184,7 +184,7 @@ func (f *fabric) join(n *wired, ep *plugged, req object) (any, error) {
 	case "gateway without an interface":
 		return object{"Gateway": n.gateway}, nil
 	case "interface is not there":
-		return object{"InterfaceName": object{"SrcName": "nothere0", "DstPrefix": "eth"}}, nil
+		return object{"InterfaceName": object{"SrcName": "no" + text(req, "EndpointID")[8:18], "DstPrefix": "eth"}}, nil
 	case "interface stays":
 		return object{"InterfaceName": object{"SrcName": "lo", "DstPrefix": "eth"}}, nil
 	case "a new name each time":

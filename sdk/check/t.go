@@ -26,6 +26,7 @@ type T struct {
 	mu       sync.Mutex
 	result   Result
 	last     Evidence // the last exchange
+	lost     bool     // an exchange had no answer
 	volumes  []*made
 	networks []*madeNetwork
 	pools    []string
@@ -37,8 +38,18 @@ type ended struct{}
 
 func newT(ctx context.Context, p *Plugin, c Case) *T {
 	t := &T{p: p, id: c.ID, result: c.result(Pass)}
-	t.ctx, t.cancel = context.WithTimeoutCause(ctx, p.options.Timeout,
+	going, give := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(p.options.Grace):
+			give()
+		case <-going.Done():
+		}
+	})
+	var end context.CancelFunc
+	t.ctx, end = context.WithTimeoutCause(going, p.options.Timeout,
 		errdefs.Errorf(context.DeadlineExceeded, "the case was not over within %s", p.options.Timeout))
+	t.cancel = func() { stop(); end(); give() }
 	limit := callTime
 	if c.Kind == Volume {
 		limit = 0 // as long as an engine waits
@@ -72,7 +83,7 @@ func (t *T) observe(x client.Exchange) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last = e
+	t.last, t.lost = e, t.lost || x.Err != nil
 }
 
 // maxShown bounds what is shown of a body, in bytes.
@@ -160,6 +171,13 @@ func (t *T) hex(n int, words ...any) string {
 	return (t.p.run + hex.EncodeToString(sum[:]))[:n]
 }
 
+// gaveUp tells whether a call may have been given up before it was answered.
+func (t *T) gaveUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.result.Outcome == Broken || t.lost
+}
+
 // cleanUp undoes what the case has made, whatever became of the case and of ctx.
 func (t *T) cleanUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
@@ -169,9 +187,22 @@ func (t *T) cleanUp(ctx context.Context) {
 		panic(err) // newT has made one
 	}
 	defer clean.Close()
+	_ = t.c.Close() // returns nil
 	for i := len(t.undo) - 1; i >= 0; i-- {
 		t.undo[i](ctx)
 	}
+	t.removeAll(ctx, clean)
+	if t.gaveUp() && len(t.volumes)+len(t.networks) > 0 {
+		time.Sleep(settleTime) // what the plugin was at work on is there by then
+		t.result.Left = nil
+		t.removeAll(ctx, clean)
+	}
+}
+
+// settleTime is how long after a call that was given up its work is looked for.
+const settleTime = time.Second
+
+func (t *T) removeAll(ctx context.Context, clean *client.Client) {
 	for _, v := range t.volumes {
 		v.remove(ctx, clean.Volume(), t)
 	}
@@ -183,7 +214,6 @@ func (t *T) cleanUp(ctx context.Context) {
 			t.left("pool " + id)
 		}
 	}
-	_ = t.c.Close() // returns nil
 }
 
 func (t *T) left(what string) { t.result.Left = append(t.result.Left, what) }

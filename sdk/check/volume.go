@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -100,19 +101,28 @@ type made struct {
 	mounts map[string]int // how often each ID has it mounted, at the most
 }
 
-// remove undoes everything.
+// lateTime is how long calls may still be at work in a plugin whose caller has hung up.
+const lateTime = 20 * time.Second
+
+// remove undoes everything. Where a call was given up, the plugin may be at work on it still.
 func (m *made) remove(ctx context.Context, v client.Volume, t *T) {
-	for id, n := range m.mounts {
-		for range n {
-			_ = v.Unmount(ctx, m.name, id) // what is left is seen by Get below
+	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		for id, n := range m.mounts {
+			for range n {
+				_ = v.Unmount(ctx, m.name, id) // what is left is seen by Get below
+			}
 		}
-	}
-	removed := v.Remove(ctx, m.name)
-	if removed == nil {
-		return
-	}
-	if _, err := v.Get(ctx, m.name); err == nil || unanswered(err) {
-		t.left(fmt.Sprintf("volume %s (%s)", m.name, t.p.hide(errdefs.OneLine(removed.Error()))))
+		removed := v.Remove(ctx, m.name)
+		if removed == nil {
+			return
+		}
+		if _, err := v.Get(ctx, m.name); err != nil && !unanswered(err) {
+			return
+		}
+		if !t.gaveUp() || time.Since(begin) > lateTime || ctx.Err() != nil {
+			t.left(fmt.Sprintf("volume %s (%s)", m.name, t.p.hide(errdefs.OneLine(removed.Error()))))
+			return
+		}
 	}
 }
 

@@ -229,8 +229,6 @@ func (s *store) mount(name, id string, v *stored) (any, error) {
 	switch {
 	case s.bug == "no path":
 		return object{"Mountpoint": ""}, nil
-	case s.bug == "path is not there":
-		return object{"Mountpoint": filepath.Join(s.dir, "not", "there")}, nil
 	case s.bug == "one directory for all":
 		data = filepath.Join(s.dir, "data")
 	case s.bug == "one container" && v.total() > 0:
@@ -266,8 +264,10 @@ func (s *store) mount(name, id string, v *stored) (any, error) {
 			return nil, refuse(err.Error())
 		}
 	}
-	v.path = path
-	return object{"Mountpoint": path}, nil
+	if v.path = path; s.bug == "path is not there" {
+		v.path = filepath.Join(s.dir, "not", "there")
+	}
+	return object{"Mountpoint": v.path}, nil
 }
 
 func mounted(path string) bool {
