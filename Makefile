@@ -8,7 +8,7 @@ PARTS ?= lint unit storage vm e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
+.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz check-foreign lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times ea
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz
+
+check-foreign: ## build plugins that others wrote and check them; needs root and the net
+	test/foreign/check.sh
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint
 	test/run.sh lint golangci

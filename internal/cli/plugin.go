@@ -23,7 +23,7 @@ func (a *app) pluginCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.pluginCreate(), a.pluginInstall(), a.pluginList(), a.pluginInspect(), a.pluginEnable(), a.pluginDisable(), a.pluginSet(),
 		a.pluginUpgrade(), a.pluginPush(), a.pluginRemove(), a.pluginLogs(), a.pluginExec(), a.pluginTop(), a.pluginPrivileges(),
-		a.pluginNew(), a.pluginTrace())
+		a.pluginCheck(), a.pluginNew(), a.pluginTrace())
 	return cmd
 }
 
