@@ -29,21 +29,36 @@ const (
 // Plugins does what the methods Plugin.* ask for. A name is that of a plugin with ":latest" left out, its ID, or the
 // begin of one.
 type Plugins interface {
+	PluginsKept
+	PluginsRemote
+	PluginsRun
+}
+
+// PluginsKept has the methods about what is on disk.
+type PluginsKept interface {
 	// List returns all plugins, sorted by name.
 	List(ctx context.Context) (PluginList, error)
 	Inspect(ctx context.Context, req PluginRequest) (Plugin, error)
-	// Privileges returns what a plugin in a registry asks for.
-	Privileges(ctx context.Context, req PluginSource) (PluginPrivileges, error)
 	// Create makes a plugin of a tar with config.json and rootfs.
 	Create(ctx context.Context, name string, tar io.Reader) (Plugin, error)
+	Set(ctx context.Context, req PluginSetRequest) error
+	Remove(ctx context.Context, req PluginForceRequest) error
+}
+
+// PluginsRemote has the methods about registries.
+type PluginsRemote interface {
+	// Privileges returns what a plugin in a registry asks for.
+	Privileges(ctx context.Context, req PluginSource) (PluginPrivileges, error)
 	// Install takes a plugin from a registry, sets it and, if asked to, enables it.
 	Install(ctx context.Context, req PluginInstallRequest, progress func(Progress)) (Plugin, error)
 	Upgrade(ctx context.Context, req PluginUpgradeRequest, progress func(Progress)) (Plugin, error)
 	Push(ctx context.Context, req PluginPushRequest, progress func(Progress)) (PluginPushed, error)
+}
+
+// PluginsRun has the methods about plugins that run, or are to.
+type PluginsRun interface {
 	Enable(ctx context.Context, req PluginEnableRequest) error
 	Disable(ctx context.Context, req PluginForceRequest) error
-	Set(ctx context.Context, req PluginSetRequest) error
-	Remove(ctx context.Context, req PluginForceRequest) error
 	Top(ctx context.Context, req PluginRequest) (PluginTop, error)
 	// Logs sends what a plugin has printed, and with Follow what it prints until ctx ends.
 	Logs(ctx context.Context, req PluginLogsRequest, send func(PluginLine)) error

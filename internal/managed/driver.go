@@ -61,7 +61,7 @@ func (d VolumeDriver) call(do func(client.Volume) error) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // it returns nil
 	return said(do(c.Volume()))
 }
 

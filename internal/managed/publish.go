@@ -34,11 +34,11 @@ func implements(c plugin.Config) []string {
 func fronted(c plugin.Config) bool { return Provides(c, "volumedriver") }
 
 // publish has engines find a plugin that is not published by what runs it.
-func (m *Manager) publish(r store.Record) error {
+func (m *Manager) publish(ctx context.Context, r store.Record) error {
 	if m.o.Discovery == "" || !fronted(r.Plugin.Config) {
 		return nil
 	}
-	f, err := front.Open(front.Options{
+	f, err := front.Open(ctx, front.Options{
 		Dir: m.o.Discovery, Name: r.Plugin.Name, Socket: m.o.Socket, Implements: implements(r.Plugin.Config),
 		Dial:     func(ctx context.Context) (net.Conn, error) { return m.dial(ctx, r.Plugin.ID) },
 		HostPath: func(path string) string { return m.inPlugin(r, path) },
@@ -97,7 +97,7 @@ func (m *Manager) Start(ctx context.Context) {
 			continue
 		}
 		wanted = append(wanted, m.toRun(r))
-		if err := m.publish(r); err != nil {
+		if err := m.publish(ctx, r); err != nil {
 			m.o.Log.ErrorContext(ctx, "plugin not published", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
 		}
 	}

@@ -34,7 +34,7 @@ func (m *Manager) Enable(ctx context.Context, name string, limit time.Duration) 
 		return err
 	}
 	r.Plugin.Enabled = true
-	err = m.publish(r)
+	err = m.publish(ctx, r)
 	if err == nil {
 		err = m.o.Store.Save(r)
 	}
@@ -66,7 +66,7 @@ func (m *Manager) limitOf(id string) time.Duration {
 // told tells of an event of a plugin, with the name by which it was asked for.
 func (m *Manager) told(action string, r store.Record, name string) {
 	m.events.Add("plugin", action, r.Plugin.ID, map[string]string{"name": name})
-	m.o.Log.Info("plugin "+action, slog.String("plugin", r.Plugin.Name), slog.String("id", r.Plugin.ID))
+	m.o.Log.Info("plugin changed", slog.String("action", action), slog.String("plugin", r.Plugin.Name), slog.String("id", r.Plugin.ID))
 }
 
 // Disable stops a plugin. One that is in use is not stopped without force.

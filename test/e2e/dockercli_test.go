@@ -161,6 +161,11 @@ func pluginBundle(t *testing.T, dir, version string) {
 	t.Helper()
 	noErr(t, os.MkdirAll(filepath.Join(dir, "rootfs/data"), 0o755))
 	noErr(t, os.WriteFile(filepath.Join(dir, "rootfs/version"), []byte(version+"\n"), 0o600))
+	busybox, err := testenv.BusyboxPath()
+	noErr(t, err)
+	program, err := os.ReadFile(busybox)
+	noErr(t, err)
+	noErr(t, os.WriteFile(filepath.Join(dir, "rootfs/busybox"), program, 0o700)) //nolint:gosec // a program
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "rootfs/plugin"), "./plugin")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -68,6 +68,13 @@ func TestPluginLife(t *testing.T) {
 	want(t, h.Fails(remoraOf(h), "plugin", "install", "--grant-all-permissions", v1, "NOPE=1"), `setting "NOPE" not found`)
 	is(t, "plugins after what was refused", h.MustCli("plugin", "ls", "-q"), "")
 
+	// By digest.
+	digest := "sha256:" + strings.Fields(h.Must("sh", "-c", "busybox wget -q -O - --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' http://"+reg+"/v2/rs/p/manifests/v1 | sha256sum"))[0]
+	h.MustCli("plugin", "install", "--grant-all-permissions", "--disable", "--alias", "pinned", "--pin", digest, v1)
+	is(t, "pinned to", h.inspect("pinned").Pinned, digest)
+	want(t, h.Fails(remoraOf(h), "plugin", "upgrade", "--grant-all-permissions", "pinned", v2), "it is pinned to "+digest)
+	h.MustCli("plugin", "rm", "pinned")
+
 	h.Write("/etc/remora/token", "hunter2\n")
 	is(t, "installed", h.MustCli("plugin", "install", "--grant-all-permissions", "--alias", "disk", "--secret", "EMPTY=/etc/remora/token", v1, "DEBUG=1"), "disk:latest")
 	p := h.inspect("disk")
@@ -85,7 +92,10 @@ func TestPluginLife(t *testing.T) {
 	}
 
 	// A look inside.
-	h.MustCli("plugin", "exec", "disk", "/plugin", "-h")
+	is(t, "what is read in it", h.Must("sh", "-c", "echo hello | "+remoraOf(h)+" plugin exec -i disk /busybox cat - /version"), "hello\n1")
+	if _, err := h.Cli("plugin", "exec", "disk", "/busybox", "sh", "-c", "echo $EMPTY; exit 7"); err == nil || !strings.Contains(err.Error(), "exit status 7") {
+		t.Errorf("a command that exits with 7: %v", err)
+	}
 	want(t, h.Fails(remoraOf(h), "plugin", "exec", "disk", "/nope"), "/nope")
 	want(t, h.MustCli("plugin", "top", "disk"), "/plugin -name=p")
 	want(t, h.MustCli("plugin", "logs", "--tail", "5", "disk"))

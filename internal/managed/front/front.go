@@ -61,8 +61,9 @@ const latest = ":latest"
 // grace is how long the end waits for calls in flight.
 const grace = 2 * time.Second
 
-// Open publishes a plugin under its name, without ":latest". A name that somebody else has is ErrInUse.
-func Open(o Options) (*Front, error) {
+// Open publishes a plugin under its name, without ":latest", until the front is closed. A name that somebody else has is
+// ErrInUse.
+func Open(ctx context.Context, o Options) (*Front, error) {
 	short, isLatest := strings.CutSuffix(o.Name, latest)
 	u := o.Socket
 	u.Path = filepath.Join(o.Dir, short+".sock")
@@ -81,8 +82,7 @@ func Open(o Options) (*Front, error) {
 			return nil, err
 		}
 	}
-	var ctx context.Context
-	ctx, f.stop = context.WithCancel(context.Background()) //nolint:forbidigo // it lives until it is closed
+	ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(f.done)
 		if err := sdk.ServeHandler(ctx, sdk.Options{Logger: o.Log, Grace: grace}, f.handler(), l); err != nil {

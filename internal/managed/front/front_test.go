@@ -46,7 +46,7 @@ func managed(t *testing.T, socket string, answers map[string]string) {
 func open(t *testing.T, name, socket string) (dir string, c *client.Client) {
 	t.Helper()
 	dir = t.TempDir()
-	f, err := front.Open(front.Options{
+	f, err := front.Open(t.Context(), front.Options{
 		Dir: dir, Name: name, Implements: []string{"VolumeDriver"}, Log: slog.New(slog.DiscardHandler),
 		Dial:     func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) },
 		HostPath: func(p string) string { return "/host" + p },
@@ -128,18 +128,18 @@ func TestNobodyThere(t *testing.T) {
 func TestNames(t *testing.T) {
 	dir := t.TempDir()
 	o := front.Options{Dir: dir, Name: "acme/disk:latest", Log: slog.New(slog.DiscardHandler)}
-	f, err := front.Open(o)
+	f, err := front.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := front.Open(o); !errors.Is(err, errdefs.ErrInUse) {
+	if _, err := front.Open(t.Context(), o); !errors.Is(err, errdefs.ErrInUse) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	f.Close()
 	if _, err := os.Stat(filepath.Join(dir, "acme")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("left after the end: %v", err)
 	}
-	if f, err = front.Open(o); err != nil {
+	if f, err = front.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
