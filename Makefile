@@ -8,7 +8,7 @@ PARTS ?= lint unit storage vm e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit storage vm e2e cloud soak fuzz lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
+.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz check-foreign lint fix vuln bench bench-calls bench-storage docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times ea
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz
 
+check-foreign: ## build plugins that others wrote and check them; needs root and the net
+	test/foreign/check.sh
+
 lint: ## gofmt, go vet, staticcheck, golangci-lint
 	test/run.sh lint golangci
 
@@ -77,6 +80,10 @@ packages: build ## dist/*.deb and dist/*.rpm
 	mkdir -p dist
 	for kind in deb rpm; do VERSION=$(VERSION) ARCH=$$(go env GOARCH) \
 		go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0 package -f packaging/nfpm.yaml -p $$kind -t dist || exit 1; done
+
+plugin: ## dist/plugin and dist/plugin.tar, the bundle of a managed plugin; ADD="rclone s3fs" puts more Debian packages in
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/remora ./cmd/remora
+	go run ./packaging/plugin -remora dist/remora -o dist/plugin -add '$(ADD)'
 
 check: ## what CI runs
 	.ci/run

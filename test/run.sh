@@ -93,6 +93,7 @@ part_e2e() {
 	gotest -race -count=1 -timeout 10m -run '^TestEngine' \
 		$(grep -rl --include='*_test.go' '^func TestEngine' sdk | xargs -n1 dirname | sort -u | sed 's|^|./|')
 	gotest -count=1 -run '^TestSoak(Killed|FlippedByte)$' ./internal/backup # which -short makes shorter
+	gotest -count=1 -run '^Test(SoakKilled|KilledAtEachStep|Interop)' ./internal/managed/store ./internal/managed/registry # likewise
 	gotest -count=1 -timeout 20m ./test/e2e/...
 }
 

@@ -29,6 +29,7 @@ if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&
 fi
 if [ "${1:-}" != docker ]; then
 	need podman podman
+	need docker-registry docker-registry
 	need iproute2 ip
 	need nftables nft
 	need util-linux unshare nsenter
@@ -44,6 +45,7 @@ if [ "${1:-}" != docker ]; then
 	need fuse3 fusermount3
 	need davfs2 mount.davfs
 	need s3fs s3fs
+	need strace strace
 	need "glusterfs-server glusterfs-client" glusterd mount.glusterfs
 	need systemd systemd-analyze # verifies the units
 	# A small virtual machine (internal/testvm), and what its tests serve and mount in it.

@@ -52,6 +52,8 @@ func ableMain() {
 //	status N COMMAND...      wants COMMAND to exit with N
 //	normal FILE              writes to FILE what was printed, times and the like made equal
 //	listening SOCKET         waits until somebody listens
+//	exists-soon PATH         waits until something is there
+//	gone-soon PATH           waits until nothing is there
 //	socket PATH              puts a socket on which nobody listens
 //	answer SOCKET STATUS BODY    a daemon that answers all calls so
 //	engine SOCKET CONTAINERS VOLUMES    an engine that answers with what is in the two files
@@ -87,6 +89,9 @@ func TestScripts(t *testing.T) {
 			"socket": socket,
 
 			"listening": listening,
+
+			"exists-soon": soon(true),
+			"gone-soon":   soon(false),
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -154,6 +159,23 @@ func listening(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(end) {
 			ts.Fatalf("nobody listens: %v", err)
+		}
+	}
+}
+
+// soon waits until a path is there, or is not.
+func soon(there bool) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: exists-soon PATH, gone-soon PATH")
+		}
+		for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+			if _, err := os.Lstat(ts.MkAbs(args[0])); (err == nil) == there {
+				return
+			}
+			if time.Now().After(end) {
+				ts.Fatalf("%s: there %t, want %t", args[0], !there, there)
+			}
 		}
 	}
 }

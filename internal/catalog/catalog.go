@@ -46,6 +46,7 @@ type Volume struct {
 	name, doc string
 	keys      []Key
 	options   []Key
+	variables []Variable
 	check     func(table map[string]any) error
 	open      func(ctx context.Context, table map[string]any, env Env) (volume.Driver, error)
 }
@@ -84,6 +85,19 @@ func (v Volume) WithOptions(options []Key) Volume {
 	v.options = slices.Clone(options)
 	return v
 }
+
+// Variable is one of the daemon's environment that a driver reads besides those of the keys
+// of its pools, such as one that other tools for the same storage have.
+type Variable struct{ Name, Help string }
+
+// WithVariables returns v with the variables that its pools read by themselves.
+func (v Volume) WithVariables(variables ...Variable) Volume {
+	v.variables = slices.Clone(variables)
+	return v
+}
+
+// Variables returns the variables that a pool reads by itself.
+func (v Volume) Variables() []Variable { return slices.Clone(v.variables) }
 
 // Name returns the word for the driver in the configuration, such as "dir".
 func (v Volume) Name() string { return v.name }

@@ -45,7 +45,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at the host, and say what to mend",
-		Long: "Look at the configuration, the daemon, its pools, repositories and schedules, the engines on this\n" +
+		Long: "Look at the configuration, the daemon, its pools, plugins, repositories and schedules, the engines on this\n" +
 			"host, and the files in which engines find plugins. Exits with 1 when something does not work.",
 		Args:              usage(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -90,6 +90,7 @@ func (a *app) diagnose(ctx context.Context) ([]finding, error) {
 	}
 	d.daemon(ctx)
 	d.pools()
+	d.plugins()
 	d.backups(ctx)
 	d.propagation()
 	d.discovery(ctx)

@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
 	engineapi "github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/trace"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -80,6 +82,7 @@ func (d *doctor) propagation() {
 
 // discovery looks at every file in which an engine finds a plugin.
 func (d *doctor) discovery(ctx context.Context) {
+	cut := trace.Left(d.conf.PluginDir)
 	for e, err := range (client.Dirs{Sockets: d.conf.PluginDir}).List() {
 		if err != nil {
 			d.warn("discovery", err.Error(), strings.Join(errdefs.Hints(err), "; "))
@@ -94,6 +97,10 @@ func (d *doctor) discovery(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, doctorTime)
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", addr)
 		cancel()
+		if slices.Contains(cut, addr) {
+			d.fail(check, e.Source+": a trace of its calls was killed, and the plugin cannot be reached", "remora plugin trace --mend "+addr)
+			continue
+		}
 		if err != nil {
 			d.fail(check, e.Source+": nobody listens there, and each search of an engine waits 15 seconds for it",
 				"start that plugin, or: rm "+e.Source)

@@ -25,6 +25,8 @@ const (
 	exitDenied      = 13
 	exitUnreachable = 14
 	exitTimeout     = 15
+	exitDeviates    = 20 // of "remora plugin check" alone
+	exitBroken      = 21
 	exitInterrupted = 130
 )
 

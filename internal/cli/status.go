@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/remora-plugins/remora/internal/control"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -50,7 +52,10 @@ func (a *app) statusCommand() *cobra.Command {
 		if err := a.printf("\n"); err != nil {
 			return err
 		}
-		if err := a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows); err != nil || len(s.Proofs) == 0 {
+		if err := a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows); err != nil {
+			return err
+		}
+		if err := a.pluginStatus(s); err != nil || len(s.Proofs) == 0 {
 			return err
 		}
 		if err := a.printf("\n"); err != nil {
@@ -59,4 +64,22 @@ func (a *app) statusCommand() *cobra.Command {
 		return a.proofs(s.Proofs)
 	}
 	return cmd
+}
+
+// pluginStatus shows the managed plugins, if there are any.
+func (a *app) pluginStatus(s control.Status) error {
+	if s.PluginsError != "" {
+		return a.printf("\nno managed plugins: %s\n", s.PluginsError)
+	}
+	if len(s.Plugins) == 0 {
+		return nil
+	}
+	rows := make([][]string, 0, len(s.Plugins))
+	for _, p := range s.Plugins {
+		rows = append(rows, []string{p.Name, strconv.FormatBool(p.Enabled), pluginState(control.Plugin{State: p.State, Error: p.Error})})
+	}
+	if err := a.printf("\n"); err != nil {
+		return err
+	}
+	return a.table([]string{"PLUGIN", "ENABLED", "STATE"}, rows)
 }

@@ -9,6 +9,7 @@
 package config
 
 import (
+	"cmp"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -41,6 +42,7 @@ type Config struct {
 	Volume          Volume
 	Backup          Backup
 	Engine          Engine
+	Plugins         Plugins
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
@@ -120,6 +122,14 @@ const redacted = "REDACTED"
 // Values returns every key, in the order of the reference, with the values that are in
 // force. Secrets are REDACTED.
 func (c *Config) Values() []Value { return c.values }
+
+// EngineSocket is the path of the socket on which the engine's API is answered.
+func (c *Config) EngineSocket() string { return filepath.Join(c.RunDir, "engine.sock") }
+
+// PluginsDir is where managed plugins lie.
+func (c *Config) PluginsDir() string {
+	return cmp.Or(c.Plugins.Directory, filepath.Join(c.StateDir, "plugins"))
+}
 
 // ControlSocket is the path of the control socket.
 func (c *Config) ControlSocket() string { return filepath.Join(c.RunDir, "control.sock") }

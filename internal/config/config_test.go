@@ -129,10 +129,13 @@ size = 10
 
 // Every key must be settable by the environment alone, as a managed plugin has nothing else.
 func TestEveryKeyHasAVariable(t *testing.T) {
-	samples := map[string]string{"path": "/srv/other", "duration": "77s", "percent": "7%", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464", "number": "7", "list": "/run/a.sock, /run/b.sock"}
+	samples := map[string]string{"path": "/srv/other", "duration": "77s", "percent": "7%", "mode": "0640", "text": "operators", "address": "127.0.0.1:9464", "number": "7", "list": "/run/a.sock, /run/b.sock", "plugins.insecure_registries": "registry.lan:5000, 10.0.0.0/8"}
 	together := []string{"REMORA_METRICS_LISTEN=:1", "REMORA_METRICS_TLS_CA=/a", "REMORA_METRICS_TLS_CERT=/c", "REMORA_METRICS_TLS_KEY=/k"}
 	for _, k := range config.Keys() {
-		value, ok := samples[k.Type]
+		value, ok := samples[k.Name]
+		if !ok {
+			value, ok = samples[k.Type]
+		}
 		if !ok {
 			words := strings.Split(k.Type, "|")
 			value = words[len(words)-1]

@@ -27,7 +27,7 @@ func TestErrors(t *testing.T) {
 		{"version is text", "version = \"1\"", "", nil, "FILE:1:1: version: is 1, and this program reads version 1"},
 		{
 			"unknown key", "\nplugindir = \"/x\"\n", "", nil,
-			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: backup.parallel, control.group, engine.sockets, hook.NAME, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, plugin_dir, pool.NAME, repository.NAME, run_dir, `,
+			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: backup.parallel, control.group, engine.sockets, hook.NAME, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, plugin_dir, plugins.directory, plugins.engine_api, plugins.insecure_registries, pool.NAME, repository.NAME, run_dir, `,
 		},
 		{"unknown key in a table", "[log]\nformat = \"json\"\n  lvl = \"debug\"\n", "", nil, `FILE:3:3: unknown key "log.lvl", did you mean "log.level"?`},
 		{"unknown key in an inline table", "log = { lvl = 1 }\n", "", nil, `FILE:1:9: unknown key "log.lvl"`},
@@ -67,6 +67,11 @@ func TestErrors(t *testing.T) {
 			`FILE:4:1: metrics.tls_key: "metrics.listen" is missing: there is nothing to encrypt`,
 		},
 		{"relative certificate", "metrics.tls_ca = \"ca.pem\"\n", "", nil, `FILE:1:1: metrics.tls_ca: "ca.pem" is not an absolute path`},
+
+		{"engine API", "[plugins]\nengine_api = true\n", "", nil, `FILE:2:1: plugins.engine_api: "true" is none of on, off`},
+		{"registry with a path", "[plugins]\ninsecure_registries = [\"a:5000\", \"https://b\"]\n", "", nil, `FILE:2:1: plugins.insecure_registries: "https://b" is not a registry such as registry.lan:5000`},
+		{"registry with a wrong port", "", "REMORA_PLUGINS_INSECURE_REGISTRIES=a:x", nil, `REMORA_PLUGINS_INSECURE_REGISTRIES: plugins.insecure_registries: "a:x": port "x" is not a number`},
+		{"relative directory of plugins", "[plugins]\ndirectory = \"x\"\n", "", nil, `FILE:2:1: plugins.directory: "x" is not an absolute path`},
 
 		{"pool is no table", "pool = 3\n", "", nil, "FILE:1:1: pool: want tables such as [pool.fast]"},
 		{"pools are a list", "[[pool]]\nname = \"fast\"\n", "", nil, "FILE:1:3: pool: want tables such as [pool.fast]"},

@@ -69,9 +69,9 @@ func Keys() []Key {
 			set:  oneOf(func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
 		},
 		{
-			Name: "log.format", Type: "auto|text|json", Default: "auto", Restart: true,
-			Help: "auto is text on a terminal, else a JSON object per line",
-			set:  oneOf(func(c *Config) *string { return &c.Log.Format }, "auto", "text", "json"),
+			Name: "log.format", Type: "auto|text|json|engine", Default: "auto", Restart: true,
+			Help: "auto is text on a terminal, else a JSON object per line; engine is for the log of an engine that runs this as a managed plugin: no time, and warnings and errors alone on standard error",
+			set:  oneOf(func(c *Config) *string { return &c.Log.Format }, "auto", "text", "json", "engine"),
 		},
 		{
 			Name: "socket.group", Type: typeText, Restart: true,
@@ -119,6 +119,7 @@ func Keys() []Key {
 		Help: "sockets of the engines that are asked for labels of volumes, for the volumes of a Compose project, which containers use a volume, and to run hooks and the checks of a proof of restore in containers; empty is those of Docker and Podman, as far as they are there, and `none` is nobody",
 		set:  engineSockets,
 	})
+	keys = append(keys, pluginKeys()...)
 	for _, k := range poolKeys() {
 		k.Name = k.common
 		set := k.setPool

@@ -142,7 +142,12 @@ func (c *Client) post(ctx context.Context, method string, req any) (*http.Respon
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://remora/"+method, bytes.NewReader(body))
+	return c.send(ctx, method, "", bytes.NewReader(body))
+}
+
+// send posts a body, and makes an error of an answer that is one.
+func (c *Client) send(ctx context.Context, method, query string, body io.Reader) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://remora/"+method+query, body)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"io"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -97,13 +98,19 @@ func progressOf(progress func(Progress)) func(line) {
 
 // follow sends one request and reads the lines of its answer: each gets those before the last.
 func follow[Resp any](ctx context.Context, c *Client, method string, req any, each func(line)) (Resp, error) {
-	var out Resp
 	resp, err := c.post(ctx, method, req)
 	if err != nil {
+		var out Resp
 		return out, err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
+	return lines[Resp](ctx, resp.Body, each)
+}
+
+// lines reads the lines of an answer.
+func lines[Resp any](ctx context.Context, body io.Reader, each func(line)) (Resp, error) {
+	var out Resp
+	dec := json.NewDecoder(body)
 	for {
 		var l line
 		err := dec.Decode(&l)

@@ -189,8 +189,21 @@ type Status struct {
 	StateDir    string `json:"StateDir"`
 	// Pools is sorted by name and never null.
 	Pools []Pool `json:"Pools"`
+	// EngineSocket is where the engine's API is answered; empty is nowhere.
+	EngineSocket string `json:"EngineSocket,omitempty"`
+	// Plugins are the managed plugins, sorted by name, as [Plugins.List] has them; PluginsError is why there can be none.
+	Plugins      []PluginStatus `json:"Plugins,omitempty"`
+	PluginsError string         `json:"PluginsError,omitempty"`
 	// Proofs are what is known of restores of backups, by repository, pool and volume.
 	Proofs []Proof `json:"Proofs,omitempty"`
+}
+
+// PluginStatus is a managed plugin as it stands in [Status].
+type PluginStatus struct {
+	Name    string `json:"Name"`
+	Enabled bool   `json:"Enabled"`
+	State   string `json:"State"`
+	Error   string `json:"Error,omitempty"`
 }
 
 // Pool is a pool as it stands in [Status].

@@ -31,6 +31,8 @@ type ServerOptions struct {
 	Projects Projects
 	// Disks, if it is not nil, answers the methods about disks and jobs.
 	Disks Disks
+	// Plugins, if it is not nil, answers the methods about managed plugins.
+	Plugins Plugins
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -87,6 +89,9 @@ func NewServer(o ServerOptions) *Server {
 	}
 	if o.Disks != nil {
 		handleDisks(s, o.Disks)
+	}
+	if o.Plugins != nil {
+		handlePlugins(s, o.Plugins)
 	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)

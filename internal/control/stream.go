@@ -11,6 +11,8 @@ import (
 type line struct {
 	Progress *Progress       `json:"Progress,omitempty"`
 	Change   *Change         `json:"Change,omitempty"`
+	Line     *PluginLine     `json:"Line,omitempty"`
+	Output   *PluginOutput   `json:"Output,omitempty"`
 	Result   json.RawMessage `json:"Result,omitempty"`
 	Error    *Error          `json:"Error,omitempty"`
 }

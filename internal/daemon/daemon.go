@@ -23,6 +23,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/hook"
+	"github.com/remora-plugins/remora/internal/service/plugins"
 	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -70,6 +71,8 @@ type Daemon struct {
 	pools  pool.Set
 	claims pool.Claims
 	hooks  hook.Runner
+	// plugins are managed ones.
+	plugins *plugins.Service
 	services
 
 	mu    sync.RWMutex
@@ -105,14 +108,20 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.inherit(); err != nil {
 		return err
 	}
+	d.plugins = d.openPlugins()
 	api, err := d.serveControl(ctx)
 	if err != nil {
-		return err
+		return errdefs.Join(err, d.plugins.Close())
 	}
 	pages, err := d.serveMetrics(ctx)
 	if err != nil {
-		return errdefs.Join(err, api.close())
+		return errdefs.Join(err, api.close(), d.plugins.Close())
 	}
+	engine, err := d.serveEngine(ctx)
+	if err != nil {
+		return errdefs.Join(err, pages.close(), api.close(), d.plugins.Close())
+	}
+	d.plugins.Start(d.life) //nolint:contextcheck // it ends with the daemon, not before
 	recovered := make(chan struct{})
 	d.hooks.Recover(d.life, d.hooksNow, func() { close(recovered) }) //nolint:contextcheck // it ends with the daemon, not before
 	if err = d.startAll(ctx); err == nil {
@@ -137,7 +146,7 @@ func Run(ctx context.Context, o Options) error {
 		err = nil
 	}
 	d.pauser.Close() // before what may take long
-	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), pages.close(), api.close())
+	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), engine.close(), pages.close(), api.close(), d.plugins.Close())
 	<-recovered
 	return err
 }

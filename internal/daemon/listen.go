@@ -52,6 +52,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Disks:    d.volumes,
 		Backups:  d.archive(),
 		Projects: d.projects,
+		Plugins:  d.plugins,
 		Logger:   d.log,
 		Pages:    d.pages(),
 	})

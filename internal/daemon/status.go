@@ -23,9 +23,10 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		StateDir:   conf.StateDir,
 		Pools:      []control.Pool{},
 	}
-	if err := d.confErr.Load(); err != nil {
-		s.ConfigError = (*err).Error()
+	if refused := d.confErr.Load(); refused != nil {
+		s.ConfigError = (*refused).Error()
 	}
+	var err error
 	for _, p := range d.pools.All() {
 		at := d.doorOf(p.Name())
 		if at == nil {
@@ -43,6 +44,12 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		s.Pools = append(s.Pools, c)
 	}
 	s.Proofs = d.proofs.Known()
+	s.Plugins, err = d.plugins.Status()
+	if err != nil {
+		s.PluginsError = err.Error()
+	} else if d.boot.Plugins.EngineAPI {
+		s.EngineSocket = d.boot.EngineSocket()
+	}
 	return s, nil
 }
 

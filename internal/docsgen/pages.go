@@ -149,6 +149,7 @@ func configuration(drivers []catalog.Volume) string {
 		fmt.Fprintf(&b, "\n## Driver %s\n\n%s. [More about it](../../drivers/volume/%s/README.md).\n", d.Name(), upper(d.Doc()), d.Name())
 		table(&b, "Keys of a pool", d.Keys())
 		table(&b, "Options of a volume (`-o KEY=VALUE`)", d.Options())
+		variables(&b, d.Variables())
 	}
 	return b.String()
 }
@@ -172,6 +173,17 @@ func table(b *strings.Builder, head string, keys []catalog.Key) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s:\n\n%s", head, catalog.Markdown(keys))
+}
+
+// variables describes those that a driver reads besides those of its keys.
+func variables(b *strings.Builder, all []catalog.Variable) {
+	if len(all) == 0 {
+		return
+	}
+	b.WriteString("\nVariables of the daemon that it reads besides:\n\n| Variable | What it is |\n|---|---|\n")
+	for _, v := range all {
+		fmt.Fprintf(b, "| `%s` | %s |\n", v.Name, cell.Replace(v.Help))
+	}
 }
 
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -22,8 +22,14 @@ var (
 	// Dockerd is the programs of an engine that a test starts for itself; it does
 	// not mean that one is running.
 	Dockerd = Need{"dockerd", programs("docker.io", "dockerd", "containerd", "runc")}
+	// Runc is what runs containers, and the right to have it do so.
+	Runc = Need{"runc", programs("docker.io or runc", "runc")}
 	// DockerCLI is the command docker.
 	DockerCLI = Need{"docker-cli", programs("docker.io", "docker")}
+	// Registry is Debian's docker-registry, which a test starts for itself.
+	Registry = Need{"registry", programs("docker-registry", "docker-registry")}
+	// Apt is a package manager that can fetch packages of Debian.
+	Apt = Need{"apt", programs("apt and dpkg, on Debian", "apt-get", "dpkg-deb")}
 	// Podman is the command podman.
 	Podman = Need{"podman", programs("podman", "podman")}
 	// Netns is the right to make network and mount namespaces, and the commands ip
@@ -55,6 +61,8 @@ var (
 	Davfs = Need{"davfs", sync.OnceValue(fuse("davfs2", "/usr/sbin/mount.davfs"))}
 	// S3fs is the command s3fs.
 	S3fs = Need{"s3fs", sync.OnceValue(fuse("s3fs", "s3fs"))}
+	// Strace is the command strace, with which a process is killed at one system call of its own.
+	Strace = Need{"strace", programs("strace", "strace")}
 	// Glusterfs is the helper of mount(8) for GlusterFS, and a server that a test starts for itself.
 	Glusterfs = Need{"glusterfs", sync.OnceValue(fuse("glusterfs-server and glusterfs-client", "/usr/sbin/mount.glusterfs", "/usr/sbin/glusterd", "gluster"))}
 	// Ceph is the daemons of a Ceph that a test starts for itself, its commands, and the way to
@@ -69,7 +77,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Glusterfs, Ceph, OpenStack, Immutable, VM}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace}
 }
 
 func root() error {

@@ -59,7 +59,10 @@ func (c *Client) roundTrip(ctx context.Context, method string, req any) (body []
 
 // attempt sends one request and reads the answer.
 func (c *Client) attempt(ctx context.Context, method string, sent []byte) (body []byte, class string, status int, err error) {
-	caller := ctx
+	caller, start := ctx, time.Now()
+	defer func() {
+		c.observe(Exchange{Method: method, Request: sent, Status: status, Answer: body, Err: err}, start)
+	}()
 	if d := c.limit(method); d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, d, errdefs.Errorf(context.DeadlineExceeded, "no answer within %s", d))

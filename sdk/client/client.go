@@ -78,6 +78,9 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger is told of attempts that are made again; nil is silence.
 	Logger *slog.Logger
+	// Observe is told of each attempt when it is over; nil is nobody. It must be safe for
+	// concurrent use, and leave the bytes alone. What it is told may have secrets in it.
+	Observe func(Exchange)
 }
 
 // Client calls one plugin. It keeps connections for later calls and is safe for
@@ -87,6 +90,7 @@ type Client struct {
 	base      string // scheme and host of every URL
 	http      *http.Client
 	transport *http.Transport
+	target    target
 	opts      Options
 }
 
@@ -106,7 +110,7 @@ func New(e Endpoint, opts Options) (*Client, error) {
 	if opts.Dial == nil {
 		opts.Dial = (&net.Dialer{Timeout: dialTime}).DialContext
 	}
-	c := &Client{name: e.Name, base: baseURL(t.scheme, t.host), opts: opts}
+	c := &Client{name: e.Name, base: baseURL(t.scheme, t.host), target: t, opts: opts}
 	c.transport = &http.Transport{
 		DialContext:         opts.Dial,
 		TLSClientConfig:     t.tls,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,9 +20,9 @@ const initialPIDNamespace = "pid:[4026531836]"
 
 // heldByProcess looks for a mount of what lies at mountpoint in the mount table of every
 // process: a container has one for each of its volumes. Where a process has our root
-// or that of the host, a mount at the very same place is a copy that its namespace got
-// when it was made, and holds nothing; a container has a root of its own, and whatever it
-// has was given to it.
+// or that of the host, a mount on the very same directory is a copy that its namespace got
+// when it was made, or that was propagated to it from a managed plugin, and holds nothing; a
+// container has a root of its own, and whatever it has was given to it.
 func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initialPIDNamespace {
 		return false, false
@@ -40,7 +41,8 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		return false, false
 	}
 	shows := func(e mountEntry) bool { return e.device == device && within(e.root, root) }
-	elsewhere := func(e mountEntry) bool { return shows(e) && !within(e.point, mountpoint) }
+	below := slices.DeleteFunc(slices.Clone(own), func(e mountEntry) bool { return e.point == mountpoint })
+	belowDevice, belowRoot, _ := locate(below, mountpoint)
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
 		return false, false
@@ -77,13 +79,28 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		entries := parseMountinfo(table)
 		holds := shows
 		if sameRoot(entries, own) || sameRoot(entries, host) {
-			holds = elsewhere
+			homes := append(places(entries, belowDevice, belowRoot), mountpoint)
+			holds = func(e mountEntry) bool {
+				return shows(e) && !slices.ContainsFunc(homes, func(home string) bool { return within(e.point, home) })
+			}
 		}
 		if slices.ContainsFunc(entries, holds) {
 			return true, true
 		}
 	}
 	return false, true
+}
+
+// places returns where a directory of a file system is seen in a mount table, but for mounts
+// of the very directory.
+func places(entries []mountEntry, device, dir string) []string {
+	var all []string
+	for _, e := range entries {
+		if e.device == device && e.root != dir && within(dir, e.root) {
+			all = append(all, path.Join(e.point, strings.TrimPrefix(dir, e.root)))
+		}
+	}
+	return all
 }
 
 // tableOf names the mount table that a process has, which is its namespace's, as seen from

@@ -380,6 +380,11 @@ func TestHeldByProcess(t *testing.T) {
 	wantHeld(t, plain, true)
 	end()
 	wantHeld(t, plain, false)
+	// The host sees what a managed plugin mounts at another place, where it has the directory
+	// that the plugin mounts below.
+	end = hold(t, exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", `mount --rbind "$1" "$2" && echo ready && read x`, "sh", filepath.Dir(p), elsewhere))
+	wantHeld(t, p, false)
+	end()
 	// Of another place nothing is held.
 	end = holder(t, t.TempDir(), elsewhere)
 	wantHeld(t, plain, false)

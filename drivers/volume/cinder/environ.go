@@ -89,6 +89,15 @@ func ofOpenStack() []variable {
 	}
 }
 
+// described are the variables that a pool reads.
+func described() []catalog.Variable {
+	var all []catalog.Variable
+	for _, v := range append(ofREXRay(), ofOpenStack()...) {
+		all = append(all, catalog.Variable{Name: v.name, Help: "stands for the key " + v.key})
+	}
+	return all
+}
+
 // fromEnvironment fills in what the pool leaves open: from REX-Ray's variables, and if nothing
 // says yet where to log in, from those of OpenStack's own tools. It returns which were used.
 func (c *config) fromEnvironment(lookup func(string) string) (used []string) {

@@ -37,6 +37,15 @@ var needless = map[string]string{
 	"DOBS_STATUSTIMEOUT":      "the waits are right by themselves",
 }
 
+// described are the variables that a pool reads.
+func described() []catalog.Variable {
+	var all []catalog.Variable
+	for _, name := range tokenVariables {
+		all = append(all, catalog.Variable{Name: name, Help: "stands for the key token"})
+	}
+	return append(all, catalog.Variable{Name: "DOBS_REGION", Help: "stands for the key region, as with REX-Ray"})
+}
+
 // fromREXRay fills in what REX-Ray's variables say and the pool does not, and returns a word on each.
 func (c *config) fromREXRay(lookup func(string) string) (words []string) {
 	if region := lookup("DOBS_REGION"); region != "" && c.Region == "" {

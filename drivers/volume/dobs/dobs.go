@@ -22,7 +22,7 @@ import (
 // Driver describes the driver for the catalogue.
 func Driver() catalog.Volume {
 	return catalog.NewVolume("dobs", "a disk of DigitalOcean for each volume, which follows its container", open).
-		WithOptions(block.Options(traits()))
+		WithOptions(block.Options(traits())).WithVariables(described()...)
 }
 
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {

@@ -52,6 +52,24 @@ func variables() []variable {
 	}
 }
 
+// ofAmazon are those of the tools of Amazon's own that are of use in a place without files.
+var ofAmazon = []catalog.Variable{
+	{Name: "AWS_ACCESS_KEY_ID", Help: "access key ID, as every tool of Amazon reads it"},
+	{Name: "AWS_SECRET_ACCESS_KEY", Help: "its secret"},
+	{Name: "AWS_SESSION_TOKEN", Help: "its session token, where it has one"},
+	{Name: "AWS_REGION", Help: "region, where the pool and EBS_REGION name none"},
+	{Name: "AWS_EC2_METADATA_SERVICE_ENDPOINT", Help: "where the instance's metadata is served, if not at 169.254.169.254"},
+}
+
+// described are the variables that a pool reads.
+func described() []catalog.Variable {
+	var all []catalog.Variable
+	for _, v := range variables() {
+		all = append(all, catalog.Variable{Name: v.name, Help: "stands for the key " + v.used + ", as with REX-Ray"})
+	}
+	return append(all, ofAmazon...)
+}
+
 // fromREXRay fills in what REX-Ray's variables say, and returns which were used.
 func (c *config) fromREXRay(lookup func(string) string) (used []string) {
 	for _, v := range variables() {

@@ -53,6 +53,17 @@ func variables() []variable {
 	}
 }
 
+// described are the variables that a pool reads.
+func described() []catalog.Variable {
+	var all []catalog.Variable
+	for _, v := range variables() {
+		all = append(all, catalog.Variable{Name: v.name, Help: "stands for the key " + v.used + ", as with REX-Ray"})
+	}
+	return append(all,
+		catalog.Variable{Name: "GOOGLE_APPLICATION_CREDENTIALS", Help: "file with credentials, as every tool of Google reads it"},
+		catalog.Variable{Name: "GCE_METADATA_HOST", Help: "host and port of the instance's metadata, if not 169.254.169.254"})
+}
+
 // What a pool has that says nothing else.
 const (
 	standardType      = "pd-balanced"

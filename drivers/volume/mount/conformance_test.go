@@ -40,6 +40,7 @@ func TestConformance(t *testing.T) {
 		Options: map[string]string{"o": "vfs-read-ahead=1M,umask=022"},
 		Deviates: map[string]string{
 			"RemoveDestroysData":          "the data is the server's, and to remove a volume only forgets it",
+			"CheckRemoveDestroysData":     "as RemoveDestroysData",
 			"OwnerAndModeAreKept":         "WebDAV knows neither; of the types only some do",
 			"RemoveLeavesWhatLinksLeadTo": "WebDAV has no symbolic links; of the types only some have",
 		},

@@ -40,7 +40,7 @@ func TestVMConformance(t *testing.T) {
 	for _, tt := range kernelServers {
 		t.Run(tt.name, func(t *testing.T) {
 			s := tt.start(t)
-			deviates := map[string]string{"RemoveDestroysData": "the data is the server's, and to remove a volume only forgets it"}
+			deviates := map[string]string{"RemoveDestroysData": "the data is the server's, and to remove a volume only forgets it", "CheckRemoveDestroysData": "as RemoveDestroysData"}
 			maps.Copy(deviates, tt.deviates)
 			volumetest.Run(t, volumetest.Config{
 				New: func(t *testing.T) volume.Driver {

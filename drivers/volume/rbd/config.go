@@ -45,6 +45,15 @@ func variables() []variable {
 	}
 }
 
+// described are the variables that a pool reads.
+func described() []catalog.Variable {
+	var all []catalog.Variable
+	for _, v := range variables() {
+		all = append(all, catalog.Variable{Name: v.name, Help: "as with REX-Ray"})
+	}
+	return all
+}
+
 func fill(to *string, value string) {
 	if *to == "" {
 		*to = value

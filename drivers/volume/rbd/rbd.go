@@ -44,7 +44,7 @@ type provider struct {
 
 // Driver describes the driver rbd.
 func Driver() catalog.Volume {
-	return catalog.NewVolume("rbd", "an image of a Ceph cluster for each volume, which follows its container", open).WithOptions(block.Options(traits(&config{})))
+	return catalog.NewVolume("rbd", "an image of a Ceph cluster for each volume, which follows its container", open).WithOptions(block.Options(traits(&config{}))).WithVariables(described()...)
 }
 
 func traits(c *config) block.Traits {

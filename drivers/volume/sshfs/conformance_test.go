@@ -29,7 +29,7 @@ func TestConformance(t *testing.T) {
 		},
 		Options: map[string]string{"identity_file": s.key, "ServerAliveInterval": "2"},
 		Deviates: map[string]string{
-			"RemoveDestroysData": "the data is the server's, and to remove a volume only forgets it",
+			"RemoveDestroysData": "the data is the server's, and to remove a volume only forgets it", "CheckRemoveDestroysData": "as RemoveDestroysData",
 		},
 		BadOptions: map[string]string{"port": "2222", "reconnect": "perhaps", "ProxyCommand": "touch /tmp/x", "identity_file": "../id"},
 	})

@@ -57,7 +57,7 @@ var broken = map[string]struct {
 }{
 	"AllowsAll": {
 		func(context.Context, *authz.Request) (authz.Decision, error) { return authz.Allow(), nil },
-		[]string{"direct/Examples", "direct/UnknownRoute", "direct/EmptyRequest", "wire/Denied", "wire/PathSpellings", "wire/KeySpellings", "wire/FourMiB", "direct/LongBody", "wire/FourMiBAndOne"},
+		[]string{"direct/Examples", "direct/UnknownRoute", "direct/EmptyRequest", "wire/Denied", "wire/PathSpellings", "wire/CheckKeySpellings", "direct/LongBody", "wire/CheckLongBody"},
 	},
 	"LooksAtText": {
 		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {
@@ -66,7 +66,7 @@ var broken = map[string]struct {
 			}
 			return noPrivilege(ctx, r)
 		},
-		[]string{"wire/KeySpellings"},
+		[]string{"wire/CheckKeySpellings"},
 	},
 	"StopsReading": {
 		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {
@@ -75,7 +75,7 @@ var broken = map[string]struct {
 			}
 			return noPrivilege(ctx, r)
 		},
-		[]string{"direct/LongBody", "wire/FourMiBAndOne"},
+		[]string{"direct/LongBody", "wire/CheckLongBody"},
 	},
 	"LooksAtURI": {
 		func(ctx context.Context, r *authz.Request) (authz.Decision, error) {

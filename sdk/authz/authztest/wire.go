@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
+	"github.com/remora-plugins/remora/sdk/authz"
+	"github.com/remora-plugins/remora/sdk/check"
 	"github.com/remora-plugins/remora/sdk/client"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 )
 
@@ -65,6 +66,23 @@ func (s *subject) denied(t *testing.T, what string, r wire.AuthZRequest) {
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status != http.StatusOK {
 		t.Errorf("%s: denied by a failure: %v", what, err)
 	}
+}
+
+// checks are the cases of package check.
+func checks() suitetest.Cases[Config] {
+	return suitetest.Checks(check.AuthZ, func(t *testing.T, c Config) (string, check.Options, func()) {
+		socket := suitetest.Socket(t)
+		_, stop := suitetest.Serve(t, socket, authz.NewHandler(c.New(t), c.Options), c.Options.Logger, 0)
+		t.Cleanup(stop)
+		return socket, check.Options{Allow: requests(c.Allowed), Deny: requests(c.Denied)}, func() {}
+	})
+}
+
+func requests(all []Example) (rs []check.Request) {
+	for _, e := range all {
+		rs = append(rs, check.Request(e))
+	}
+	return rs
 }
 
 func activate(t *testing.T, s *subject) {
@@ -145,40 +163,6 @@ func (s *subject) bodies(t *testing.T, f func(e Example, body map[string]json.Ra
 	}
 }
 
-// respell writes an object with its keys changed, and those of HostConfig in it. Deeper
-// ones may be names that people made up, as labels are.
-func respell(body map[string]json.RawMessage, change func(string) string) string {
-	var b strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(body)) {
-		value := string(body[key])
-		var inner map[string]json.RawMessage
-		if strings.EqualFold(key, "HostConfig") && json.Unmarshal(body[key], &inner) == nil {
-			value = respell(inner, change)
-		}
-		fmt.Fprintf(&b, `,"%s":%s`, change(key), value)
-	}
-	return "{" + strings.TrimPrefix(b.String(), ",") + "}"
-}
-
-// keySpellings: an engine does not look at the case of keys (docs.docker.com, access
-// authorization plugins).
-func keySpellings(t *testing.T, s *subject) {
-	s.bodies(t, func(e Example, body map[string]json.RawMessage) {
-		for how, change := range map[string]func(string) string{
-			"upper case": strings.ToUpper, "lower case": strings.ToLower,
-			"escapes": func(key string) string { return fmt.Sprintf(`\u%04x`, key[0]) + key[1:] },
-			"long s":  func(key string) string { return strings.ReplaceAll(key, "s", "ſ") },
-			"Kelvin": func(key string) string {
-				return strings.ReplaceAll(strings.ReplaceAll(key, "K", "\u212a"), "k", "\u212a")
-			},
-		} {
-			changed := e
-			changed.Body = respell(body, change)
-			s.denied(t, fmt.Sprintf("%s in %s: %s", e, how, changed.Body), changed.call())
-		}
-	})
-}
-
 // duplicateKeys: of two keys one reader takes the first, another the last, and an engine
 // merges objects.
 func duplicateKeys(t *testing.T, s *subject) {
@@ -205,35 +189,6 @@ func without(e Example, headers map[string]string) wire.AuthZRequest {
 	return r
 }
 
-func (s *subject) withoutBody(t *testing.T, headers map[string]string) {
-	t.Helper()
-	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
-		s.denied(t, fmt.Sprintf("%s with %v", e, headers), without(e, headers))
-	})
-}
-
-// missingBody is CVE-2024-41110 with a length of 0.
-func missingBody(t *testing.T, s *subject) {
-	s.withoutBody(t, map[string]string{"Content-Type": "application/json", "Content-Length": "0"})
-	s.withoutBody(t, nil)
-}
-
-// bodyAboveLimit is CVE-2026-34040.
-func bodyAboveLimit(t *testing.T, s *subject) {
-	s.withoutBody(t, map[string]string{"Content-Type": "application/json", "Content-Length": "1048579"})
-}
-
-// chunkedBody is CVE-2024-41110 with a chunked body, of which no header tells.
-func chunkedBody(t *testing.T, s *subject) {
-	s.withoutBody(t, map[string]string{"Content-Type": "application/json"})
-}
-
-func contentType(t *testing.T, s *subject) {
-	for _, kind := range []string{"text/plain", "application/x-tar", "text/json", "application/json, text/plain", ";"} {
-		s.withoutBody(t, map[string]string{"Content-Type": kind})
-	}
-}
-
 // formBody: an engine takes parameters from a form before those of the URL.
 func formBody(t *testing.T, s *subject) {
 	for _, e := range slices.Concat(s.Allowed, s.Denied) {
@@ -252,25 +207,6 @@ func trailingJSON(t *testing.T, s *subject) {
 	})
 }
 
-// fourMiB is the longest body that an engine passes on.
-func fourMiB(t *testing.T, s *subject) {
-	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
-		e.Body, _ = padded(e.Body, 4<<20)
-		s.denied(t, e.String(), e.call())
-	})
-}
-
-// fourMiBAndOne is one byte more than an engine passes on. Those since 29.3.1 refuse such a
-// request themselves; those before, with CVE-2026-34040, keep the body back and carry the
-// request out; and one of tomorrow may pass it on.
-func fourMiBAndOne(t *testing.T, s *subject) {
-	s.withoutBody(t, map[string]string{"Content-Type": "application/json", "Content-Length": strconv.Itoa(4<<20 + 1)})
-	s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
-		_, e.Body = padded(e.Body, 4<<20+1)
-		s.denied(t, e.String(), e.call())
-	})
-}
-
 // padded returns an object that says no more than before, in n bytes: once with the padding
 // behind what it said, once in front of that.
 func padded(object string, n int) (behind, inFront string) {
@@ -280,24 +216,11 @@ func padded(object string, n int) (behind, inFront string) {
 	return whole[:len(whole)-1] + "," + padding + "}", "{" + padding + "," + whole[1:]
 }
 
-// emptyCall is how an engine repeats a call after a broken connection.
-func emptyCall(t *testing.T, s *subject) {
-	for _, body := range []any{nil, json.RawMessage("null"), json.RawMessage("{}")} {
-		if s.send(t, body) == nil {
-			t.Errorf("a call with %v was allowed", body)
-		}
-	}
-}
-
-func wireConcurrent(t *testing.T, s *subject) {
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() { wireAllowed(t, s) })
-		wg.Go(func() { wireDenied(t, s) })
-	}
-	wg.Wait()
-	// The server still answers.
-	if kinds, err := s.client.Activate(t.Context()); err != nil || !slices.Contains(kinds, wire.AuthZ) {
-		t.Errorf("implements %q, %v", kinds, err)
+// contentType: an engine takes no body for JSON that does not say so, and passes none on.
+func contentType(t *testing.T, s *subject) {
+	for _, kind := range []string{"text/plain", "application/x-tar", "text/json", "application/json, text/plain", ";"} {
+		s.bodies(t, func(e Example, _ map[string]json.RawMessage) {
+			s.denied(t, fmt.Sprintf("%s as %s", e, kind), without(e, map[string]string{"Content-Type": kind}))
+		})
 	}
 }

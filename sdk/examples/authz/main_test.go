@@ -13,6 +13,7 @@ import (
 	"github.com/remora-plugins/remora/sdk/authz"
 	"github.com/remora-plugins/remora/sdk/authz/authztest"
 	"github.com/remora-plugins/remora/sdk/internal/enginetest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 )
 
 // TestMain lets the test run as the plugin.
@@ -83,4 +84,11 @@ func TestEngine(t *testing.T) {
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
 		t.Errorf("socket is left behind: %v", err)
 	}
+}
+
+// TestCheck holds the whole plugin to what any plugin is held to.
+func TestCheck(t *testing.T) {
+	socket := suitetest.Socket(t)
+	enginetest.RunPlugin(t, "start", "-socket", socket)
+	enginetest.Conforms(t, socket)
 }

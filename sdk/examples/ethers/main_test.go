@@ -16,6 +16,7 @@ import (
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/internal/enginetest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/ipam"
 	"github.com/remora-plugins/remora/sdk/ipam/ipamtest"
 	"github.com/remora-plugins/remora/sdk/network"
@@ -171,4 +172,14 @@ func TestEngine(t *testing.T) {
 	if err := p.Stop(t, syscall.SIGTERM); err != nil {
 		t.Errorf("ended: %v", err)
 	}
+}
+
+// TestCheck holds the whole plugin to what any plugin is held to.
+func TestCheck(t *testing.T) {
+	socket, file := suitetest.Socket(t), filepath.Join(t.TempDir(), "ethers")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.RunPlugin(t, "start", "-file", file, "-state", t.TempDir(), "-socket", socket)
+	enginetest.Conforms(t, socket)
 }

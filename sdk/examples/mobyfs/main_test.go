@@ -18,6 +18,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/internal/enginetest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 )
 
 // TestMain lets the test run as the plugin.
@@ -204,4 +205,11 @@ func TestUnit(t *testing.T) {
 			t.Error(strings.TrimSpace(line))
 		}
 	}
+}
+
+// TestCheck holds the whole plugin to what any plugin is held to.
+func TestCheck(t *testing.T) {
+	socket := suitetest.Socket(t)
+	enginetest.RunPlugin(t, "start", "-root", t.TempDir(), "-socket", socket)
+	enginetest.Conforms(t, socket)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/internal/enginetest"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 )
 
 // TestMain lets the test run as the plugin.
@@ -124,4 +125,11 @@ func TestWrongArguments(t *testing.T) {
 	for _, args := range [][]string{{"-x"}, {"-socket", "here.sock", "-state", t.TempDir()}, {"-state", "relative"}} {
 		enginetest.RefusesArguments(t, args...)
 	}
+}
+
+// TestCheck holds the whole plugin to what any plugin is held to.
+func TestCheck(t *testing.T) {
+	socket := suitetest.Socket(t)
+	enginetest.RunPlugin(t, "-state", t.TempDir(), "-socket", socket)
+	enginetest.Conforms(t, socket)
 }

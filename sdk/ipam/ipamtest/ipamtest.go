@@ -9,7 +9,8 @@
 // Each case runs against a driver of its own. There are two passes: "direct" holds the
 // driver to the contract of [ipam.Driver], and "wire" calls it as an engine does, through
 // Handler, Server, a unix socket and a client. A goroutine, a file descriptor or a mount
-// that is left behind fails the case.
+// that is left behind fails the case. What needs nothing but the socket is in package
+// check, for plugins by others too, and is called Check… here.
 package ipamtest
 
 import (
@@ -51,7 +52,7 @@ func Run(t *testing.T, c Config) {
 	suitetest.Suite[Config]{
 		Name:   "ipamtest",
 		Direct: []cases{poolDirect(), addressDirect()},
-		Wire:   []cases{lifeWire(), restartWire()},
+		Wire:   []cases{lifeWire(), restartWire(), checks()},
 	}.Run(t, c, c.Deviates)
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remora-plugins/remora/sdk/check"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/internal/suitetest"
@@ -18,10 +19,16 @@ import (
 func lifeWire() cases {
 	return cases{
 		"Activate":             activate,
-		"NetworkAndContainer":  networkAndContainer,
 		"EmptyBodyDoesNothing": emptyBodyDoesNothing,
 		"WrongRequests":        wrongRequests,
 	}
+}
+
+// checks are the cases of package check.
+func checks() cases {
+	return suitetest.Checks(check.IPAM, func(t *testing.T, c Config) (string, check.Options, func()) {
+		return startPlugin(t, c).socket, check.Options{}, func() {}
+	})
 }
 
 func restartWire() cases {
@@ -119,28 +126,6 @@ func activate(t *testing.T, c Config) {
 	p.call(wire.IpamGetDefaultAddressSpaces, nil, &spaces)
 	if spaces.LocalDefaultAddressSpace == "" || spaces.GlobalDefaultAddressSpace == "" {
 		t.Errorf("GetDefaultAddressSpaces: %+v", spaces)
-	}
-}
-
-// networkAndContainer is the order of calls from "network create" to "network rm".
-func networkAndContainer(t *testing.T, c Config) {
-	p := startPlugin(t, c)
-	for range 2 {
-		pool := p.pool(c.Pool.String())
-		gw := p.gateway(pool.PoolID, "")
-		aux := p.address(pool.PoolID, host(c.Pool, 50).String(), nil)
-		first := p.address(pool.PoolID, "", map[string]string{wire.OptionEndpointName: "web", wire.AddressOptionMACAddr: "02:42:fa:56:c2:4b"})
-		named := p.address(pool.PoolID, host(c.Pool, 40).String(), nil)
-		if first == gw || first == aux || first == named {
-			t.Errorf("address %s was handed out twice", first)
-		}
-		for _, a := range []netip.Addr{first, named, named, gw, aux} {
-			p.release(pool.PoolID, a)
-		}
-		for range 2 {
-			p.call(wire.IpamReleasePool, wire.ReleasePoolRequest{PoolID: pool.PoolID}, nil)
-		}
-		p.release(pool.PoolID, gw) // too late, and no mistake
 	}
 }
 

@@ -10,7 +10,9 @@
 // Each case runs against a driver of its own. There are two passes: "direct" holds the
 // driver to the contract of [network.Driver], and "wire" calls it as an engine does,
 // through Handler, Server, a unix socket and a client. In both every verb is called twice,
-// and a goroutine, a file descriptor or a mount that is left behind fails the case.
+// and a goroutine, a file descriptor or a mount that is left behind fails the case. What
+// needs nothing but the socket is in package check, for plugins by others too, and is
+// called Check… here.
 //
 // What a driver can do beyond the six methods is found by type assertion, never by its
 // name.
@@ -63,7 +65,7 @@ func Run(t *testing.T, c Config) {
 	suitetest.Suite[Config]{
 		Name:   "networktest",
 		Direct: []cases{networkDirect(), endpointDirect(), optionalDirect(), edgeDirect()},
-		Wire:   []cases{lifeWire(), answerWire(), restartWire(), edgeWire()},
+		Wire:   []cases{lifeWire(), answerWire(), restartWire(), edgeWire(), checks()},
 	}.Run(t, c, c.Deviates)
 }
 

@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
+	"github.com/remora-plugins/remora/sdk/check"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/internal/suitetest"
 	"github.com/remora-plugins/remora/sdk/internal/wire"
 	"github.com/remora-plugins/remora/sdk/network"
 )
@@ -18,20 +19,24 @@ import (
 func lifeWire() cases {
 	return cases{
 		"Activate":                   activate,
-		"StartAndStop":               startAndStop,
 		"EachCallTwice":              eachCallTwice,
 		"GatewayMoves":               gatewayMoves,
-		"InternalNetwork":            internalNetwork,
-		"ContainersAtOnce":           containersAtOnce,
 		"DeleteEndpointWhileJoined":  deleteEndpointWhileJoined,
 		"DeleteNetworkWithEndpoints": deleteNetworkWithEndpoints,
 	}
 }
 
+// checks are the cases of package check.
+func checks() cases {
+	return suitetest.Checks(check.Network, func(t *testing.T, c Config) (string, check.Options, func()) {
+		p := startPlugin(t, c)
+		return p.socket, check.Options{Create: c.Options}, p.empty
+	})
+}
+
 func answerWire() cases {
 	return cases{
 		"SettledIsNotAnswered":  settledIsNotAnswered,
-		"JoinIsAdmissible":      joinIsAdmissible,
 		"UnknownObjects":        unknownObjects,
 		"OtherEndpointOfThatID": otherEndpointOfThatID,
 		"EmptyBodyDoesNothing":  emptyBodyDoesNothing,
@@ -62,24 +67,6 @@ func activate(t *testing.T, c Config) {
 			t.Errorf("GetCapabilities: scope %q", scope)
 		}
 	}
-}
-
-// startAndStop is the order of calls of one container.
-func startAndStop(t *testing.T, c Config) {
-	p, n, ep := startPlugin(t, c), c.network(1), c.endpoint(1)
-	p.create(n)
-	for range 2 { // docker restart
-		p.connect(n, ep, 1)
-		p.program(n, ep)
-		p.info(n, ep)
-		p.info(n, ep)
-		p.revoke(n, ep)
-		p.on(wire.NetworkLeave, n, ep)
-		p.on(wire.NetworkDeleteEndpoint, n, ep)
-		ep = c.endpoint(2) // each start has an endpoint of its own
-	}
-	p.delete(n)
-	p.empty()
 }
 
 func eachCallTwice(t *testing.T, c Config) {
@@ -139,47 +126,6 @@ func gatewayMoves(t *testing.T, c Config) {
 	p.empty()
 }
 
-func internalNetwork(t *testing.T, c Config) {
-	p, n, ep := startPlugin(t, c), c.network(1), c.endpoint(1)
-	r := createRequest(n)
-	r.Options[wire.OptionInternal] = json.RawMessage("true")
-	p.call(wire.NetworkCreate, r, nil)
-	p.connect(n, ep, 1)
-	p.on(wire.NetworkLeave, n, ep)
-	p.on(wire.NetworkDeleteEndpoint, n, ep)
-	p.delete(n)
-	p.empty()
-}
-
-func containersAtOnce(t *testing.T, c Config) {
-	p, n := startPlugin(t, c), c.network(1)
-	p.create(n)
-	var wg sync.WaitGroup
-	for i := range 16 {
-		wg.Go(func() {
-			ep := c.endpoint(i)
-			endpoint := wire.EndpointRequest{NetworkID: n.ID, EndpointID: ep.ID}
-			for _, call := range []struct {
-				method string
-				req    any
-			}{
-				{wire.NetworkCreateEndpoint, endpointRequest(n, ep)},
-				{wire.NetworkJoin, wire.JoinRequest{NetworkID: n.ID, EndpointID: ep.ID, SandboxKey: sandbox(i).Key}},
-				{wire.NetworkEndpointOperInfo, endpoint},
-				{wire.NetworkLeave, endpoint},
-				{wire.NetworkDeleteEndpoint, endpoint},
-			} {
-				if err := p.client.Call(t.Context(), call.method, call.req, nil); err != nil {
-					t.Errorf("container %d: %v", i, err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	p.delete(n)
-	p.empty()
-}
-
 // deleteEndpointWhileJoined is what an engine of version 20.10 does after a Join that it
 // could not use.
 func deleteEndpointWhileJoined(t *testing.T, c Config) {
@@ -223,22 +169,6 @@ func settledIsNotAnswered(t *testing.T, c Config) {
 		if _, err := net.ParseMAC(i.MacAddress); i.MacAddress != "" && err != nil {
 			t.Errorf("CreateEndpoint: %v", err)
 		}
-	}
-	p.delete(n)
-	p.empty()
-}
-
-func joinIsAdmissible(t *testing.T, c Config) {
-	p, n, ep := startPlugin(t, c), c.network(1), c.endpoint(1)
-	p.create(n)
-	_, joined := p.connect(n, ep, 1)
-	switch i := joined.InterfaceName; {
-	case i == nil:
-		if joined.Gateway != "" || joined.GatewayIPv6 != "" || len(joined.StaticRoutes) > 0 {
-			t.Errorf("Join: no interface, but a gateway or routes: %s", encode(t, joined))
-		}
-	case i.SrcName == "" || i.DstPrefix == "":
-		t.Errorf("Join: interface %+v", *i)
 	}
 	p.delete(n)
 	p.empty()

@@ -119,19 +119,6 @@ func createDirect() cases {
 
 func createWire() cases {
 	return cases{
-		"CreateTwiceByEngine": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, nil)
-			p.mustBeGone("one")
-			p.create("one")
-			first := p.mustGet("one")
-			p.create("one")
-			if second := p.mustGet("one"); !first.CreatedAt.Equal(second.CreatedAt) {
-				t.Errorf("created at %v, and after a second Create at %v", first.CreatedAt, second.CreatedAt)
-			}
-			if got := p.list(); !slices.Equal(got, []string{"one"}) {
-				t.Errorf("List: %q", got)
-			}
-		},
 		"CreateNeverOverwrites": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")

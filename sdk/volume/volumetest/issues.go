@@ -40,24 +40,6 @@ func issues() cases {
 			}
 			p.mustBeMounted("one", 0)
 		},
-		// "docker cp" out of a running container mounts and unmounts with the ID of the
-		// container, which must not lose its volume by that.
-		"DockerCp": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, nil)
-			p.create("one")
-			m := p.mount("one", mountID(1))
-			write(t, m, "f", "x")
-			for range 2 {
-				if got := p.mount("one", mountID(1)); got != m {
-					t.Errorf("docker cp sees %q, the container %q", got, m)
-				}
-				p.unmount("one", mountID(1))
-				mustRead(t, m, "f", "x")
-				p.mustBeMounted("one", 1)
-			}
-			p.unmount("one", mountID(1))
-			p.mustBeMounted("one", 0)
-		},
 		// rclone/rclone#9853: after a restart the plugin had forgotten what its volumes are,
 		// and mounted something else in their place.
 		"StateSurvivesRestart": func(t *testing.T, c Config) {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -210,47 +209,6 @@ func listWire() cases {
 			release.open()
 			p.faults.inject(nil)
 			eventually(t, "the storage is there again", func() bool { return ping() == nil })
-		},
-		"Podman": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, nil)
-			podman, err := client.New(client.Endpoint{Name: "test", Addr: "unix://" + p.socket}, client.Options{Engine: client.Podman})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer podman.Close()
-			v := podman.Volume()
-			for range 2 { // each podman is a process of its own
-				if _, err := podman.Activate(t.Context()); err != nil {
-					t.Fatalf("Activate: %v", err)
-				}
-			}
-			if _, err := v.Get(t.Context(), "one"); err == nil {
-				t.Error("Get of a volume that does not exist succeeds for Podman, which then does not create it")
-			}
-			if err := v.Create(t.Context(), "one", nil); err != nil { // no Opts at all
-				t.Fatalf("Create: %v", err)
-			}
-			if all, err := v.List(t.Context()); err != nil || len(all) != 1 { // no body
-				t.Errorf("List: %v, %v", all, err)
-			}
-			m, err := v.Mount(t.Context(), "one", client.PodmanMountID)
-			if err != nil {
-				t.Fatalf("Mount: %v", err)
-			}
-			write(t, m, "f", "x")
-			p.mount("one", mountID(1)) // dockerd, beside it
-			p.unmount("one", mountID(1))
-			mustRead(t, m, "f", "x")
-			if err := v.Remove(t.Context(), "one"); err == nil {
-				t.Error("Remove of a mounted volume succeeds for Podman, which sees nothing but the status")
-			}
-			if err := v.Unmount(t.Context(), "one", client.PodmanMountID); err != nil {
-				t.Errorf("Unmount: %v", err)
-			}
-			p.mustBeMounted("one", 0)
-			if err := v.Remove(t.Context(), "one"); err != nil {
-				t.Errorf("Remove: %v", err)
-			}
 		},
 		"ErrorsAreStatus500": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)

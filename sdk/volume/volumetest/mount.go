@@ -148,23 +148,6 @@ func mountDirect() cases {
 
 func mountWire() cases {
 	return cases{
-		"MountByEngine": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, nil)
-			p.create("one")
-			m := p.mount("one", mountID(1))
-			if got := p.mustGet("one").Mountpoint; got != m {
-				t.Errorf("Get says it is mounted at %q, Mount said %q", got, m)
-			}
-			if got, err := p.volumes.Path(t.Context(), "one"); err != nil || got != m {
-				t.Errorf("Path says %q, %v, Mount said %q", got, err, m)
-			}
-			write(t, m, "f", "x")
-			p.unmount("one", mountID(1))
-			m = p.mount("one", mountID(2))
-			mustRead(t, m, "f", "x")
-			p.unmount("one", mountID(2))
-			p.mustBeMounted("one", 0)
-		},
 		"UnmountCountsIDs": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			p.create("one")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remora-plugins/remora/sdk/check"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/internal/leaktest"
@@ -58,6 +59,18 @@ func startPlugin(t *testing.T, c Config, change func(*volume.Options)) *plugin {
 	t.Cleanup(p.kill)
 	p.start()
 	return p
+}
+
+// checks are the cases of package check.
+func checks() cases {
+	return suitetest.Checks(check.Volume, func(t *testing.T, c Config) (string, check.Options, func()) {
+		p := startPlugin(t, c, nil)
+		return p.socket, check.Options{Create: c.Options}, func() {
+			if left := leaktest.MountsBelow(t, p.options.MountRoot); len(left) > 0 {
+				t.Errorf("left mounted: %q", left)
+			}
+		}
+	})
 }
 
 func (p *plugin) start() {

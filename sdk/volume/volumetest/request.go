@@ -39,16 +39,6 @@ func requestWire() cases {
 				}
 			}
 		},
-		"MethodsWithoutArgumentTakeAnyBody": func(t *testing.T, c Config) {
-			p := startPlugin(t, c, nil)
-			for _, method := range []string{"List", "Capabilities"} {
-				for _, body := range []string{"", "{}", "null", "{}\n"} {
-					if a, err := p.send(http.MethodPost, method, body, nil); err != nil || a.status != http.StatusOK {
-						t.Errorf("%s with body %q: %d %q, %v", method, body, a.status, a.body, err)
-					}
-				}
-			}
-		},
 		"NullIsNoName": func(t *testing.T, c Config) {
 			p := startPlugin(t, c, nil)
 			for _, method := range methods {

@@ -13,7 +13,8 @@
 // driver to the contract of [volume.Driver], and "wire" calls it as an engine does,
 // through Handler, Server, a unix socket and a client. In both every verb is called
 // twice, since engines do so, and what is left behind afterwards, be it a goroutine, a
-// file descriptor or a mount, fails the case.
+// file descriptor or a mount, fails the case. What needs nothing but the socket is in
+// package check, for plugins by others too, and is called Check… here.
 //
 // What a driver can do beyond the five methods is found by type assertion, never by its
 // name.
@@ -59,6 +60,6 @@ func Run(t *testing.T, c Config) {
 	suitetest.Suite[Config]{
 		Name:   "volumetest",
 		Direct: []cases{createDirect(), mountDirect(), listDirect(), removeDirect(), restartDirect(), concurrencyDirect(), storageDirect(), surveyDirect(), trashDirect()},
-		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues(), outage()},
+		Wire:   []cases{createWire(), mountWire(), listWire(), removeWire(), restartWire(), concurrencyWire(), requestWire(), issues(), outage(), checks()},
 	}.Run(t, c, c.Deviates)
 }

@@ -1,0 +1,91 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/state"
+)
+
+// share makes dir a mount of its own that is seen by whoever has it (rshared), unless it is one.
+func share(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return state.Classify(err)
+	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return state.Classify(err)
+	}
+	at, err := mount.At(dir)
+	if err != nil {
+		return err
+	}
+	if !at {
+		if err := mount.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return err
+		}
+	}
+	return mount.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+}
+
+// unmountBelow unmounts what is mounted below dir, and at it too where also is set, from the last to the first. What is
+// in use is unmounted lazily: who uses it keeps it, and nobody meets it any more.
+func unmountBelow(dir string, also bool) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return state.Classify(err)
+	}
+	for range 10 { // one more may appear below another that was hidden
+		mounts, err := mount.List(real)
+		if err != nil {
+			return err
+		}
+		mounts = slices.DeleteFunc(mounts, func(m mount.Info) bool { return m.Mountpoint == real && !also })
+		if len(mounts) == 0 {
+			return nil
+		}
+		var failed error
+		for _, m := range slices.Backward(mounts) {
+			err := unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW)
+			if err == unix.EBUSY {
+				err = unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+			}
+			if err != nil && err != unix.EINVAL && err != unix.ENOENT {
+				failed = state.Classify(fmt.Errorf("unmount %q: %w", m.Mountpoint, err))
+			}
+		}
+		if failed != nil {
+			return failed
+		}
+	}
+	return fmt.Errorf("unmount %q: something is mounted there again and again", dir)
+}
+
+// removeTree deletes a directory. What is mounted below it is unmounted first, and nothing is deleted across a mount
+// (moby issue 36784).
+func removeTree(dir string) error {
+	if err := unmountBelow(dir, true); err != nil {
+		return err
+	}
+	mounts, err := mount.List(dir)
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("remove %q: %q is mounted below it", dir, mounts[0].Mountpoint)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return state.Classify(err)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/go-runc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Logs returns what a plugin wrote: the last tail lines, all that are kept for tail < 0, and with follow what it writes
+// from then on, over its restarts, until it is stopped or ctx ends.
+func (r *Runtime) Logs(ctx context.Context, id string, tail int, follow bool) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		if err := checkID(id); err != nil {
+			yield(Line{}, err)
+			return
+		}
+		lines, more, leave, err := r.readLogs(id, tail, follow)
+		if err != nil {
+			yield(Line{}, fmt.Errorf("plugin %q: logs: %w", id, err))
+			return
+		}
+		defer leave()
+		for _, line := range lines {
+			if !yield(line, nil) {
+				return
+			}
+		}
+		for more != nil {
+			select {
+			case line, ok := <-more:
+				if !ok || !yield(line, nil) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (r *Runtime) readLogs(id string, tail int, follow bool) (lines []Line, more chan Line, leave func(), err error) {
+	leave = func() {}
+	dir := filepath.Join(r.opts.Dir, id)
+	var out *output
+	if in := r.find(id); in != nil {
+		out = in.output()
+	}
+	if out != nil {
+		out.drain()
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		if follow && !out.closed {
+			ch := make(chan Line, followed)
+			more = ch
+			out.followers[ch] = struct{}{}
+			leave = func() {
+				out.mu.Lock()
+				defer out.mu.Unlock()
+				delete(out.followers, ch)
+			}
+		}
+	}
+	lines, err = readLog(dir, tail)
+	if err != nil {
+		err = state.Classify(err)
+	}
+	return lines, more, leave, err
+}
+
+// Stdio is what a program in a plugin is given. Nil is nothing, or a place where everything vanishes.
+type Stdio struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// execIO gives a Stdio to runc. Its input is copied beside, as who gives it may never end it.
+type execIO struct{ Stdio }
+
+func (s execIO) Set(cmd *exec.Cmd) {
+	cmd.Stdout, cmd.Stderr = s.Out, s.Err
+	if s.Out == nil {
+		cmd.Stdout = io.Discard
+	}
+	if s.Err == nil {
+		cmd.Stderr = io.Discard
+	}
+	if s.In == nil {
+		return
+	}
+	if f, ok := s.In.(*os.File); ok {
+		cmd.Stdin = f
+		return
+	}
+	w, err := cmd.StdinPipe()
+	if err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(w, s.In)
+		_ = w.Close()
+	}()
+}
+
+func (execIO) Close() error          { return nil }
+func (execIO) Stdin() io.WriteCloser { return nil }
+func (execIO) Stdout() io.ReadCloser { return nil }
+func (execIO) Stderr() io.ReadCloser { return nil }
+
+// Exec runs a program in a plugin that runs, as its user and with its environment but without its secrets, and returns the
+// program's exit status. When ctx ends the program is killed.
+func (r *Runtime) Exec(ctx context.Context, id string, argv []string, stdio Stdio) (int, error) {
+	in, p, err := r.up(id)
+	if err != nil {
+		return -1, err
+	}
+	if len(argv) == 0 {
+		return -1, p.errorf("exec: %w", errdefs.Errorf(errdefs.ErrInvalid, "no program is given"))
+	}
+	spec, err := p.Spec(r.path(id, "s"), cgroupOf(id))
+	if err != nil {
+		return -1, p.errorf("exec: %w", err)
+	}
+	process := *spec.Process
+	process.Args = argv
+	dir, err := os.MkdirTemp(r.path(id, "bundle"), "exec-")
+	if err != nil {
+		return -1, p.errorf("exec: %w", state.Classify(err))
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	pidFile, log := filepath.Join(dir, "pid"), filepath.Join(dir, "log")
+	stop := context.AfterFunc(ctx, func() { killExec(in.id, pidFile) })
+	defer stop()
+	return r.exec(ctx, p, process, stdio, pidFile, log)
+}
+
+func (r *Runtime) exec(ctx context.Context, p *Plugin, process specs.Process, stdio Stdio, pidFile, log string) (int, error) {
+	err := r.runcCommand("").Exec(ctx, p.ID, process, &runc.ExecOpts{IO: execIO{stdio}, PidFile: pidFile, LogFile: log})
+	if err == nil {
+		return 0, nil
+	}
+	if ctx.Err() != nil {
+		return -1, p.errorf("exec: %w", context.Cause(ctx))
+	}
+	if said := lastError(log); said != "" {
+		return -1, p.errorf("exec: %w", errdefs.Errorf(errdefs.ErrInvalid, "%s", strings.TrimPrefix(said, "exec failed: ")))
+	}
+	if status, ok := errors.AsType[*runc.ExitError](err); ok {
+		return status.Status, nil
+	}
+	return -1, p.errorf("exec: %w", r.runcError(ctx, log, err))
+}
+
+// killExec kills what an exec started: to kill runc would leave it running.
+func killExec(id, pidFile string) {
+	data, err := os.ReadFile(pidFile)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if dirs, err := cgroupDirs(cgroupOf(id)); err == nil && slices.Contains(cgroupPids(dirs), pid) {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// Processes is a table of processes, as ps(1) writes it.
+type Processes struct {
+	Titles []string
+	Rows   [][]string
+}
+
+// Top returns the processes of a plugin that runs.
+func (r *Runtime) Top(ctx context.Context, id string) (Processes, error) {
+	_, p, err := r.up(id)
+	if err != nil {
+		return Processes{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, runcTime)
+	defer cancel()
+	top, err := r.runcCommand("").Top(ctx, id, "-ef")
+	if err != nil {
+		return Processes{}, p.errorf("top: %w", r.runcError(ctx, "", err))
+	}
+	return Processes{top.Headers, top.Processes}, nil
+}
+
+// up returns a plugin that runs.
+func (r *Runtime) up(id string) (*instance, *Plugin, error) {
+	if in := r.find(id); in != nil {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		if in.state.Status == Running {
+			p := in.plugin
+			return in, &p, nil
+		}
+	}
+	return nil, nil, errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run", id)
+}

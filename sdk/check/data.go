@@ -1,0 +1,59 @@
+package check
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// write puts a file into a volume. A path that is not there ends the case.
+func (t *T) write(dir, name, text string) {
+	t.directory(dir)
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatalf("write into the volume: %v", err)
+	}
+}
+
+// read wants a file of a volume to hold a text.
+func (t *T) read(dir, name, want string) {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Errorf("what was written to the volume is not there: %v", err)
+	} else if string(b) != want {
+		t.Errorf("%s of the volume holds %.100q, and %q was written", name, b, want)
+	}
+}
+
+// absent wants a file not to be in a volume.
+func (t *T) absent(dir, name, why string) {
+	if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: %s is in it (%v)", why, name, err)
+	}
+}
+
+// directory wants a mountpoint to be a directory of this host.
+func (t *T) directory(path string) {
+	if !filepath.IsAbs(path) {
+		t.Fatalf("Mount: mountpoint %q is no absolute path; a container that is started with it has nothing mounted", path)
+	}
+	if fi, err := os.Stat(path); err != nil || !fi.IsDir() {
+		t.Fatalf("Mount: mountpoint %q is no directory here (%v); if the plugin runs in a container or elsewhere, say so (--away)", path, err)
+	}
+}
+
+// mountsAt returns how many file systems are mounted at path, one on top of the other.
+func mountsAt(path string) (n int) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return 0
+	}
+	escaped := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(path)
+	for line := range strings.Lines(string(b)) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == escaped {
+			n++
+		}
+	}
+	return n
+}
