@@ -32,8 +32,14 @@ func TestVMUnified(t *testing.T) {
 		name string
 		test func(*testing.T)
 	}{
-		{"start and stop", TestStartAndStop}, {"busy", TestStopBusy}, {"stubborn", TestStubborn}, {"exec and top", TestExecAndTop},
-		{"adopt", TestAdopt}, {"held", TestHeld}, {"output", TestOutputBounded}, {"killed", TestKilled},
+		{"start and stop", TestStartAndStop},
+		{"busy", TestStopBusy},
+		{"stubborn", TestStubborn},
+		{"exec and top", TestExecAndTop},
+		{"adopt", TestAdopt},
+		{"held", TestHeld},
+		{"output", TestOutputBounded},
+		{"killed", TestKilled},
 	} {
 		t.Run(tt.name, tt.test)
 	}
