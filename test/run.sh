@@ -72,7 +72,7 @@ part_storage() {
 	# shellcheck disable=SC2046 # the packages are words
 	gotest -count=1 -timeout 20m -skip '^TestVM' $(go list ./... | grep -E "$storage")
 	gotest -count=1 -run '^(TestScripts|TestGuides)$/backup' ./cmd/remora
-	gotest -count=1 -timeout 20m ./internal/block ./internal/daemon ./sdk/volume/volumetest # which -short makes shorter
+	gotest -count=1 -timeout 20m ./internal/block ./internal/daemon ./internal/scaffold ./sdk/volume/volumetest # which -short makes shorter
 }
 
 # part_vm runs what needs more of a kernel than this host may have in a virtual machine, one
