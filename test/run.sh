@@ -55,6 +55,9 @@ part_docs() {
 # What is tested on file systems, servers and repositories of its own takes minutes.
 storage='/drivers/volume/(btrfs|dobs|ebs|gcepd|loop|mount|sshfs)$|/internal/(backup|definition|remote)$'
 
+# What -short makes shorter.
+longer='/internal/(block|daemon)$|/sdk/volume/volumetest$'
+
 # What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages. With -short the rest of
 # these packages is tested with all others.
 cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'
@@ -70,9 +73,8 @@ part_unit() {
 
 part_storage() {
 	# shellcheck disable=SC2046 # the packages are words
-	gotest -count=1 -timeout 20m -skip '^TestVM' $(go list ./... | grep -E "$storage")
+	gotest -count=1 -timeout 20m -skip '^TestVM' $(go list ./... | grep -E "$storage|$longer")
 	gotest -count=1 -run '^(TestScripts|TestGuides)$/backup' ./cmd/remora
-	gotest -count=1 -timeout 20m ./internal/block ./internal/daemon ./sdk/volume/volumetest # which -short makes shorter
 }
 
 # part_vm runs what needs more of a kernel than this host may have in a virtual machine, one

@@ -3,7 +3,6 @@ package block
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -29,6 +28,9 @@ type Client struct {
 	wait   time.Duration
 	counts map[countKey]int
 	lost   int
+
+	line    []*place // who waits, by number
+	numbers uint64   // that were given away
 }
 
 type countKey struct{ op, result string }
@@ -131,11 +133,13 @@ const (
 	lastWait  = 30 * time.Second
 )
 
-// Do makes one request: f, when there is room for it. One that is [Throttled] is made again
-// until ctx ends, and holds up all others of the account meanwhile.
+// Do makes one request: f, when there is room for it, and those that came before have had theirs. One
+// that is [Throttled] is made again until ctx ends, keeps its place, and holds up all others of the
+// account meanwhile.
 func (c *Client) Do(ctx context.Context, op string, f func(ctx context.Context) error) error {
+	number := c.number()
 	for {
-		if err := c.admit(ctx); err != nil {
+		if err := c.admit(ctx, number); err != nil {
 			return err
 		}
 		err := f(ctx)
@@ -158,26 +162,6 @@ func result(err error) string {
 	return errdefs.Name(err)
 }
 
-// admit waits until a request may be made.
-func (c *Client) admit(ctx context.Context) error {
-	for {
-		wait := c.take(time.Now())
-		if wait <= 0 {
-			return nil
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			if wait := c.isClosed(); wait > 0 {
-				return errdefs.Errorf(errdefs.ErrUnavailable, "%s: too many requests; the cloud wants none for another %s: %w", c.account, wait.Round(time.Second), context.Cause(ctx))
-			}
-			return fmt.Errorf("no room for a request to the cloud: %w", context.Cause(ctx))
-		}
-	}
-}
-
 // maxClosed is how long a cloud is believed that it wants no requests: longer than any counts for.
 const maxClosed = time.Hour
 
@@ -185,22 +169,6 @@ func (c *Client) isClosed() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Until(c.closed)
-}
-
-// take takes a token, or tells how long it is until there may be one.
-func (c *Client) take(now time.Time) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if wait := c.closed.Sub(now); wait > 0 {
-		return wait
-	}
-	c.tokens = min(c.tokens+now.Sub(c.at).Seconds()*c.rate, burst*c.rate)
-	c.at = now
-	if c.tokens >= 1 {
-		c.tokens--
-		return 0
-	}
-	return time.Duration((1-c.tokens)/c.rate*float64(time.Second)) + time.Millisecond
 }
 
 // slow keeps all requests back.
@@ -237,7 +205,7 @@ func (c *Client) count(op, result string) {
 // read.
 func (c *Client) Transport(base http.RoundTripper, op func(*http.Request) string, isThrottle func(*http.Response) bool) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if err := c.admit(r.Context()); err != nil {
+		if err := c.admit(r.Context(), c.number()); err != nil {
 			return nil, err
 		}
 		name := op(r)

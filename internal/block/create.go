@@ -135,6 +135,7 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	}
 	won, ok := d.x.volume(name)
 	if !ok || won.ID == made.ID {
+		d.clearSurplus(name)
 		return nil
 	}
 	// A third host may have taken ours for the volume, and begun to use it.
@@ -230,7 +231,7 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 				if err := d.destroy(ctx, r, list[i]); err != nil {
 					d.log.WarnContext(ctx, "a disk that could not be made cannot be deleted", slog.String("disk", disk.ID), slog.Any("error", err))
 				}
-				return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk: %s", reason)
+				return unmade(reason)
 			}
 		} else if time.Since(began) > appear {
 			return errdefs.Errorf(errdefs.ErrUnavailable, "the cloud has made the disk %s, and does not list it", disk.ID)
@@ -241,6 +242,12 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 			return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}
 	}
+}
+
+// unmade is the error of a disk that the cloud began to make, and could not.
+func unmade(reason string) error {
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the cloud could not make the disk: %s", reason),
+		"put right what it says, and make the volume again; where it says nothing of use, look at the disks in the cloud's console")
 }
 
 // adopt compares what is there with what is asked for.

@@ -102,7 +102,7 @@ func TestNamesFromTheCloud(t *testing.T) {
 	if !live(diskOf("1", "a_b.c-d")) {
 		t.Error("a_b.c-d is no volume")
 	}
-	d := &driver{x: newIndex(filepath.Join(t.TempDir(), "index"))}
+	d := &driver{x: newIndex(filepath.Join(t.TempDir(), "index"), "me")}
 	for _, name := range []string{"\x1b[2J", "a\nb"} {
 		if i := d.plan(Foreign{Disk: Disk{ID: "1", State: Ready}, Name: name}, ""); i.Problem == "" || i.Name == name {
 			t.Errorf("a disk called %q: %+v", name, i)

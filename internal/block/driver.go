@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	}
 	d := &driver{
 		p: p, t: t, c: c, m: machine{c.Dev, c.Sys}, log: env.Log(),
-		x:       newIndex(filepath.Join(env.StateDir, "block", env.PoolName, "index.jsonl")),
+		x:       newIndex(filepath.Join(env.StateDir, "block", env.PoolName, "index.jsonl"), ownerOf(p, c)),
 		leaving: map[string]*time.Timer{}, holds: map[string]int{}, lost: map[string]loss{}, spent: map[string]spent{}, going: map[string]bool{},
 		listed: make(chan struct{}),
 	}
@@ -101,6 +102,16 @@ func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Dr
 	d.background.Go(d.refreshLoop)
 	d.background.Go(d.watchLoop)
 	return d.able(), nil
+}
+
+// ownerOf says whose disks a pool has: what was remembered of another account's is not shown.
+func ownerOf(p Provider, c Config) string {
+	t := p.Traits()
+	parts := []string{t.Client.account, t.Scope, c.Namespace}
+	if o, ok := p.(Owner); ok {
+		parts = append(parts, o.Owner())
+	}
+	return strings.Join(parts, "; ")
 }
 
 // able returns the driver with the methods that the provider is fit for.
@@ -213,7 +224,7 @@ func (d *driver) me() (Host, bool) {
 const callLimit = 60 * time.Second
 
 func call[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not answer within %s", callLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the cloud does not answer within %s", callLimit), noRoute("")))
 	defer cancel()
 	v, err := f(ctx)
 	if err != nil && ctx.Err() != nil && errdefs.Class(err) == nil {

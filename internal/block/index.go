@@ -1,22 +1,12 @@
 package block
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"hash/fnv"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/remora-plugins/remora/internal/state"
 )
 
 // index is the memory of which disks there are. It is in a file too, so that a daemon which
@@ -26,6 +16,7 @@ type index struct {
 	path string
 
 	mu     sync.RWMutex
+	owner  string            // whose disks they are
 	disks  map[string]*entry // by ID
 	names  map[string][]string
 	gone   map[string]time.Time // what we deleted, by ID
@@ -44,68 +35,8 @@ type entry struct {
 // settled is how long lists may be behind.
 const settled = 2 * time.Minute
 
-type line struct {
-	Put  *Disk     `json:"put,omitempty"`
-	Drop string    `json:"drop,omitempty"`
-	At   time.Time `json:"at,omitzero"` // when it was dropped
-	Head string    `json:"head,omitempty"`
-}
-
-// head is the first line of the file.
-const head = "remora block index 1"
-
-func newIndex(path string) *index {
-	return &index{path: path, disks: map[string]*entry{}, names: map[string][]string{}, gone: map[string]time.Time{}}
-}
-
-// load reads the file. One that is not there, or not ours, is as an empty one.
-func (x *index) load() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	f, err := os.Open(x.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return state.Classify(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for first := true; lines.Scan(); first = false {
-		var l line
-		if json.Unmarshal(lines.Bytes(), &l) != nil { // the last line of a crash
-			continue
-		}
-		switch {
-		case first:
-			if l.Head != head {
-				return nil
-			}
-			x.loaded = true
-		case l.Put != nil:
-			delete(x.gone, l.Put.ID)
-			x.set(&entry{Disk: *l.Put})
-		case l.Drop != "":
-			x.unset(l.Drop)
-			x.gone[l.Drop] = l.At
-		}
-	}
-	if err := lines.Err(); err != nil || !x.loaded {
-		return err
-	}
-	x.file, err = os.OpenFile(x.path, os.O_RDWR|os.O_APPEND, 0)
-	if err != nil {
-		return state.Classify(err)
-	}
-	end := make([]byte, 1)
-	if fi, err := x.file.Stat(); err == nil && fi.Size() > 0 {
-		_, _ = x.file.ReadAt(end, fi.Size()-1)
-	}
-	if end[0] != '\n' { // a crash came in the middle of a line
-		_, err = x.file.WriteString("\n")
-	}
-	return err
+func newIndex(path, owner string) *index {
+	return &index{path: path, owner: owner, disks: map[string]*entry{}, names: map[string][]string{}, gone: map[string]time.Time{}}
 }
 
 // set and unset keep the names right. The caller has the lock.
@@ -186,27 +117,6 @@ func (x *index) where(test func(Disk) bool) (all []Disk) {
 	return all
 }
 
-// lacking is how many volumes there are, and which of them a list does not have that should.
-type lacking struct {
-	all     int
-	missing []string
-}
-
-func (x *index) lacking(listed map[string]bool) (l lacking) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for id, e := range x.disks {
-		if !live(e.Disk) {
-			continue
-		}
-		l.all++
-		if !listed[id] && time.Since(e.changed) > settled {
-			l.missing = append(l.missing, id)
-		}
-	}
-	return l
-}
-
 // put takes over a disk that we have just made, or taken in.
 func (x *index) put(d Disk) {
 	x.mu.Lock()
@@ -251,156 +161,6 @@ func (x *index) drop(id string) {
 	x.unset(id)
 	x.gone[id] = time.Now()
 	x.note(line{Drop: id, At: x.gone[id]})
-}
-
-// note adds a line to the file. It is not synced: what a power cut loses, the next list brings.
-func (x *index) note(l line) {
-	if x.file == nil {
-		return
-	}
-	text, err := json.Marshal(l)
-	if err == nil {
-		_, err = x.file.Write(append(text, '\n'))
-	}
-	if err != nil { // no file is better than one that lacks something
-		_ = x.file.Close()
-		_ = os.Remove(x.path)
-		x.file, x.sum = nil, 0
-		return
-	}
-	x.sum = 0
-}
-
-// merge takes over what the cloud listed for a query, asked at the time began. What we did
-// ourselves since, or shortly before, is not undone by a list that does not know of it yet.
-func (x *index) merge(q Query, list []Disk, began time.Time) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for id, at := range x.gone {
-		if time.Since(at) > 5*settled {
-			delete(x.gone, id)
-		}
-	}
-	listed := make(map[string]bool, len(list))
-	for _, d := range list {
-		listed[d.ID] = true
-		if _, gone := x.gone[d.ID]; gone {
-			continue
-		}
-		e := x.disks[d.ID]
-		if e != nil && d.Unlooked {
-			d.Holders = e.Holders
-		}
-		next := &entry{Disk: d}
-		if e != nil {
-			if began.Before(e.changed) {
-				e.Disk = e.with(further(e.Tags, d.Tags))
-				continue
-			}
-			if began.Before(e.changed.Add(settled)) {
-				// What others did meanwhile to the rest of the tags is true.
-				next.Disk, next.changed, next.mine = d.with(e.mine), e.changed, e.mine
-			}
-			next.Disk = next.with(further(e.Tags, d.Tags))
-			next.Size = max(d.Size, e.Size) // no disk gets smaller
-		}
-		x.set(next)
-	}
-	for id, e := range x.disks {
-		if !listed[id] && q.Takes(id, e.Tags[TagName]) && !began.Before(e.changed.Add(settled)) {
-			x.unset(id)
-		}
-	}
-	if q.All() {
-		x.loaded = true
-	}
-}
-
-// mergePart is merge with a list of all in which some zones have no part: theirs stay as they were.
-func (x *index) mergePart(q Query, list []Disk, began time.Time, zones []string) {
-	known := x.known()
-	x.merge(q, append(list, x.where(func(d Disk) bool { return slices.Contains(zones, d.Zone) })...), began)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.loaded = known
-}
-
-// further returns the record of formatting of a disk as it is in one of two places. It is never
-// taken away: the one without it, or that says less, is the older.
-func further(a, b Tags) Tags {
-	rank := func(t Tags) int {
-		switch t[tagFormatted] {
-		case "":
-			return 0
-		case begun:
-			return 1
-		}
-		return 2
-	}
-	if rank(a) > rank(b) {
-		b = a
-	}
-	if rank(b) == 0 {
-		return nil
-	}
-	return Tags{tagFormatted: b[tagFormatted], tagFS: b[tagFS]}
-}
-
-// save writes the whole file, if it is not what is there.
-func (x *index) save() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.loaded {
-		return nil
-	}
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	if err := enc.Encode(line{Head: head}); err != nil {
-		return err
-	}
-	for _, id := range slices.Sorted(maps.Keys(x.disks)) {
-		if err := enc.Encode(line{Put: &x.disks[id].Disk}); err != nil {
-			return err
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(x.gone)) {
-		if err := enc.Encode(line{Drop: id, At: x.gone[id]}); err != nil {
-			return err
-		}
-	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(b.String()))
-	if x.file != nil && x.sum == h.Sum64() {
-		return nil
-	}
-	temp := x.path + ".new"
-	if err := os.MkdirAll(filepath.Dir(x.path), 0o700); err != nil {
-		return state.Classify(err)
-	}
-	if err := os.WriteFile(temp, []byte(b.String()), 0o600); err != nil {
-		return state.Classify(fmt.Errorf("write the index: %w", err))
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_APPEND, 0)
-	if err == nil {
-		err = os.Rename(temp, x.path)
-	}
-	if err != nil {
-		return state.Classify(err)
-	}
-	if x.file != nil {
-		_ = x.file.Close()
-	}
-	x.file, x.sum = f, h.Sum64()
-	return nil
-}
-
-func (x *index) close() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.file != nil {
-		_ = x.file.Close()
-		x.file = nil
-	}
 }
 
 // winner returns which of the disks of one name is the volume: all hosts come to the same

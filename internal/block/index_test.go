@@ -33,7 +33,7 @@ func (x *index) has(t *testing.T, want ...string) {
 func TestIndexAndOldLists(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		x := newIndex(filepath.Join(dir, "index"))
+		x := newIndex(filepath.Join(dir, "index"), "me")
 		x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b")}, time.Now())
 		x.has(t, "a=1", "b=2")
 		time.Sleep(time.Hour)
@@ -63,7 +63,7 @@ func TestIndexAndOldLists(t *testing.T) {
 		x.drop("1")
 		x.close()
 	})
-	again := newIndex(filepath.Join(dir, "index"))
+	again := newIndex(filepath.Join(dir, "index"), "me")
 	if err := again.load(); err != nil || !again.known() {
 		t.Fatalf("load: %v", err)
 	}
@@ -77,14 +77,14 @@ func TestIndexAndOldLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	torn := newIndex(filepath.Join(dir, "index"))
+	torn := newIndex(filepath.Join(dir, "index"), "me")
 	if err := torn.load(); err != nil {
 		t.Fatal(err)
 	}
 	torn.has(t, "e=5")
 	torn.put(diskOf("6", "f"))
 	torn.close()
-	mended := newIndex(filepath.Join(dir, "index"))
+	mended := newIndex(filepath.Join(dir, "index"), "me")
 	if err := mended.load(); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestIndexAndOldLists(t *testing.T) {
 // a moment ago; and what this one changed is not taken back by a list that is behind.
 func TestTagsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		x := newIndex(filepath.Join(t.TempDir(), "index"))
+		x := newIndex(filepath.Join(t.TempDir(), "index"), "me")
 		x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b"), diskOf("3", "c")}, time.Now())
 		time.Sleep(time.Hour)
 		x.change("1", func(d *Disk) { d.Holders = []Holder{{Host: "me"}} })
@@ -215,7 +215,7 @@ func TestIndexPartOfAList(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		in := func(zone string, d Disk) Disk { d.Zone = zone; return d }
-		x := newIndex(filepath.Join(dir, "index"))
+		x := newIndex(filepath.Join(dir, "index"), "me")
 		x.mergePart(Query{}, []Disk{in("a", diskOf("1", "one"))}, time.Now(), []string{"b"})
 		if x.known() {
 			t.Error("a part of a list is taken for all there is")
@@ -239,7 +239,7 @@ func TestIndexPartOfAList(t *testing.T) {
 func TestIndexForgetsNoRemoval(t *testing.T) {
 	for _, end := range []string{"closed", "killed"} {
 		t.Run(end, func(t *testing.T) {
-			x := newIndex(filepath.Join(t.TempDir(), "index"))
+			x := newIndex(filepath.Join(t.TempDir(), "index"), "me")
 			x.merge(Query{}, []Disk{diskOf("1", "a"), diskOf("2", "b")}, time.Now())
 			if err := x.save(); err != nil {
 				t.Fatal(err)
@@ -250,7 +250,7 @@ func TestIndexForgetsNoRemoval(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			again := newIndex(x.path)
+			again := newIndex(x.path, "me")
 			if err := again.load(); err != nil {
 				t.Fatal(err)
 			}

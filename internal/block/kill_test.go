@@ -141,7 +141,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(testenv.Main(m))
 }
 
 // live makes, mounts, writes, unmounts and hands on two volumes for ever. Each line that it says is

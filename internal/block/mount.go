@@ -157,7 +157,7 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "its file system is not made yet")
 	}
 	k := kinds[disk.Tags[tagFS]]
-	inside, err := d.enter(disk, k, v, nil)
+	inside, err := d.enterIdle(ctx, disk, k, v)
 	if err != nil {
 		return err
 	}
@@ -178,6 +178,27 @@ func (d *driver) mount(ctx context.Context, name, target string) error {
 	d.stayed(disk)
 	d.forgive(name)
 	return nil
+}
+
+// enterIdle is enter, once nobody else has the device: whoever looks at it, or takes it away, has it for an
+// instant.
+func (d *driver) enterIdle(ctx context.Context, disk Disk, k kind, v Device) (*mount.Detached, error) {
+	for began := time.Now(); ; {
+		inside, err := d.enter(disk, k, v, nil)
+		switch {
+		case err == nil:
+			return inside, nil
+		case !d.m.still(d.p, disk, v):
+			return nil, errNoDevice
+		case !errors.Is(err, unix.EBUSY) || time.Since(began) > lingerTime:
+			return nil, err
+		}
+		select {
+		case <-time.After(devicePoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // enter mounts a file system where nobody sees it.

@@ -304,6 +304,15 @@ type Prober interface {
 	Gone(ctx context.Context, host string) (bool, error)
 }
 
+// Owner is implemented by a provider whose credentials are not all in the name of its Client, or may
+// become others while it runs.
+type Owner interface {
+	// Owner says whose the credentials are, without a secret. It answers from memory, and the
+	// same for the same credentials after a restart. What is remembered of the disks of one
+	// owner is not shown to another.
+	Owner() string
+}
+
 // Finder is implemented by a provider whose account may have disks that are not ours, to be
 // taken in by an import.
 type Finder interface {

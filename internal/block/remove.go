@@ -95,7 +95,7 @@ func (d *driver) release(ctx context.Context, r *jobs.Run, disk Disk) error {
 	if err != nil {
 		return err
 	}
-	if used, err := d.used(disk); err != nil || used {
+	if used, err := d.used(ctx, disk); err != nil || used {
 		if err == nil {
 			err = errdefs.Errorf(errdefs.ErrInUse, "it is mounted here, or being mounted")
 		}

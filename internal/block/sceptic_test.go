@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,6 +41,18 @@ func (p ill) Self(ctx context.Context) (block.Host, error) {
 		return p.self(), nil
 	}
 	return p.Provider.Self(ctx)
+}
+
+// late is one that hears of others' disks when it has made its own.
+type late struct {
+	ill
+	made func()
+}
+
+func (p late) Create(ctx context.Context, s block.Spec) (block.Disk, error) {
+	d, err := p.ill.Create(ctx, s)
+	p.made()
+	return d, err
 }
 
 func openPool(t *testing.T, h *blocktest.Host, p block.Provider, dir, name string) (volume.Driver, error) {
@@ -124,6 +137,71 @@ func TestEmptyAnswers(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if n := count(t, d); n != 0 {
 			t.Errorf("%d volumes when there are none any more", n)
+		}
+	})
+}
+
+// TestSecondDiskOfAName: two hosts that make a volume at the same time, and hear of each other late, leave one
+// disk, whichever of the two it is. One that has data is never deleted for that.
+func TestSecondDiskOfAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := blocktest.NewReference(t)
+		one, two := cloud.Host(t), cloud.Host(t)
+		var hidden atomic.Value // the name of which the second host hears only when it has made a disk
+		hidden.Store("")
+		seconds := func(q block.Query, all []block.Disk) ([]block.Disk, error) {
+			for i := range all { // as a cloud that tells no more than the hour
+				all[i].Created = all[i].Created.Truncate(time.Hour)
+			}
+			return all, nil
+		}
+		a := mustOpen(t, one, ill{Provider: one.Provider(t), lists: seconds})
+		defer shut(t, a)
+		b := mustOpen(t, two, late{ill{Provider: two.Provider(t), lists: func(q block.Query, all []block.Disk) ([]block.Disk, error) {
+			all = slices.DeleteFunc(all, func(d block.Disk) bool { return d.Tags[block.TagName] == hidden.Load() })
+			return seconds(q, all)
+		}}, func() { hidden.Store("") }})
+		defer shut(t, b)
+		p := one.Provider(t)
+		left := func(name string) []block.Disk {
+			all, err := p.List(t.Context(), block.Query{Namespace: "remora", Names: []string{name}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		won := map[string]int{}
+		for i := range 16 {
+			name := fmt.Sprint("race", i)
+			hidden.Store(name)
+			if err := a.Create(t.Context(), name, map[string]string{}); err != nil {
+				t.Fatal(err)
+			}
+			first := left(name)[0]
+			used := i >= 8
+			if used {
+				if err := p.SetTags(t.Context(), first, block.Tags{"formatted": "2026-01-01T00:00:00Z"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Minute) // another token
+			if err := b.Create(t.Context(), name, map[string]string{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			switch now := left(name); {
+			case len(now) != 1:
+				t.Errorf("%s: %d disks", name, len(now))
+			case now[0].ID == first.ID:
+				won["first"]++
+			case used:
+				t.Errorf("%s: a disk with data was deleted", name)
+			default:
+				won["second"]++
+			}
+		}
+		if won["first"] < 8 || won["second"] == 0 {
+			t.Errorf("the volumes are %v", won)
 		}
 	})
 }
@@ -222,4 +300,60 @@ func TestRefusedMount(t *testing.T) {
 		}
 		time.Sleep(20 * time.Minute)
 	})
+}
+
+// TestDetachedMeanwhile: a mount finds a device that a detach of the daemon before is about to take away, of
+// which the cloud does not tell. Whenever it goes, the disk is brought again.
+func TestDetachedMeanwhile(t *testing.T) {
+	testenv.Require(t, testenv.Loop)
+	cloud := blocktest.NewReference(t)
+	h := cloud.Host(t)
+	d, err := openPool(t, h, ill{Provider: h.Provider(t), lists: func(_ block.Query, all []block.Disk) ([]block.Disk, error) {
+		for i := range all {
+			for j := range all[i].Holders {
+				all[i].Holders[j].State = block.Attached
+			}
+		}
+		return all, nil
+	}}, t.TempDir(), "pool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shut(t, d)
+	if err := d.Create(t.Context(), "data", map[string]string{}); err != nil {
+		t.Fatal(err)
+	}
+	target, p := t.TempDir(), h.Provider(t)
+	disks, err := p.List(t.Context(), block.Query{Namespace: "remora"})
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	for after := time.Duration(0); after < 100*time.Millisecond; after += 4 * time.Millisecond {
+		if _, err := d.Mount(t.Context(), "data", target); err != nil {
+			t.Fatalf("mount: %v", err)
+		}
+		if err := d.Unmount(t.Context(), "data", target); err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan error, 1)
+		go func() {
+			time.Sleep(after)
+			err := p.Detach(t.Context(), disks[0], h.ID, false)
+			for errors.Is(err, errdefs.ErrInUse) { // mounted, or looked at
+				time.Sleep(time.Millisecond)
+				err = p.Detach(t.Context(), disks[0], h.ID, false)
+			}
+			gone <- err
+		}()
+		_, err := d.Mount(t.Context(), "data", target)
+		if err != nil {
+			t.Errorf("with a detach after %s: %v", after, err)
+		}
+		if err := d.Unmount(t.Context(), "data", target); err != nil {
+			t.Error(err)
+		}
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+	}
 }

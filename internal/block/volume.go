@@ -146,8 +146,8 @@ func (d *driver) stateOf(disk Disk) string {
 	return text
 }
 
-// Usage asks the file system while it is mounted here. While it is not, the answer is what the
-// volume takes of the cloud, which is all of its disk.
+// Usage asks the file system while it is mounted here. While it is not, the size of the disk is all
+// that is known.
 func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	if err := d.remembered(ctx); err != nil {
 		return volume.Usage{}, err
@@ -161,13 +161,15 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 		return volume.Usage{}, err
 	}
 	if !ok {
-		return volume.Usage{Used: disk.Size, Limit: disk.Size}, nil
+		return unmounted(disk), nil
 	}
 	return d.usage(disk, m)
 }
 
+func unmounted(disk Disk) volume.Usage { return volume.Usage{Used: volume.Unknown, Limit: disk.Size} }
+
 func (d *driver) usage(disk Disk, m mounted) (volume.Usage, error) {
-	u := volume.Usage{Used: disk.Size, Limit: disk.Size}
+	u := unmounted(disk)
 	at, err := topmost(m.Mountpoint)
 	if err != nil || at == nil || !isOf(*at, m.Device) {
 		return u, err
@@ -220,13 +222,12 @@ func (d *driver) Survey(ctx context.Context) iter.Seq2[volume.Figures, error] {
 		}
 		counts, counted := d.snaps.counts(ctx, d)
 		for _, disk := range d.x.volumes() {
-			f := volume.Figures{Name: disk.Tags[TagName], Usage: &volume.Usage{Used: disk.Size, Limit: disk.Size}}
+			u := unmounted(disk)
+			f := volume.Figures{Name: disk.Tags[TagName], Usage: &u}
 			if i := slices.IndexFunc(records, func(m mounted) bool { return m.Volume == f.Name }); i >= 0 {
-				u, err := d.usage(disk, records[i])
-				if err != nil {
+				if u, err = d.usage(disk, records[i]); err != nil {
 					continue
 				}
-				f.Usage = &u
 			}
 			if counted {
 				n := counts[origin(disk)]

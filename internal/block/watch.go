@@ -201,6 +201,7 @@ func (d *driver) reconcile() {
 	}
 	d.idle(self)
 	d.sweep(self)
+	d.clearOld()
 }
 
 // idle has disks detached that this host has, and nobody uses: those of which the cloud says so,

@@ -21,6 +21,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -38,10 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if status, done := apart(); done {
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
+	os.Exit(testenv.Main(m))
 }
 
 // patience is how long a test waits for what takes milliseconds.

@@ -4,39 +4,14 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/testenv"
 )
-
-// apartEnv marks the process in which the tests run.
-const apartEnv = "REMORA_DAEMON_TEST_APART"
-
-// apart runs the tests in a process with a mount namespace of its own, so that what they mount goes
-// with them even where they are killed. done is false where that cannot be, or this is that process.
-func apart() (status int, done bool) {
-	if os.Geteuid() != 0 || os.Getenv(apartEnv) != "" {
-		return 0, false
-	}
-	runtime.LockOSThread() // the signal comes when the thread ends
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), apartEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
-		return 0, false // in a container, say
-	}
-	if status = cmd.ProcessState.ExitCode(); status < 0 {
-		status = 1
-	}
-	return status, true
-}
 
 // removeHost removes a place of a daemon with all that a test that failed has left mounted there.
 func removeHost(t *testing.T, dir string) {
@@ -56,7 +31,7 @@ func removeHost(t *testing.T, dir string) {
 
 // Whatever a test leaves mounted is gone with its place.
 func TestRemoveHost(t *testing.T) {
-	if os.Getenv(apartEnv) == "" {
+	if !testenv.Apart() {
 		t.Skip("needs root, and a mount namespace of its own")
 	}
 	dir := t.TempDir()

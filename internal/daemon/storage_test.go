@@ -21,6 +21,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
+// idle is a volume of which only the limit is known.
+const idle = "idle"
+
 // knowing is a memory that knows how large its volumes are and has snapshots, when the gate is
 // open.
 type knowing struct {
@@ -37,8 +40,11 @@ func (k knowing) wait() {
 	<-k.gate
 }
 
-func (k knowing) Usage(context.Context, string) (volume.Usage, error) {
+func (k knowing) Usage(_ context.Context, name string) (volume.Usage, error) {
 	k.wait()
+	if name == idle {
+		return volume.Usage{Used: volume.Unknown, Limit: 10}, nil
+	}
 	return volume.Usage{Used: 5, Limit: 10}, nil
 }
 
@@ -72,8 +78,11 @@ func (s surveying) Survey(context.Context) iter.Seq2[volume.Figures, error] {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for name := range s.names {
-			three := 3
-			if !strings.HasPrefix(name, "shy") && !yield(volume.Figures{Name: name, Usage: &volume.Usage{Used: 8}, Snapshots: &three}, nil) {
+			three, usage := 3, volume.Usage{Used: 8}
+			if name == idle {
+				usage = volume.Usage{Used: volume.Unknown, Limit: 10}
+			}
+			if !strings.HasPrefix(name, "shy") && !yield(volume.Figures{Name: name, Usage: &usage, Snapshots: &three}, nil) {
 				return
 			}
 		}
@@ -93,16 +102,21 @@ func TestListSurveys(t *testing.T) {
 		h.must(h.plugin("a").Create(t.Context(), fmt.Sprintf("v%02d", i), nil))
 	}
 	h.must(h.plugin("a").Create(t.Context(), "shy", nil))
+	h.must(h.plugin("a").Create(t.Context(), idle, nil))
 	list := func(pool string) []control.Volume {
 		for len(k.asked) > 0 {
 			<-k.asked
 		}
 		all, err := h.control.Volumes().List(t.Context(), control.VolumeListRequest{Pool: pool, Usage: true})
 		h.must(err)
-		if len(all) != 101 {
+		if len(all) != 102 {
 			t.Fatalf("listed are %d", len(all))
 		}
-		return all
+		i := slices.IndexFunc(all, func(v control.Volume) bool { return v.Name == idle })
+		if v := all[i]; v.Used != nil || v.Limit != 10 || v.Snapshots == nil || v.Unknown != nil {
+			t.Errorf("of which only the limit is known: %+v", v)
+		}
+		return slices.Delete(all, i, i+1)
 	}
 	for _, v := range list("a") {
 		used, snapshots := int64(8), 3
@@ -124,8 +138,8 @@ func TestListSurveys(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
-	if n := len(k.asked); n != 202 {
-		t.Errorf("%d single questions, want 202", n)
+	if n := len(k.asked); n != 204 {
+		t.Errorf("%d single questions, want 204", n)
 	}
 }
 

@@ -60,6 +60,12 @@ func (s Schedule) Does() []Task {
 	return s.Tasks
 }
 
+// Can tells whether there is anything that the schedule does with the volumes of a pool, whose driver
+// may be able to make snapshots.
+func (s Schedule) Can(snapshots bool) bool {
+	return snapshots || slices.ContainsFunc(s.Does(), func(t Task) bool { return t.Repository != "" })
+}
+
 // Matches tells whether the schedule is for a volume by its name.
 func (s Schedule) Matches(pool, name string) bool {
 	return s.inPool(pool) && (len(s.Volumes) == 0 || matches(s.Volumes, name))

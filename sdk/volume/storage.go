@@ -7,18 +7,23 @@ import (
 
 // Usage is how much of the storage a volume takes, in bytes.
 type Usage struct {
-	// Used is what the volume's data takes. What snapshots alone still hold is not in it.
+	// Used is what the volume's data takes, or [Unknown]. What snapshots alone still hold is
+	// not in it.
 	Used int64
 	// Limit is what it may take at the most; 0 is no limit of its own.
 	Limit int64
 }
 
+// Unknown is Usage.Used where the storage tells the limit, and not what is used of it: a disk whose
+// file system is not mounted, say.
+const Unknown = -1
+
 // Sizer is implemented by a driver whose storage knows how large a volume is, so that
 // nobody has to read all of it.
 type Sizer interface {
 	// Usage returns what the volume takes now, soon and without reading its files. It may
-	// be ErrUnsupported where it is not known for this one, as while it is not mounted, or as
-	// long as it has no limit.
+	// be ErrUnsupported where nothing is known for this one, as while it is not mounted, or as
+	// long as it has no limit. While it is mounted, Used is known.
 	Usage(ctx context.Context, name string) (Usage, error)
 }
 

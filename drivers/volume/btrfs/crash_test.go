@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, workUntilKilled(context.Background(), dir))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(testenv.Main(m))
 }
 
 // workUntilKilled is the process that is killed: it does all that there is to do, over and

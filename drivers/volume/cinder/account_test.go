@@ -60,7 +60,7 @@ func (a *account) open(t testing.TB) *provider {
 func (a *account) Host(t testing.TB) *blocktest.Host {
 	t.Helper()
 	if a.hosts++; a.hosts > 1 {
-		t.Skip("the scenario needs a second server")
+		t.Skip("deviates: the scenario needs a second server")
 	}
 	self, err := a.open(t).Self(t.Context())
 	if err != nil {

@@ -63,7 +63,7 @@ func (p *provider) act(ctx context.Context, call string, do func(context.Context
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return errdefs.Errorf(errdefs.ErrUnavailable, "other disks are attached to the droplet first: %w", context.Cause(ctx))
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "other disks are attached to the droplet first: %w", context.Cause(ctx)), "ask again: a droplet takes one disk at a time")
 	}
 	return patiently(ctx, func() error {
 		_, _, err := ask(ctx, p, call, do)
@@ -146,7 +146,7 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, _ bool
 	case strings.HasPrefix(doing, "detach"): // by the request before
 		return nil
 	case doing != "":
-		return errdefs.Errorf(errdefs.ErrUnavailable, "disk %s is busy with another action, %s: %w", d.ID, doing, err)
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "disk %s is busy with another action, %s: %w", d.ID, doing, err), "wait until it has ended: doctl compute volume-action list "+d.ID)
 	}
 	v, gerr := p.get(ctx, d.ID)
 	switch {

@@ -234,7 +234,7 @@ func TestGone(t *testing.T) {
 func TestErroredAction(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
 	if testing.Short() {
-		t.Skip("waits for half a minute")
+		t.Skip("short: it waits for half a minute")
 	}
 	c := newCloud(t, quick())
 	drv := c.daemon(t).driver(t)

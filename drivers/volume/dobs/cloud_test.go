@@ -2,6 +2,7 @@ package dobs
 
 import (
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"github.com/remora-plugins/remora/test/cloud/do"
 	"github.com/remora-plugins/remora/test/cloud/machine"
 )
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 
 const (
 	nyc    = "nyc1"

@@ -98,8 +98,12 @@ func TestNewTokenInFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	was := p.Owner()
 	_, err = p.List(t.Context(), block.Query{})
 	wantErr(t, err, errdefs.ErrUnavailable, "new token")
+	if now := p.Owner(); now == was || now != c.open(t, c.pool(), "").Owner() {
+		t.Errorf("the volumes were those of %q, and are those of %q", was, now)
+	}
 	if _, err := p.List(t.Context(), block.Query{}); err != nil {
 		t.Error(err)
 	}

@@ -71,10 +71,14 @@ var (
 	_ block.Resizer     = (*provider)(nil)
 	_ block.Prober      = (*provider)(nil)
 	_ block.Finder      = (*provider)(nil)
+	_ block.Owner       = (*provider)(nil)
 )
 
 // Traits returns what the pool can do.
 func (p *provider) Traits() block.Traits { return p.t }
+
+// Owner tells tokens apart. Which account one is of it does not say.
+func (p *provider) Owner() string { return p.c.account(p.token) }
 
 // ask makes one request, when the account has room for it.
 func ask[T any](ctx context.Context, p *provider, call string, do func(ctx context.Context) (T, *godo.Response, error)) (v T, resp *godo.Response, err error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,6 +45,8 @@ func alreadyThere(err error) bool {
 	return (statusOf(err) == http.StatusConflict || statusOf(err) == http.StatusUnprocessableEntity) && strings.Contains(textOf(err), "already exist")
 }
 
+const faulty = "this is a fault of DigitalOcean's, which is asked again; https://status.digitalocean.com tells of larger ones"
+
 const quota = "ask DigitalOcean's support for a larger limit, or remove what is not needed"
 
 // meaning is the class of an answer, and what a person can do.
@@ -82,13 +83,15 @@ func meaningOf(status int, said string) meaning {
 		return meaning{errdefs.ErrInUse, ""}
 	// A droplet does one thing at a time, whichever disk it is about.
 	case status == http.StatusUnprocessableEntity && has("droplet already has a pending", "droplet is locked", "event in progress"):
-		return meaning{errdefs.ErrUnavailable, ""}
+		return meaning{errdefs.ErrUnavailable, "the droplet is at work on something else, which it ends first: doctl compute droplet-action list"}
 	case status == http.StatusUnprocessableEntity && has("already attached", "pending event", "attached to a droplet"):
 		return meaning{errdefs.ErrInUse, ""}
 	case status == http.StatusPreconditionFailed:
 		return meaning{errdefs.ErrInUse, ""}
-	case status == http.StatusRequestTimeout, status >= http.StatusInternalServerError, status < http.StatusBadRequest:
-		return meaning{errdefs.ErrUnavailable, ""}
+	case status == http.StatusRequestTimeout, status >= http.StatusInternalServerError:
+		return meaning{errdefs.ErrUnavailable, faulty}
+	case status < http.StatusBadRequest:
+		return meaning{errdefs.ErrUnavailable, "is endpoint right?"}
 	}
 	return meaning{errdefs.ErrInvalid, ""}
 }
@@ -112,10 +115,10 @@ func (p *provider) explain(ctx context.Context, call string, err error) error {
 		return block.Throttled(a, retryAfter(e.Response.Header))
 	}
 	if a.status == http.StatusUnauthorized && p.token.changed() {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%w; there is a new token in %s", a, p.token.file)
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%w; there is a new token in %s", a, p.token.file), "ask again: the new one is used from now on")
 	}
 	if a.said == "" || strings.HasPrefix(strings.TrimSpace(a.said), "<") { // of a proxy, which knows nothing of what is there
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%w: this is no answer of DigitalOcean", a)
+		return block.Stranger(fmt.Errorf("%w: this is no answer of DigitalOcean", a))
 	}
 	m := meaningOf(a.status, a.said)
 	if m.hint == "" {
@@ -149,11 +152,5 @@ func unanswered(ctx context.Context, where string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: there is no host %s", where, dns.Name)
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, errdefs.OneLine(op.Error()))
-	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, short(err.Error()))
+	return block.Unanswered(where, "", err)
 }

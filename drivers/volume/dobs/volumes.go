@@ -53,7 +53,8 @@ func pages[T any](ctx context.Context, p *provider, call string, id func(T) stri
 			}
 		}
 	}
-	return nil, errdefs.Errorf(errdefs.ErrUnavailable, "%s: the list changed %d times while it was read", call, tries)
+	return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: the list changed %d times while it was read", call, tries),
+		"others make and remove volumes in this account all the time; ask again")
 }
 
 // volumes lists volumes of the account, in all regions where region is empty.
@@ -195,7 +196,7 @@ func (p *provider) named(ctx context.Context, name, region string, s block.Spec)
 			return block.Disk{}, errdefs.Errorf(errdefs.ErrExists, "disk %s in %s is called %s, and has not our tags", v.ID, region, name)
 		}
 	}
-	return block.Disk{}, errdefs.Errorf(errdefs.ErrUnavailable, "there is a disk %s in %s, which is not listed yet", name, region)
+	return block.Disk{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "there is a disk %s in %s, which is not listed yet", name, region), "ask again in a minute")
 }
 
 // fromSnapshot sees that a disk can be made of a snapshot. Where nobody has said how large it is to

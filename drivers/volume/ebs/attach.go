@@ -47,7 +47,8 @@ func (p *provider) Attach(ctx context.Context, d block.Disk, self block.Host) er
 		}
 		p.names.refused(d.ID, name)
 		if tries == maxNames {
-			return errdefs.Errorf(errdefs.ErrUnavailable, "instance %s: EC2 says of %d names of devices that they are in use", self.ID, tries)
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "instance %s: EC2 says of %d names of devices that they are in use", self.ID, tries),
+				"names that stay in use without a disk are freed by a stop and start of the instance")
 		}
 		if tries == 1 {
 			if err := p.learnNames(ctx, self); err != nil {

@@ -2,6 +2,7 @@ package ebs
 
 import (
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/test/cloud/ec2"
 )
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 
 const (
 	east      = "us-east-1"

@@ -40,7 +40,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 		return nil, err
 	}
 	host := newMetadata(more...)
-	all, err := load(ctx, c, host)
+	all, known, err := load(ctx, c, host)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 		making: map[string]*making{}, absent: map[string]time.Time{}, client: block.NewClient(c.account(all.Region), c.Rate),
 	}
 	p.names.dev = c.Dev
+	p.noteOwner(known)
 	p.t.Client, p.t.Scope, p.t.Region, p.t.Check = p.client, "region "+all.Region, all.Region, c.checkSpec(all.Region)
 	p.c.Region = all.Region
 	p.ec2 = ec2.NewFromConfig(all, func(o *ec2.Options) {
@@ -61,12 +62,14 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 			o.BaseEndpoint = aws.String(c.Endpoint)
 		}
 		o.HTTPSignerV4 = &signer{}
+		o.APIOptions = append(o.APIOptions, refuseStrangers)
 	})
 	return p, nil
 }
 
-// load reads the configuration of AWS as its own tools do, with what the pool says before it.
-func load(ctx context.Context, c config, host metadata) (aws.Config, error) {
+// load reads the configuration of AWS as its own tools do, with what the pool says before it, and the
+// credentials as far as nobody has to be asked for them.
+func load(ctx context.Context, c config, host metadata) (all aws.Config, known aws.Credentials, err error) {
 	opts := []func(*awsconfig.LoadOptions) error{
 		awsconfig.WithLogger(logging.Nop{}),
 		// To try again is the core's, which tells what takes so long and when to give up.
@@ -90,11 +93,12 @@ func load(ctx context.Context, c config, host metadata) (aws.Config, error) {
 		opts = append(opts, awsconfig.WithCredentialsProvider(
 			credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey.Reveal(), c.SessionToken.Reveal())))
 	}
-	all, err := awsconfig.LoadDefaultConfig(ctx, opts...)
+	all, err = awsconfig.LoadDefaultConfig(ctx, opts...)
 	if err != nil {
 		text, _, _ := strings.Cut(errdefs.OneLine(err.Error()), "\n")
-		return all, errdefs.Errorf(errdefs.ErrInvalid, "the configuration of AWS: %s", text)
+		return all, known, errdefs.Errorf(errdefs.ErrInvalid, "the configuration of AWS: %s", text)
 	}
+	known = fixed(ctx, all.Credentials)
 	if c.CredentialsFile != "" || c.Profile != "" { // which people change
 		all.Credentials = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 			now, err := awsconfig.LoadDefaultConfig(ctx, opts...)
@@ -104,7 +108,36 @@ func load(ctx context.Context, c config, host metadata) (aws.Config, error) {
 			return now.Credentials.Retrieve(ctx)
 		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewEarly })
 	}
-	return all, nil
+	return all, known, nil
+}
+
+// fixed returns credentials that are known without asking anybody.
+func fixed(ctx context.Context, creds aws.CredentialsProvider) aws.Credentials {
+	if !aws.IsCredentialsProvider(creds, (*credentials.StaticCredentialsProvider)(nil)) {
+		return aws.Credentials{}
+	}
+	now, err := creds.Retrieve(ctx)
+	if err != nil {
+		return aws.Credentials{}
+	}
+	return now
+}
+
+// noteOwner notes whose credentials are used now. Those of a session change by the hour and say nothing.
+func (p *provider) noteOwner(now aws.Credentials) {
+	if now.SessionToken != "" {
+		now.AccessKeyID = ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owner = now.AccessKeyID
+}
+
+// Owner returns the key, where it is one that stays.
+func (p *provider) Owner() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.owner
 }
 
 // metadata is the service that tells an instance about itself, in its second version alone.
@@ -134,14 +167,19 @@ func (m metadata) region(ctx context.Context) (string, error) {
 var errNoMetadata = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance does not answer"),
 	"the daemon has to run on an instance of EC2; in a container it needs a hop limit of 2: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id …")
 
+const strange = "is it that of EC2? AWS_EC2_METADATA_SERVICE_ENDPOINT may lead elsewhere"
+
 // explain says what an error of the metadata service means.
 func (m metadata) explain(ctx context.Context, err error) error {
 	resp, answered := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
 	case answered && resp.HTTPStatusCode() == http.StatusNotFound:
-		return errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance does not know")
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance does not know"), strange)
+	case answered && resp.HTTPStatusCode() == http.StatusForbidden:
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance is turned off"),
+			"aws ec2 modify-instance-metadata-options --http-endpoint enabled --instance-id …")
 	case answered:
-		return errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance answers %d", resp.HTTPStatusCode())
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata service of the instance answers %d", resp.HTTPStatusCode()), strange)
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
 		return context.Cause(ctx)
 	}

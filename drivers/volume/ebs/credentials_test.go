@@ -72,8 +72,12 @@ func TestCredentials(t *testing.T) {
 			c := newCloud(t, ec2.Config{})
 			conf := c.noKeys()
 			tt.give(t, &conf)
-			if _, err := c.open(t, conf, "").List(t.Context(), all); err != nil {
-				t.Error(err)
+			p := c.open(t, conf, "")
+			if p.Owner() != accessKey { // before anybody is asked
+				t.Errorf("the volumes are those of %q", p.Owner())
+			}
+			if _, err := p.List(t.Context(), all); err != nil || p.Owner() != accessKey {
+				t.Errorf("the volumes are those of %q, %v", p.Owner(), err)
 			}
 		})
 	}
@@ -88,6 +92,9 @@ func TestRole(t *testing.T) {
 		if _, err := p.List(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if p.Owner() != "" { // those of a role are others by the hour
+		t.Errorf("the volumes are those of %q", p.Owner())
 	}
 	d, err := p.Create(t.Context(), spec("data"))
 	if err != nil {
@@ -136,20 +143,24 @@ func TestCredentialsFileIsMended(t *testing.T) {
 	c := newCloud(t, ec2.Config{})
 	conf := c.noKeys()
 	conf.CredentialsFile = filepath.Join(t.TempDir(), "credentials")
-	write := func(secret string) {
+	write := func(key, secret string) {
 		t.Helper()
-		text := "[default]\naws_access_key_id = " + accessKey + "\naws_secret_access_key = " + secret + "\n"
+		text := "[default]\naws_access_key_id = " + key + "\naws_secret_access_key = " + secret + "\n"
 		if err := os.WriteFile(conf.CredentialsFile, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write("wrong")
+	write("AKIAWRONG", "wrong")
 	p := c.open(t, conf, "http://127.0.0.1:1")
 	_, err := p.List(t.Context(), all)
 	wantErr(t, err, errdefs.ErrDenied, "AuthFailure", "credentials are wrong")
-	write(secretKey)
+	was := p.Owner()
+	write(accessKey, secretKey)
 	if _, err := p.List(t.Context(), all); err != nil {
 		t.Errorf("with the right key: %v", err)
+	}
+	if was != "AKIAWRONG" || p.Owner() != accessKey {
+		t.Errorf("the volumes were those of %q, and are those of %q", was, p.Owner())
 	}
 }
 

@@ -60,6 +60,7 @@ type provider struct {
 
 	mu     sync.Mutex
 	self   *instance
+	owner  string             // the key ID, if it stays the same
 	making map[string]*making // disks with a key of KMS that are not ready yet, by ID
 	absent map[string]time.Time
 }
@@ -71,6 +72,7 @@ var (
 	_ block.Resizer        = (*provider)(nil)
 	_ block.Prober         = (*provider)(nil)
 	_ block.Finder         = (*provider)(nil)
+	_ block.Owner          = (*provider)(nil)
 )
 
 // Traits returns what the pool can do.
@@ -79,9 +81,11 @@ func (p *provider) Traits() block.Traits { return p.t }
 // ask makes one request, when the account has room for it.
 func ask[T any](ctx context.Context, p *provider, action string, do func(ctx context.Context) (T, error)) (v T, err error) {
 	err = p.client.Do(ctx, action, func(ctx context.Context) error {
-		if _, err := p.creds.Retrieve(ctx); err != nil { // from memory, nearly always
+		now, err := p.creds.Retrieve(ctx) // from memory, nearly always
+		if err != nil {
 			return p.noCredentials(ctx, err)
 		}
+		p.noteOwner(now)
 		v, err = do(ctx)
 		return p.explain(ctx, action, err)
 	})

@@ -1,9 +1,10 @@
 package ebs
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"net"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -25,18 +26,18 @@ type meaning struct {
 
 // meanings are those of the codes that do not say it by their form, see [meaningOf].
 var meanings = map[string]meaning{
-	"UnauthorizedOperation":       {errdefs.ErrDenied, "the account's policy has to allow it; the driver's page has one that is enough"},
+	"UnauthorizedOperation":       {errdefs.ErrDenied, allow},
 	"AuthFailure":                 {errdefs.ErrDenied, "the credentials are wrong, or not for this region"},
 	"InvalidClientTokenId":        {errdefs.ErrDenied, "there is no such access key"},
 	"SignatureDoesNotMatch":       {errdefs.ErrDenied, "the secret is not that of the access key, or the clock is wrong"},
 	"OptInRequired":               {errdefs.ErrDenied, "the account has to enable the region, or EC2"},
 	"Blocked":                     {errdefs.ErrDenied, "AWS has blocked the account"},
 	"PendingVerification":         {errdefs.ErrDenied, "AWS has not verified the account yet"},
-	"AccessDenied":                {errdefs.ErrDenied, ""},
-	"AccessDeniedException":       {errdefs.ErrDenied, ""},
+	"AccessDenied":                {errdefs.ErrDenied, allow},
+	"AccessDeniedException":       {errdefs.ErrDenied, allow},
 	"UnrecognizedClientException": {errdefs.ErrDenied, "the credentials are wrong"},
-	"MissingAuthenticationToken":  {errdefs.ErrDenied, ""},
-	"IncompleteSignature":         {errdefs.ErrDenied, ""},
+	"MissingAuthenticationToken":  {errdefs.ErrDenied, unsigned},
+	"IncompleteSignature":         {errdefs.ErrDenied, unsigned},
 
 	"VolumeInUse":                           {errdefs.ErrInUse, ""},
 	"IncorrectState":                        {errdefs.ErrInUse, ""},
@@ -46,7 +47,7 @@ var meanings = map[string]meaning{
 	"InvalidSnapshot.InUse":                 {errdefs.ErrInUse, "an image (AMI) or a volume in the making depends on it"},
 	"ConcurrentSnapshotLimitExceeded":       {errdefs.ErrUnavailable, "wait until other snapshots are done"},
 	"SnapshotCreationPerVolumeRateExceeded": {errdefs.ErrUnavailable, "EBS takes one snapshot of a volume in 15 seconds"},
-	"ConcurrentTagAccess":                   {errdefs.ErrUnavailable, ""},
+	"ConcurrentTagAccess":                   {errdefs.ErrUnavailable, "somebody else changes the tags of the disk at the same time; ask again"},
 	"InsufficientVolumeCapacity":            {errdefs.ErrUnavailable, "the zone has no room for disks of this type; take another type or zone, or wait"},
 
 	"VolumeLimitExceeded":                 {errdefs.ErrInvalid, quota},
@@ -64,6 +65,13 @@ var meanings = map[string]meaning{
 	"UnknownParameter":                    {errdefs.ErrUnsupported, ""},
 	"InvalidAction":                       {errdefs.ErrUnsupported, ""},
 }
+
+const (
+	allow    = "the account's policy has to allow it; the driver's page has one that is enough"
+	unsigned = "something between this host and EC2 changes the request: is endpoint right, and is there a proxy (HTTPS_PROXY)?"
+	faulty   = "this is a fault of EC2, which is asked again; https://health.aws.amazon.com/health/status tells of larger ones"
+	way      = "a NAT gateway, or a VPC endpoint for EC2"
+)
 
 const quota = "ask AWS for a larger quota (Service Quotas, Amazon EBS), or remove what is not needed"
 
@@ -89,9 +97,9 @@ func meaningOf(code string, status int) meaning {
 	case strings.HasSuffix(code, "LimitExceeded"):
 		return meaning{errdefs.ErrInvalid, quota}
 	case status >= http.StatusInternalServerError, status == 0:
-		return meaning{class: errdefs.ErrUnavailable}
+		return meaning{errdefs.ErrUnavailable, faulty}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return meaning{class: errdefs.ErrDenied}
+		return meaning{errdefs.ErrDenied, allow}
 	}
 	return meaning{class: errdefs.ErrInvalid}
 }
@@ -104,12 +112,12 @@ func (p *provider) explain(ctx context.Context, action string, err error) error 
 	where := action + " in " + p.t.Scope
 	resp, _ := errors.AsType[*smithyhttp.ResponseError](err)
 	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return p.unanswered(ctx, where, resp, err)
+	if !ok || api.ErrorCode() == "UnknownError" { // which is the SDK's word for what it cannot read
+		return unanswered(ctx, where, resp, err)
 	}
-	code, status, after := api.ErrorCode(), 0, time.Duration(0)
+	code, status, after, skew := api.ErrorCode(), 0, time.Duration(0), ""
 	if resp != nil && resp.Response != nil {
-		status = resp.HTTPStatusCode()
+		status, skew = resp.HTTPStatusCode(), block.Skew(resp.Response.Header)
 		if n, err := strconv.Atoi(resp.Response.Header.Get("Retry-After")); err == nil {
 			after = time.Duration(n) * time.Second
 		}
@@ -120,12 +128,15 @@ func (p *provider) explain(ctx context.Context, action string, err error) error 
 	case throttles[code], status == http.StatusTooManyRequests:
 		return block.Throttled(full, after)
 	case expired[code]:
-		return p.renew(full)
+		return p.renew(full, skew)
 	}
 	if cache, ok := p.creds.(*aws.CredentialsCache); ok && code == "AuthFailure" { // others may have been given meanwhile
 		cache.Invalidate()
 	}
 	m := meaningOf(code, status)
+	if errors.Is(m.class, errdefs.ErrDenied) && skew != "" {
+		m.hint = skew
+	}
 	if m.hint == "" {
 		return errdefs.As(m.class, full)
 	}
@@ -146,34 +157,19 @@ func codeOf(err error) string {
 }
 
 // unanswered is a request that got no answer, or none of EC2.
-func (p *provider) unanswered(ctx context.Context, where string, resp *smithyhttp.ResponseError, err error) error {
+func unanswered(ctx context.Context, where string, resp *smithyhttp.ResponseError, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	dns, noName := errors.AsType[*net.DNSError](err)
-	switch {
-	case noName && dns.IsNotFound:
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: there is no host %s", where, dns.Name), "is the name of the region right?")
-	case resp != nil && resp.Response != nil && resp.HTTPStatusCode() != 0:
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: an answer %d that is not of EC2", where, resp.HTTPStatusCode())
+	if resp != nil && resp.Response != nil && resp.HTTPStatusCode() != 0 {
+		return block.Stranger(fmt.Errorf("%s: an answer %d that is not of EC2", where, resp.HTTPStatusCode()))
 	}
-	inner := err
-	for {
-		next := errors.Unwrap(inner)
-		if op, ok := inner.(*net.OpError); ok || next == nil { //nolint:errorlint // the walk is along the chain
-			if ok {
-				inner = op
-			}
-			break
-		}
-		inner = next
-	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, errdefs.OneLine(inner.Error()))
+	return block.Unanswered(where, way, err)
 }
 
 // renew forgets credentials that are out of date, if there can be others.
-func (p *provider) renew(err error) error {
-	const clock = "compare the clock of this host with the right time"
+func (p *provider) renew(err error, skew string) error {
+	clock := cmp.Or(skew, "compare the clock of this host with the right time")
 	cache, ok := p.creds.(*aws.CredentialsCache)
 	if !ok || p.c.AccessKey != "" {
 		return errdefs.Hint(errdefs.As(errdefs.ErrDenied, err), "the session of the access key has ended; or "+clock)

@@ -4,32 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/test/cloud/ec2"
 )
 
-// wantErr wants an error of a class, on one line, with each of the words in its text or hints, and
-// no secret.
+// wantErr is [blocktest.WantErr] with what is secret here.
 func wantErr(t *testing.T, err, class error, words ...string) {
 	t.Helper()
-	if !errors.Is(err, class) {
-		t.Fatalf("error is %v, want %v", err, class)
-	}
-	all := err.Error() + " | " + strings.Join(errdefs.Hints(err), " | ")
-	for _, w := range words {
-		if !strings.Contains(all, w) {
-			t.Errorf("error does not say %q: %s", w, all)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") || strings.Contains(all, secretKey) {
-		t.Errorf("error is not one line without secrets: %q", all)
-	}
+	blocktest.WantErr(t, err, class, secretKey, words...)
 }
 
 func spec(name string) block.Spec {
@@ -111,7 +102,7 @@ func TestNoAnswer(t *testing.T) {
 	conf := c.pool()
 	conf.Endpoint = "http://127.0.0.1:1"
 	_, err := c.open(t, conf, "").List(t.Context(), block.Query{Namespace: "test"})
-	wantErr(t, err, errdefs.ErrUnavailable, "connection refused")
+	wantErr(t, err, errdefs.ErrUnavailable, "connection refused", "is endpoint right?")
 	conf.Endpoint = "http://ec2.no-such-region-9.invalid"
 	_, err = c.open(t, conf, "").List(t.Context(), block.Query{Namespace: "test"})
 	wantErr(t, err, errdefs.ErrUnavailable)
@@ -124,6 +115,46 @@ func TestNoAnswer(t *testing.T) {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 	c.Heal()
+}
+
+// TestClock: who is refused with a clock that is off is told so, whatever EC2 says.
+func TestClock(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	for _, tt := range []struct {
+		off   time.Duration
+		words []string
+	}{
+		{-10 * time.Minute, []string{"the clock of this host is 10m", "ahead"}}, {time.Hour + 30*time.Second, []string{"the clock of this host is 1h0m", "behind"}}, {0, []string{"credentials are wrong"}},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(tt.off).UTC().Format(http.TimeFormat))
+			c.ServeHTTP(w, r)
+		}))
+		t.Cleanup(s.Close)
+		conf := c.pool()
+		conf.Endpoint, conf.SecretKey = s.URL, catalog.NewSecret(secretKey+"x")
+		_, err := c.open(t, conf, "").List(t.Context(), all)
+		wantErr(t, err, errdefs.ErrDenied, append(tt.words, "AuthFailure")...)
+		if tt.off == 0 && strings.Contains(strings.Join(errdefs.Hints(err), " "), "clock") {
+			t.Errorf("a clock that is right is blamed: %q", errdefs.Hints(err))
+		}
+	}
+}
+
+// TestStranger: an answer of a proxy, or of the page on which to sign in to a network.
+func TestStranger(t *testing.T) {
+	c := newCloud(t, ec2.Config{})
+	for _, status := range []int{http.StatusOK, http.StatusBadGateway, http.StatusForbidden} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			fmt.Fprint(w, "<html>sign in to this network</html>")
+		}))
+		t.Cleanup(s.Close)
+		conf := c.pool()
+		conf.Endpoint = s.URL
+		_, err := c.open(t, conf, "").List(t.Context(), all)
+		wantErr(t, err, errdefs.ErrUnavailable, "DescribeVolumes", "somebody else answers", "proxy")
+	}
 }
 
 // TestThrottled: a request that is refused as one too many is made again, and counted.

@@ -270,7 +270,7 @@ const young = 2 * time.Minute
 // tooNew makes "not found" of a disk that was just made a thing that will pass.
 func tooNew(d block.Disk, err error) error {
 	if errors.Is(err, errdefs.ErrNotFound) && !d.Created.IsZero() && time.Since(d.Created) < young {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "disk %s, made %s ago, is not known everywhere yet", d.ID, strconv.Itoa(int(time.Since(d.Created).Seconds()))+"s")
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "disk %s, made %s ago, is not known everywhere yet", d.ID, strconv.Itoa(int(time.Since(d.Created).Seconds()))+"s"), "ask again in a minute")
 	}
 	return err
 }

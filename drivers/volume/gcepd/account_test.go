@@ -26,116 +26,70 @@ func TestRealAccount(t *testing.T) {
 	if name == "" {
 		return
 	}
+	account := newAccount(t, name)
 	blocktest.Run(t, blocktest.Config{
-		New:  func(t testing.TB) blocktest.Cloud { return newAccount(t, name) },
+		New:  func(t testing.TB) blocktest.Cloud { return newAccount(t, name).Started(t) },
 		Size: 10 * gib, Bigger: 15 * gib, XFS: 10 * gib, Slow: 10 * time.Minute, Lag: 10 * time.Second,
 		Change: func(c *block.Config) { c.Rate = 10 },
-		Deviates: map[string]string{
-			"Idle":     "it counts what is asked for in a second, which is less than the rate here",
-			"Calls":    "names that were removed a moment ago cost further requests, and when the disk is off cannot be seen",
-			"Handover": "it needs a second instance", "TwoMakeOneName": "it needs a second instance",
-		},
+		Deviates: account.Deviates(map[string]string{
+			"Calls": "names that were removed a moment ago cost further requests, and when the disk is off cannot be seen",
+		}),
 	})
-}
-
-// accountPool is a real project. What is made has a label of this run, by which it is deleted.
-type accountPool struct {
-	conf  config
-	hosts int
-	p     *provider
 }
 
 const runLabel = "remora-test"
 
-func newAccount(t testing.TB, name string) *accountPool {
+// newAccount is the project. What is made has a label of this run.
+func newAccount(t testing.TB, name string) *blocktest.Account {
 	t.Helper()
-	run := fmt.Sprintf("%d-%d", time.Now().Unix(), os.Getpid())
-	a := &accountPool{conf: config{
+	run := blocktest.Mark()
+	conf := config{
 		Config: block.Config{Namespace: "test", Size: 10 * gib, Rate: 10, Dev: "/dev", Sys: "/sys"}, Project: name, Type: standardType,
 		Keyfile: os.Getenv("REMORA_TEST_GCEPD_KEYFILE"), Labels: []string{runLabel + "=" + run},
-	}}
-	a.p = a.open(t)
-	t.Cleanup(func() { a.clean(t, run) })
-	return a
-}
-
-func (a *accountPool) open(t testing.TB) *provider {
-	t.Helper()
-	p, err := connect(t.Context(), a.conf, slog.New(slog.DiscardHandler), metadataAddress())
-	if err != nil {
-		t.Fatal(err)
 	}
-	return p
-}
-
-// Host is the machine that the test runs on. There is one.
-func (a *accountPool) Host(t testing.TB) *blocktest.Host {
-	t.Helper()
-	if a.hosts++; a.hosts > 1 {
-		t.Skip("the scenario needs a second instance")
-	}
-	self, err := a.p.Self(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &blocktest.Host{ID: self.ID, Provider: func(t testing.TB) block.Provider { return a.open(t) }}
-}
-
-// File returns nothing: the bytes of a disk are Google's.
-func (a *accountPool) File(testing.TB, string) string { return "" }
-
-// Foreign makes a disk as people do.
-func (a *accountPool) Foreign(t testing.TB, name string, size int64) string {
-	t.Helper()
-	self, err := a.p.Self(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	op, err := a.p.api.Disks.Insert(a.conf.Project, self.Zone, &compute.Disk{Name: name, SizeGb: size / gib, Labels: a.conf.own()}).Context(t.Context()).Do()
-	if err == nil {
-		err = a.p.wait(t.Context(), op)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return self.Zone + "/" + name
-}
-
-// clean deletes what this run has made, off this machine first.
-func (a *accountPool) clean(t testing.TB, run string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute)
-	defer cancel()
-	filter := fmt.Sprintf(`labels.%s = "%s"`, runLabel, run)
-	for ; ; time.Sleep(5 * time.Second) {
-		left, _, err := a.p.aggregated(ctx, filter)
-		if err != nil || len(left) == 0 {
-			if err != nil {
-				t.Errorf("look for %s: %v", filter, err)
-			}
-			break
+	open := func(t testing.TB) *provider {
+		t.Helper()
+		p, err := connect(t.Context(), conf, slog.New(slog.DiscardHandler), metadataAddress())
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, v := range left {
-			d := a.p.disk(v)
-			for _, h := range d.Holders {
-				err = a.p.Detach(ctx, d, h.Host, false)
+		return p
+	}
+	p, marked := open(t), fmt.Sprintf(`labels.%s = "%s"`, runLabel, run)
+	return &blocktest.Account{
+		Machine: "instance",
+		Open:    func(t testing.TB) block.Provider { return open(t) },
+		Make: func(t testing.TB, name string, size int64) string {
+			t.Helper()
+			self, err := p.Self(t.Context())
+			if err != nil {
+				t.Fatal(err)
 			}
-			if len(d.Holders) == 0 {
-				_, err = a.p.api.Disks.Delete(a.conf.Project, d.Zone, v.Name).Context(ctx).Do()
+			op, err := p.api.Disks.Insert(conf.Project, self.Zone, &compute.Disk{Name: name, SizeGb: size / gib, Labels: conf.own()}).Context(t.Context()).Do()
+			if err == nil {
+				err = p.wait(t.Context(), op)
 			}
 			if err != nil {
-				t.Logf("disk %s: %v", d.ID, err)
+				t.Fatal(err)
 			}
-		}
-	}
-	snaps, err := a.p.api.Snapshots.List(a.conf.Project).Filter(filter).Context(ctx).Do()
-	if err != nil {
-		t.Errorf("snapshots of %s: %v", filter, err)
-		return
-	}
-	for _, s := range snaps.Items {
-		if err := a.p.DeleteSnapshot(ctx, block.Snapshot{ID: s.Name}); err != nil {
-			t.Errorf("snapshot %s: %v", s.Name, err)
-		}
+			return self.Zone + "/" + name
+		},
+		Disks: func(ctx context.Context) (all []block.Disk, err error) {
+			left, _, err := p.aggregated(ctx, marked)
+			for _, v := range left {
+				all = append(all, p.disk(v))
+			}
+			return all, err
+		},
+		Snapshots: func(ctx context.Context) (all []block.Snapshot, err error) {
+			list, err := p.api.Snapshots.List(conf.Project).Filter(marked).Context(ctx).Do()
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range list.Items {
+				all = append(all, block.Snapshot{ID: s.Name})
+			}
+			return all, nil
+		},
 	}
 }

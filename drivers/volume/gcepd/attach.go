@@ -86,7 +86,7 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, _ bool
 		}
 		device = i.Disks[at].DeviceName
 	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "disk %s is attached to %s under a name that changes", d.ID, host)
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "disk %s is attached to %s under a name that changes", d.ID, host), "something else attaches and detaches it at the same time: which other tool uses the disk?")
 }
 
 // Match tells a disk by the name that it was attached with: a SCSI disk has it as its serial. One of

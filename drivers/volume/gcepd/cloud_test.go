@@ -20,6 +20,8 @@ import (
 	"github.com/remora-plugins/remora/test/cloud/machine"
 )
 
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+
 const (
 	project = "fake-project"
 	zoneA   = "us-central1-a"

@@ -1,7 +1,6 @@
 package gcepd
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,26 +9,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// wantErr wants an error of a class that says the words, in its text or its hints.
+// wantErr is [blocktest.WantErr] of something that has a name.
 func wantErr(t *testing.T, what string, err, class error, words ...string) {
 	t.Helper()
-	if !errors.Is(err, class) {
-		t.Errorf("%s: error is %v, want %v", what, err, class)
-		return
-	}
-	all := err.Error() + " " + strings.Join(errdefs.Hints(err), " ")
-	for _, w := range words {
-		if !strings.Contains(all, w) {
-			t.Errorf("%s: error does not say %q: %s", what, w, all)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("%s: error is not one line: %q", what, err)
-	}
+	t.Run(strings.ReplaceAll(what, "/", " "), func(t *testing.T) { blocktest.WantErr(t, err, class, "PRIVATE KEY", words...) })
 }
 
 // TestWrongPool: each key that is wrong is named, with what would be right.

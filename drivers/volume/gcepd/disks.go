@@ -339,7 +339,7 @@ func (p *provider) Resize(ctx context.Context, d block.Disk, size int64) error {
 // passing makes of "busy" what is tried again at once.
 func passing(err error) error {
 	if reason := reasonOf(err); reason == notReady || reason == "resourceOperationInProgress" {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s", err.Error())
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s", err.Error()), "another operation on the disk has to end first: gcloud compute operations list")
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package gcepd
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -38,6 +37,7 @@ const (
 
 const (
 	quota  = "ask Google for a larger quota (gcloud compute regions describe REGION shows them), or remove what is not needed"
+	faulty = "this is a fault of Google's, which is asked again; https://status.cloud.google.com tells of larger ones"
 	rights = "give the account the permissions that the driver's page lists"
 )
 
@@ -59,9 +59,9 @@ var meanings = map[string]meaning{
 	"accessNotConfigured":                  {errdefs.ErrDenied, "gcloud services enable compute.googleapis.com"},
 	"accountDisabled":                      {errdefs.ErrDenied, "the project needs a billing account that is in order"},
 	"authError":                            {errdefs.ErrDenied, "is the key still there (gcloud iam service-accounts keys list), and is this host's clock right?"},
-	"backendError":                         {errdefs.ErrUnavailable, ""},
-	"internalError":                        {errdefs.ErrUnavailable, ""},
-	"timeout":                              {errdefs.ErrUnavailable, ""},
+	"backendError":                         {errdefs.ErrUnavailable, faulty},
+	"internalError":                        {errdefs.ErrUnavailable, faulty},
+	"timeout":                              {errdefs.ErrUnavailable, faulty},
 	"resourceNotFound":                     {errdefs.ErrNotFound, ""},
 	"unsupportedOperation":                 {errdefs.ErrUnsupported, ""},
 }
@@ -95,7 +95,7 @@ func meaningOf(reason string, status int, text string) meaning {
 	case strings.HasSuffix(reason, "QuotaExceeded"):
 		return meaning{errdefs.ErrInvalid, quota}
 	case status >= http.StatusInternalServerError, status == 0:
-		return meaning{class: errdefs.ErrUnavailable}
+		return meaning{errdefs.ErrUnavailable, faulty}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return meaning{errdefs.ErrDenied, rights}
 	case status == http.StatusNotFound:
@@ -126,9 +126,17 @@ func (p *provider) explain(ctx context.Context, op, place string, err error) err
 		return block.Throttled(told(where, reason, text), retryAfter(answer.Header))
 	}
 	if answer.Code == http.StatusUnauthorized && p.tokens.renew() {
-		return errdefs.As(errdefs.ErrUnavailable, told(where, reason, text))
+		return errdefs.Hint(errdefs.As(errdefs.ErrUnavailable, told(where, reason, text)), "the token of the instance's account is asked for anew; ask again")
 	}
-	return classify(where, reason, answer.Code, text)
+	return skewed(classify(where, reason, answer.Code, text), answer.Header)
+}
+
+// skewed tells of a wrong clock where that may be why somebody was refused.
+func skewed(err error, h http.Header) error {
+	if skew := block.Skew(h); skew != "" && errors.Is(err, errdefs.ErrDenied) {
+		return errdefs.Hint(err, skew)
+	}
+	return err
 }
 
 func told(where, reason, text string) *coded {
@@ -192,11 +200,7 @@ func (p *provider) unanswered(ctx context.Context, where string, err error) erro
 		return err
 	}
 	if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return classify(where, "authError", r.Response.StatusCode, "no token: "+r.ErrorCode+" "+r.ErrorDescription)
-	}
-	dns, noName := errors.AsType[*net.DNSError](err)
-	if noName && dns.IsNotFound {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: there is no host %s", where, dns.Name)
+		return skewed(classify(where, "authError", r.Response.StatusCode, "no token: "+r.ErrorCode+" "+r.ErrorDescription), r.Response.Header)
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok { // without the URL, which says nothing more
 		err = u.Err
@@ -205,5 +209,5 @@ func (p *provider) unanswered(ctx context.Context, where string, err error) erro
 	if strings.Contains(text, "invalid_grant") || strings.Contains(text, "cannot fetch token") && strings.Contains(text, "400") {
 		return classify(where, "authError", http.StatusUnauthorized, "no token: Google does not know the key")
 	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, text)
+	return block.Unanswered(where, "Private Google Access or Cloud NAT", err)
 }

@@ -40,7 +40,7 @@ func TestReasons(t *testing.T) {
 		{403, "insufficientPermissions", "scopes", errdefs.ErrDenied, []string{"access scope"}},
 		{403, "accessNotConfigured", "API has not been used", errdefs.ErrDenied, []string{"services enable"}},
 		{401, "authError", "Invalid Credentials", errdefs.ErrDenied, []string{"clock"}},
-		{503, "backendError", "Backend Error", errdefs.ErrUnavailable, nil},
+		{503, "backendError", "Backend Error", errdefs.ErrUnavailable, []string{"status.cloud.google.com"}},
 		{500, "never heard of", "Oh", errdefs.ErrUnavailable, nil},
 		{400, "never heard of", "Oh", errdefs.ErrInvalid, nil},
 		{502, "", "", errdefs.ErrUnavailable, nil},
@@ -150,6 +150,26 @@ func TestCredentials(t *testing.T) {
 	if _, err := connect(t.Context(), config{Type: standardType, Config: pool.Config}, nil, "127.0.0.1:1"); !errors.Is(err, errdefs.ErrUnavailable) || len(errdefs.Hints(err)) == 0 {
 		t.Errorf("no project, and no metadata server: %v", err)
 	}
+}
+
+// TestClock: who is refused with a clock that is off is told so, by Compute Engine and by who gives tokens.
+func TestClock(t *testing.T) {
+	c := newCloud(t, quick())
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"error":{"code":401,"message":"Invalid Credentials","errors":[{"reason":"authError","message":"Invalid Credentials"}]}}`)
+	}))
+	t.Cleanup(s.Close)
+	pool := c.pool()
+	pool.Endpoint = s.URL
+	_, err := c.open(t, pool, "").one(t.Context(), zoneA+"/d")
+	wantErr(t, "Compute Engine", err, errdefs.ErrDenied, "the clock of this host is 1h", "ahead")
+	pool.Endpoint = "http://127.0.0.1:1"
+	_, err = c.here(t).one(t.Context(), zoneA+"/d")
+	wantErr(t, "a clock that is right", err, errdefs.ErrNotFound)
+	_, err = c.open(t, pool, "").one(t.Context(), zoneA+"/d")
+	wantErr(t, "no answer", err, errdefs.ErrUnavailable, "connection refused", "is endpoint right?")
 }
 
 // TestSelf: which instance this is, and whose it is.

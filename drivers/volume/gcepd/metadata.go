@@ -40,6 +40,8 @@ var (
 	errUnknown = errdefs.Errorf(errdefs.ErrNotFound, "the metadata server of the instance does not know")
 )
 
+const strange = "is it that of Google? GCE_METADATA_HOST may lead elsewhere"
+
 // get asks for one value.
 func (m metadata) get(ctx context.Context, path string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.address+"/computeMetadata/v1/"+path, nil)
@@ -62,7 +64,7 @@ func (m metadata) get(ctx context.Context, path string) (string, error) {
 	case resp.StatusCode == http.StatusNotFound:
 		return "", errUnknown
 	case resp.StatusCode != http.StatusOK:
-		return "", errdefs.Errorf(errdefs.ErrUnavailable, "the metadata server of the instance answers %d", resp.StatusCode)
+		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata server of the instance answers %d", resp.StatusCode), strange)
 	}
 	return strings.TrimSpace(string(body)), nil
 }
@@ -131,7 +133,7 @@ func (t *tokens) Token() (*oauth2.Token, error) {
 		Expires int64  `json:"expires_in"`
 	}
 	if json.Unmarshal([]byte(text), &answer) != nil || answer.Token == "" {
-		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "the metadata server of the instance gives no token")
+		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the metadata server of the instance gives no token"), strange)
 	}
 	t.token = &oauth2.Token{AccessToken: answer.Token, TokenType: answer.Type, Expiry: time.Now().Add(time.Duration(answer.Expires) * time.Second)}
 	return t.token, nil

@@ -132,7 +132,7 @@ func (p *provider) Find(ctx context.Context, ref string) ([]block.Foreign, error
 			return nil, err
 		}
 		if list = all; len(cut) > 0 && len(all) == 0 {
-			return nil, errdefs.Errorf(errdefs.ErrUnavailable, "some zones of %s cannot be looked at, as Google says", p.t.Scope)
+			return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "some zones of %s cannot be looked at, as Google says", p.t.Scope), faulty)
 		}
 	}
 	var found []block.Foreign

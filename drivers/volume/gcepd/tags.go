@@ -71,7 +71,7 @@ func (p *provider) SetTags(ctx context.Context, d block.Disk, tags block.Tags) e
 		}
 		return p.wait(ctx, op)
 	}
-	return errdefs.Errorf(errdefs.ErrUnavailable, "the labels of disk %s are changed by others all the time", d.ID)
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the labels of disk %s are changed by others all the time", d.ID), "which other tool writes labels? Ask again when it is done")
 }
 
 // requestID makes the token of a request of parts: a UUID (version 8, RFC 9562).

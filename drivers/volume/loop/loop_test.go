@@ -14,6 +14,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/pooldir"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -32,6 +33,8 @@ var (
 	_ volume.Rollbacker     = (*cloning)(nil)
 	_ volume.Cloner         = (*cloning)(nil)
 )
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 
 func TestREADME(t *testing.T) { catalogtest.README(t, Driver()) }
 

@@ -249,21 +249,21 @@ func bomb(t testing.TB, size int64) []byte {
 	var head bytes.Buffer
 	w := tar.NewWriter(&head)
 	check(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "rootfs/zeros", Size: size}))
-	return slices.Concat(zipped(t, head.Bytes()), bytes.Repeat(nothing(), 160))
+	return slices.Concat(zipped(t, head.Bytes()), bytes.Repeat(nothing(), 1280))
 }
 
-// nothing is 64 MB of zeros.
+// nothing is 8 MB of zeros.
 var nothing = sync.OnceValue(func() []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	_, _ = w.Write(make([]byte, 64<<20)) // a buffer takes all
+	_, _ = w.Write(make([]byte, 8<<20)) // a buffer takes all
 	_ = w.Close()
 	return b.Bytes()
 })
 
 func TestTooMuch(t *testing.T) {
 	s := opened(t, t.TempDir())
-	began := time.Now()
+	s.limits.slack = 4 << 20 // a race detector takes its time with more
 	const ten = 10 << 30
 
 	plain := &zeros{left: ten}
@@ -302,9 +302,6 @@ func TestTooMuch(t *testing.T) {
 	wants(t, err, errdefs.ErrInvalid, "it unpacks to more than 0 MiB")
 	check(t, s.GC())
 	tidied(t, s)
-	if took := time.Since(began); took > 2*time.Minute {
-		t.Errorf("it took %v", took)
-	}
 }
 
 // FuzzExtract looks outside of the rootfs for what a layer did there. An entry is made of four bytes: its

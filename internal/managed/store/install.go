@@ -280,7 +280,7 @@ func (s *Store) unpackLayer(ctx context.Context, x *extractor, d digest.Digest, 
 
 // decompressed returns the tar in a stream that may be compressed by gzip.
 func decompressed(raw io.Reader, in *counted, lim *budget) (io.Reader, error) {
-	b := bufio.NewReaderSize(raw, 1<<20)
+	b := bufio.NewReaderSize(raw, 64<<10)                             // what is read ahead counts as used
 	if head, _ := b.Peek(2); !bytes.Equal(head, []byte{0x1f, 0x8b}) { // an error comes again
 		return &inflated{r: b, in: in, lim: lim}, nil
 	}

@@ -48,6 +48,7 @@ func child(dir string) error {
 			if err := step(ctx, s, i); err != nil {
 				return err
 			}
+			_, _ = os.Stdout.WriteString(".") // likewise
 		}
 	}
 }
@@ -201,7 +202,11 @@ func TestSoakKilled(t *testing.T) {
 		if n, err := out.Read(make([]byte, 3)); n != 3 || err != nil {
 			t.Fatalf("round %d: the child does not begin: %v: %s", i, err, said.String())
 		}
-		time.Sleep(time.Duration(rnd.IntN(150_000)) * time.Microsecond) // another moment each time
+		// Another moment each time, and not too early where the machine is slow.
+		if _, err := io.ReadFull(out, make([]byte, rnd.IntN(12))); err != nil {
+			t.Fatalf("round %d: the child ended: %v: %s", i, err, said.String())
+		}
+		time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Microsecond)
 		check(t, cmd.Process.Kill())
 		_ = cmd.Wait() // killed
 		if cmd.ProcessState.ExitCode() != -1 {

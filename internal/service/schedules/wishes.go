@@ -134,7 +134,11 @@ func (s *Service) OwnOptions(pool string) volume.OwnOptions {
 		Names: []string{Option},
 		Check: func(opts map[string]string) error {
 			for _, name := range scheduleNames(opts[Option]) {
-				if err := s.knows(name); err != nil {
+				err := s.knows(name)
+				if err == nil {
+					err = s.able(pool, name)
+				}
+				if err != nil {
 					return fmt.Errorf("option %q: %w", Option, err)
 				}
 			}
@@ -159,6 +163,19 @@ func (s *Service) knows(name string) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, "no schedule %q, as none is configured", name)
 	}
 	return errdefs.Errorf(errdefs.ErrInvalid, "no schedule %q, there are: %s", name, strings.Join(names, ", "))
+}
+
+// able refuses a schedule that can do nothing in a pool.
+func (s *Service) able(pool, name string) error {
+	p := s.Pools.Find(pool)
+	i := slices.IndexFunc(s.Configured(), func(c schedule.Schedule) bool { return c.Name == name })
+	if p == nil || i < 0 || s.Configured()[i].Can(s.In(p).Able()) {
+		return nil
+	}
+	return errdefs.Hint(
+		errdefs.Errorf(errdefs.ErrInvalid, "schedule %q: it makes snapshots alone, which the driver %s of pool %q has none of", name, p.Conf.Driver, pool),
+		"give the schedule a repository, or the volume another pool",
+	)
 }
 
 // How often engines are asked for labels where the volumes have changed, and where they have not:

@@ -27,6 +27,14 @@ type detail struct {
 	done      bool
 }
 
+// size takes over what the driver tells, which may be the limit alone.
+func (d *detail) size(u volume.Usage) {
+	d.limit = u.Limit
+	if u.Used != volume.Unknown {
+		d.used = &u.Used
+	}
+}
+
 // details adds to volumes of the pool how large they are and how many snapshots they have, as
 // far as that is known before ctx ends.
 func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
@@ -82,7 +90,7 @@ func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
 	defer mu.Unlock()
 	for i, v := range all {
 		v.Unknown = append(v.Unknown, found[i].unknown...)
-		if found[i].used != nil {
+		if found[i].used != nil || found[i].limit > 0 {
 			v.Used, v.Limit = found[i].used, found[i].limit
 		}
 		if found[i].uncounted {
@@ -125,7 +133,7 @@ func survey(ctx context.Context, p *pool.Pool, all []*control.Volume, found []de
 			}
 			found[i] = detail{snapshots: f.Snapshots, uncounted: sizer && f.Usage == nil, done: true}
 			if f.Usage != nil {
-				found[i].used, found[i].limit = &f.Usage.Used, f.Usage.Limit
+				found[i].size(*f.Usage)
 			}
 		}
 	case <-ctx.Done():
@@ -139,7 +147,7 @@ func detailOf(p *pool.Pool, name string, sizer, snapshotter bool) detail {
 		u, err := p.Handler.Usage(p.Context(), name)
 		switch {
 		case err == nil:
-			d.used, d.limit = &u.Used, u.Limit
+			d.size(u)
 		case errors.Is(err, errdefs.ErrUnsupported):
 			d.uncounted = true
 		default:

@@ -59,7 +59,7 @@ func (s *Service) Resize(ctx context.Context, req control.VolumeResizeRequest) (
 			return control.Usage{}, err
 		}
 		if u, err := p.Handler.Usage(ctx, req.Name); err == nil {
-			return control.Usage{Used: u.Used, Limit: u.Limit}, nil
+			return control.Usage{Used: max(u.Used, 0), Limit: u.Limit}, nil
 		}
 		return control.Usage{Limit: size}, nil // it is resized, whatever can be said of it now
 	})
@@ -107,12 +107,12 @@ func (s *Service) Usage(ctx context.Context, req control.VolumeRequest, progress
 			return control.Usage{}, err
 		}
 		u, err := p.Handler.Usage(ctx, req.Name)
-		if !errors.Is(err, errdefs.ErrUnsupported) {
+		if !errors.Is(err, errdefs.ErrUnsupported) && u.Used != volume.Unknown {
 			return control.Usage{Used: u.Used, Limit: u.Limit}, err
 		}
 		err = p.Mounted(ctx, req.Name, func(ctx context.Context, dir string) error {
 			if volume.Can[volume.Sizer](p.Handler) {
-				if u, err = p.Handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) {
+				if u, err = p.Handler.Usage(ctx, req.Name); !errors.Is(err, errdefs.ErrUnsupported) && u.Used != volume.Unknown {
 					return err
 				}
 			}

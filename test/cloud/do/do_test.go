@@ -130,32 +130,6 @@ func link(m *machine.Machine, name string) string {
 	return filepath.Join(m.Dev(), "disk/by-id/scsi-0DO_Volume_"+name)
 }
 
-func write(t *testing.T, dev, text string) {
-	t.Helper()
-	f, err := os.OpenFile(dev, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteAt([]byte(text), 4096)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read4k(t *testing.T, dev string, n int) string {
-	t.Helper()
-	f, err := os.Open(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, n)
-	if _, err := f.ReadAt(b, 4096); err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // refused wants a status and a part of the message.
 func refused(t *testing.T, what string, err error, status int, text string) {
 	t.Helper()

@@ -1,13 +1,11 @@
 package do
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/test/cloud/fake"
+	"github.com/remora-plugins/remora/test/cloud/fake/faketest"
 )
 
 func TestDataFollowsTheVolume(t *testing.T) {
@@ -28,7 +27,7 @@ func TestDataFollowsTheVolume(t *testing.T) {
 	if got := w.done(w.StorageActions.Attach(ctx, v.ID, 1)); got != "completed" {
 		t.Fatalf("attach: %s", got)
 	}
-	write(t, link(one, "data"), "from one")
+	faketest.Write(t, link(one, "data"), "from one")
 	_, _, err := w.StorageActions.Attach(ctx, v.ID, 2)
 	refused(t, "attach to a second", err, 422, godo.ErrVolumeAlreadyAttached)
 	_, err = w.Storage.DeleteVolume(ctx, v.ID)
@@ -49,7 +48,7 @@ func TestDataFollowsTheVolume(t *testing.T) {
 	if got := w.done(w.StorageActions.Attach(ctx, v.ID, 2)); got != "completed" {
 		t.Fatalf("attach: %s", got)
 	}
-	if got := read4k(t, link(two, "data"), 8); got != "from one" {
+	if got := faketest.Read(t, link(two, "data"), 8); got != "from one" {
 		t.Errorf("two reads %q", got)
 	}
 }
@@ -155,34 +154,13 @@ func TestActionThatFails(t *testing.T) {
 	}
 }
 
-// mounted makes a file system on a volume of droplet 1 and mounts it.
-func mounted(t *testing.T, dev string) string {
-	t.Helper()
-	at := filepath.Join(t.TempDir(), "mnt")
-	if err := os.Mkdir(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := run.Output(t.Context(), nil, "mkfs.ext4", "-q", "-F", dev); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(dev, at, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
-	if err := os.WriteFile(filepath.Join(at, "before"), []byte("kept"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	unix.Sync()
-	return at
-}
-
 func TestDetachOfAMountedVolume(t *testing.T) {
 	for _, fails := range []bool{true, false} {
 		w, ctx := start(t, Config{BusyFails: fails}), t.Context()
 		one := w.host(1)
 		v := w.create("data")
 		w.done(w.StorageActions.Attach(ctx, v.ID, 1))
-		at := mounted(t, link(one, "data"))
+		at := faketest.Mounted(t, link(one, "data"))
 		got := w.done(w.StorageActions.DetachByDropletID(ctx, v.ID, 1))
 		if fails {
 			if ids := w.get(v.ID).DropletIDs; got != "errored" || !slices.Equal(ids, []int{1}) {
@@ -196,23 +174,9 @@ func TestDetachOfAMountedVolume(t *testing.T) {
 		if ids := w.get(v.ID).DropletIDs; got != "completed" || len(ids) != 0 {
 			t.Errorf("detach: %s, attached to %v", got, ids)
 		}
-		// What the loser writes now is nowhere on the volume.
-		_ = os.WriteFile(filepath.Join(at, "after"), []byte("lost"), 0o600)
-		unix.Sync()
 		two := w.host(2)
 		w.done(w.StorageActions.Attach(ctx, v.ID, 2))
-		other := t.TempDir()
-		if err := unix.Mount(link(two, "data"), other, "ext4", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		kept, err := os.ReadFile(filepath.Join(other, "before"))
-		_, lost := os.Stat(filepath.Join(other, "after"))
-		if string(kept) != "kept" || !os.IsNotExist(lost) {
-			t.Errorf("before: %q %v, after: %v", kept, err, lost)
-		}
-		if err := errors.Join(unix.Unmount(other, 0), unix.Unmount(at, unix.MNT_DETACH)); err != nil {
-			t.Error(err)
-		}
+		faketest.Lost(t, at, link(two, "data"))
 	}
 }
 
@@ -222,7 +186,7 @@ func TestDropletsComeAndGo(t *testing.T) {
 	w.droplet(2, "nyc1", nil)
 	v := w.create("data")
 	w.done(w.StorageActions.Attach(ctx, v.ID, 1))
-	write(t, link(one, "data"), "kept")
+	faketest.Write(t, link(one, "data"), "kept")
 	status := func(id int) string {
 		d, _, err := w.Droplets.Get(ctx, id)
 		if err != nil {
@@ -236,7 +200,7 @@ func TestDropletsComeAndGo(t *testing.T) {
 	if got := w.get(v.ID).DropletIDs; !slices.Equal(got, []int{1}) {
 		t.Errorf("a droplet that is off lets go of its volume: %v", got)
 	}
-	if err := w.PowerOn(1); err != nil || status(1) != "active" || read4k(t, link(one, "data"), 4) != "kept" {
+	if err := w.PowerOn(1); err != nil || status(1) != "active" || faketest.Read(t, link(one, "data"), 4) != "kept" {
 		t.Errorf("on: %v, %s", err, status(1))
 	}
 	if _, err := w.Droplets.Delete(ctx, 1); err != nil || !strings.Contains(status(1), "404") {
@@ -255,15 +219,15 @@ func TestSnapshots(t *testing.T) {
 	one := w.host(1)
 	v := w.create("data")
 	w.done(w.StorageActions.Attach(ctx, v.ID, 1))
-	write(t, link(one, "data"), "old")
+	faketest.Write(t, link(one, "data"), "old")
 	s, _, err := w.Storage.CreateSnapshot(ctx, &godo.SnapshotCreateRequest{VolumeID: v.ID, Name: "s1", Tags: []string{"x"}})
 	if err != nil || s.MinDiskSize != 1 || s.ResourceID != v.ID || s.SizeGigaBytes <= 0 || !slices.Equal(s.Tags, []string{"x"}) {
 		t.Fatalf("snapshot: %v %v", s, err)
 	}
-	write(t, link(one, "data"), "new")
+	faketest.Write(t, link(one, "data"), "new")
 	w.make(godo.VolumeCreateRequest{Name: "copy", Region: "nyc1", SizeGigaBytes: 2, SnapshotID: s.ID})
 	copied := w.named("nyc1", "copy")
-	if got := read4k(t, w.files.Path(copied.id), 3); got != "old" {
+	if got := faketest.Read(t, w.files.Path(copied.id), 3); got != "old" {
 		t.Errorf("the copy has %q", got)
 	}
 	_, _, err = w.Storage.CreateVolume(ctx, &godo.VolumeCreateRequest{Name: "far", Region: "fra1", SizeGigaBytes: 2, SnapshotID: s.ID})

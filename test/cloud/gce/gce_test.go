@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -137,32 +136,6 @@ func (w *world) attach(instance, disk, device string) *compute.InstancesAttachDi
 
 func link(m *machine.Machine, device string) string {
 	return filepath.Join(m.Dev(), "disk/by-id/google-"+device)
-}
-
-func write(t *testing.T, dev, text string) {
-	t.Helper()
-	f, err := os.OpenFile(dev, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteAt([]byte(text), 4096)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func contents(t *testing.T, dev string, n int) string {
-	t.Helper()
-	f, err := os.Open(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, n)
-	if _, err := f.ReadAt(b, 4096); err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // refused wants a status, a reason and a part of the message.

@@ -1,7 +1,6 @@
 package gce
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/api/compute/v1"
 
-	"github.com/remora-plugins/remora/internal/run"
+	"github.com/remora-plugins/remora/test/cloud/fake/faketest"
 )
 
 func TestDataFollowsTheDisk(t *testing.T) {
@@ -37,8 +36,8 @@ func TestDataFollowsTheDisk(t *testing.T) {
 		t.Errorf("the device is there at once: %v", err)
 	}
 	w.clock.Advance(time.Second)
-	write(t, link(a, "mine"), "from a")
-	if other, err := filepath.EvalSymlinks(filepath.Join(a.Dev(), "disk/by-id/scsi-0Google_PersistentDisk_mine")); err != nil || contents(t, other, 6) != "from a" {
+	faketest.Write(t, link(a, "mine"), "from a")
+	if other, err := filepath.EvalSymlinks(filepath.Join(a.Dev(), "disk/by-id/scsi-0Google_PersistentDisk_mine")); err != nil || faketest.Read(t, other, 6) != "from a" {
 		t.Errorf("by its other name: %v", err)
 	}
 	_, err = w.attach("b", "data", "mine").Do()
@@ -62,7 +61,7 @@ func TestDataFollowsTheDisk(t *testing.T) {
 	}
 	w.end(w.attach("b", "data", "").Do())
 	w.clock.Advance(time.Second)
-	if got := contents(t, link(b, "persistent-disk-1"), 6); got != "from a" {
+	if got := faketest.Read(t, link(b, "persistent-disk-1"), 6); got != "from a" {
 		t.Errorf("b reads %q", got)
 	}
 }
@@ -128,19 +127,7 @@ func TestDetachOfAMountedDisk(t *testing.T) {
 		a := w.host("a")
 		w.create(&compute.Disk{Name: "data", SizeGb: 10})
 		w.end(w.attach("a", "data", "data").Do())
-		at := t.TempDir()
-		dev := link(a, "data")
-		if _, err := run.Output(t.Context(), nil, "mkfs.ext4", "-q", "-F", dev); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount(dev, at, "ext4", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
-		if err := os.WriteFile(filepath.Join(at, "before"), []byte("kept"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		unix.Sync()
+		at := faketest.Mounted(t, link(a, "data"))
 		op := w.ended(w.api.Instances.DetachDisk(project, zone, "a", "data").Do())
 		if fails {
 			if op.Error == nil || op.Error.Errors[0].Code != "TIMEOUT" || len(w.get("data").Users) != 1 {
@@ -155,23 +142,9 @@ func TestDetachOfAMountedDisk(t *testing.T) {
 		if op.Error != nil || len(w.get("data").Users) != 0 {
 			t.Errorf("detach: %+v, users %v", op, w.get("data").Users)
 		}
-		// What the loser writes now is nowhere on the disk.
-		_ = os.WriteFile(filepath.Join(at, "after"), []byte("lost"), 0o600)
-		unix.Sync()
 		b := w.host("b")
 		w.end(w.attach("b", "data", "data").Do())
-		other := t.TempDir()
-		if err := unix.Mount(link(b, "data"), other, "ext4", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		kept, err := os.ReadFile(filepath.Join(other, "before"))
-		_, lost := os.Stat(filepath.Join(other, "after"))
-		if string(kept) != "kept" || !os.IsNotExist(lost) {
-			t.Errorf("before: %q %v, after: %v", kept, err, lost)
-		}
-		if err := errors.Join(unix.Unmount(other, 0), unix.Unmount(at, unix.MNT_DETACH)); err != nil {
-			t.Error(err)
-		}
+		faketest.Lost(t, at, link(b, "data"))
 	}
 }
 
@@ -202,7 +175,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 	w.add(zone, "b", nil)
 	w.create(&compute.Disk{Name: "data", SizeGb: 10})
 	w.end(w.attach("a", "data", "data").Do())
-	write(t, link(a, "data"), "kept")
+	faketest.Write(t, link(a, "data"), "kept")
 	status := func() string {
 		i, err := w.api.Instances.Get(project, zone, "a").Do()
 		if err != nil {
@@ -219,7 +192,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 		t.Errorf("stopped: %s, %v, users %v", got, a.Names(), w.get("data").Users)
 	}
 	w.end(w.api.Instances.Start(project, zone, "a").Do())
-	if got := status(); got != "RUNNING" || contents(t, link(a, "data"), 4) != "kept" {
+	if got := status(); got != "RUNNING" || faketest.Read(t, link(a, "data"), 4) != "kept" {
 		t.Errorf("started: %s", got)
 	}
 	if err := w.Preempt(zone, "a"); err != nil || status() != "TERMINATED" || len(a.Names()) != 0 {
@@ -243,12 +216,12 @@ func TestSnapshots(t *testing.T) {
 	a := w.host("a")
 	w.create(&compute.Disk{Name: "data", SizeGb: 10, Type: "diskTypes/pd-ssd"})
 	w.end(w.attach("a", "data", "data").Do())
-	write(t, link(a, "data"), "old")
+	faketest.Write(t, link(a, "data"), "old")
 	op, err := w.api.Disks.CreateSnapshot(project, zone, "data", &compute.Snapshot{Name: "s1", Labels: map[string]string{"x": "1"}}).Do()
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, link(a, "data"), "new")
+	faketest.Write(t, link(a, "data"), "new")
 	var states []string
 	for range 3 {
 		s, err := w.api.Snapshots.Get(project, "s1").Do()
@@ -277,11 +250,11 @@ func TestSnapshots(t *testing.T) {
 
 	// Another zone gets a copy that is larger.
 	w.end(w.api.Disks.Insert(project, zoneB, &compute.Disk{Name: "copy", SizeGb: 12, SourceSnapshot: s.SelfLink}).Do())
-	if got := contents(t, w.files.Path(w.disks[zoneB+"/copy"].file()), 3); got != "old" {
+	if got := faketest.Read(t, w.files.Path(w.disks[zoneB+"/copy"].file()), 3); got != "old" {
 		t.Errorf("the copy has %q", got)
 	}
 	clone := w.create(&compute.Disk{Name: "clone", SourceDisk: "zones/" + zone + "/disks/data"})
-	if got := contents(t, w.files.Path(w.disks[zone+"/clone"].file()), 3); got != "new" || last(clone.Type) != "pd-ssd" || clone.SizeGb != 10 {
+	if got := faketest.Read(t, w.files.Path(w.disks[zone+"/clone"].file()), 3); got != "new" || last(clone.Type) != "pd-ssd" || clone.SizeGb != 10 {
 		t.Errorf("the clone has %q: %+v", got, clone)
 	}
 	_, err = w.api.Disks.Insert(project, zoneB, &compute.Disk{Name: "far", SourceDisk: "zones/" + zone + "/disks/data"}).Do()

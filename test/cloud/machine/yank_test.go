@@ -108,7 +108,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("MACHINE_TEST_DIR"); dir != "" {
 		os.Exit(victim(dir, os.Getenv("MACHINE_TEST_FILE")))
 	}
-	os.Exit(m.Run())
+	os.Exit(testenv.Main(m))
 }
 
 func victim(dir, file string) int {

@@ -1,0 +1,6 @@
+//go:build race
+
+package blocktest
+
+// slower is by how much the race detector makes everything slower.
+const slower = 10
