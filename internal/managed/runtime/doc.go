@@ -24,6 +24,12 @@
 // are hung up on without an answer: to an engine an answer that says "error" to a Get would
 // mean that the volume is gone.
 //
+// # How a plugin ended
+//
+// It is no child of the daemon, so its exit status is what the kernel tells others than its parent: since Linux 6.15
+// always, before that only when init is slower than the daemon. Where it is not known State says so; the last words are
+// known all the same.
+//
 // # On disk
 //
 //	Dir/<ID>/     log, log.1: its lines, with time and stream; stdout, stderr: what is not yet read

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -27,44 +28,61 @@ import (
 	"github.com/remora-plugins/remora/internal/testenv"
 )
 
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
 func TestMain(m *testing.M) {
+	if os.Args[0] == "/plugin" {
+		testPlugin()
+		return
+	}
 	if dir := os.Getenv("REMORA_RUNTIME_DAEMON"); dir != "" {
 		daemon(dir)
 		return
 	}
 	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
+	if scratch := scratchDir; scratch != "" {
+		_ = os.RemoveAll(scratch)
 	}
 	os.Exit(code)
 }
 
-// program returns the static plugin for tests, built once.
-func program(t testing.TB) string {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "remora-runtime-"); built.err != nil {
-			return
+var (
+	scratchDir string
+
+	// thePlugin is the path of a static plugin for tests: this program, which is one as /plugin.
+	thePlugin = sync.OnceValues(func() (string, error) {
+		self, err := os.Executable()
+		if err == nil && static(self) {
+			return self, nil
 		}
-		for name, pkg := range map[string]string{"plugin": "./testplugin", "mobyfs": "github.com/remora-plugins/remora/sdk/examples/mobyfs"} {
-			cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, name), pkg)
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				built.err = fmt.Errorf("go build %s: %w: %s", pkg, err, out)
-				return
-			}
-		}
+		return compile("plugin", "test", "-c")
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	theMobyfs = sync.OnceValues(func() (string, error) {
+		return compile("mobyfs", "build", "github.com/remora-plugins/remora/sdk/examples/mobyfs")
+	})
+)
+
+func static(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
 	}
-	return built.dir
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+func compile(name, verb string, args ...string) (string, error) {
+	if scratchDir == "" {
+		var err error
+		if scratchDir, err = os.MkdirTemp("", "remora-runtime-"); err != nil {
+			return "", err
+		}
+	}
+	path := filepath.Join(scratchDir, name)
+	cmd := exec.Command("go", append([]string{verb, "-o", path}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go %s: %w: %s", verb, err, out)
+	}
+	return path, nil
 }
 
 // lab is directories for a Runtime, with what looks at them from outside.
@@ -93,7 +111,6 @@ func (b *syncBuffer) String() string {
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	testenv.Require(t, testenv.Root, testenv.Runc)
-	program(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	noErr(t, err)
 	l := &lab{dir: dir, log: &syncBuffer{}}
@@ -164,7 +181,9 @@ func (l *lab) plugin(t testing.TB, name string, env ...string) Plugin {
 	id := hex.EncodeToString(sum[:])
 	home := filepath.Join(l.dir, "store", id)
 	noErr(t, os.MkdirAll(home+"/rootfs", 0o755))
-	noErr(t, os.Link(program(t)+"/plugin", home+"/rootfs/plugin"))
+	program, err := thePlugin()
+	noErr(t, err)
+	link(t, program, home+"/rootfs/plugin")
 	return Plugin{
 		ID: id, Name: name, Rootfs: home + "/rootfs", Propagated: home + "/propagated-mount",
 		Config: plugin.Config{
@@ -174,6 +193,17 @@ func (l *lab) plugin(t testing.TB, name string, env ...string) Plugin {
 		},
 		Settings: plugin.Settings{Env: env, Args: []string{name}},
 	}
+}
+
+// link makes one file of two names, or two files where that cannot be.
+func link(t testing.TB, from, to string) {
+	t.Helper()
+	if os.Link(from, to) == nil {
+		return
+	}
+	data, err := os.ReadFile(from)
+	noErr(t, err)
+	noErr(t, os.WriteFile(to, data, 0o755))
 }
 
 // clean fails the test unless nothing is left of any plugin.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/moby/moby/api/types/plugin"
@@ -20,7 +19,9 @@ func TestMobyfs(t *testing.T) {
 	r := l.open(t)
 	p := l.plugin(t, "acme/mobyfs:latest")
 	noErr(t, os.Remove(p.Rootfs+"/plugin"))
-	noErr(t, os.Link(filepath.Join(program(t), "mobyfs"), p.Rootfs+"/mobyfs"))
+	mobyfs, err := theMobyfs()
+	noErr(t, err)
+	link(t, mobyfs, p.Rootfs+"/mobyfs")
 	p.Config = plugin.Config{
 		Entrypoint: []string{"/mobyfs"}, PropagatedMount: "/var/lib/mobyfs", Interface: plugin.Interface{Socket: "mobyfs.sock"},
 	}

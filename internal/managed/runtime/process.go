@@ -115,9 +115,10 @@ func (p *process) close() {
 }
 
 type procStat struct {
-	state byte
-	start uint64
-	code  int
+	state  byte
+	parent int
+	start  uint64
+	code   int
 }
 
 // readStat reads what is needed of proc_pid_stat(5).
@@ -133,6 +134,9 @@ func readStat(pid int) (procStat, error) {
 	}
 	st := procStat{state: fields[0][0]}
 	st.start, err = strconv.ParseUint(string(fields[19]), 10, 64)
+	if err == nil {
+		st.parent, err = strconv.Atoi(string(fields[1]))
+	}
 	if err == nil {
 		st.code, err = strconv.Atoi(string(fields[49]))
 	}

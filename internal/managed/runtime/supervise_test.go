@@ -104,26 +104,34 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// TestHealthyForgets: the count of restarts outlives the daemon, and begins again after the plugin was well.
 func TestHealthyForgets(t *testing.T) {
 	l := newLab(t)
-	r := l.open(t)
-	r.limits.healthy = 300 * time.Millisecond
 	p := l.plugin(t, "well:latest")
-	noErr(t, r.Start(t.Context(), p))
-	for range 2 {
+	crash := func(r *Runtime) int {
+		t.Helper()
 		pid := r.State(p.ID).Pid
 		noErr(t, killPid(pid))
 		until(t, "a restart", func() bool { s := r.State(p.ID); return s.Status == Running && s.Pid != pid })
+		return r.State(p.ID).Restarts
 	}
-	if n := r.State(p.ID).Restarts; n != 2 {
-		t.Errorf("%d restarts", n)
+	first := l.open(t)
+	noErr(t, first.Start(t.Context(), p))
+	if one, two := crash(first), crash(first); one != 1 || two != 2 {
+		t.Errorf("%d restarts, then %d", one, two)
 	}
-	time.Sleep(r.limits.healthy)
-	pid := r.State(p.ID).Pid
-	noErr(t, killPid(pid))
-	until(t, "a restart", func() bool { s := r.State(p.ID); return s.Status == Running && s.Pid != pid })
-	if n := r.State(p.ID).Restarts; n != 1 {
-		t.Errorf("%d restarts", n)
+	noErr(t, first.Close())
+	second := l.open(t)
+	noErr(t, second.Adopt(t.Context(), []Plugin{p}))
+	if n := crash(second); n != 3 {
+		t.Errorf("%d restarts with another daemon", n)
+	}
+	noErr(t, second.Close())
+	third := l.open(t)
+	third.limits.healthy = time.Nanosecond
+	noErr(t, third.Adopt(t.Context(), []Plugin{p}))
+	if n := crash(third); n != 1 {
+		t.Errorf("%d restarts after it was well", n)
 	}
 }
 

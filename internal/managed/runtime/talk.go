@@ -9,9 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/go-runc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -124,7 +124,7 @@ func (execIO) Stderr() io.ReadCloser { return nil }
 // Exec runs a program in a plugin that runs, as its user and with its environment but without its secrets, and returns the
 // program's exit status. When ctx ends the program is killed.
 func (r *Runtime) Exec(ctx context.Context, id string, argv []string, stdio Stdio) (int, error) {
-	in, p, err := r.up(id)
+	p, err := r.up(id)
 	if err != nil {
 		return -1, err
 	}
@@ -142,19 +142,31 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string, stdio Stdi
 		return -1, p.errorf("exec: %w", state.Classify(err))
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	pidFile, log := filepath.Join(dir, "pid"), filepath.Join(dir, "log")
-	stop := context.AfterFunc(ctx, func() { killExec(in.id, pidFile) })
-	defer stop()
-	return r.exec(ctx, p, process, stdio, pidFile, log)
+	return r.exec(ctx, p, process, stdio, filepath.Join(dir, "log"))
 }
 
-func (r *Runtime) exec(ctx context.Context, p *Plugin, process specs.Process, stdio Stdio, pidFile, log string) (int, error) {
-	err := r.runcCommand("").Exec(ctx, p.ID, process, &runc.ExecOpts{IO: execIO{stdio}, PidFile: pidFile, LogFile: log})
-	if err == nil {
-		return 0, nil
-	}
+func (r *Runtime) exec(ctx context.Context, p *Plugin, process specs.Process, stdio Stdio, log string) (int, error) {
+	// When runc is killed the program goes on. So it is the program that is killed, and runc ends by that.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	started, ended := make(chan int, 1), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+			killExec(p.ID, <-started, ended)
+			cancel()
+		case <-ended:
+		}
+	})
+	err := r.runcCommand("").Exec(inner, p.ID, process, &runc.ExecOpts{IO: execIO{stdio}, LogFile: log, Started: started})
+	close(ended)
+	wg.Wait()
 	if ctx.Err() != nil {
 		return -1, p.errorf("exec: %w", context.Cause(ctx))
+	}
+	if err == nil {
+		return 0, nil
 	}
 	if said := lastError(log); said != "" {
 		return -1, p.errorf("exec: %w", errdefs.Errorf(errdefs.ErrInvalid, "%s", strings.TrimPrefix(said, "exec failed: ")))
@@ -165,22 +177,30 @@ func (r *Runtime) exec(ctx context.Context, p *Plugin, process specs.Process, st
 	return -1, p.errorf("exec: %w", r.runcError(ctx, log, err))
 }
 
-// killExec kills what an exec started: to kill runc would leave it running.
-func killExec(id, pidFile string) {
-	data, err := os.ReadFile(pidFile)
-	if err != nil {
-		return
+// killExec kills what a runc has started in a plugin, which is its child, as soon as it is there. It returns when that
+// runc has ended, or after a while.
+func killExec(id string, runcPid int, ended <-chan struct{}) {
+	for deadline := time.Now().Add(sweepTime); time.Now().Before(deadline); {
+		if dirs, err := cgroupDirs(cgroupOf(id)); err == nil {
+			for _, pid := range cgroupPids(dirs) {
+				killChild(pid, runcPid)
+			}
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return
-	}
+}
+
+func killChild(pid, parent int) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	if dirs, err := cgroupDirs(cgroupOf(id)); err == nil && slices.Contains(cgroupPids(dirs), pid) {
+	if st, err := readStat(pid); err == nil && st.parent == parent {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }
@@ -193,7 +213,7 @@ type Processes struct {
 
 // Top returns the processes of a plugin that runs.
 func (r *Runtime) Top(ctx context.Context, id string) (Processes, error) {
-	_, p, err := r.up(id)
+	p, err := r.up(id)
 	if err != nil {
 		return Processes{}, err
 	}
@@ -207,14 +227,14 @@ func (r *Runtime) Top(ctx context.Context, id string) (Processes, error) {
 }
 
 // up returns a plugin that runs.
-func (r *Runtime) up(id string) (*instance, *Plugin, error) {
+func (r *Runtime) up(id string) (*Plugin, error) {
 	if in := r.find(id); in != nil {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.state.Status == Running {
 			p := in.plugin
-			return in, &p, nil
+			return &p, nil
 		}
 	}
-	return nil, nil, errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run", id)
+	return nil, errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run", id)
 }

@@ -1,5 +1,4 @@
-// A plugin that behaves as a test wants: by its environment at the start, by calls from then on.
-package main
+package runtime
 
 import (
 	"encoding/json"
@@ -16,10 +15,10 @@ import (
 	"time"
 )
 
-const socket = "/run/docker/plugins/test.sock"
+const pluginSocket = "/run/docker/plugins/test.sock"
 
-func main() {
-	// What a test has run in the plugin.
+// testPlugin behaves as a test wants: by its environment at the start, by calls from then on.
+func testPlugin() {
 	if len(os.Args) > 2 && os.Args[1] == "tool" {
 		tool(os.Args[2:])
 		return
@@ -76,10 +75,11 @@ func main() {
 		}
 	})
 	http.HandleFunc("/mount", func(_ http.ResponseWriter, r *http.Request) { mountOn(r.FormValue("dir")) })
-	http.HandleFunc("/again", func(http.ResponseWriter, *http.Request) { go listen() })
-	listen()
+	http.HandleFunc("/again", func(http.ResponseWriter, *http.Request) { go listenAgain() })
+	listenAgain()
 }
 
+// tool is what a test has run in the plugin.
 func tool(args []string) {
 	switch args[0] {
 	case "env":
@@ -103,14 +103,14 @@ func mountOn(dir string) {
 	must(os.WriteFile(dir+"/file", []byte("of the plugin"), 0o600))
 }
 
-func listen() {
-	_ = os.Remove(socket)
+func listenAgain() {
+	_ = os.Remove(pluginSocket)
 	if wait := os.Getenv("WAIT"); wait != "" {
 		d, err := time.ParseDuration(wait)
 		must(err)
 		time.Sleep(d)
 	}
-	ln, err := net.Listen("unix", socket)
+	ln, err := net.Listen("unix", pluginSocket)
 	must(err)
 	must(http.Serve(ln, nil)) //nolint:gosec // a test's
 }
