@@ -56,7 +56,7 @@ part_docs() {
 storage='/drivers/volume/(btrfs|dobs|ebs|gcepd|loop|mount|sshfs)$|/internal/(backup|definition|remote)$'
 
 # What -short makes shorter.
-longer='/internal/(block|daemon)$|/sdk/volume/volumetest$'
+longer='/internal/(scaffold|block|daemon)$|/sdk/volume/volumetest$'
 
 # What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages. With -short the rest of
 # these packages is tested with all others.

@@ -172,14 +172,15 @@ func (p *proxy) server() (s *http.Server, transport *http.Transport) {
 	return s, transport
 }
 
-// dial connects to a socket whose path may be too long for the kernel.
-func dial(ctx context.Context, socket string) (net.Conn, error) {
+// dial connects to a socket whose path may be too long for the kernel. It does not wait: where
+// the listener's queue is full, connect(2) says EAGAIN.
+func dial(socket string) (*net.UnixConn, error) {
 	dir, err := os.Open(filepath.Dir(socket))
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return new(net.Dialer).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)))
+	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket))})
 }
 
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.ReverseProxy) {

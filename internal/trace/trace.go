@@ -96,9 +96,7 @@ func listens(socket string) error {
 	case fi.Mode().Type() != fs.ModeSocket:
 		return errdefs.Errorf(errdefs.ErrInvalid, "%q: is not a socket", socket)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	c, err := dial(ctx, socket)
+	c, err := dial(socket)
 	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
 		return errdefs.Errorf(errdefs.ErrDenied, "socket %q: %w", socket, err)
 	}
