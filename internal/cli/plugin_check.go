@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func (a *app) pluginCheck() *cobra.Command {
 			"it: --list shows them. For what fails, the request and the answer are shown. Volumes, networks and\n" +
 			"pools that the cases make are named on standard error before the first call, and removed again, also\n" +
 			"when a case fails or the run is interrupted. Nothing else that the plugin has is touched.\n\n" +
-			"Exit status: 0 the plugin conforms, " + fmt.Sprint(exitDeviates) + " it deviates, " + fmt.Sprint(exitBroken) + " it is broken: it gives no answer or one that\n" +
+			"Exit status: 0 the plugin conforms, " + strconv.Itoa(exitDeviates) + " it deviates, " + strconv.Itoa(exitBroken) + " it is broken: it gives no answer or one that\n" +
 			"no engine can read, or fails a case without which it is of no use. The others are those of all commands.",
 		Example: "  remora plugin check sshfs --opt sshcmd=user@host:/data --opt password=$PASSWORD\n" +
 			"  remora plugin check ./my.sock --engine --format junit > check.xml\n" +

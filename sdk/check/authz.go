@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -56,13 +57,17 @@ func authzCases() []Case {
 
 // probes are what most plugins have an opinion about. What each one thinks of them is asked.
 var probes = []Request{
-	{Method: "GET", Target: "/_ping"}, {Method: "GET", Target: "/version"}, {Method: "GET", Target: "/containers/json?all=1"}, {Method: "GET", Target: "/images/json"},
+	{Method: "GET", Target: "/_ping"},
+	{Method: "GET", Target: "/version"},
+	{Method: "GET", Target: "/containers/json?all=1"},
+	{Method: "GET", Target: "/images/json"},
 	{Method: "POST", Target: "/containers/create", Body: `{"Image":"busybox","HostConfig":{"Privileged":true}}`},
 	{Method: "POST", Target: "/containers/create", Body: `{"Image":"busybox","HostConfig":{"Binds":["/:/host"]}}`},
 	{Method: "POST", Target: "/containers/create", Body: `{"Image":"busybox","HostConfig":{"PidMode":"host","CapAdd":["ALL"]}}`},
 	{Method: "POST", Target: "/volumes/create", Body: `{"Name":"x","Driver":"local"}`},
 	{Method: "POST", Target: "/containers/x/exec", Body: `{"Cmd":["sh"],"Privileged":true}`},
-	{Method: "DELETE", Target: "/containers/x?force=1"}, {Method: "POST", Target: "/containers/x/stop"},
+	{Method: "DELETE", Target: "/containers/x?force=1"},
+	{Method: "POST", Target: "/containers/x/stop"},
 	{Method: "POST", Target: "/images/create?fromImage=busybox&tag=latest"},
 }
 
@@ -277,9 +282,7 @@ func streamingAnswer(t *T) {
 			{}, {"ResponseStatusCode": 200}, {"ResponseStatusCode": 200, "ResponseBody": []byte(`{"Id":`)}, {"ResponseStatusCode": 500, "ResponseBody": []byte("null")},
 		} {
 			m := apiRequest(r.call())
-			for k, v := range answer {
-				m[k] = v
-			}
+			maps.Copy(m, answer)
 			var d decision
 			if err := t.c.Call(t.ctx, "AuthZPlugin.AuthZRes", m, &d); unanswered(err) {
 				t.Fatalf("AuthZRes about %s: %w", r, err)

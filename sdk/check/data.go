@@ -8,28 +8,34 @@ import (
 	"strings"
 )
 
+// file is what cases write into volumes.
+const file = "f"
+
 // write puts a file into a volume. A path that is not there ends the case.
-func (t *T) write(dir, name, text string) {
+func (t *T) write(dir, text string) {
 	t.directory(dir)
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 		t.Fatalf("write into the volume: %v", err)
 	}
 }
 
 // read wants a file of a volume to hold a text.
-func (t *T) read(dir, name, want string) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+func (t *T) read(dir, want string) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
 		t.Errorf("what was written to the volume is not there: %v", err)
 	} else if string(b) != want {
-		t.Errorf("%s of the volume holds %.100q, and %q was written", name, b, want)
+		t.Errorf("%s of the volume holds %.100q, and %q was written", file, b, want)
 	}
 }
 
-// absent wants a file not to be in a volume.
-func (t *T) absent(dir, name, why string) {
-	if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s: %s is in it (%v)", why, name, err)
+// absent wants the file not to be in a volume.
+func (t *T) absent(dir, why string) {
+	switch _, err := os.Lstat(filepath.Join(dir, file)); {
+	case err == nil:
+		t.Errorf("%s: %s is in it", why, file)
+	case !errors.Is(err, fs.ErrNotExist):
+		t.Errorf("look into the volume: %v", err)
 	}
 }
 

@@ -53,10 +53,10 @@ func (f *fabric) do(method string, req object) (any, error) {
 	case "CreateNetwork":
 		return f.createNetwork(req)
 	case "DeleteNetwork":
-		switch {
-		case f.bug == "keeps networks":
+		switch f.bug {
+		case "keeps networks":
 			return nil, refuse("is in use")
-		case f.bug == "one network at a time":
+		case "one network at a time":
 			f.networks = map[string]*wired{}
 		}
 		delete(f.networks, text(req, "NetworkID"))

@@ -68,7 +68,7 @@ func (p *Plugin) Kinds(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // returns nil
 	kinds, err := c.Activate(ctx)
 	if err == nil {
 		p.kinds = kinds
@@ -80,7 +80,7 @@ func (p *Plugin) Kinds(ctx context.Context) ([]string, error) {
 func (p *Plugin) Plan(kinds []string) (all []string) {
 	opts := ""
 	if len(p.options.Create) > 0 {
-		opts = fmt.Sprintf(", made with the options %s", p.hide(pairs(p.options.Create)))
+		opts = ", made with the options " + p.hide(pairs(p.options.Create))
 	}
 	for _, kind := range kinds {
 		switch kind {
@@ -168,7 +168,7 @@ func (p *Plugin) alive(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // returns nil
 	_, err = c.Activate(ctx)
 	return !unanswered(err)
 }

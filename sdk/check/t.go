@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -186,10 +187,10 @@ func (t *T) cleanUp(ctx context.Context) {
 	if err != nil {
 		panic(err) // newT has made one
 	}
-	defer clean.Close()
-	_ = t.c.Close() // returns nil
-	for i := len(t.undo) - 1; i >= 0; i-- {
-		t.undo[i](ctx)
+	defer func() { _ = clean.Close() }() // returns nil
+	_ = t.c.Close()                      // returns nil
+	for _, undo := range slices.Backward(t.undo) {
+		undo(ctx)
 	}
 	t.removeAll(ctx, clean)
 	if t.gaveUp() && len(t.volumes)+len(t.networks) > 0 {

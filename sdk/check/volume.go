@@ -366,12 +366,12 @@ func createKeepsData(t *T) {
 	t.here()
 	name := t.create("a")
 	path := t.mount(name, t.mountID(1))
-	t.write(path, "f", "kept")
+	t.write(path, "kept")
 	_ = t.tryCreate(name) // whether that succeeds, another case says
-	t.read(path, "f", "kept")
+	t.read(path, "kept")
 	t.unmount(name, t.mountID(1))
 	_ = t.tryCreate(name)
-	t.read(t.mount(name, t.mountID(2)), "f", "kept")
+	t.read(t.mount(name, t.mountID(2)), "kept")
 	t.unmount(name, t.mountID(2))
 }
 
@@ -436,9 +436,9 @@ func volumeNames(t *T) {
 		return
 	}
 	upper, lower := t.mount(names[0], t.mountID(1)), t.mount(names[1], t.mountID(2))
-	t.write(upper, "f", "upper")
-	t.write(lower, "f", "lower")
-	t.read(upper, "f", "upper")
+	t.write(upper, "upper")
+	t.write(lower, "lower")
+	t.read(upper, "upper")
 	t.unmount(names[0], t.mountID(1))
 	t.unmount(names[1], t.mountID(2))
 }

@@ -66,13 +66,13 @@ func volumeReplays() []Case {
 // written is a file that a container writes and the next one reads.
 func (t *T) written(path string) {
 	if !t.p.away {
-		t.write(path, "f", "x")
+		t.write(path, "x")
 	}
 }
 
 func (t *T) found(path string) {
 	if !t.p.away {
-		t.read(path, "f", "x")
+		t.read(path, "x")
 	}
 }
 

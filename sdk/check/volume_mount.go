@@ -111,9 +111,9 @@ func mountAgrees(t *T) {
 func mountKeepsData(t *T) {
 	t.here()
 	name := t.create("a")
-	t.write(t.mount(name, t.mountID(1)), "f", "x")
+	t.write(t.mount(name, t.mountID(1)), "x")
 	t.unmount(name, t.mountID(1))
-	t.read(t.mount(name, t.mountID(2)), "f", "x")
+	t.read(t.mount(name, t.mountID(2)), "x")
 	t.unmount(name, t.mountID(2))
 }
 
@@ -121,10 +121,10 @@ func mountForTwo(t *T) {
 	name := t.create("a")
 	one, two := t.mount(name, t.mountID(1)), t.mount(name, t.mountID(2))
 	t.here()
-	t.write(one, "f", "x")
-	t.read(two, "f", "x")
+	t.write(one, "x")
+	t.read(two, "x")
 	t.unmount(name, t.mountID(1))
-	t.read(two, "f", "x")
+	t.read(two, "x")
 	t.unmount(name, t.mountID(2))
 }
 
@@ -132,16 +132,16 @@ func mountSameID(t *T) {
 	name := t.create("a")
 	path := t.mount(name, t.mountID(1))
 	if !t.p.away {
-		t.write(path, "f", "x")
+		t.write(path, "x")
 	}
 	for range 2 {
 		again := t.mount(name, t.mountID(1))
 		if !t.p.away {
-			t.read(again, "f", "x")
+			t.read(again, "x")
 		}
 		t.unmount(name, t.mountID(1))
 		if !t.p.away {
-			t.read(path, "f", "x")
+			t.read(path, "x")
 		}
 	}
 	t.unmount(name, t.mountID(1))
@@ -185,7 +185,7 @@ func mountAtOnce(t *T) {
 	}
 	last := paths[containers-1]
 	if !t.p.away {
-		t.write(paths[0], "f", "x")
+		t.write(paths[0], "x")
 	}
 	for n := range containers - 1 {
 		all.Go(func() {
@@ -196,7 +196,7 @@ func mountAtOnce(t *T) {
 	}
 	all.Wait()
 	if !t.p.away {
-		t.read(last, "f", "x")
+		t.read(last, "x")
 	}
 	t.unmount(name, t.mountID(containers-1))
 }
@@ -219,13 +219,13 @@ func unmountAgain(t *T) {
 	name := t.create("a")
 	one := t.mount(name, t.mountID(1))
 	two := t.mount(name, t.mountID(2))
-	t.write(one, "f", "x")
+	t.write(one, "x")
 	t.unmount(name, t.mountID(1))
 	for range 2 {
 		if err := t.tryUnmount(t.c.Volume(), name, t.mountID(1)); unanswered(err) {
 			t.Fatalf("Unmount again: %w", err)
 		}
-		t.read(two, "f", "x")
+		t.read(two, "x")
 	}
 	t.unmount(name, t.mountID(2))
 }
@@ -240,11 +240,11 @@ func unmountStray(t *T) {
 	}
 	t.get(name)
 	one, two := t.mount(name, t.mountID(1)), t.mount(name, t.mountID(2))
-	t.write(one, "f", "x")
+	t.write(one, "x")
 	t.unmount(name, t.mountID(1))
-	t.read(two, "f", "x")
+	t.read(two, "x")
 	t.unmount(name, t.mountID(2))
-	t.read(t.mount(name, t.mountID(3)), "f", "x")
+	t.read(t.mount(name, t.mountID(3)), "x")
 	t.unmount(name, t.mountID(3))
 }
 
@@ -252,13 +252,13 @@ func volumesApart(t *T) {
 	t.here()
 	a, b := t.create("a"), t.create("b")
 	one, two := t.mount(a, t.mountID(1)), t.mount(b, t.mountID(2))
-	t.write(one, "f", "a")
+	t.write(one, "a")
 	t.directory(two)
-	t.absent(two, "f", "a file was written to another volume")
+	t.absent(two, "a file was written to another volume")
 	t.unmount(a, t.mountID(1))
-	t.write(two, "f", "b")
+	t.write(two, "b")
 	t.unmount(b, t.mountID(2))
-	t.read(t.mount(a, t.mountID(3)), "f", "a")
+	t.read(t.mount(a, t.mountID(3)), "a")
 	t.unmount(a, t.mountID(3))
 }
 
@@ -274,7 +274,7 @@ func podman(t *T) {
 	limit := callTime // Podman's own is 5 seconds, which users change
 	c, err := client.New(t.p.endpoint, client.Options{Engine: client.Podman, Observe: t.observe, Timeout: limit})
 	t.must("connect", err)
-	defer c.Close()
+	defer func() { _ = c.Close() }() // returns nil
 	v, name := c.Volume(), t.name("a")
 	t.activates() // each podman is a process of its own
 	if _, err := v.Get(t.ctx, name); err == nil {
@@ -290,12 +290,12 @@ func podman(t *T) {
 	path, err := t.tryMount(v, name, client.PodmanMountID)
 	t.must("Mount", err)
 	if !t.p.away {
-		t.write(path, "f", "x")
+		t.write(path, "x")
 	}
 	t.mount(name, t.mountID(1)) // dockerd, beside it
 	t.unmount(name, t.mountID(1))
 	if !t.p.away {
-		t.read(path, "f", "x")
+		t.read(path, "x")
 	}
 	t.must("Unmount", t.tryUnmount(v, name, client.PodmanMountID))
 	t.must("Remove", v.Remove(t.ctx, name))

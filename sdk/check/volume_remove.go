@@ -47,7 +47,7 @@ func removeMounted(t *T) {
 	name := t.create("a")
 	path := t.mount(name, t.mountID(1))
 	if !t.p.away {
-		t.write(path, "f", "x")
+		t.write(path, "x")
 	}
 	for range 2 {
 		if err := t.c.Volume().Remove(t.ctx, name); err == nil {
@@ -57,7 +57,7 @@ func removeMounted(t *T) {
 		}
 	}
 	if !t.p.away {
-		t.read(path, "f", "x")
+		t.read(path, "x")
 	}
 	t.get(name)
 	t.unmount(name, t.mountID(1))
@@ -90,13 +90,13 @@ func removeTwice(t *T) {
 func removeDestroysData(t *T) {
 	t.here()
 	name := t.create("a")
-	t.write(t.mount(name, t.mountID(1)), "f", "x")
+	t.write(t.mount(name, t.mountID(1)), "x")
 	t.unmount(name, t.mountID(1))
 	t.remove(name)
 	t.must("Create", t.tryCreate(name))
 	path := t.mount(name, t.mountID(2))
 	t.directory(path)
-	t.absent(path, "f", "a volume was removed and made anew, with the data of before")
+	t.absent(path, "a volume was removed and made anew, with the data of before")
 	t.unmount(name, t.mountID(2))
 }
 

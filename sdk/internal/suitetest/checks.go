@@ -34,11 +34,12 @@ func Checks[C any](kind string, serve func(t *testing.T, c C) (socket string, o 
 // CheckName returns the name that the case of package check with that ID has in a suite.
 func CheckName(id string) string {
 	_, words, _ := strings.Cut(id, "/")
-	name := "Check"
+	var name strings.Builder
+	name.WriteString("Check")
 	for word := range strings.SplitSeq(words, "-") {
-		name += strings.ToUpper(word[:1]) + word[1:]
+		name.WriteString(strings.ToUpper(word[:1]) + word[1:])
 	}
-	return name
+	return name.String()
 }
 
 // Report fails or skips t for a result.
