@@ -86,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Front, error) {
 	go func() {
 		defer close(f.done)
 		if err := sdk.ServeHandler(ctx, sdk.Options{Logger: o.Log, Grace: grace}, f.handler(), l); err != nil {
-			o.Log.Error("published socket of a plugin has ended", slog.String("plugin", o.Name), slog.Any("error", err))
+			o.Log.ErrorContext(ctx, "published socket of a plugin has ended", slog.String("plugin", o.Name), slog.Any("error", err))
 		}
 	}()
 	return f, nil
