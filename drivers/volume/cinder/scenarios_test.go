@@ -36,8 +36,5 @@ func TestScenariosOnCeph(t *testing.T) {
 			"Classic", "TakenByForce", "FormattedMeanwhile", "UsedElsewhere", "CopyOfOldMemory", "RemovedOnce", "SnapshotsOfOthers", "Resize", "Snapshots",
 			"XFSClone", "Rollback", "OpenSnapshot", "Zones", "MoveZone", "MoveGivenUp", "MoveRegion", "MoveCrashes",
 		},
-		Deviates: map[string]string{
-			"TakenByForce": "not passed here: with a disk of Ceph the first host does not learn in time that it was taken; see the driver's page",
-		},
 	})
 }
