@@ -71,8 +71,11 @@ func start(ctx context.Context, dir, store string) (*Cluster, error) {
 	return c, nil
 }
 
+// startLimit is for a busy machine, or a virtual one without KVM.
+const startLimit = 5 * time.Minute
+
 func (c *Cluster) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("the cluster is not up after 90 s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("the cluster is not up after %s", startLimit))
 	defer cancel()
 	if err := c.prepare(ctx); err != nil {
 		return err
