@@ -145,7 +145,7 @@ func ceph() error {
 	if err := loop(); err != nil {
 		return err
 	}
-	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common and rbd-fuse", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "ceph-authtool", "monmaptool")()
+	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common, rbd-fuse and rbd-nbd", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "rbd-nbd", "ceph-authtool", "monmaptool")()
 }
 
 func openstack() error {
