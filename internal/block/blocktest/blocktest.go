@@ -141,6 +141,7 @@ func scenarios() []scenario {
 		{"XFSClone", xfsClone},
 		{"Rollback", rollback},
 		{"OpenSnapshot", openSnapshot},
+		{"HeldElsewhere", heldElsewhere},
 		{"Zones", zones},
 		{"MoveZone", moveZone},
 		{"MoveGivenUp", moveGivenUp},
@@ -307,7 +308,7 @@ func (h *host) create(name string, opts ...string) error {
 		k, v, _ := strings.Cut(o, "=")
 		all[k] = v
 	}
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	return h.driver.Create(ctx, name, all)
 }
@@ -325,7 +326,7 @@ func (h *host) mount(name string) (string, error) {
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		h.s.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	at, err := h.driver.Mount(ctx, name, target)
 	if err == nil && at != target {
@@ -344,7 +345,7 @@ func (h *host) mustMount(name string) string {
 }
 
 func (h *host) unmount(name string) error {
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	return h.driver.Unmount(ctx, name, h.target(name))
 }
