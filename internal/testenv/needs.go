@@ -241,7 +241,7 @@ func programs(pkg string, names ...string) func() error {
 
 // probe runs a command that changes nothing outside its own namespaces.
 func probe(name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a machine may be busy
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {

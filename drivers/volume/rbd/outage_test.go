@@ -30,7 +30,7 @@ func readers(t *testing.T, file string) (n int) {
 // image counts as attached, and can be read again when the cluster is back.
 func outage(t *testing.T, c *cloud, way string) {
 	t.Helper()
-	p := c.provider(t, func(c *config) { c.Map, c.Timeout = way, 3*time.Second })
+	p := c.mapping(t, way, "one")
 	d := p.mustCreate(t, spec(uuidA, "data"))
 	if err := p.Attach(t.Context(), d, block.Host{ID: p.host}); err != nil {
 		t.Fatal(err)
@@ -38,6 +38,7 @@ func outage(t *testing.T, c *cloud, way string) {
 	dev := block.Device{Name: strings.TrimPrefix(p.device(t, d), "/dev/")}
 	a := p.attachment(d.ID)
 	file := p.wayOf(a).file(a)
+	p.c.Timeout = 3 * time.Second
 	thaw := c.Freeze()
 	defer thaw()
 	most := 0

@@ -32,6 +32,12 @@ func (c *cloud) provider(t testing.TB, change func(*config)) *provider {
 	return start(t, conf, dir)
 }
 
+// mapping makes a pool of a host that goes one way.
+func (c *cloud) mapping(t *testing.T, way, host string) *provider {
+	t.Helper()
+	return c.provider(t, func(c *config) { c.Map, c.Host = way, host })
+}
+
 func start(t testing.TB, conf config, dir string) *provider {
 	t.Helper()
 	p, err := newProvider(t.Context(), conf, catalog.Env{PoolName: "pool", RunDir: dir})

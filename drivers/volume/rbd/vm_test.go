@@ -52,12 +52,6 @@ func TestVMScenarios(t *testing.T) {
 	}
 }
 
-// mapping returns a pool of one way, and attaches images with it.
-func (c *cloud) mapping(t *testing.T, way, host string) *provider {
-	t.Helper()
-	return c.provider(t, func(c *config) { c.Map, c.Host = way, host })
-}
-
 func (p *provider) mustAttach(t *testing.T, d block.Disk) string {
 	t.Helper()
 	if err := p.Attach(t.Context(), d, block.Host{ID: p.host}); err != nil {
@@ -119,6 +113,9 @@ func TestVMOneOfTwo(t *testing.T) {
 		t.Errorf("the image has %q", got)
 	}
 }
+
+// TestVMOutage: while the cluster does not answer the kernel keeps who reads, and one program reads.
+func TestVMOutage(t *testing.T) { outage(t, newCloud(t, inKernel(t)), "krbd") }
 
 // begin is the line at the beginning of a device.
 func begin(t *testing.T, device string) string {
