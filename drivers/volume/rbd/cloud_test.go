@@ -23,7 +23,6 @@ func TestMain(m *testing.M) { os.Exit(ceph.Main(m)) }
 type cloud struct {
 	*ceph.Cluster
 	pool string
-	ways []string // of its hosts, one after the other
 
 	mu     sync.Mutex
 	hosts  int
@@ -41,7 +40,7 @@ func newCloud(t testing.TB, cluster *ceph.Cluster) *cloud {
 	testenv.Require(t, testenv.Loop)
 	pools.Lock()
 	pools.n++
-	c := &cloud{Cluster: cluster, pool: fmt.Sprintf("pool%d", pools.n), ways: []string{"fuse"}, opened: map[string]*ceph.Mount{}}
+	c := &cloud{Cluster: cluster, pool: fmt.Sprintf("pool%d", pools.n), opened: map[string]*ceph.Mount{}}
 	pools.Unlock()
 	all := [][]string{{"osd", "pool", "create", c.pool, "1"}}
 	pools.Lock()
@@ -74,9 +73,8 @@ func (c *cloud) config(host string) config {
 func (c *cloud) Host(t testing.TB) *blocktest.Host {
 	t.Helper()
 	c.mu.Lock()
-	conf := c.config(fmt.Sprintf("host-%d", c.hosts+1))
-	conf.Map = c.ways[c.hosts%len(c.ways)]
 	c.hosts++
+	conf := c.config(fmt.Sprintf("host-%d", c.hosts))
 	c.mu.Unlock()
 	dir := t.TempDir()
 	t.Cleanup(func() { c.sweep(t, dir) })

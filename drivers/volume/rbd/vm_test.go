@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
-	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/test/cloud/ceph"
@@ -29,28 +28,8 @@ func inKernel(t *testing.T) *ceph.Cluster {
 	return ceph.Shared(t)
 }
 
-// kernelWays are the ways to a device that a test goes, each with the next as that of another host:
-// one kernel cannot be two hosts that map one image.
-var kernelWays = [][]string{{"krbd", "nbd"}, {"nbd", "krbd"}}
-
-// TestVMScenarios: a volume is made, written, handed over, refused to a second writer, taken by force,
-// resized and cloned, with the kernel's own devices. What does not depend on them is left to TestScenarios.
-func TestVMScenarios(t *testing.T) {
-	cluster := inKernel(t)
-	for _, ways := range kernelWays {
-		t.Run(ways[0], func(t *testing.T) {
-			blocktest.Run(t, blocktest.Config{
-				New: func(t testing.TB) blocktest.Cloud {
-					c := newCloud(t, cluster)
-					c.ways = ways
-					return c
-				},
-				Slow: 5 * time.Minute,
-				Only: []string{"Classic", "TakenByForce", "Resize", "Snapshots"},
-			})
-		})
-	}
-}
+// kernelWays are the ways to a device that a test goes.
+var kernelWays = []string{"krbd", "nbd"}
 
 func (p *provider) mustAttach(t *testing.T, d block.Disk) string {
 	t.Helper()
@@ -114,9 +93,6 @@ func TestVMOneOfTwo(t *testing.T) {
 	}
 }
 
-// TestVMOutage: while the cluster does not answer the kernel keeps who reads, and one program reads.
-func TestVMOutage(t *testing.T) { outage(t, newCloud(t, inKernel(t)), "krbd") }
-
 // begin is the line at the beginning of a device.
 func begin(t *testing.T, device string) string {
 	t.Helper()
@@ -173,10 +149,10 @@ func (p *provider) reopened(t *testing.T, way string) *provider {
 // TestVMCutOff: a daemon that was killed while it mapped an image begins again, and leaves one device.
 func TestVMCutOff(t *testing.T) {
 	cluster := inKernel(t)
-	for _, ways := range kernelWays {
-		t.Run(ways[0], func(t *testing.T) {
+	for _, way := range kernelWays {
+		t.Run(way, func(t *testing.T) {
 			c := newCloud(t, cluster)
-			p := c.mapping(t, ways[0], "one")
+			p := c.mapping(t, way, "one")
 			d := p.mustCreate(t, spec(uuidA, "data"))
 			dev := p.mustAttach(t, d)
 			a := p.attachment(d.ID)
@@ -184,11 +160,11 @@ func TestVMCutOff(t *testing.T) {
 			if err := p.save(a); err != nil {
 				t.Fatal(err)
 			}
-			p = p.reopened(t, ways[0])
+			p = p.reopened(t, way)
 			if err := put(p.mustAttach(t, d), "x"); err != nil {
 				t.Fatal(err)
 			}
-			if n := strings.Count(c.Must(t, "rbd", "device", "list", "--device-type", ways[0]), d.Facts["image"]); n != 1 {
+			if n := strings.Count(c.Must(t, "rbd", "device", "list", "--device-type", way), d.Facts["image"]); n != 1 {
 				t.Errorf("mapped %d times; it was %s", n, dev)
 			}
 		})
@@ -199,9 +175,8 @@ func TestVMCutOff(t *testing.T) {
 // stays mapped; and the name of a device that was unmapped by hand is not believed any more.
 func TestVMByHand(t *testing.T) {
 	cluster := inKernel(t)
-	for _, ways := range kernelWays {
-		t.Run(ways[0], func(t *testing.T) {
-			way := ways[0]
+	for _, way := range kernelWays {
+		t.Run(way, func(t *testing.T) {
 			c := newCloud(t, cluster)
 			p := c.mapping(t, way, "one")
 			d, other := p.mustCreate(t, spec(uuidA, "data")), p.mustCreate(t, spec(uuidB, "other"))
