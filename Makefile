@@ -39,7 +39,7 @@ e2e: build ## the tests against real engines; needs root
 
 cloud: ## the tests against a real Ceph and a real OpenStack; installs them; needs root
 	test/setup.sh cloud
-	REMORA_TEST_MUST_RUN=ceph,openstack test/run.sh cloud
+	REMORA_TEST_MUST_RUN=ceph,openstack,vm test/run.sh cloud
 
 soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times each; an hour and a half; needs root
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run 'Soak|KilledWhilePaused' ./test/e2e/... ./internal/backup

@@ -68,6 +68,7 @@ if [ "${1:-}" = cloud ]; then
 	need ceph-osd ceph-osd
 	need ceph-common ceph rbd ceph-authtool monmaptool
 	need rbd-fuse rbd-fuse
+	need rbd-nbd rbd-nbd
 	need keystone keystone-manage keystone-wsgi-public
 	need uwsgi-plugin-python3 uwsgi_python3
 	need cinder-api cinder-api

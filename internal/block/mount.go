@@ -258,10 +258,16 @@ func rootOf(d Disk) string {
 }
 
 // Unmount unmounts the file system. The disk is detached a while later.
-func (d *driver) Unmount(_ context.Context, name, mountpoint string) error {
+func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 	m, ok, err := d.record(name)
 	if err != nil {
 		return err
+	}
+	if ok && m.Mountpoint == mountpoint && d.lossOf(name) == nil {
+		// An unmount does so only where nobody else has a copy of the mount, as in another namespace.
+		if err := d.flush(Disk{ID: m.Disk, Tags: Tags{TagName: name}}); err != nil {
+			d.log.WarnContext(ctx, "what was written to a volume could not be brought to its disk", slog.String("volume", name), slog.Any("error", err))
+		}
 	}
 	if err := unmountAll(mountpoint, m, ok); err != nil || !ok || m.Mountpoint != mountpoint {
 		return err

@@ -153,7 +153,7 @@ func ceph() error {
 	if err := loop(); err != nil {
 		return err
 	}
-	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common and rbd-fuse", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "ceph-authtool", "monmaptool")()
+	return fuse("ceph-mon, ceph-mgr, ceph-osd, ceph-common, rbd-fuse and rbd-nbd", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "rbd-fuse", "rbd-nbd", "ceph-authtool", "monmaptool")()
 }
 
 func openstack() error {
@@ -249,7 +249,7 @@ func programs(pkg string, names ...string) func() error {
 
 // probe runs a command that changes nothing outside its own namespaces.
 func probe(name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a machine may be busy
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {

@@ -133,6 +133,7 @@ func (c *cloud) open(t testing.TB, conf config, metadata string) *provider {
 		t.Fatal(err)
 	}
 	p.metadata = metadata
+	t.Cleanup(p.http.CloseIdleConnections)
 	return p
 }
 

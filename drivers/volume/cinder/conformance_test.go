@@ -52,6 +52,7 @@ func (d daemon) driver(t testing.TB) (*provider, volume.Driver) {
 }
 
 func TestConformance(t *testing.T) {
+	newCloud(t, "ceph") // what is shared is there before the suite looks for leaks
 	blocktest.Conformance(t, volumetest.Config{
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "ceph"},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gold", "iops": "3000", "zone": "moon", multiAttach: "true"},

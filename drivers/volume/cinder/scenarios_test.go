@@ -21,7 +21,7 @@ func TestScenarios(t *testing.T) {
 		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, "files") },
 		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: time.Minute,
 		Deviates: map[string]string{
-			"Resize": onCeph, "Snapshots": onCeph, "XFSClone": onCeph, "Rollback": onCeph, "OpenSnapshot": onCeph,
+			"Resize": onCeph, "Snapshots": onCeph, "XFSClone": onCeph, "Rollback": onCeph, "OpenSnapshot": onCeph, "HeldElsewhere": onCeph,
 			"Calls": "Cinder has a volume in detaching for a moment after its device is gone, and deletes it when asked again; see TestRequests",
 		},
 	})
@@ -34,10 +34,7 @@ func TestScenariosOnCeph(t *testing.T) {
 		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: 2 * time.Minute,
 		Only: []string{
 			"Classic", "TakenByForce", "FormattedMeanwhile", "UsedElsewhere", "CopyOfOldMemory", "RemovedOnce", "SnapshotsOfOthers", "Resize", "Snapshots",
-			"XFSClone", "Rollback", "OpenSnapshot", "Zones", "MoveZone", "MoveGivenUp", "MoveRegion", "MoveCrashes",
-		},
-		Deviates: map[string]string{
-			"TakenByForce": "not passed here: with a disk of Ceph the first host does not learn in time that it was taken; see the driver's page",
+			"XFSClone", "Rollback", "OpenSnapshot", "HeldElsewhere", "Zones", "MoveZone", "MoveGivenUp", "MoveRegion", "MoveCrashes",
 		},
 	})
 }

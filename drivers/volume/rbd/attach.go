@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
@@ -27,6 +24,8 @@ type attachment struct {
 	Map       string // by which mapper
 	Dir       string // of the mapper's own
 	Device    string // the kernel's name, where the mapper knows it
+	Mapping   bool   // rbd map was called
+	Server    string // behind a device of nbd
 	PID       int    // of the mapper's program
 
 	mu      sync.Mutex
@@ -34,6 +33,7 @@ type attachment struct {
 	looking bool
 	looked  time.Time
 	claimed time.Time
+	reading *reading
 }
 
 // mapper makes a device of an image.
@@ -46,8 +46,8 @@ type mapper interface {
 	grow(ctx context.Context, a *attachment) error
 	// shows tells by sysfs whether a device is the image.
 	shows(a *attachment, v block.Device) bool
-	// probe reads from the image, past all caches.
-	probe(ctx context.Context, a *attachment) error
+	// file is where the image can be read.
+	file(a *attachment) string
 	// close undoes it all, as far as it was done. force does so to a device that is in use.
 	close(ctx context.Context, a *attachment, force bool) error
 }
@@ -136,7 +136,7 @@ func (p *provider) alone(id string) (free func()) {
 // looked at for a while, it is looked at in the background whether this host still has it.
 func (p *provider) Match(d block.Disk, v block.Device) bool {
 	a := p.attachment(d.ID)
-	if a == nil || a.isLost() || !p.map_.shows(a, v) {
+	if a == nil || a.isLost() || !p.wayOf(a).shows(a, v) {
 		return false
 	}
 	p.watch(a)
@@ -165,8 +165,8 @@ func (p *provider) attach(ctx context.Context, id, image string) error {
 	for _, l := range locks {
 		c, ok := l.claim()
 		mine := ok && c.Host == p.host && a != nil && c.Nonce == a.Nonce
-		if mine && a.Locked && !a.isLost() && p.map_.probe(ctx, a) == nil {
-			return p.map_.plug(ctx, a)
+		if mine && a.Locked && !a.isLost() && p.read(ctx, a) == nil {
+			return p.wayOf(a).plug(ctx, a)
 		}
 		if !mine {
 			if err := p.own(ctx, image, l, c, ok); err != nil {
@@ -175,7 +175,7 @@ func (p *provider) attach(ctx context.Context, id, image string) error {
 		}
 	}
 	if a != nil {
-		if err := p.map_.close(ctx, a, a.isLost()); err != nil {
+		if err := p.wayOf(a).close(ctx, a, a.isLost()); err != nil {
 			return err
 		}
 	}
@@ -260,7 +260,7 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, force 
 		}
 		a := p.attachment(d.ID)
 		if host == p.host && a != nil {
-			if err := p.map_.close(ctx, a, force || a.isLost()); err != nil {
+			if err := p.wayOf(a).close(ctx, a, force || a.isLost()); err != nil {
 				return err
 			}
 		}
@@ -290,91 +290,4 @@ func (p *provider) Detach(ctx context.Context, d block.Disk, host string, force 
 		}
 		return nil
 	})
-}
-
-func (a *attachment) isLost() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.lost
-}
-
-// The waits between two looks at an image that is attached: whether it can be read, which costs
-// one read from the store, and whether the lock is still ours, which costs a command.
-const (
-	lookEvery  = 3 * time.Second
-	claimEvery = 5 * time.Minute
-	lookLimit  = 4 * time.Second
-)
-
-// watch looks at an attachment in the background, once at a time. One that the kernel does not
-// answer for is waited for, and no other is begun.
-func (p *provider) watch(a *attachment) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.looking || !a.Locked || time.Since(a.looked) < lookEvery {
-		return
-	}
-	a.looking = true
-	go func() {
-		lost := p.lost(a)
-		a.mu.Lock()
-		a.looking, a.looked, a.lost = false, time.Now(), lost
-		a.mu.Unlock()
-		if lost { // whoever waits for it gets an error
-			defer p.alone(a.ID)()
-			ctx, cancel := context.WithTimeout(p.life, p.c.Timeout)
-			defer cancel()
-			_ = p.map_.close(ctx, a, true) // and again before the image is next attached
-		}
-	}()
-}
-
-// lost tells whether an image is certainly not this host's any more: its client gets errors or no
-// answer, or a while has passed, and the lock is another's; or its program has ended.
-func (p *provider) lost(a *attachment) bool {
-	ctx, cancel := context.WithTimeout(p.life, lookLimit)
-	defer cancel()
-	err := p.map_.probe(ctx, a)
-	if err == nil && time.Since(a.claimed) < claimEvery {
-		return false
-	}
-	if err != nil && a.PID != 0 && !alive(a.PID, a.Dir) {
-		p.log.Error("the program that shows an image has ended", slog.String("image", a.Image), slog.Any("read", err))
-		return true
-	}
-	ctx, cancel = context.WithTimeout(p.life, 2*p.c.Timeout)
-	defer cancel()
-	locks, lerr := p.locks(ctx, a.Image)
-	if lerr != nil { // nothing is known
-		return false
-	}
-	for _, l := range locks {
-		if c, ok := l.claim(); ok && c.Nonce == a.Nonce {
-			a.claimed = time.Now()
-			return false
-		}
-	}
-	p.log.Error("the lock of an image that is attached here is gone", slog.String("image", a.Image), slog.Any("locks", locks), slog.Any("read", err))
-	return true
-}
-
-// alive tells whether a process is the one that was started for a directory.
-func alive(pid int, dir string) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.Contains(string(line), dir)
-}
-
-// kill ends it, and waits until it is gone.
-func kill(ctx context.Context, pid int, dir string) error {
-	for alive(pid, dir) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return errdefs.As(errdefs.ErrUnavailable, err)
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return errdefs.Errorf(errdefs.ErrUnavailable, "process %d does not end", pid)
-		}
-	}
-	return nil
 }

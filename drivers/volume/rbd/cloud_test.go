@@ -59,10 +59,14 @@ func newCloud(t testing.TB, cluster *ceph.Cluster) *cloud {
 }
 
 func (c *cloud) config(host string) config {
+	limit := 30 * time.Second
+	if os.Getenv(testenv.InVM) != "" {
+		limit = 3 * time.Minute
+	}
 	return config{Config: block.Config{
 		Namespace: "test", Size: 64 << 20, FS: "ext4", Detach: 20 * time.Millisecond, Wait: 50 * time.Millisecond,
 		Preempt: "never", Refresh: time.Hour, Rate: 10000, Dev: "/dev", Sys: "/sys",
-	}, Pool: c.pool, Conf: c.Config, User: ceph.User, Keyring: c.Keyring, Map: "fuse", Host: host, Timeout: 30 * time.Second}
+	}, Pool: c.pool, Conf: c.Config, User: ceph.User, Keyring: c.Keyring, Map: "fuse", Host: host, Timeout: limit}
 }
 
 // Host adds a host: a directory of its own on this machine.
@@ -70,15 +74,15 @@ func (c *cloud) Host(t testing.TB) *blocktest.Host {
 	t.Helper()
 	c.mu.Lock()
 	c.hosts++
-	id := fmt.Sprintf("host-%d", c.hosts)
+	conf := c.config(fmt.Sprintf("host-%d", c.hosts))
 	c.mu.Unlock()
 	dir := t.TempDir()
-	t.Cleanup(func() { sweep(t, dir) })
+	t.Cleanup(func() { c.sweep(t, dir) })
 	return &blocktest.Host{
-		ID: id,
+		ID: conf.Host,
 		Provider: func(t testing.TB) block.Provider {
 			t.Helper()
-			p, err := newProvider(t.Context(), c.config(id), catalog.Env{PoolName: "pool", RunDir: dir})
+			p, err := newProvider(t.Context(), conf, catalog.Env{PoolName: "pool", RunDir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,16 +114,18 @@ func loopsBelow(t testing.TB, dir string) (names []string) {
 }
 
 // sweep ends what a host has, as the end of its machine does.
-func sweep(t testing.TB, dir string) {
+func (c *cloud) sweep(t testing.TB, dir string) {
 	t.Helper()
-	f := fuse{&provider{cluster: &cluster{c: &config{Config: block.Config{Dev: "/dev", Sys: "/sys"}}}}}
-	p := &provider{dir: filepath.Join(dir, "rbd", "pool"), attached: map[string]*attachment{}}
+	conf := c.config("gone")
+	p := &provider{
+		cluster: &cluster{c: &conf}, dir: filepath.Join(dir, "rbd", "pool"), attached: map[string]*attachment{}, map_: fuse{},
+	}
 	if err := p.load(); err != nil {
 		t.Error(err)
 	}
 	for _, a := range p.attached {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
-		if err := f.close(ctx, a, true); err != nil {
+		if err := p.wayOf(a).close(ctx, a, true); err != nil {
 			t.Error(err)
 		}
 		cancel()

@@ -139,8 +139,8 @@ func (c *config) check() error {
 		switch {
 		case !optionForm.MatchString(o):
 			return errdefs.Errorf(errdefs.ErrInvalid, `key "map_options": %q is not of the form NAME or NAME=VALUE`, o)
-		case slices.Contains([]string{"secret", "key", "name", "fsid", "noshare"}, name):
-			return errdefs.Errorf(errdefs.ErrInvalid, `key "map_options": %q is not for others to set`, name)
+		case slices.Contains([]string{"secret", "key", "name", "fsid", "share", "noshare", "udev", "noudev", "force"}, name):
+			return errdefs.Errorf(errdefs.ErrInvalid, `key "map_options": %q is set by the driver itself, of the pool's other keys or always`, name)
 		}
 	}
 	if c.RadosNS != "" && c.Map == "fuse" {

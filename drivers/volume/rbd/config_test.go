@@ -54,6 +54,7 @@ func TestWrongConfig(t *testing.T) {
 		`"conf"`:              func(c *config) { c.Conf = "/no/such/file" },
 		"no power of two":     func(c *config) { c.ObjectSize = &odd },
 		`"secret"`:            func(c *config) { c.MapOptions = []string{"secret=x"} },
+		`"share"`:             func(c *config) { c.MapOptions = []string{"queue_depth=2", "share"} },
 		`"a b"`:               func(c *config) { c.MapOptions = []string{"a b"} },
 		"no namespaces":       func(c *config) { c.RadosNS, c.Map = "ns", "fuse" },
 		`"timeout"`:           func(c *config) { c.Timeout = time.Millisecond },

@@ -41,7 +41,7 @@ func TestConformance(t *testing.T) {
 		Resize:     96 << 20,
 	}, func(t *testing.T) func(t testing.TB) volume.Driver {
 		o := opened{newCloud(t, cluster), t.TempDir(), nil}
-		t.Cleanup(func() { sweep(t, filepath.Join(o.dir, "run")) })
+		t.Cleanup(func() { o.c.sweep(t, filepath.Join(o.dir, "run")) })
 		return o.open
 	})
 }

@@ -156,7 +156,7 @@ func (p *provider) Resize(ctx context.Context, d block.Disk, size int64) error {
 			}
 		}
 		if a := p.attachment(d.ID); a != nil {
-			return p.map_.grow(ctx, a)
+			return p.wayOf(a).grow(ctx, a)
 		}
 		return nil
 	})

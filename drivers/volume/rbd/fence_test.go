@@ -18,7 +18,11 @@ import (
 // device returns the node of an image that a host has attached.
 func (p *provider) device(t *testing.T, d block.Disk) string {
 	t.Helper()
-	names, err := fuse{p}.loops(p.attachment(d.ID))
+	a := p.attachment(d.ID)
+	if a.Device != "" {
+		return "/dev/" + a.Device
+	}
+	names, err := fuse{p}.loops(a)
 	if err != nil || len(names) != 1 {
 		t.Fatalf("devices %v, %v", names, err)
 	}

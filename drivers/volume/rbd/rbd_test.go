@@ -28,7 +28,18 @@ func (c *cloud) provider(t testing.TB, change func(*config)) *provider {
 		change(&conf)
 	}
 	dir := t.TempDir()
-	t.Cleanup(func() { sweep(t, dir) })
+	t.Cleanup(func() { c.sweep(t, dir) })
+	return start(t, conf, dir)
+}
+
+// mapping makes a pool of a host that goes one way.
+func (c *cloud) mapping(t *testing.T, way, host string) *provider {
+	t.Helper()
+	return c.provider(t, func(c *config) { c.Map, c.Host = way, host })
+}
+
+func start(t testing.TB, conf config, dir string) *provider {
+	t.Helper()
 	p, err := newProvider(t.Context(), conf, catalog.Env{PoolName: "pool", RunDir: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +268,7 @@ func TestOutage(t *testing.T) {
 	cluster := ceph.NewDurable(t)
 	c := newCloud(t, cluster)
 	o := opened{c, t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil))}
-	t.Cleanup(func() { sweep(t, filepath.Join(o.dir, "run")) })
+	t.Cleanup(func() { c.sweep(t, filepath.Join(o.dir, "run")) })
 	d := o.open(t).(*pool)
 	target := filepath.Join(t.TempDir(), "mnt")
 	if err := os.Mkdir(target, 0o700); err != nil {

@@ -130,6 +130,7 @@ func scenarios() []scenario {
 		{"XFSClone", xfsClone},
 		{"Rollback", rollback},
 		{"OpenSnapshot", openSnapshot},
+		{"HeldElsewhere", heldElsewhere},
 		{"Zones", zones},
 		{"MoveZone", moveZone},
 		{"MoveGivenUp", moveGivenUp},

@@ -17,6 +17,7 @@ func Conformance(t *testing.T, c volumetest.Config, fresh func(t *testing.T) (op
 	opens := map[volume.Driver]func(t testing.TB) volume.Driver{}
 	start := func(t *testing.T, open func(t testing.TB) volume.Driver) volume.Driver {
 		d := open(t)
+		_ = d.(volume.Pinger).Ping(t.Context()) // a cloud may take its time for the first list
 		opens[d] = open
 		t.Cleanup(func() { _ = d.(io.Closer).Close() }) // once more where it was opened anew
 		return d

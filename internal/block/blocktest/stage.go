@@ -172,7 +172,7 @@ func (h *host) create(name string, opts ...string) error {
 		k, v, _ := strings.Cut(o, "=")
 		all[k] = v
 	}
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	return h.driver.Create(ctx, name, all)
 }
@@ -190,7 +190,7 @@ func (h *host) mount(name string) (string, error) {
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		h.s.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	at, err := h.driver.Mount(ctx, name, target)
 	if err == nil && at != target {
@@ -209,7 +209,7 @@ func (h *host) mustMount(name string) string {
 }
 
 func (h *host) unmount(name string) error {
-	ctx, cancel := context.WithTimeout(h.s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
 	return h.driver.Unmount(ctx, name, h.target(name))
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -235,6 +236,29 @@ func openSnapshot(s *stage) {
 	s.eventually("one disk is left", func() bool { return len(s.disks(h)) == 1 })
 	s.mustRead(at, "f", "now")
 	h.mustUnmount("data")
+}
+
+// heldElsewhere: what was written before an unmount is in a clone that is made after it, also where
+// somebody has a copy of the mount yet.
+func heldElsewhere(s *stage) {
+	h := s.host()
+	cl := need[volume.Cloner](h)
+	h.mustCreate("data")
+	at := h.mustMount("data")
+	holder := exec.CommandContext(s.Context(), "unshare", "--mount", "sh", "-c", "echo; exec sleep 600")
+	out, err := holder.StdoutPipe()
+	must(s, err)
+	must(s, holder.Start())
+	_, err = out.Read(make([]byte, 1)) // it has its namespace
+	must(s, err)
+	free := sync.OnceFunc(func() { _ = holder.Process.Kill(); _ = holder.Wait() })
+	s.Cleanup(free)
+	must(s, os.WriteFile(filepath.Join(at, "f"), []byte("written last"), 0o600))
+	h.mustUnmount("data")
+	must(s, cl.Clone(s.Context(), "copy", "data", "", map[string]string{}))
+	free()
+	s.mustRead(h.mustMount("copy"), "f", "written last")
+	h.mustUnmount("copy")
 }
 
 // imports: a disk of REX-Ray, with its data directory, and one with everything in its root are

@@ -54,9 +54,10 @@ func Shared(t testing.TB) *Cluster {
 	return shared.Cluster
 }
 
-// Main runs the tests and stops the shared cluster. It returns the status to exit with.
+// Main runs the tests as [testenv.Main] does, and stops the shared cluster. It returns the status to exit
+// with.
 func Main(m *testing.M) int {
-	status := m.Run()
+	status := testenv.Main(m)
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.Cluster != nil {

@@ -85,7 +85,7 @@ func null(text string) any {
 }
 
 func (s *Server) attachment(id string) object {
-	return object{"id": id, "serverId": s.ID, "volumeId": id, "device": "/dev/vdb"}
+	return object{"id": id, "serverId": s.ID, "volumeId": id, "device": "/dev/vdb", "attachment_id": s.volumes[id].attachment}
 }
 
 // show answers which volumes a server has.

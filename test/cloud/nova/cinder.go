@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 )
 
 // client keeps no connections, which tests that look for leaks would find.
@@ -18,8 +19,22 @@ func (n *Nova) cinder(project, token string) *cinder {
 	return &cinder{n.cloud.CinderURL(project), token, n.service}
 }
 
+// tries is how often a request is made that Cinder fails at, as it does on SQLite where two write at once.
+// Nova itself is as stubborn about attachments that are to be deleted.
+const tries = 5
+
 // call sends a request, and returns the status and the text of a refusal.
 func (c *cinder) call(ctx context.Context, method, path string, in, out any) (status int, text string) {
+	for n := range tries {
+		if status, text = c.once(ctx, method, path, in, out); status != http.StatusInternalServerError {
+			break
+		}
+		time.Sleep(100 * time.Millisecond << n)
+	}
+	return status, text
+}
+
+func (c *cinder) once(ctx context.Context, method, path string, in, out any) (status int, text string) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)

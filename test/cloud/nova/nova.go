@@ -126,6 +126,7 @@ func (n *Nova) Server(t testing.TB, project string) *Server {
 				v.fuse.Close()
 			}
 		}
+		delete(n.servers, s.ID) // else Cinder believes that it has its volumes
 	})
 	return s
 }
