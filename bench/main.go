@@ -7,7 +7,8 @@
 //	go run . -render    tables and plots anew from the results that are there
 //
 // With -suite storage it measures drivers and backups instead, against the bare file system
-// and other backup programs, in a dozen minutes; -part runs one of its parts.
+// and other backup programs, in a dozen minutes; -part runs one of its parts. With -suite plugins it
+// measures managed plugins, against dockerd with the same registry, in two minutes.
 //
 // The part with a real engine needs root and Docker, and is left out without.
 package main
@@ -24,7 +25,7 @@ import (
 func main() {
 	quick := flag.Bool("quick", false, "measure little, to see that it works; writes only where -out says")
 	render := flag.Bool("render", false, "measure nothing, write the document from its results")
-	which := flag.String("suite", "calls", "what to measure: calls or storage")
+	which := flag.String("suite", "calls", "what to measure: calls, storage or plugins")
 	part := flag.String("part", "", "measure one `part` of the storage suite: fio, snapshots, lists or backups; the rest stays as it was")
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
@@ -40,8 +41,10 @@ func main() {
 		err = run(*quick, *render, *only, *out, *daemon, *scratch)
 	case "storage":
 		err = runStorage(*quick, *render, *part, *out, *daemon, *scratch)
+	case "plugins":
+		err = runPlugins(*quick, *render, *out, *daemon, *scratch)
 	default:
-		err = fmt.Errorf("no suite %q; there are calls and storage", *which)
+		err = fmt.Errorf("no suite %q; there are calls, storage and plugins", *which)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

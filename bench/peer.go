@@ -160,8 +160,11 @@ func (p *peer) cpu() (time.Duration, error) {
 }
 
 // rss returns the peer's resident memory in bytes.
-func (p *peer) rss() (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+func (p *peer) rss() (int64, error) { return rssOf(p.cmd.Process.Pid) }
+
+// rssOf returns the resident memory of a process in bytes.
+func rssOf(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +174,7 @@ func (p *peer) rss() (int64, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, errors.New("no VmRSS in the status of " + p.name)
+	return 0, fmt.Errorf("no VmRSS in the status of process %d", pid)
 }
 
 // seed gives a peer that does not run yet its n volumes. The helpers peer gets its state
