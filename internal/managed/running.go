@@ -148,7 +148,7 @@ func (m *Manager) Set(ctx context.Context, name string, args []string, secrets m
 	}
 	defer unlock()
 	if r.Plugin.Enabled {
-		return errdefs.Errorf(errdefs.ErrInUse, "cannot set on an active plugin, disable plugin before setting")
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "cannot set on an active plugin, disable plugin before setting"), "remora plugin disable "+r.Plugin.Name)
 	}
 	if r.Plugin.Config, r.Plugin.Settings, err = settings.Set(r.Plugin.Config, r.Plugin.Settings, args); err != nil {
 		return err
@@ -194,7 +194,7 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	defer unlock()
 	if !force {
 		if r.Plugin.Enabled {
-			return errdefs.Errorf(errdefs.ErrInUse, "plugin %s is enabled", r.Plugin.Name)
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "plugin %s is enabled", r.Plugin.Name), "disable it first, or: remora plugin rm --force "+r.Plugin.Name)
 		}
 		if err := m.used(r, nil, "remora plugin rm --force"); err != nil {
 			return err

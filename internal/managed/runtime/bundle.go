@@ -79,7 +79,7 @@ func (p *Plugin) mounts(s *specs.Spec, sockets string) error {
 	for _, m := range p.effectiveMounts() {
 		if m.Source == nil {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "mount %q: its source is not set", cmp.Or(m.Name, m.Destination)),
-				fmt.Sprintf("Set it: %s.source=/a/directory", m.Name))
+				"Whoever made the plugin has to give it one in config.json, which may be empty: what is null there cannot be set.")
 		}
 		if !path.IsAbs(m.Destination) {
 			return errdefs.Errorf(errdefs.ErrInvalid, "mount %q: destination %q is not an absolute path", m.Name, m.Destination)
@@ -131,7 +131,11 @@ func (p *Plugin) devices(s *specs.Spec) error {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 	}
 	for _, d := range p.Settings.Devices {
-		if d.Path == nil || *d.Path == "" {
+		if d.Path == nil {
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "device %q: its path is not set", d.Name),
+				"Whoever made the plugin has to give it one in config.json, which may be empty: what is null there cannot be set.")
+		}
+		if *d.Path == "" {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "device %q: its path is not set", d.Name),
 				fmt.Sprintf("Set it: %s.path=/dev/name", d.Name))
 		}

@@ -228,13 +228,15 @@ func (r *Runtime) Top(ctx context.Context, id string) (Processes, error) {
 
 // up returns a plugin that runs.
 func (r *Runtime) up(id string) (*Plugin, error) {
+	name := id
 	if in := r.find(id); in != nil {
 		in.mu.Lock()
 		defer in.mu.Unlock()
+		name = in.plugin.Name
 		if in.state.Status == Running {
 			p := in.plugin
 			return &p, nil
 		}
 	}
-	return nil, errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run", id)
+	return nil, errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run", name)
 }

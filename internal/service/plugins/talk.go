@@ -7,17 +7,28 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/moby/moby/api/types/plugin"
+
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/managed/runtime"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
+// running returns a plugin that is enabled.
+func (s *Service) running(name string) (plugin.Plugin, error) {
+	if s.err != nil {
+		return plugin.Plugin{}, s.err
+	}
+	p, err := s.manager.Inspect(name)
+	if err == nil && !p.Enabled {
+		err = errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "plugin %q: does not run: it is disabled", p.Name), "remora plugin enable "+p.Name)
+	}
+	return p, err
+}
+
 // Top implements [control.Plugins].
 func (s *Service) Top(ctx context.Context, req control.PluginRequest) (control.PluginTop, error) {
-	if s.err != nil {
-		return control.PluginTop{}, s.err
-	}
-	p, err := s.manager.Inspect(req.Name)
+	p, err := s.running(req.Name)
 	if err != nil {
 		return control.PluginTop{}, err
 	}
@@ -48,10 +59,7 @@ func (s *Service) Logs(ctx context.Context, req control.PluginLogsRequest, send 
 
 // Exec implements [control.Plugins]. A caller who goes takes the command with it.
 func (s *Service) Exec(ctx context.Context, req control.PluginExecRequest, stdin io.Reader, send func(control.PluginOutput)) (control.PluginExit, error) {
-	if s.err != nil {
-		return control.PluginExit{}, s.err
-	}
-	p, err := s.manager.Inspect(req.Name)
+	p, err := s.running(req.Name)
 	if err != nil {
 		return control.PluginExit{}, err
 	}
