@@ -41,11 +41,12 @@ cloud: ## the tests against a real Ceph and a real OpenStack; installs them; nee
 	test/setup.sh cloud
 	REMORA_TEST_MUST_RUN=ceph,openstack,vm test/run.sh cloud
 
-soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times each; an hour and a half; needs root
-	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run 'Soak|KilledWhilePaused' ./test/e2e/... ./internal/backup
+soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times each; two hours; needs root
+	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run 'Soak|KilledWhilePaused|PluginKills' ./test/e2e/... ./internal/backup
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKilled(RestoreInPlace|RestoreToNew|Create|Proof)$$' ./internal/daemon
 	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed$$|ServerRestarts|LinkCut' ./drivers/volume/mount ./drivers/volume/sshfs
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKills?$$' ./drivers/volume/btrfs ./internal/block
+	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed' ./internal/managed/runtime ./internal/managed/store
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz
