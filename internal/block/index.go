@@ -122,8 +122,9 @@ func (x *index) put(d Disk) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.gone, d.ID)
-	x.set(&entry{Disk: d, changed: time.Now()})
-	x.note(line{Put: &d})
+	e := &entry{Disk: d, changed: time.Now()}
+	x.set(e)
+	x.note(e.line())
 }
 
 // retag takes over tags that we changed, and the cloud has confirmed. d is the disk as it is
@@ -139,8 +140,9 @@ func (x *index) retag(d Disk, tags Tags) {
 	maps.Copy(mine, tags)
 	d = d.with(tags)
 	delete(x.gone, d.ID)
-	x.set(&entry{d, time.Now(), mine})
-	x.note(line{Put: &d})
+	e := &entry{d, time.Now(), mine}
+	x.set(e)
+	x.note(e.line())
 }
 
 // change takes over what else we did to a disk, as far as it is remembered: who has it, or how
@@ -150,7 +152,7 @@ func (x *index) change(id string, to func(*Disk)) {
 	defer x.mu.Unlock()
 	if e, ok := x.disks[id]; ok {
 		to(&e.Disk)
-		x.note(line{Put: &e.Disk})
+		x.note(e.line())
 	}
 }
 

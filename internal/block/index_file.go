@@ -19,8 +19,9 @@ import (
 
 type line struct {
 	Put  *Disk     `json:"put,omitempty"`
+	Mine Tags      `json:"mine,omitempty"` // of its tags, those that we changed
 	Drop string    `json:"drop,omitempty"`
-	At   time.Time `json:"at,omitzero"` // when it was dropped
+	At   time.Time `json:"at,omitzero"` // when it was dropped, or changed by us
 	Head string    `json:"head,omitempty"`
 	Of   string    `json:"of,omitempty"` // in the head: whose the disks are
 }
@@ -56,7 +57,7 @@ func (x *index) load() error {
 			x.loaded = true
 		case l.Put != nil:
 			delete(x.gone, l.Put.ID)
-			x.set(&entry{Disk: *l.Put})
+			x.set(&entry{*l.Put, l.At, l.Mine})
 		case l.Drop != "":
 			x.unset(l.Drop)
 			x.gone[l.Drop] = l.At
@@ -97,6 +98,15 @@ func (x *index) note(l line) {
 	x.sum = 0
 }
 
+// line is what the file says of a disk. What lists know by now is not told of.
+func (e *entry) line() line {
+	l := line{Put: &e.Disk}
+	if time.Since(e.changed) < settled {
+		l.At, l.Mine = e.changed, e.mine
+	}
+	return l
+}
+
 // save writes the whole file, if it is not what is there.
 func (x *index) save() error {
 	x.mu.Lock()
@@ -110,7 +120,7 @@ func (x *index) save() error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(x.disks)) {
-		if err := enc.Encode(line{Put: &x.disks[id].Disk}); err != nil {
+		if err := enc.Encode(x.disks[id].line()); err != nil {
 			return err
 		}
 	}
