@@ -97,7 +97,7 @@ part_e2e() {
 		$(grep -rl --include='*_test.go' '^func TestEngine' sdk | xargs -n1 dirname | sort -u | sed 's|^|./|')
 	gotest -count=1 -run '^TestSoak(Killed|FlippedByte)$' ./internal/backup # which -short makes shorter
 	gotest -count=1 -run '^Test(SoakKilled|KilledAtEachStep|Interop)' ./internal/managed/store ./internal/managed/registry # likewise
-	gotest -count=1 -timeout 20m ./test/e2e/...
+	gotest -count=1 -timeout 40m ./test/e2e/...
 }
 
 # part_cloud starts a real Ceph and a real OpenStack. One package at a time: each has servers of
