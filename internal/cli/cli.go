@@ -138,6 +138,9 @@ func (a *app) logger(c *config.Config) *slog.Logger {
 	if err != nil {
 		level = slog.LevelInfo // the configuration has checked it
 	}
+	if c.Log.Format == "engine" {
+		return logging.NewEngine(a.Stdout, a.Stderr, level)
+	}
 	return logging.NewFormat(a.Stderr, level, c.Log.Format)
 }
 
