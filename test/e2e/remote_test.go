@@ -26,12 +26,13 @@ type share struct {
 
 const listens = "exec 3<>/dev/tcp/127.0.0.1/8099"
 
-// gluster makes its volume where there is none, and starts the bricks of one that there is.
+// gluster makes its volume where there is none, and starts the bricks of one that there is. A brick that was
+// killed leaves the file with its process ID, which may be another's when the server is back: it goes too.
 const gluster = `ip addr replace 10.77.0.1/24 dev lo
 	for d in /var/lib/glusterd /var/log/glusterfs; do mountpoint -q $d || mount -t tmpfs gluster $d; done
 	(until gluster --mode=script volume list; do sleep 0.1; done
 	gluster --mode=script volume info dir || gluster --mode=script volume create dir 10.77.0.1:/run/served/brick force
-	gluster --mode=script volume start dir) >/dev/null 2>&1 &
+	gluster --mode=script volume start dir force) >/dev/null 2>&1 &
 	exec glusterd -N --log-level WARNING`
 
 var shares = map[string]share{
@@ -61,7 +62,7 @@ var shares = map[string]share{
 		nil,
 		[]string{"sh", "-c", gluster},
 		[]string{"type=glusterfs", "device=10.77.0.1:/dir"},
-		"", "gluster --mode=script volume status dir | grep -q ' Y '", "kill -9 $(cat /run/gluster/vols/dir/*.pid)",
+		"", "gluster --mode=script volume status dir | grep -q ' Y '", "kill -9 $(cat /run/gluster/vols/dir/*.pid); rm /run/gluster/vols/dir/*.pid",
 	},
 }
 
