@@ -50,7 +50,7 @@ func TestOldLink(t *testing.T) {
 		return 0
 	}
 	if born(filepath.Join(m.dev, "sdb")) == 0 {
-		t.Skip("the file system keeps no time of birth")
+		t.Skip("deviates: the file system keeps no time of birth")
 	}
 	if matches() != 0 {
 		t.Error("the link is older than the device")

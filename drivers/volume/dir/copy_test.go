@@ -119,7 +119,7 @@ func TestCopyKeepsEverything(t *testing.T) {
 			d := openPool(t, pool)
 			err := d.Create(t.Context(), "data", opts("from="+src))
 			if errors.Is(err, unix.ENOTSUP) {
-				t.Skipf("this kernel keeps no user attributes there: %v", err)
+				t.Skipf("deviates: this kernel keeps no user attributes there: %v", err)
 			}
 			if err != nil {
 				t.Fatal(err)

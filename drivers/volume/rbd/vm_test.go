@@ -205,7 +205,7 @@ func TestVMByHand(t *testing.T) {
 				t.Error("unmapped by hand, and believed")
 			}
 			if again := rbd("map", p.spec(other.Facts["image"])); again != dev {
-				t.Skipf("the name %s is not used again: %s", dev, again)
+				t.Skipf("deviates: the name %s is not used again: %s", dev, again)
 			}
 			if p.Match(d, block.Device{Name: strings.TrimPrefix(dev, "/dev/")}) {
 				t.Error("another image has the name, and is believed")

@@ -178,7 +178,7 @@ func handover(s *stage) {
 func deadHolder(s *stage) {
 	one := s.host()
 	if one.Terminate == nil {
-		s.Skip("the cloud cannot end a machine here")
+		s.Skip("deviates: the cloud cannot end a machine here")
 	}
 	dead := func(c *block.Config) { c.Preempt = "dead" }
 	two := s.host(dead)
@@ -236,7 +236,7 @@ func notBlank(s *stage) {
 		h.mustCreate(name)
 		file := s.cloud.File(s, h.disk(name))
 		if file == "" {
-			s.Skip("the bytes of a disk are out of reach")
+			s.Skip("deviates: the bytes of a disk are out of reach")
 		}
 		f, err := os.OpenFile(file, os.O_RDWR, 0)
 		if err != nil {
@@ -267,7 +267,7 @@ func formattedStays(s *stage) {
 	h.detached()
 	file := s.cloud.File(s, h.disk("data"))
 	if file == "" {
-		s.Skip("the bytes of a disk are out of reach")
+		s.Skip("deviates: the bytes of a disk are out of reach")
 	}
 	zero := make([]byte, 4<<20)
 	f, err := os.OpenFile(file, os.O_RDWR, 0)

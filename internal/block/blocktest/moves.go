@@ -19,7 +19,7 @@ func zoned(s *stage) (one, two string) {
 	s.Helper()
 	z, ok := s.cloud.(Zoned)
 	if !ok || len(z.Zones()) < 2 {
-		s.Skip("the cloud has no zones here")
+		s.Skip("deviates: the cloud has no zones here")
 	}
 	return z.Zones()[0], z.Zones()[1]
 }
@@ -202,7 +202,7 @@ func (h *host) far(at *Host) *host {
 func moveRegion(s *stage) {
 	r, ok := s.cloud.(Regioned)
 	if !ok {
-		s.Skip("the cloud has no other region here")
+		s.Skip("deviates: the cloud has no other region here")
 	}
 	other := r.Elsewhere(s)
 	a := s.host()
@@ -243,7 +243,7 @@ func moveRegion(s *stage) {
 func moveCrashes(s *stage) {
 	one, two := zoned(s)
 	if s.Slow > 20*time.Second {
-		s.Skip("it takes too long with a cloud that takes its time")
+		s.Skip("deviates: it takes too long with a cloud that takes its time")
 	}
 	step := 1
 	if testing.Short() {

@@ -23,7 +23,7 @@ func need[T any](h *host) T {
 	h.s.Helper()
 	d, ok := h.driver.(T)
 	if !ok {
-		h.s.Skip("the provider cannot do this")
+		h.s.Skip("deviates: the provider cannot do this")
 	}
 	return d
 }
@@ -187,7 +187,7 @@ func rollback(s *stage) {
 	h.mustUnmount("data")
 	err := rb.Rollback(s.Context(), "data", "s1")
 	if unsupported(err) {
-		s.Skip(err.Error())
+		s.Skip("deviates: " + err.Error())
 	}
 	must(s, err)
 	s.mustRead(h.mustMount("data"), "f", "one")
@@ -271,7 +271,7 @@ func imports(s *stage) {
 		id := s.cloud.Foreign(s, name, s.Size)
 		file := s.cloud.File(s, id)
 		if file == "" {
-			s.Skip("the bytes of a disk are out of reach")
+			s.Skip("deviates: the bytes of a disk are out of reach")
 		}
 		made[name] = id
 		tree := s.TempDir()
