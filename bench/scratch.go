@@ -20,7 +20,8 @@ func newScratch(parent string) (dir string, done func() error, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	remove := func() error { return os.RemoveAll(dir) }
+	top := dir // what is returned may lie below it
+	remove := func() error { return os.RemoveAll(top) }
 	name, err := fileSystemOf(dir)
 	if err != nil {
 		return "", nil, errors.Join(err, remove())
