@@ -181,7 +181,8 @@ func (c *Client) unreachable(err error) error {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "daemon: %s: permission denied", c.socket),
 			"run as root, or have the daemon give the socket to a group of yours: control.group")
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return errdefs.As(ErrUnreachable, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: went away before it answered"))
+		return errdefs.Hint(errdefs.As(ErrUnreachable, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: went away before it answered")),
+			"start it again, and give the command again")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		err = errdefs.Errorf(errdefs.ErrUnavailable, "daemon: nobody listens on %s", c.socket)
 		return errdefs.Hint(errdefs.As(ErrUnreachable, err), "start it: remora daemon, or systemctl start remora")
