@@ -32,12 +32,16 @@ func apart() (status int, done bool) {
 	if os.Geteuid() != 0 || Apart() {
 		return 0, false
 	}
+	exe, err := os.Executable() // by its path: tests start it again, through other programs too
+	if err != nil {
+		return 0, false
+	}
 	runtime.LockOSThread() // the signal comes when the thread ends
-	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(context.Background(), exe, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), apartEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	err = cmd.Run()
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
 		return 0, false // in a container, say
 	}
