@@ -15,8 +15,21 @@ go build -o "$report" ./internal/testreport || exit 1
 
 say() { printf '==> %s\n' "$*" >&2; }
 
-# gotest runs go test and says so where it failed before it could report anything.
-gotest() { go test -json "$@" || printf '{"Action":"command-failed","Output":"go test %s"}\n' "${*//\"/}"; }
+# gotest runs go test and says so where it failed before it could report anything. A test that failed is
+# run once more, alone: the report tells a flaky one from a broken one, and counts both.
+gotest() {
+	local pkg name flags=()
+	go test -json "$@" | tee "$scratch/events" ||
+		printf '{"Action":"command-failed","Output":"go test %s"}\n' "${*//\"/}"
+	for name in "$@"; do # flags come before packages, which are paths
+		case $name in ./* | github.com/*) break ;; esac
+		flags+=("$name")
+	done
+	"$report" failed <"$scratch/events" | while read -r pkg name; do
+		printf '{"Action":"rerun","Package":"%s","Test":"%s"}\n' "$pkg" "$name"
+		go test -json "${flags[@]}" -run "^$name\$" "$pkg" </dev/null || :
+	done
+}
 
 step() { "$report" step "$@"; }
 

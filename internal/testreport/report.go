@@ -29,11 +29,22 @@ type event struct {
 // Output, when a command ended with a failure. It counts where no event told of one.
 const commandFailed = "command-failed"
 
+// rerun is the action of a line that the script writes before it runs Test of Package, which
+// failed, once more and alone.
+const rerun = "rerun"
+
+// maxFlaky is how many tests may fail first and pass when they are run again.
+const maxFlaky = 3
+
 // report is what is known so far.
 type report struct {
 	out                     io.Writer
 	passed, failed, skipped int
-	reasons                 map[string]int // skips by the name of what was missing
+	flaky                   int
+	// failures has how many tests failed in the test at the top, as "PACKAGE TEST".
+	failures map[string]int
+	again    string         // of failures, what is run again
+	reasons  map[string]int // skips by the name of what was missing
 	// short has the tests that "go test -short" left out, as "PACKAGE TEST". One that a
 	// later run does not leave out is counted by that alone.
 	short    map[string]bool
@@ -60,7 +71,7 @@ type test struct {
 // run reads events until the end of in and reports whether all is well.
 func run(in io.Reader, out io.Writer, policy testenv.Policy) bool {
 	r := &report{
-		out: out, reasons: map[string]int{}, short: map[string]bool{}, packages: map[string]*pkg{}, builds: map[string]*strings.Builder{},
+		out: out, failures: map[string]int{}, reasons: map[string]int{}, short: map[string]bool{}, packages: map[string]*pkg{}, builds: map[string]*strings.Builder{},
 	}
 	lines := bufio.NewReader(in)
 	for {
@@ -96,6 +107,9 @@ func (r *report) line(line []byte) {
 			r.printf("FAIL  %s\n", e.Output)
 		}
 		r.seen = r.failed
+		return
+	case rerun:
+		r.again = e.Package + " " + e.Test
 		return
 	case "start":
 		r.packages[e.Package] = &pkg{tests: map[string]*test{}}
@@ -139,7 +153,11 @@ func (r *report) packageEvent(p *pkg, e event) {
 	case "skip": // no test files
 		delete(r.packages, e.Package)
 	case "pass", "fail":
-		r.finish(p, e)
+		if strings.HasPrefix(r.again, e.Package+" ") {
+			r.finishAgain(p, e)
+		} else {
+			r.finish(p, e)
+		}
 		delete(r.packages, e.Package)
 	}
 }
@@ -184,6 +202,9 @@ func (r *report) finish(p *pkg, e event) {
 		}
 	}
 	slices.Reverse(failed)
+	for _, name := range failed {
+		r.failures[e.Package+" "+top(name)]++
+	}
 	name := shorten(e.Package)
 	if e.Action == "pass" && len(failed) == 0 {
 		r.printf("ok    %-32s %6.1fs  %s\n", name, e.Elapsed, counts(passed, 0, skipped))
@@ -197,6 +218,29 @@ func (r *report) finish(p *pkg, e event) {
 	if e.Action == "fail" && len(failed) == 0 {
 		r.failed++ // it did not build, or ended by itself
 	}
+}
+
+// finishAgain counts a test that failed as flaky where it passes when it is run alone. What
+// it printed when it failed was shown already.
+func (r *report) finishAgain(p *pkg, e event) {
+	failures := r.failures[r.again]
+	ran := slices.ContainsFunc(p.order, func(name string) bool { return p.tests[name].result == "pass" })
+	if e.Action == "pass" && ran && failures > 0 {
+		r.printf("flaky %s passed when it was run again\n", shorten(r.again))
+		r.failed -= failures
+		r.seen -= failures
+		r.flaky++
+	} else {
+		r.printf("FAIL  %s failed again\n", shorten(r.again))
+	}
+	delete(r.failures, r.again)
+	r.again = ""
+}
+
+// top is the test at the top of a subtest.
+func top(name string) string {
+	name, _, _ = strings.Cut(name, "/")
+	return name
 }
 
 // explain prints why a package failed.
@@ -252,6 +296,10 @@ func (r *report) end(policy testenv.Policy) bool {
 			r.printf("REMORA_TEST_MUST_RUN forbids to skip: %s\n", strings.Join(bad, ", "))
 			ok = false
 		}
+	}
+	if r.flaky > 0 {
+		r.printf("flaky %d, at most %d may be\n", r.flaky, maxFlaky)
+		ok = ok && r.flaky <= maxFlaky
 	}
 	r.printf("%s\n", counts(r.passed, r.failed, r.skipped))
 	return ok

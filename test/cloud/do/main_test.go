@@ -1,0 +1,10 @@
+package do
+
+import (
+	"os"
+	"testing"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
