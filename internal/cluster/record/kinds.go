@@ -42,7 +42,7 @@ type Link struct {
 	Host   Host           `json:"host"`
 	RTT    time.Duration  `json:"rtt"`
 	MTU    int            `json:"mtu,omitempty"`    // of the path below; 0 is not known
-	Tunnel netip.AddrPort `json:"tunnel,omitempty"` // whence its WireGuard packets come
+	Tunnel netip.AddrPort `json:"tunnel,omitzero"` // whence its WireGuard packets come
 }
 
 // Network is a network that is the same on all hosts. Two hosts that make one of the same name while they are
