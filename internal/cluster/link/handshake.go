@@ -92,7 +92,7 @@ func (l *Links) greetWithin(ctx context.Context, raw net.Conn, g *greeting, want
 
 func (l *Links) hellos(g *greeting) error {
 	g.own = hello{
-		min: minProtocol, max: Protocol, cluster: l.cfg.Cluster(), instance: l.instance,
+		min: l.oldest, max: l.newest, cluster: l.cfg.Cluster(), instance: l.instance,
 		password: l.cfg.Password() != nil, standing: l.cfg.Standing(g.host), observed: g.remote,
 	}
 	if g.dialed {
@@ -214,7 +214,7 @@ func readRefusal(b []byte) (Reason, time.Duration) {
 func (l *Links) refusal(g *greeting, reason Reason) *Refused {
 	return &Refused{
 		Reason: reason, Address: g.address, Host: g.host,
-		Own: g.own.cluster, Other: g.peer.cluster, Protocol: int(g.peer.max),
+		Own: g.own.cluster, Other: g.peer.cluster, oldest: g.peer.min, newest: g.peer.max,
 	}
 }
 

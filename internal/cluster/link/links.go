@@ -71,6 +71,7 @@ type Links struct {
 	cfg                    Config
 	self                   record.Host
 	instance               instance
+	oldest, newest         uint16 // versions of the protocol
 	tlsDialer, tlsListener *tls.Config
 	limiter                password.Limiter
 	dials                  atomic.Uint64
@@ -97,7 +98,7 @@ type Links struct {
 // Open starts to take links. They end with ctx, or by Close.
 func Open(ctx context.Context, cfg Config) (*Links, error) {
 	l := &Links{
-		cfg: cfg, packets: make(chan Packet, packetBuffer), streams: make(chan *Stream, streamBuffer),
+		cfg: cfg, oldest: minProtocol, newest: Protocol, packets: make(chan Packet, packetBuffer), streams: make(chan *Stream, streamBuffer),
 		hosts: map[record.Host]*known{}, attempts: map[record.Host]*attempt{}, watchers: map[chan struct{}]struct{}{},
 	}
 	copy(l.self[:], cfg.Key.Public().(ed25519.PublicKey))
@@ -206,6 +207,10 @@ func (l *Links) dialed(ctx context.Context, conn net.Conn, g greeting, want, via
 	}
 	if err != nil {
 		conn.Close()
+		// The other side may have closed it because the link that it dialled itself is the better one.
+		if k := l.best(got.host); k != nil && reasonOf(err) == Cut {
+			return k, nil
+		}
 		return nil, err
 	}
 	k := newLink(l, got, via, errand)

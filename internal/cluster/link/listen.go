@@ -83,7 +83,10 @@ func (l *Links) listen() {
 			delay = 0
 			l.counters.accepted.Add(1)
 			tune(conn)
-			l.running.Go(func() { l.receive(conn) })
+			g := greeting{address: conn.RemoteAddr().String(), remote: addrPort(conn.RemoteAddr())}
+			if place := l.enter(conn, g.remote.Addr()); place != nil {
+				l.running.Go(func() { l.greetIn(conn, place, g, record.Host{}) })
+			}
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || l.life.Err() != nil {
@@ -100,25 +103,25 @@ func (l *Links) listen() {
 	}
 }
 
-// receive runs the handshake with who has dialled this host.
-func (l *Links) receive(conn net.Conn) {
-	remote := addrPort(conn.RemoteAddr())
-	l.greetIn(conn, greeting{address: conn.RemoteAddr().String(), remote: remote}, record.Host{})
-}
-
-func (l *Links) greetIn(conn net.Conn, g greeting, via record.Host) {
+// enter takes a connection into the crowd, in the order in which they come. Nil if the links are closed.
+func (l *Links) enter(conn net.Conn, from netip.Addr) *list.Element {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		conn.Close()
-		return
+		return nil
 	}
-	place, gone := l.crowd.join(conn, g.remote.Addr())
+	place, gone := l.crowd.join(conn, from)
 	l.mu.Unlock()
 	if gone != nil {
 		l.counters.crowded.Add(1)
-		gone.Close()
+		l.running.Go(func() { gone.Close() }) // of a stream, that may take a while
 	}
+	return place
+}
+
+// greetIn runs the handshake with who has dialled this host.
+func (l *Links) greetIn(conn net.Conn, place *list.Element, g greeting, via record.Host) {
 	ctx, cancel := context.WithCancel(l.life)
 	err := l.serve(ctx, conn, g, via)
 	cancel()

@@ -57,7 +57,8 @@ type Refused struct {
 	Address    string      // as it was dialled, or whence it came
 	Host       record.Host // zero if not known
 	Own, Other record.Cluster
-	Protocol   int // of the other host
+	oldest     uint16 // protocols of the other host
+	newest     uint16
 	Wait       time.Duration
 	Cause      error // of NotRemora, Broken and Cut
 }
@@ -73,9 +74,9 @@ func (e *Refused) text() string {
 	case OtherCluster:
 		return fmt.Sprintf("host %s is in another cluster: %s, and this host in %s", e.Host.Short(), e.Other, e.Own)
 	case OldProtocol:
-		return fmt.Sprintf("the version there is too old: it speaks protocol %d, this host %d to %d", e.Protocol, minProtocol, Protocol)
+		return fmt.Sprintf("the program there is too old: it speaks the protocol up to version %d, this host from %d on", e.newest, minProtocol)
 	case NewProtocol:
-		return fmt.Sprintf("the version there is too new: it speaks protocol %d or later, this host %d to %d", e.Protocol, minProtocol, Protocol)
+		return fmt.Sprintf("the program there is too new: it speaks the protocol from version %d on, this host up to %d", e.oldest, Protocol)
 	case RemovedHere:
 		return "this host was removed from the cluster"
 	case RemovedThere:
@@ -158,7 +159,7 @@ func (r Reason) String() string {
 	case Broken:
 		return "what came was not of the protocol"
 	case Silent:
-		return fmt.Sprintf("nothing was heard for %v", Verdict)
+		return "no answer came in time"
 	case Cut:
 		return "the connection broke"
 	case RemovedHere, RemovedThere:

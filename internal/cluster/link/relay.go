@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"io"
+	"net/netip"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 )
@@ -34,7 +35,9 @@ func (l *Links) accept(s *Stream, what []byte) Reason {
 		}
 		go func() {
 			defer l.running.Done()
-			l.greetIn(s, greeting{address: "a host via " + s.link.host.Short()}, s.link.host)
+			if place := l.enter(s, netip.Addr{}); place != nil {
+				l.greetIn(s, place, greeting{address: "a host via " + s.link.host.Short()}, s.link.host)
+			}
 		}()
 		return 0
 	case what[0] == toRelay && len(what) == 1+len(record.Host{}):
