@@ -39,7 +39,7 @@ func (l *Links) attempt(h record.Host) (*attempt, error) {
 		return nil, errdefs.Errorf(errdefs.ErrInvalid, "host %s: it is this host", h.Short())
 	}
 	if l.cfg.Standing(h) == Removed {
-		return nil, (&Refused{Reason: RemovedThere, Address: "host " + h.Short(), Host: h}).hinted()
+		return nil, (&RefusedError{Reason: RemovedThere, Address: "host " + h.Short(), Host: h}).hinted()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

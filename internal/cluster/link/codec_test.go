@@ -13,7 +13,7 @@ import (
 
 func sampleHello() hello {
 	return hello{
-		min: 1, max: 3, cluster: record.Cluster{1, 2}, instance: instance{3}, dial: 1 << 40, password: true,
+		Summary: cluster, min: 1, max: 3, instance: instance{3}, dial: 1 << 40, password: true,
 		standing: Member, observed: netip.MustParseAddrPort("[2001:db8::1]:6783"),
 	}
 }
@@ -22,7 +22,7 @@ func TestHello(t *testing.T) {
 	unexported := cmp.AllowUnexported(hello{})
 	compare := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 	for _, want := range []hello{sampleHello(), {min: 1, max: 1}} {
-		b := want.append(nil)
+		b := want.encode()
 		for _, tail := range []string{"", "of a later version"} {
 			got, err := decodeHello(append(bytes.Clone(b), tail...))
 			if err != nil {
@@ -40,7 +40,7 @@ func TestHello(t *testing.T) {
 	}
 	zone := sampleHello()
 	zone.observed = netip.MustParseAddrPort("[fe80::1%eth0]:1")
-	if got, err := decodeHello(zone.append(nil)); err != nil || got.observed.String() != "[fe80::1]:1" {
+	if got, err := decodeHello(zone.encode()); err != nil || got.observed.String() != "[fe80::1]:1" {
 		t.Errorf("%v, %v", got.observed, err)
 	}
 	for name, change := range map[string]func(*hello){
@@ -49,7 +49,7 @@ func TestHello(t *testing.T) {
 	} {
 		h := sampleHello()
 		change(&h)
-		if _, err := decodeHello(h.append(nil)); !errors.Is(err, errNoHello) {
+		if _, err := decodeHello(h.encode()); !errors.Is(err, errNoHello) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestJudge(t *testing.T) {
 			for _, s := range []Standing{Unknown, Member, Removed} {
 				for _, v := range [][2]uint16{{1, 1}, {1, 2}, {2, 3}} {
 					for _, i := range []instance{{1}, {2}} {
-						hellos = append(hellos, hello{min: v[0], max: v[1], cluster: c, password: password, standing: s, instance: i})
+						hellos = append(hellos, hello{Summary: Summary{Cluster: c}, min: v[0], max: v[1], password: password, standing: s, instance: i})
 					}
 				}
 			}
@@ -98,7 +98,7 @@ func TestJudge(t *testing.T) {
 func TestReasonsHaveWords(t *testing.T) {
 	seen := map[string]Reason{}
 	for r := WrongPassword; r <= Cut; r++ {
-		text := (&Refused{Reason: r, Cause: errNoHello}).text()
+		text := (&RefusedError{Reason: r, Cause: errNoHello}).text()
 		if other, twice := seen[text]; twice || text == "" || len(text) > 6 && text[:7] == "reason " {
 			t.Errorf("reason %d is %q, as is %d", r, text, other)
 		}
@@ -130,14 +130,14 @@ func FuzzFrame(f *testing.F) {
 }
 
 func FuzzHello(f *testing.F) {
-	f.Add(sampleHello().append(nil))
-	f.Add(hello{min: 1, max: 1}.append(nil))
+	f.Add(sampleHello().encode())
+	f.Add(hello{min: 1, max: 1}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHello(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeHello(h.append(nil))
+		again, err := decodeHello(h.encode())
 		if err != nil || again != h {
 			t.Errorf("%x is %+v, then %+v, %v", b, h, again, err)
 		}
@@ -158,7 +158,7 @@ func FuzzMessage(f *testing.F) {
 		}
 		if kind == messageRefuse {
 			reason, _ := readRefusal(body)
-			_ = (&Refused{Reason: reason.mirror(), Cause: errNoHello}).Error()
+			_ = (&RefusedError{Reason: reason.mirror(), Cause: errNoHello}).Error()
 		}
 	})
 }

@@ -58,11 +58,12 @@ func (l *Links) greetWithin(ctx context.Context, raw net.Conn, g *greeting, want
 	} else {
 		g.conn = tls.Server(raw, l.tlsListener)
 	}
-	if err := g.conn.HandshakeContext(ctx); err != nil {
-		return &notTLS{err}
+	// The deadline does what ctx would have done with one more goroutine.
+	if err := g.conn.HandshakeContext(context.WithoutCancel(ctx)); err != nil {
+		return &strangeError{err}
 	}
 	if g.host, err = hostOf(g.conn.ConnectionState()); err != nil {
-		return &notTLS{err}
+		return &strangeError{err}
 	}
 	if g.dialed {
 		if !want.IsZero() && want != g.host {
@@ -92,12 +93,12 @@ func (l *Links) greetWithin(ctx context.Context, raw net.Conn, g *greeting, want
 
 func (l *Links) hellos(g *greeting) error {
 	g.own = hello{
-		min: l.oldest, max: l.newest, cluster: l.cfg.Cluster(), instance: l.instance,
+		min: l.oldest, max: l.newest, Summary: l.cfg.Cluster(), instance: l.instance,
 		password: l.cfg.Password() != nil, standing: l.cfg.Standing(g.host), observed: g.remote,
 	}
 	if g.dialed {
 		g.own.dial = l.dials.Add(1)
-		if err := writeMessage(g.conn, messageHello, g.own.append(nil)); err != nil {
+		if err := writeMessage(g.conn, messageHello, g.own.encode()); err != nil {
 			return err
 		}
 	}
@@ -106,10 +107,10 @@ func (l *Links) hellos(g *greeting) error {
 		return err
 	}
 	if g.peer, err = decodeHello(body); err != nil {
-		return &notTLS{err}
+		return &strangeError{err}
 	}
 	if !g.dialed {
-		return writeMessage(g.conn, messageHello, g.own.append(nil))
+		return writeMessage(g.conn, messageHello, g.own.encode())
 	}
 	return nil
 }
@@ -126,7 +127,7 @@ func (l *Links) read(g *greeting, want messageType) ([]byte, error) {
 		err.Wait = wait
 		return nil, err.hinted()
 	case kind != want:
-		return nil, &notTLS{fmt.Errorf("a message of type %d where %d was to come", kind, want)}
+		return nil, &strangeError{fmt.Errorf("a message of type %d where %d was to come", kind, want)}
 	}
 	return body, nil
 }
@@ -161,7 +162,7 @@ func (l *Links) prove(g *greeting) error {
 		return err
 	}
 	if err := e.Receive(share); err != nil {
-		return &notTLS{err}
+		return &strangeError{err}
 	}
 	if !g.dialed {
 		if err := writeMessage(g.conn, messageShare, e.Share()); err != nil {
@@ -211,29 +212,29 @@ func readRefusal(b []byte) (Reason, time.Duration) {
 	return Reason(b[0]), time.Duration(binary.BigEndian.Uint16(b[1:])) * time.Second
 }
 
-func (l *Links) refusal(g *greeting, reason Reason) *Refused {
-	return &Refused{
+func (l *Links) refusal(g *greeting, reason Reason) *RefusedError {
+	return &RefusedError{
 		Reason: reason, Address: g.address, Host: g.host,
-		Own: g.own.cluster, Other: g.peer.cluster, oldest: g.peer.min, newest: g.peer.max,
+		Own: g.own.Summary, Other: g.peer.Summary, oldest: g.peer.min, newest: g.peer.max,
 	}
 }
 
 func (l *Links) refuse(g *greeting, reason Reason) error { return l.refusal(g, reason).hinted() }
 
-// notTLS is an error of somebody who speaks something else, unless the connection broke under it.
-type notTLS struct{ error }
+// strangeError is an error of somebody who speaks something else, unless the connection broke under it.
+type strangeError struct{ error }
 
-func (e *notTLS) Unwrap() error { return e.error }
+func (e *strangeError) Unwrap() error { return e.error }
 
 // explain makes of whatever ended a handshake one line that says what is wrong.
 func (l *Links) explain(ctx context.Context, g *greeting, err error) error {
-	var refused *Refused
+	var refused *RefusedError
 	if errors.Is(err, errHave) || errors.As(err, &refused) {
 		return err
 	}
 	r := l.refusal(g, Cut)
 	r.Cause = err
-	var other *notTLS
+	var other *strangeError
 	switch timeout := net.Error(nil); {
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		r.Reason = Silent
@@ -245,8 +246,7 @@ func (l *Links) explain(ctx context.Context, g *greeting, err error) error {
 
 // brokenOff reports whether it was the connection that failed.
 func brokenOff(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		// crypto/tls makes one of the other side's alert, too.
 		return op.Op != "remote error"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 )
@@ -62,14 +63,39 @@ const (
 	Removed // is refused
 )
 
+// Summary is what a host says of its cluster to whoever asks.
+type Summary struct {
+	Cluster record.Cluster // zero for none
+	Hosts   int            // in it; 0 if that is not known
+	Founded time.Time      // zero likewise
+}
+
+const maxTime = 253402300799 // in seconds, the last that has a year of four digits
+
+func (s Summary) String() string {
+	text := s.Cluster.String()
+	switch {
+	case s.Cluster == record.Cluster{}:
+		return "none"
+	case s.Hosts == 1:
+		text += ", 1 host"
+	case s.Hosts > 1:
+		text += fmt.Sprintf(", %d hosts", s.Hosts)
+	}
+	if !s.Founded.IsZero() {
+		text += ", founded " + s.Founded.UTC().Format("2006-01-02 15:04:05")
+	}
+	return text
+}
+
 // instance is drawn by each run of the program. Two hosts with one key have two.
 type instance [16]byte
 
 // hello is what each side says of itself once TLS has proved the keys. Its layout never changes; what a later version has to
 // add comes behind it.
 type hello struct {
+	Summary
 	min, max uint16 // versions of the protocol
-	cluster  record.Cluster
 	instance instance
 	dial     uint64 // how many the dialer had dialled before in this run
 	password bool   // has one
@@ -79,11 +105,17 @@ type hello struct {
 
 const magic = "remora\x00\x01"
 
-func (h hello) append(b []byte) []byte {
-	b = append(b, magic...)
+func (h hello) encode() []byte {
+	b := []byte(magic)
 	b = binary.BigEndian.AppendUint16(b, h.min)
 	b = binary.BigEndian.AppendUint16(b, h.max)
-	b = append(b, h.cluster[:]...)
+	b = append(b, h.Cluster[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(max(0, h.Hosts)))
+	var founded int64
+	if !h.Founded.IsZero() {
+		founded = h.Founded.Unix()
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(founded))
 	b = append(b, h.instance[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.dial)
 	var flags byte
@@ -98,13 +130,18 @@ func (h hello) append(b []byte) []byte {
 var errNoHello = errors.New("what it says is no hello of remora")
 
 func decodeHello(b []byte) (h hello, err error) {
-	const fixed = len(magic) + 2 + 2 + len(h.cluster) + len(h.instance) + 8 + 1 + 1 + 1
+	const fixed = len(magic) + 2 + 2 + len(h.Cluster) + 4 + 8 + len(h.instance) + 8 + 1 + 1 + 1
 	if len(b) < fixed || string(b[:len(magic)]) != magic {
 		return hello{}, errNoHello
 	}
 	b = b[len(magic):]
 	h.min, h.max = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	b = b[4+copy(h.cluster[:], b[4:]):]
+	b = b[4+copy(h.Cluster[:], b[4:]):]
+	h.Hosts = int(binary.BigEndian.Uint32(b))
+	if founded := int64(binary.BigEndian.Uint64(b[4:])); founded > 0 && founded <= maxTime {
+		h.Founded = time.Unix(founded, 0).UTC()
+	}
+	b = b[12:]
 	b = b[copy(h.instance[:], b):]
 	h.dial = binary.BigEndian.Uint64(b)
 	h.password, h.standing = b[8]&1 != 0, Standing(b[9])
@@ -136,7 +173,7 @@ func judge(own, peer hello, sameKey bool) Reason {
 		return Itself
 	case sameKey:
 		return Cloned
-	case own.cluster != none && peer.cluster != none && own.cluster != peer.cluster:
+	case own.Cluster != none && peer.Cluster != none && own.Cluster != peer.Cluster:
 		return OtherCluster
 	case peer.standing == Removed:
 		return RemovedHere

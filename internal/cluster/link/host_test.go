@@ -33,7 +33,7 @@ func hostOfKey(k ed25519.PrivateKey) (h record.Host) {
 var (
 	secret  = &password.Key{1}
 	wrong   = &password.Key{2}
-	cluster = record.Cluster{1}
+	cluster = Summary{Cluster: record.Cluster{1}, Hosts: 3, Founded: time.Unix(1_800_000_000, 0).UTC()}
 )
 
 // testHost is a host, as what it is told changes in the course of a test.
@@ -42,7 +42,7 @@ type testHost struct {
 	address string
 
 	mu        sync.Mutex
-	cluster   record.Cluster
+	cluster   Summary
 	password  *password.Key
 	standing  map[record.Host]Standing
 	addresses map[record.Host][]netip.AddrPort
@@ -56,7 +56,7 @@ func (h *testHost) set(host record.Host, s Standing) {
 
 type option func(*testHost, *Config)
 
-func in(c record.Cluster) option { return func(h *testHost, _ *Config) { h.cluster = c } }
+func in(c Summary) option { return func(h *testHost, _ *Config) { h.cluster = c } }
 
 func with(k *password.Key) option { return func(h *testHost, _ *Config) { h.password = k } }
 
@@ -92,7 +92,7 @@ func newHostOn(t *testing.T, seed byte, listener net.Listener, options ...option
 	}
 	cfg := Config{
 		Key: key(seed), Listener: listener, Log: slog.New(slog.DiscardHandler),
-		Cluster:   func() record.Cluster { h.mu.Lock(); defer h.mu.Unlock(); return h.cluster },
+		Cluster:   func() Summary { h.mu.Lock(); defer h.mu.Unlock(); return h.cluster },
 		Password:  func() *password.Key { h.mu.Lock(); defer h.mu.Unlock(); return h.password },
 		Standing:  func(o record.Host) Standing { h.mu.Lock(); defer h.mu.Unlock(); return h.standing[o] },
 		Addresses: func(o record.Host) []netip.AddrPort { h.mu.Lock(); defer h.mu.Unlock(); return h.addresses[o] },

@@ -43,7 +43,7 @@ const (
 type Config struct {
 	Key ed25519.PrivateKey
 	// Cluster is the one that the host is in, zero while it is in none.
-	Cluster func() record.Cluster
+	Cluster func() Summary
 	// Standing says what a host is to the cluster.
 	Standing func(record.Host) Standing
 	// Password is the cluster's, nil if it has none.
@@ -84,6 +84,7 @@ type Links struct {
 
 	packets chan Packet
 	streams chan *Stream
+	places  chan struct{} // of handshakes
 
 	mu       sync.Mutex
 	closed   bool
@@ -99,7 +100,8 @@ type Links struct {
 func Open(ctx context.Context, cfg Config) (*Links, error) {
 	l := &Links{
 		cfg: cfg, oldest: minProtocol, newest: Protocol, packets: make(chan Packet, packetBuffer), streams: make(chan *Stream, streamBuffer),
-		hosts: map[record.Host]*known{}, attempts: map[record.Host]*attempt{}, watchers: map[chan struct{}]struct{}{},
+		places: make(chan struct{}, maxCrowd+maxCrowdFrom),
+		hosts:  map[record.Host]*known{}, attempts: map[record.Host]*attempt{}, watchers: map[chan struct{}]struct{}{},
 	}
 	copy(l.self[:], cfg.Key.Public().(ed25519.PublicKey))
 	_, _ = rand.Read(l.instance[:]) // it never fails
@@ -114,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Links, error) {
 	if cfg.Listener != nil {
 		l.running.Go(l.listen)
 	}
-	context.AfterFunc(l.life, l.shut)
+	context.AfterFunc(l.life, l.shut) //nolint:contextcheck // it is the end
 	return l, nil
 }
 
@@ -185,8 +187,7 @@ func (l *Links) dial(ctx context.Context, address string, want record.Host, erra
 	defer context.AfterFunc(l.life, cancel)() //nolint:contextcheck // it ends with either
 	conn, err := l.cfg.Dial(ctx, "tcp", address)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 			err = op.Err // the address would stand there twice
 		}
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "%s: %w", address, err)
@@ -219,17 +220,12 @@ func (l *Links) dialed(ctx context.Context, conn net.Conn, g greeting, want, via
 		return nil, err
 	}
 	k.start()
-	l.log(k, "linked")
+	l.log(k)
 	return k, nil
 }
 
-// serve makes a link of a connection that another host made. It is through when the link is there, or refused.
-func (l *Links) serve(ctx context.Context, conn net.Conn, g greeting, via record.Host) error {
-	got, err := l.greet(ctx, conn, g, record.Host{})
-	if err != nil {
-		conn.Close()
-		return err
-	}
+// welcome makes a link of a connection that another host made, after the handshake.
+func (l *Links) welcome(conn net.Conn, got *greeting, via record.Host) error {
 	k := newLink(l, got, via, false)
 	// It has to be known before the other side may hear that it is: of two links that cross, both then know both.
 	if err := l.add(k); err != nil {
@@ -244,12 +240,12 @@ func (l *Links) serve(ctx context.Context, conn net.Conn, g greeting, via record
 		return err
 	}
 	k.start()
-	l.log(k, "linked")
+	l.log(k)
 	return nil
 }
 
-func (l *Links) log(k *link, what string) {
-	l.cfg.Log.Info(what, "host", k.host.Short(), "address", k.g.address, "dialed", k.g.dialed, "proved", k.g.proved, "took", k.g.took)
+func (l *Links) log(k *link) {
+	l.cfg.Log.Info("linked", "host", k.host.Short(), "address", k.g.address, "dialed", k.g.dialed, "proved", k.g.proved, "took", k.g.took)
 }
 
 // deliver hands on a message, if there is room.
@@ -286,7 +282,7 @@ func (l *Links) Send(h record.Host, b []byte) error {
 func (l *Links) OpenStream(ctx context.Context, h record.Host) (*Stream, error) {
 	k := l.best(h)
 	if k == nil {
-		a, err := l.attempt(h)
+		a, err := l.attempt(h) //nolint:contextcheck // others may wait for it too
 		if err != nil {
 			return nil, err
 		}

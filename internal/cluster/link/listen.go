@@ -2,7 +2,6 @@ package link
 
 import (
 	"container/list"
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -78,17 +77,28 @@ func (c *crowd) all() (conns []net.Conn) {
 func (l *Links) listen() {
 	delay := time.Duration(0)
 	for {
+		select {
+		case l.places <- struct{}{}: // who had to go is gone soon
+		case <-l.life.Done():
+			return
+		}
 		conn, err := l.cfg.Listener.Accept()
 		if err == nil {
 			delay = 0
 			l.counters.accepted.Add(1)
 			tune(conn)
 			g := greeting{address: conn.RemoteAddr().String(), remote: addrPort(conn.RemoteAddr())}
-			if place := l.enter(conn, g.remote.Addr()); place != nil {
-				l.running.Go(func() { l.greetIn(conn, place, g, record.Host{}) })
+			place := l.enter(conn, g.remote.Addr())
+			if place == nil {
+				return
 			}
+			l.running.Go(func() {
+				l.greetIn(conn, place, g, record.Host{})
+				<-l.places
+			})
 			continue
 		}
+		<-l.places
 		if errors.Is(err, net.ErrClosed) || l.life.Err() != nil {
 			return
 		}
@@ -115,19 +125,26 @@ func (l *Links) enter(conn net.Conn, from netip.Addr) *list.Element {
 	l.mu.Unlock()
 	if gone != nil {
 		l.counters.crowded.Add(1)
-		l.running.Go(func() { gone.Close() }) // of a stream, that may take a while
+		if _, ok := gone.(*Stream); ok {
+			l.running.Go(func() { gone.Close() }) // which may take a while
+		} else {
+			gone.Close()
+		}
 	}
 	return place
 }
 
 // greetIn runs the handshake with who has dialled this host.
 func (l *Links) greetIn(conn net.Conn, place *list.Element, g greeting, via record.Host) {
-	ctx, cancel := context.WithCancel(l.life)
-	err := l.serve(ctx, conn, g, via)
-	cancel()
+	got, err := l.greet(l.life, conn, g, record.Host{})
 	l.mu.Lock()
 	l.crowd.leave(place)
 	l.mu.Unlock()
+	if err == nil {
+		err = l.welcome(conn, got, via)
+	} else {
+		conn.Close()
+	}
 	if err != nil {
 		l.trouble(err)
 	}

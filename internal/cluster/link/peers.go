@@ -37,7 +37,7 @@ func (p Peer) Same(o Peer) bool { return p.link == o.link }
 
 func (k *link) peer() Peer {
 	p := Peer{
-		Host: k.host, Cluster: k.g.peer.cluster, Protocol: int(min(Protocol, k.g.peer.max)),
+		Host: k.host, Cluster: k.g.peer.Cluster, Protocol: int(min(Protocol, k.g.peer.max)),
 		Observed: k.g.peer.observed, Via: k.via, Dialed: k.g.dialed, Proved: k.g.proved,
 		Since: k.since, Took: k.g.took, RTT: time.Duration(k.rtt.Load()), link: k,
 		SentBytes: k.counters.sentBytes.Load(), ReceivedBytes: k.counters.receivedBytes.Load(),
@@ -154,7 +154,7 @@ func (l *Links) why(p Peer) error {
 	case <-p.link.done:
 		return p.link.err
 	default:
-		return &Refused{Reason: Duplicate, Address: p.link.g.address, Host: p.Host}
+		return &RefusedError{Reason: Duplicate, Address: p.link.g.address, Host: p.Host}
 	}
 }
 
@@ -185,8 +185,8 @@ const maxTroubles = 16
 
 // trouble remembers what a person ought to know.
 func (l *Links) trouble(err error) {
-	var r *Refused
-	if !errors.As(err, &r) || l.life.Err() != nil {
+	r, ok := errors.AsType[*RefusedError](err)
+	if !ok || l.life.Err() != nil {
 		return
 	}
 	switch r.Reason {

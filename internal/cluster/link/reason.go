@@ -50,29 +50,29 @@ func (r Reason) mirror() Reason {
 	return r
 }
 
-// Refused says that a host refuses a link, this one or the other. Errors of Dial are of this type
+// RefusedError says that a host refuses a link, this one or the other. Errors of Dial are of this type
 // where something answered.
-type Refused struct {
+type RefusedError struct {
 	Reason     Reason
 	Address    string      // as it was dialled, or whence it came
 	Host       record.Host // zero if not known
-	Own, Other record.Cluster
+	Own, Other Summary
 	oldest     uint16 // protocols of the other host
 	newest     uint16
 	Wait       time.Duration
 	Cause      error // of NotRemora, Broken and Cut
 }
 
-func (e *Refused) Error() string { return e.Address + ": " + e.text() }
+func (e *RefusedError) Error() string { return e.Address + ": " + e.text() }
 
-func (e *Refused) text() string {
+func (e *RefusedError) text() string {
 	switch e.Reason {
 	case WrongPassword:
 		return "the two hosts do not have the same password"
 	case TooManyWrong:
 		return fmt.Sprintf("too many wrong passwords: it may be tried again in %v", max(e.Wait.Round(time.Second), time.Second))
 	case OtherCluster:
-		return fmt.Sprintf("host %s is in another cluster: %s, and this host in %s", e.Host.Short(), e.Other, e.Own)
+		return fmt.Sprintf("host %s is in another cluster: %v; this host is in %v", e.Host.Short(), e.Other, e.Own)
 	case OldProtocol:
 		return fmt.Sprintf("the program there is too old: it speaks the protocol up to version %d, this host from %d on", e.newest, minProtocol)
 	case NewProtocol:
@@ -100,7 +100,7 @@ func (e *Refused) text() string {
 }
 
 // Unwrap returns the class and the cause.
-func (e *Refused) Unwrap() []error {
+func (e *RefusedError) Unwrap() []error {
 	class := errdefs.ErrUnavailable
 	switch e.Reason {
 	case WrongPassword, TooManyWrong, OtherCluster, RemovedHere, RemovedThere, Cloned, NoPassword, NeedsPassword:
@@ -127,7 +127,7 @@ var hints = map[Reason]string{
 	NeedsPassword: "launch both hosts with the same password, or both without one",
 }
 
-func (e *Refused) hinted() error {
+func (e *RefusedError) hinted() error {
 	if h := hints[e.Reason]; h != "" {
 		return errdefs.Hint(e, h)
 	}
@@ -136,8 +136,7 @@ func (e *Refused) hinted() error {
 
 // reasonOf returns the reason that err has, or Cut.
 func reasonOf(err error) Reason {
-	var r *Refused
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*RefusedError](err); ok {
 		return r.Reason
 	}
 	return Cut

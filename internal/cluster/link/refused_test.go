@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +17,7 @@ import (
 )
 
 func TestRefused(t *testing.T) {
-	other := record.Cluster{2}
+	other := Summary{Cluster: record.Cluster{2}, Hosts: 1}
 	for name, test := range map[string]struct {
 		dialer, listener option
 		here, there      Reason
@@ -24,7 +25,7 @@ func TestRefused(t *testing.T) {
 		text, hint       string
 	}{
 		"wrong password":        {with(wrong), with(secret), WrongPassword, WrongPassword, errdefs.ErrDenied, "do not have the same password", "with the password of the others"},
-		"another cluster":       {in(other), in(cluster), OtherCluster, OtherCluster, errdefs.ErrDenied, "is in another cluster: " + cluster.String() + ", and this host in " + other.String(), "reset one"},
+		"another cluster":       {in(other), in(cluster), OtherCluster, OtherCluster, errdefs.ErrDenied, "is in another cluster: " + cluster.Cluster.String() + ", 3 hosts, founded 2027-01-15 08:00:00; this host is in " + other.Cluster.String() + ", 1 host", "reset one"},
 		"no password there":     {with(secret), with(nil), NoPassword, NeedsPassword, errdefs.ErrDenied, "the host there has no password", "or both without"},
 		"no password here":      {with(nil), with(secret), NeedsPassword, NoPassword, errdefs.ErrDenied, "this one has none", "or both without"},
 		"this host was removed": {knows(Member, 2), knows(Removed, 1), RemovedHere, RemovedThere, errdefs.ErrDenied, "this host was removed", "join again"},
@@ -34,7 +35,7 @@ func TestRefused(t *testing.T) {
 			a, b := newHost(t, 1, test.dialer), newHost(t, 2, test.listener)
 			_, err := a.Dial(t.Context(), b.address)
 			wantRefused(t, err, test.here, test.class, test.text, test.hint)
-			var r *Refused
+			var r *RefusedError
 			if !errors.As(err, &r) || r.Host != b.Self() || !strings.HasPrefix(err.Error(), b.address+": ") {
 				t.Errorf("%v is not about the host at %s", err, b.address)
 			}
@@ -114,6 +115,7 @@ func TestCloned(t *testing.T) {
 	until(t, "the later one replaces the earlier", func() bool { return !a.linked(b) })
 	_, err = a.Dial(t.Context(), b.address)
 	wantRefused(t, err, Cloned, errdefs.ErrDenied, "one was copied with its state", "a key of its own")
+	until(t, "the third host knows", func() bool { return len(b.Stats().Troubles) > 0 })
 	if troubles := b.Stats().Troubles; len(troubles) != 1 || troubles[0].Reason != Cloned || troubles[0].Host != a.Self() {
 		t.Errorf("the third host sees %+v", troubles)
 	}
@@ -154,9 +156,12 @@ func TestOtherHost(t *testing.T) {
 }
 
 func TestNotRemora(t *testing.T) {
+	discard := slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = discard
+	secure.StartTLS()
 	defer secure.Close()
 	// Speaks TLS, has a key of the right kind, and says something else.
 	dialerTLS, listenerTLS, err := tlsConfigs(key(9))

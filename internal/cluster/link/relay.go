@@ -49,7 +49,7 @@ func (l *Links) accept(s *Stream, what []byte) Reason {
 			defer l.running.Done()
 			if reason := l.pass(s, to); reason != 0 {
 				s.link.reset(s.id, reason)
-				s.fail(&Refused{Reason: reason, Address: "host " + to.Short()})
+				s.fail(&RefusedError{Reason: reason, Address: "host " + to.Short()})
 				_ = s.Close()
 			}
 		}()

@@ -63,7 +63,6 @@ type link struct {
 	done chan struct{}
 	err  error // why it is done; read after done
 
-	started  atomic.Bool
 	used     atomic.Int64 // when, since the link was made
 	pinged   atomic.Int64 // likewise
 	heard    atomic.Int64 // likewise
@@ -90,7 +89,6 @@ func newLink(l *Links, g *greeting, via record.Host, errand bool) *link {
 }
 
 func (k *link) start() {
-	k.started.Store(true)
 	k.l.running.Go(k.read)
 	k.l.running.Go(k.write)
 }
@@ -115,15 +113,12 @@ func (k *link) fail(err error) {
 }
 
 func (k *link) failure(reason Reason, cause error) error {
-	return &Refused{Reason: reason, Address: k.g.address, Host: k.host, Own: k.g.own.cluster, Other: k.g.peer.cluster, Cause: cause}
+	return &RefusedError{Reason: reason, Address: k.g.address, Host: k.host, Own: k.g.own.Summary, Other: k.g.peer.Summary, Cause: cause}
 }
 
-// leave closes the link once what is in the queue of control has been sent, with the reason.
+// leave closes the link once what is in the queue of control has been sent, with the reason. One that has not started yet says so when
+// it has.
 func (k *link) leave(reason Reason) {
-	if !k.started.Load() {
-		k.fail(k.failure(reason, nil))
-		return
-	}
 	k.ctl.Lock()
 	if k.parting == 0 {
 		k.parting = reason
@@ -181,6 +176,13 @@ func (k *link) urgent(b []byte) ([]byte, Reason) {
 	return b, k.parting
 }
 
+// parts is the reason for which this side is about to close the link.
+func (k *link) parts() Reason {
+	k.ctl.Lock()
+	defer k.ctl.Unlock()
+	return k.parting
+}
+
 func (k *link) count(f frame, b []byte) []byte {
 	k.counters.sentFrames.Add(1)
 	k.counters.sentBytes.Add(uint64(headerSize + len(f.payload)))
@@ -199,7 +201,7 @@ func (k *link) write() {
 				_ = k.conn.SetWriteDeadline(time.Now().Add(pingEvery))
 				_, _ = w.Write(b)
 				_ = w.Flush()
-				k.fail(k.failure(parting, nil))
+				k.partWith(parting)
 				return
 			}
 		}
@@ -234,6 +236,18 @@ func (k *link) write() {
 			return
 		}
 		b = b[:0]
+	}
+}
+
+// partWith closes the link when the other side has, which has read why by then; else after a moment. To close at once might
+// make the kernel throw away what was sent.
+func (k *link) partWith(reason Reason) {
+	t := time.NewTimer(pingEvery)
+	defer t.Stop()
+	select {
+	case <-k.done:
+	case <-t.C:
+		k.fail(k.failure(reason, nil))
 	}
 }
 
@@ -305,10 +319,12 @@ func (k *link) read() {
 			k.counters.receivedBytes.Add(uint64(headerSize + len(f.payload)))
 			err = k.handle(f)
 		}
-		var broken *Refused
+		var broken *RefusedError
 		switch timeout := net.Error(nil); {
 		case err == nil:
 			continue
+		case k.parts() != 0:
+			k.fail(k.failure(k.parts(), nil))
 		case errors.As(err, &broken):
 			k.fail(err)
 		case errors.As(err, &timeout) && timeout.Timeout(), brokenOff(err):

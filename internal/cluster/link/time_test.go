@@ -310,8 +310,8 @@ func TestSlow(t *testing.T) {
 		b.set(hostOfKey(key(8)), Member)
 		raw := dial()
 		c := tls.Client(raw, config)
-		h := hello{min: 1, max: 1, cluster: cluster, standing: Member, password: true}
-		_ = writeMessage(c, messageHello, h.append(nil))
+		h := hello{min: 1, max: 1, Summary: cluster, standing: Member, password: true}
+		_ = writeMessage(c, messageHello, h.encode())
 		_, _, _ = readMessage(c)
 		_, _, _ = readMessage(c)
 		start = time.Now()
@@ -326,7 +326,7 @@ func TestSlow(t *testing.T) {
 		}
 		// One that sends half a frame, and then a byte now and then.
 		c = tls.Client(dial(), config)
-		_ = writeMessage(c, messageHello, h.append(nil))
+		_ = writeMessage(c, messageHello, h.encode())
 		_, _, _ = readMessage(c)
 		_, _, _ = readMessage(c)
 		gone := make(chan time.Duration, 1)

@@ -36,12 +36,21 @@ func TestProof(t *testing.T) {
 		"the same password": {right, right, channel("x"), channel("x"), true},
 		"a wrong password":  {wrong, right, channel("x"), channel("x"), false},
 		"a man in the middle, who has a channel with each": {right, right, channel("x"), channel("y"), false},
-		"a dialer with another key": {right, right, channel("x"),
-			Channel{Exporter: []byte("x"), Dialer: []byte("mallory"), Listener: []byte("listener's key")}, false},
-		"a listener with another key": {right, right, channel("x"),
-			Channel{Exporter: []byte("x"), Dialer: []byte("dialer's key"), Listener: []byte("mallory")}, false},
-		"keys cut elsewhere": {right, right, channel("x"),
-			Channel{Exporter: []byte("x"), Dialer: []byte("dialer's keyl"), Listener: []byte("istener's key")}, false},
+		"a dialer with another key": {
+			right, right, channel("x"),
+			Channel{Exporter: []byte("x"), Dialer: []byte("mallory"), Listener: []byte("listener's key")},
+			false,
+		},
+		"a listener with another key": {
+			right, right, channel("x"),
+			Channel{Exporter: []byte("x"), Dialer: []byte("dialer's key"), Listener: []byte("mallory")},
+			false,
+		},
+		"keys cut elsewhere": {
+			right, right, channel("x"),
+			Channel{Exporter: []byte("x"), Dialer: []byte("dialer's keyl"), Listener: []byte("istener's key")},
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, d := prove(t, test.dialer.Start(test.dialerSees, true), test.listener.Start(test.listenerSees, false))
