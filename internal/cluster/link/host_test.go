@@ -75,7 +75,7 @@ func deaf(_ *testHost, cfg *Config) {
 	cfg.Listener = nil
 }
 
-func newHost(t *testing.T, seed byte, options ...option) *testHost {
+func newHost(t testing.TB, seed byte, options ...option) *testHost {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +84,7 @@ func newHost(t *testing.T, seed byte, options ...option) *testHost {
 	return newHostOn(t, seed, listener, options...)
 }
 
-func newHostOn(t *testing.T, seed byte, listener net.Listener, options ...option) *testHost {
+func newHostOn(t testing.TB, seed byte, listener net.Listener, options ...option) *testHost {
 	t.Helper()
 	h := &testHost{
 		cluster: cluster, password: secret, address: listener.Addr().String(),
@@ -112,7 +112,7 @@ func newHostOn(t *testing.T, seed byte, listener net.Listener, options ...option
 	return h
 }
 
-func (h *testHost) mustDial(t *testing.T, to *testHost) Peer {
+func (h *testHost) mustDial(t testing.TB, to *testHost) Peer {
 	t.Helper()
 	p, err := h.Dial(t.Context(), to.address)
 	if err != nil {

@@ -109,6 +109,9 @@ func Open(ctx context.Context, cfg Config) (*Links, error) {
 	if l.tlsDialer, l.tlsListener, err = tlsConfigs(cfg.Key); err != nil {
 		return nil, err
 	}
+	if l.cfg.Log == nil {
+		l.cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	if l.cfg.Dial == nil {
 		l.cfg.Dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -284,4 +285,64 @@ func TestRelay(t *testing.T) {
 	}
 	m.Close()
 	until(t, "the link through it is gone", func() bool { return !a.linked(b) && !b.linked(a) })
+}
+
+// TestRelayIsReplaced: when two hosts that talk through a third can connect, they do without it.
+func TestRelayIsReplaced(t *testing.T) {
+	a, m, b := newHost(t, 1), newHost(t, 3), newHost(t, 2)
+	a.mustDial(t, m)
+	b.mustDial(t, m)
+	_ = a.Send(b.Self(), []byte("x"))
+	b.message(t)
+	events := a.watch(t)
+	for range 2 {
+		<-events
+	}
+	b.mustDial(t, a)
+	until(t, "the relay has nothing to do", func() bool { return m.Stats().Relaying == 0 })
+	for _, h := range []*testHost{a, b} {
+		other := b
+		if h == b {
+			other = a
+		}
+		if p, ok := h.Peer(other.Self()); !ok || !p.Via.IsZero() || !p.Address.IsValid() {
+			t.Errorf("%v, %+v", ok, p)
+		}
+	}
+	if e := <-events; e.Up || e.Via != m.Self() || reasonOf(e.Err) != Duplicate {
+		t.Errorf("%+v", e)
+	}
+	if e := <-events; !e.Up || !e.Via.IsZero() || e.Host != b.Self() {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestRelaysInTurn: the host that is said to have a link is asked first, and others after it.
+func TestRelaysInTurn(t *testing.T) {
+	a, b := newHost(t, 1, deaf), newHost(t, 2, deaf)
+	lone, m := newHost(t, 3), newHost(t, 4)
+	for _, to := range []*testHost{lone, m} {
+		a.mustDial(t, to)
+	}
+	b.mustDial(t, m)
+	a.cfg.Relays = func(record.Host) []record.Host { return []record.Host{lone.Self()} }
+	b.echo(t)
+	s := openStream(t, a, b.Self())
+	if p, ok := a.Peer(b.Self()); !ok || p.Via != m.Self() {
+		t.Errorf("%v, %+v", ok, p)
+	}
+	_ = s.Close()
+	// Who is asked to pass something to itself, or to who asks, has no way.
+	k := a.best(m.Self())
+	for _, to := range []record.Host{a.Self(), m.Self(), lone.Self()} {
+		s, err := k.open(t.Context(), append([]byte{toRelay}, to[:]...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := s.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), NoRoute.String()) {
+			t.Errorf("to %s: %v", to.Short(), err)
+		}
+		_ = s.Close()
+	}
 }

@@ -100,7 +100,7 @@ func (n *pipes) host(t *testing.T, seed byte, options ...option) *testHost {
 	return newHostOn(t, seed, l, append(options, func(_ *testHost, cfg *Config) { cfg.Dial = n.dial })...)
 }
 
-func (h *testHost) watch(t *testing.T) <-chan Event {
+func (h *testHost) watch(t testing.TB) <-chan Event {
 	events := make(chan Event, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -217,6 +217,10 @@ func TestCrossing(t *testing.T) {
 			dials.Wait()
 			if len(n.ends) == 4 {
 				both++
+			}
+			time.Sleep(5 * time.Second)
+			if a.count != 1 || b.count != 1 {
+				t.Errorf("run %d: after 5 s %d and %d links", i, a.count, b.count)
 			}
 			time.Sleep(time.Minute)
 			p, ok := a.Peer(b.Self())
