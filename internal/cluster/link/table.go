@@ -108,8 +108,8 @@ func (l *Links) addLocked(k *link, others *[]*link) Reason {
 	return 0
 }
 
-// settle closes what a better link makes superfluous. Who dialled the better one does so, since there it is known last; the other
-// side waits, for longer than it takes to see whether the better one lives.
+// settle closes what a better link makes superfluous. Who dialled the better one does so, since the other side knew it before; that
+// one waits, for longer than it takes to see whether the better one lives.
 func (l *Links) settle(k *link) {
 	l.mu.Lock()
 	var links []*link
@@ -122,7 +122,7 @@ func (l *Links) settle(k *link) {
 	}
 	for _, o := range links[1:] {
 		switch {
-		case links[0] == k && k.g.dialed:
+		case links[0].g.dialed:
 			o.leave(Duplicate)
 		case links[0] == k || o == k:
 			t := time.AfterFunc(duplicateLives, func() {
