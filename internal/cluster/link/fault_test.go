@@ -282,10 +282,14 @@ func TestMemberGoesMad(t *testing.T) {
 		"a bye":                     frame{kind: frameBye, payload: []byte{byte(Leaving)}}.append(nil),
 	} {
 		c := member(t, b)
+		start := time.Now()
 		if _, err := c.Write(said); err == nil {
 			_, _ = io.Copy(io.Discard, c)
 		}
 		until(t, name+": the link ends", func() bool { _, ok := b.Peer(hostOfKey(key(8))); return !ok })
+		if took := time.Since(start); took > Verdict/2 {
+			t.Errorf("%s: the link ended after %v, for want of pings", name, took)
+		}
 		c.Close()
 		for len(b.Streams()) > 0 {
 			_ = (<-b.Streams()).Close()

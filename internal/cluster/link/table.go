@@ -108,8 +108,9 @@ func (l *Links) addLocked(k *link, others *[]*link) Reason {
 	return 0
 }
 
-// settle closes what a better link makes superfluous. Who dialled the better one does so, since the other side knew it before; that
-// one waits, for longer than it takes to see whether the better one lives.
+// settle closes what a better link makes superfluous. Where the better one is the newer, who dialled it does so at once, since there
+// it is known last. Otherwise it may be one that is dead without this side having noticed, so both wait for a sign of life on it, or
+// at last for longer than it takes to be sure.
 func (l *Links) settle(k *link) {
 	l.mu.Lock()
 	var links []*link
@@ -117,23 +118,35 @@ func (l *Links) settle(k *link) {
 		links = slices.Clone(h.links)
 	}
 	l.mu.Unlock()
-	if len(links) == 0 {
-		return
-	}
-	for _, o := range links[1:] {
+	for i, o := range links {
 		switch {
-		case links[0].g.dialed:
+		case i > 0 && links[0] == k && k.g.dialed:
 			o.leave(Duplicate)
-		case links[0] == k || o == k:
-			t := time.AfterFunc(duplicateLives, func() {
-				if l.best(o.host) != o {
-					o.leave(Duplicate)
-				}
-			})
-			l.running.Go(func() {
-				<-o.done
-				t.Stop()
-			})
+		case i > 0 && (links[0] == k || o == k):
+			l.running.Go(func() { l.outlive(o) })
+		}
+	}
+}
+
+// outlive closes a link when there is a better one that lives.
+func (l *Links) outlive(o *link) {
+	began := time.Now()
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-o.done:
+			return
+		case <-tick.C:
+		}
+		k := l.best(o.host)
+		if k == o {
+			return
+		}
+		// A sign of life that is older than the other one may be the last.
+		if k != nil && k.since.Add(time.Duration(k.heard.Load())).After(began.Add(pingEvery/2)) || time.Since(began) > duplicateLives {
+			o.leave(Duplicate)
+			return
 		}
 	}
 }
