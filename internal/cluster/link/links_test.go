@@ -6,11 +6,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -344,5 +347,52 @@ func TestRelaysInTurn(t *testing.T) {
 			t.Errorf("to %s: %v", to.Short(), err)
 		}
 		_ = s.Close()
+	}
+}
+
+// TestUnread: all streams of a link together may have no more than so much that nobody reads.
+func TestUnread(t *testing.T) {
+	a, b := newHost(t, 1), newHost(t, 2)
+	a.mustDial(t, b)
+	broken := 0
+	for range maxUnread/window + 2 {
+		s := openStream(t, a, b.Self())
+		_ = s.SetDeadline(time.Now().Add(2 * time.Second))
+		if _, err := s.Write(make([]byte, window)); err == nil {
+			_ = s.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, err = s.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				continue
+			}
+		}
+		broken++
+	}
+	if broken < 1 || broken > 3 {
+		t.Errorf("%d streams were broken", broken)
+	}
+	if n := b.best(a.Self()).unread.Load(); n > maxUnread || n < maxUnread/2 {
+		t.Errorf("%d bytes are unread", n)
+	}
+	for len(b.Streams()) > 0 {
+		_ = (<-b.Streams()).Close()
+	}
+	if n := b.best(a.Self()).unread.Load(); n != 0 {
+		t.Errorf("%d bytes are counted when all is closed", n)
+	}
+}
+
+// TestUserTimeout: the kernel does not keep trying longer than the verdict.
+func TestUserTimeout(t *testing.T) {
+	a, b := newHost(t, 1), newHost(t, 2)
+	a.mustDial(t, b)
+	for _, k := range []*link{a.best(b.Self()), b.best(a.Self())} {
+		raw, err := k.g.conn.NetConn().(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || ms != 5000 {
+				t.Errorf("%d ms, %v", ms, err)
+			}
+		})
 	}
 }

@@ -50,6 +50,14 @@ type pipeEnd struct {
 	net.Conn
 	n    *pipes
 	lost atomic.Bool
+	deaf atomic.Bool // reads nothing
+}
+
+func (e *pipeEnd) Read(b []byte) (int, error) {
+	for e.deaf.Load() {
+		time.Sleep(100 * time.Millisecond)
+	}
+	return e.Conn.Read(b)
 }
 
 func (e *pipeEnd) Write(b []byte) (int, error) {
@@ -64,6 +72,7 @@ func (e *pipeEnd) Write(b []byte) (int, error) {
 
 // Close of an end that is lost is not seen by the other one.
 func (e *pipeEnd) Close() error {
+	e.deaf.Store(false)
 	if e.lost.Load() || e.n.lost.Load() {
 		return e.SetDeadline(time.Unix(1, 0))
 	}
@@ -344,4 +353,38 @@ func TestSlow(t *testing.T) {
 			t.Errorf("who drips a frame is waited for %v", took)
 		}
 	})
+}
+
+// TestClose: to stop takes a moment, whatever the others do.
+func TestClose(t *testing.T) {
+	for name, trouble := range map[string]func(*pipes, *pipeEnd){
+		"nothing arrives": func(n *pipes, _ *pipeEnd) { n.lost.Store(true) },
+		"nobody reads":    func(_ *pipes, e *pipeEnd) { e.deaf.Store(true) },
+		"all is well":     func(*pipes, *pipeEnd) {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newPipes()
+			a, b := n.host(t, 1), n.host(t, 2)
+			a.mustDial(t, b)
+			trouble(n, n.ends[1])
+			for range 100 {
+				_ = a.Send(b.Self(), make([]byte, 1000))
+			}
+			start := time.Now()
+			a.Close()
+			if took := time.Since(start); took > 2*pingEvery || name == "all is well" && took > 0 {
+				t.Errorf("%s: it takes %v", name, took)
+			}
+			if len(a.Peers()) > 0 {
+				t.Errorf("%s: there are links still", name)
+			}
+			if _, err := a.Dial(t.Context(), b.address); err == nil {
+				t.Errorf("%s: it dials when it is closed", name)
+			}
+			if err := a.Send(b.Self(), nil); err == nil {
+				t.Errorf("%s: it sends when it is closed", name)
+			}
+			a.Close()
+		})
+	}
 }
