@@ -211,10 +211,6 @@ func (l *Links) dialed(ctx context.Context, conn net.Conn, g greeting, want, via
 	}
 	if err != nil {
 		conn.Close()
-		// The other side may have closed it because the link that it dialled itself is the better one.
-		if k := l.best(got.host); k != nil && reasonOf(err) == Cut {
-			return k, nil
-		}
 		return nil, err
 	}
 	k := newLink(l, got, via, errand)

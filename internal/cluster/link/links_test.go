@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -226,6 +227,36 @@ func TestEvents(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestLastWords: why a host closes a link arrives, however much is on its way to it.
+func TestLastWords(t *testing.T) {
+	for range 8 {
+		a, b := newHost(t, 1), newHost(t, 2)
+		events := a.watch(t)
+		a.mustDial(t, b)
+		<-events
+		stop := make(chan struct{})
+		var flood sync.WaitGroup
+		flood.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = a.Send(b.Self(), make([]byte, 30_000))
+				}
+			}
+		})
+		until(t, "it is under way", func() bool { p, _ := b.Peer(a.Self()); return p.ReceivedFrames > 10 })
+		b.Close()
+		if e := <-events; e.Up || reasonOf(e.Err) != Leaving {
+			t.Errorf("%v: %v", e.Up, e.Err)
+		}
+		close(stop)
+		flood.Wait()
+		a.Close()
+	}
 }
 
 // TestOnDemand: a host that has something to say dials by itself, and goes when it has nothing more to say.

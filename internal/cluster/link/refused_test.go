@@ -216,6 +216,19 @@ func TestNotRemora(t *testing.T) {
 		}
 		c.Close()
 	}
+	// One that has a key and a hello, and does not name the protocol.
+	nameless := dialerTLS.Clone()
+	nameless.NextProtos, nameless.VerifyConnection = nil, nil
+	c, err := tls.Dial("tcp", a.address, nameless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = writeMessage(c, messageHello, hello{Summary: cluster, min: 1, max: 1, password: true}.encode())
+	if kind, _, err := readMessage(c); err == nil {
+		t.Errorf("without the protocol's name it is answered by message %d", kind)
+	}
 	if len(a.Peers()) > 0 {
 		t.Error("there is a link")
 	}
