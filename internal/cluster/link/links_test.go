@@ -135,6 +135,32 @@ func TestStreamEnds(t *testing.T) {
 	_ = r.Close()
 }
 
+// TestCloseInWrite: a stream that is closed while somebody writes to it does no harm to the others.
+func TestCloseInWrite(t *testing.T) {
+	a, b := newHost(t, 1), newHost(t, 2)
+	b.echo(t)
+	link := a.mustDial(t, b)
+	for range 200 {
+		s := openStream(t, a, b.Self())
+		var writers sync.WaitGroup
+		for range 3 {
+			writers.Go(func() {
+				for {
+					if _, err := s.Write(make([]byte, 3*maxData)); err != nil {
+						return
+					}
+				}
+			})
+		}
+		_, _ = s.Read(make([]byte, 1000))
+		_ = s.Close()
+		writers.Wait()
+	}
+	if p, ok := a.Peer(b.Self()); !ok || !p.Same(link) {
+		t.Error("the link did not bear it")
+	}
+}
+
 // TestNobodyReads: a stream that is not read stops its writer, and nothing else of the link.
 func TestNobodyReads(t *testing.T) {
 	a, b := newHost(t, 1), newHost(t, 2)

@@ -191,9 +191,10 @@ func (k *link) count(f frame, b []byte) []byte {
 
 func (k *link) write() {
 	w := bufio.NewWriterSize(k.conn, headerSize+maxData)
-	ping := time.NewTicker(pingEvery)
+	ping := time.NewTimer(pingEvery)
 	defer ping.Stop()
-	b := k.ping(nil)
+	next := time.Now()
+	var b []byte
 	for {
 		if len(b) == 0 {
 			var parting Reason
@@ -205,24 +206,23 @@ func (k *link) write() {
 				return
 			}
 		}
+		if now := time.Now(); len(b) == 0 && !now.Before(next) {
+			next = now.Add(pingEvery)
+			b = k.ping(b)
+		}
 		if len(b) == 0 {
-			select {
-			case <-ping.C:
-				b = k.ping(b)
-			default:
-				b = k.waiting(b)
-			}
+			b = k.waiting(b)
 		}
 		if len(b) == 0 {
 			if err := k.flush(w); err != nil {
 				return
 			}
+			ping.Reset(time.Until(next))
 			select {
 			case <-k.done:
 				return
 			case <-k.wake:
 			case <-ping.C:
-				b = k.ping(b)
 			case p := <-k.packets:
 				b = k.packet(p, b)
 			case f := <-k.data:
@@ -432,6 +432,7 @@ func (k *link) forget(s *Stream) {
 	k.mu.Lock()
 	delete(k.streams, s.id)
 	k.mu.Unlock()
+	k.use()
 }
 
 // send puts a packet into the queue, unless that is full.

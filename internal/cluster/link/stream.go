@@ -46,12 +46,16 @@ type Stream struct {
 
 	readable, writable chan struct{}
 	rd, wr             deadline
+
+	writing sync.Mutex    // one Write at a time, and nothing after the end
+	gone    chan struct{} // closed by Close
 }
 
 func newStream(k *link, id uint32) *Stream {
 	return &Stream{
 		link: k, id: id, credit: window,
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), rd: makeDeadline(), wr: makeDeadline(),
+		gone: make(chan struct{}),
 	}
 }
 
@@ -114,6 +118,8 @@ func (s *Stream) tryRead(b []byte) (n int, err error) {
 
 // Write implements net.Conn. It waits while too much is under way.
 func (s *Stream) Write(b []byte) (written int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	for len(b) > 0 {
 		n, err := s.take(min(len(b), maxData))
 		if err != nil {
@@ -122,6 +128,7 @@ func (s *Stream) Write(b []byte) (written int, err error) {
 		if n == 0 {
 			select {
 			case <-s.writable:
+			case <-s.gone:
 			case <-s.wr.wait():
 				return written, os.ErrDeadlineExceeded
 			}
@@ -132,6 +139,8 @@ func (s *Stream) Write(b []byte) (written int, err error) {
 		case s.link.data <- f:
 		case <-s.link.done:
 			return written, s.link.err
+		case <-s.gone:
+			return written, net.ErrClosed
 		case <-s.wr.wait():
 			s.give(n)
 			return written, os.ErrDeadlineExceeded
@@ -182,8 +191,10 @@ func (s *Stream) Close() error {
 	s.in = bytes.Buffer{}
 	failed, ended := s.failed, s.ended
 	s.mu.Unlock()
+	close(s.gone)
 	signal(s.readable)
-	signal(s.writable)
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.rd.stop()
 	s.wr.stop()
 	if failed == nil {

@@ -123,6 +123,12 @@ func (h *testHost) watch(t testing.TB) <-chan Event {
 	return events
 }
 
+func (h *testHost) links() int {
+	h.Links.mu.Lock()
+	defer h.Links.mu.Unlock()
+	return h.count
+}
+
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newPipes()
@@ -228,14 +234,14 @@ func TestCrossing(t *testing.T) {
 				both++
 			}
 			time.Sleep(5 * time.Second)
-			if a.count != 1 || b.count != 1 {
-				t.Errorf("run %d: after 5 s %d and %d links", i, a.count, b.count)
+			if x, y := a.links(), b.links(); x != 1 || y != 1 {
+				t.Errorf("run %d: after 5 s %d and %d links", i, x, y)
 			}
 			time.Sleep(time.Minute)
 			p, ok := a.Peer(b.Self())
 			q, okToo := b.Peer(a.Self())
-			if !ok || !okToo || p.Dialed == q.Dialed || a.count != 1 || b.count != 1 {
-				t.Errorf("run %d: %v %v, dialled: %v %v, %d and %d links", i, ok, okToo, p.Dialed, q.Dialed, a.count, b.count)
+			if !ok || !okToo || p.Dialed == q.Dialed || a.links() != 1 || b.links() != 1 {
+				t.Errorf("run %d: %v %v, dialled: %v %v, %d and %d links", i, ok, okToo, p.Dialed, q.Dialed, a.links(), b.links())
 			}
 			for _, events := range []<-chan Event{ea, eb} {
 				if len(events) != 1 || !(<-events).Up {

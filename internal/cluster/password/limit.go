@@ -93,21 +93,16 @@ func (l *Limiter) punish(from netip.Prefix, now time.Time) {
 	o.until = now.Add(min(delay, longestDelay))
 }
 
-// makeRoom forgets those that are through with waiting, or else the one that is through first.
+// makeRoom forgets those that need not be remembered any more. As there are ten new ones a second at most, and none is kept for longer than
+// six minutes, there is room then.
 func (l *Limiter) makeRoom(now time.Time) {
 	if len(l.from) < maxAddresses {
 		return
 	}
-	var first netip.Prefix
 	for p, o := range l.from {
 		if now.Sub(o.until) > forgetAfter {
 			delete(l.from, p)
-		} else if f := l.from[first]; f == nil || o.until.Before(f.until) {
-			first = p
 		}
-	}
-	if len(l.from) >= maxAddresses {
-		delete(l.from, first)
 	}
 }
 

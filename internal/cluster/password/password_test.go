@@ -132,7 +132,7 @@ func TestLimitOfAll(t *testing.T) {
 func TestLimiterIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Limiter
-		for i := range 2 * maxAddresses {
+		for i := range 3 * maxAddresses {
 			if _, wait := l.Attempt(addr(i), wrong); wait > 0 {
 				t.Fatalf("address %d waits %v", i, wait)
 			}
