@@ -2,14 +2,17 @@ package link
 
 import (
 	"container/list"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Connections whose handshake is not over.
@@ -174,4 +177,23 @@ func addrPort(a net.Addr) netip.AddrPort {
 	}
 	p := tcp.AddrPort()
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+// Listen listens for other hosts on a TCP address, on port [Port] of all addresses if it is empty.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	if address == "" {
+		address = ":" + strconv.Itoa(Port)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err == nil {
+		return listener, nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+		err = op.Err
+	}
+	err = errdefs.Errorf(errdefs.ErrUnavailable, "listen on %s: %w", address, err)
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = errdefs.Hint(err, "choose another port, or stop the program that listens there")
+	}
+	return nil, err
 }

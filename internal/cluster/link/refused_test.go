@@ -255,3 +255,19 @@ func serveTest(t *testing.T, handle func(net.Conn)) (address string) {
 	}()
 	return l.Addr().String()
 }
+
+func TestListen(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address := l.Addr().String()
+	_, err = Listen(t.Context(), address)
+	if !errors.Is(err, errdefs.ErrUnavailable) || err.Error() != "listen on "+address+": bind: address already in use" || len(errdefs.Hints(err)) != 1 {
+		t.Errorf("an address that is taken: %v, %q", err, errdefs.Hints(err))
+	}
+	if _, err := Listen(t.Context(), "nowhere"); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("no address: %v", err)
+	}
+}
