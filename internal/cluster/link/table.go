@@ -108,9 +108,7 @@ func (l *Links) addLocked(k *link, others *[]*link) Reason {
 	return 0
 }
 
-// settle closes what a better link makes superfluous. Where the better one is the newer, who dialled it does so at once, since there
-// it is known last. Otherwise it may be one that is dead without this side having noticed, so both wait for a sign of life on it, or
-// at last for longer than it takes to be sure.
+// settle closes what a better link makes superfluous, once the better one has shown to live: that also says that the other side has it.
 func (l *Links) settle(k *link) {
 	l.mu.Lock()
 	var links []*link
@@ -119,10 +117,7 @@ func (l *Links) settle(k *link) {
 	}
 	l.mu.Unlock()
 	for i, o := range links {
-		switch {
-		case i > 0 && links[0] == k && k.g.dialed:
-			o.leave(Duplicate)
-		case i > 0 && (links[0] == k || o == k):
+		if i > 0 && (links[0] == k || o == k) {
 			l.running.Go(func() { l.outlive(o) })
 		}
 	}
