@@ -46,7 +46,7 @@ type Config struct {
 	Cluster func() Summary
 	// Standing says what a host is to the cluster.
 	Standing func(record.Host) Standing
-	// Password is the cluster's, nil if it has none.
+	// Password is the cluster's, nil if it has none; may be nil, which is none as well.
 	Password func() *password.Key
 	// Addresses are where a host can be dialled, as far as is known; may be nil.
 	Addresses func(record.Host) []netip.AddrPort
@@ -108,6 +108,9 @@ func Open(ctx context.Context, cfg Config) (*Links, error) {
 	var err error
 	if l.tlsDialer, l.tlsListener, err = tlsConfigs(cfg.Key); err != nil {
 		return nil, err
+	}
+	if l.cfg.Password == nil {
+		l.cfg.Password = func() *password.Key { return nil }
 	}
 	if l.cfg.Log == nil {
 		l.cfg.Log = slog.New(slog.DiscardHandler)
