@@ -408,12 +408,25 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
-// TestAccidents cuts, closes and makes anew links among four hosts while all of them talk, and looks whether they can talk in the end.
+// TestAccidents cuts, closes and makes anew links among four hosts while all of them talk, and looks whether they can talk in the end. One of
+// them can only dial, and dials only the first: the others reach it through that one.
 func TestAccidents(t *testing.T) {
 	var hosts []*testHost
 	for i := range 4 {
-		hosts = append(hosts, newHost(t, byte(i+1)))
+		var options []option
+		if i == 3 {
+			options = append(options, deaf)
+		}
+		hosts = append(hosts, newHost(t, byte(i+1), options...))
 		hosts[i].echo(t)
+	}
+	shy := hosts[3]
+	dial := func(h, to *testHost) error {
+		if h == shy || to == shy {
+			h, to = shy, hosts[0]
+		}
+		_, err := h.Dial(t.Context(), to.address)
+		return err
 	}
 	stop := make(chan struct{})
 	var talkers sync.WaitGroup
@@ -438,7 +451,7 @@ func TestAccidents(t *testing.T) {
 						k.conn.Close()
 					}
 				case 2, 3:
-					_, _ = h.Dial(t.Context(), to.address)
+					_ = dial(h, to)
 				case 4:
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					if s, err := h.OpenStream(ctx, to.Self()); err == nil {
@@ -472,7 +485,7 @@ func TestAccidents(t *testing.T) {
 				continue
 			}
 			until(t, fmt.Sprintf("%s reaches %s", h.Self().Short(), to.Self().Short()), func() bool {
-				if _, err := h.Dial(t.Context(), to.address); err != nil {
+				if dial(hosts[0], h) != nil && h != hosts[0] || dial(h, to) != nil {
 					return false
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
