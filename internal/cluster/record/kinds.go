@@ -30,6 +30,7 @@ type Member struct {
 	// hosts that say the same.
 	Trusted []netip.Prefix `json:"trusted,omitempty"`
 	Started time.Time      `json:"started"`
+	Founded time.Time      `json:"founded"` // its cluster, as it knows
 }
 
 // Links is what a host sees of those it has a stream with: no more than a dozen, whatever the cluster's size.
@@ -41,7 +42,7 @@ type Links struct {
 type Link struct {
 	Host   Host           `json:"host"`
 	RTT    time.Duration  `json:"rtt"`
-	MTU    int            `json:"mtu,omitempty"`    // of the path below; 0 is not known
+	MTU    int            `json:"mtu,omitempty"`   // of the path below; 0 is not known
 	Tunnel netip.AddrPort `json:"tunnel,omitzero"` // whence its WireGuard packets come
 }
 

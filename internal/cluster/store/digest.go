@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 
@@ -21,7 +22,24 @@ const (
 func (s *Store) Digest() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return bytes.Clone(s.summary())
+}
+
+// Root is a hash of the digest: equal for hosts that hold the same.
+func (s *Store) Root() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.digest == nil || s.root64 == 0 {
+		sum := sha256.Sum256(s.summary())
+		s.root64 = binary.BigEndian.Uint64(sum[:])
+	}
+	return s.root64
+}
+
+// summary returns the digest, which nobody changes. Callers hold mu.
+func (s *Store) summary() []byte {
 	if s.digest == nil {
+		s.root64 = 0
 		hosts := make([]record.Host, 0, len(s.writers))
 		for host, w := range s.writers {
 			if w.hash != 0 {
@@ -35,7 +53,7 @@ func (s *Store) Digest() []byte {
 			s.digest = binary.BigEndian.AppendUint64(s.digest, s.writers[host].hash)
 		}
 	}
-	return bytes.Clone(s.digest)
+	return s.digest
 }
 
 // Missing returns what the host with that digest may lack: all records, tombstones too, of each writer of
@@ -57,6 +75,25 @@ func (s *Store) Missing(digest []byte) ([]record.Record, error) {
 		}
 	}
 	return missing, nil
+}
+
+// Seen returns the highest incarnation of a host of which something is held.
+func (s *Store) Seen(h record.Host) (incarnation uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if w := s.writers[h]; w != nil {
+		for _, held := range w.records {
+			incarnation = max(incarnation, held.Incarnation)
+		}
+	}
+	return incarnation
+}
+
+// RemovedUpTo returns the incarnation up to which a host is removed; 0 if it never was.
+func (s *Store) RemovedUpTo(h record.Host) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.removals[h]
 }
 
 // Agrees reports whether the host with that digest holds the same.

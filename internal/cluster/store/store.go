@@ -76,6 +76,7 @@ type Store struct {
 	graves   int             // tombstones held
 	unsaved  []record.Record // not in others.log yet
 	digest   []byte          // cached
+	root64   uint64          // of digest; 0 is not known
 	watchers map[*watcher]bool
 	status   Status
 	timer    *time.Timer // of the next save

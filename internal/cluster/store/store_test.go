@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,7 +220,7 @@ func TestAnyOrder(t *testing.T) {
 	}
 	var first *Store
 	for i := range 20 {
-		order := append(sent[:len(sent):len(sent)], sent[:random.IntN(len(sent))]...)
+		order := append(slices.Clip(sent), sent[:random.IntN(len(sent))]...)
 		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		s := open(t, t.TempDir(), byte(10+i), Options{})
 		for len(order) > 0 {
