@@ -57,7 +57,7 @@ type Cluster struct {
 	mu       sync.Mutex
 	net      Network
 	state    saved
-	member_  record.Member
+	said     record.Member
 	store    *store.Store
 	gossip   *gossip
 	targets  map[string]*keeper
@@ -92,14 +92,14 @@ type savedKey struct {
 // Open reads what is remembered of the cluster and this host's key, which it makes if there is none.
 func Open(cfg Config) (*Cluster, error) {
 	c := &Cluster{
-		cfg: cfg, log: cfg.Log, member_: cfg.Member,
+		cfg: cfg, log: cfg.Log, said: cfg.Member,
 		targets: map[string]*keeper{}, near: map[record.Host]*keeper{}, up: map[record.Host]Peer{},
 		others: map[record.Cluster]Other{}, watchers: map[chan struct{}]bool{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.member_.Started = time.Now().UTC().Truncate(time.Second)
+	c.said.Started = time.Now().UTC().Truncate(time.Second)
 	if err := state.Clean(cfg.Root, "."); err != nil {
 		return nil, err
 	}
@@ -205,8 +205,8 @@ func (c *Cluster) Close() {
 // Describe replaces what this host says of itself.
 func (c *Cluster) Describe(m record.Member) error {
 	c.mu.Lock()
-	m.Started = c.member_.Started
-	c.member_ = m
+	m.Started = c.said.Started
+	c.said = m
 	m.Founded = c.state.Founded
 	s := c.store
 	c.mu.Unlock()

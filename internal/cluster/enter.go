@@ -100,7 +100,7 @@ func (c *Cluster) openStore() error {
 	}
 	c.mu.Lock()
 	c.store = s
-	m := c.member_
+	m := c.said
 	m.Founded = c.state.Founded
 	c.mu.Unlock()
 	if err := s.Put(record.KindMember, "", m); err != nil {
