@@ -115,6 +115,9 @@ var layerTable = []layer{
 	{dir: "internal/managed/volumes", only: append([]string{"internal/managed/lock"}, leaves...)},
 	{dir: "internal/managed/engineapi", by: []string{"internal/service"}},
 	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
+	// The floors of a cluster, likewise.
+	{dir: "internal/cluster/password", only: leaves},
+	{dir: "internal/cluster/link", only: append([]string{"internal/cluster/record", "internal/cluster/password"}, leaves...)},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},
