@@ -60,7 +60,7 @@ func newGossip(c *Cluster, s *store.Store) (*gossip, error) {
 		hosts: map[string]record.Host{}, alive: map[record.Host]time.Time{}, lost: map[record.Host]time.Time{}, doubted: map[record.Host]time.Time{},
 		meeting: map[record.Host]bool{}, syncing: map[record.Host]bool{},
 	}
-	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: 2}
+	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: 4}
 	cfg := memberlist.DefaultLANConfig()
 	cfg.Name = c.self.String()
 	cfg.Transport, cfg.Delegate, cfg.Events, cfg.Alive = g, g, g, g

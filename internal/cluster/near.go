@@ -16,7 +16,7 @@ const (
 	allPairs   = 64 // up to so many members each keeps a link to each
 	tendEvery  = time.Second
 	settle     = 200 * time.Millisecond // many members may change at once
-	rootEvery  = 10 * time.Second       // a digest is compared with a neighbour
+	rootEvery  = 5 * time.Second        // a digest is compared with a neighbour
 	linksEvery = 5 * time.Second        // this host's links may be told anew
 	linksTold  = 12                     // at most
 )
