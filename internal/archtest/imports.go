@@ -116,6 +116,8 @@ var layerTable = []layer{
 	{dir: "internal/managed/engineapi", by: []string{"internal/service"}},
 	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
 	// The floors of a cluster, likewise.
+	{dir: "internal/cluster/record", only: leaves},
+	{dir: "internal/cluster/store", only: append([]string{"internal/cluster/record"}, leaves...)},
 	{dir: "internal/cluster/password", only: leaves},
 	{dir: "internal/cluster/link", only: append([]string{"internal/cluster/record", "internal/cluster/password"}, leaves...)},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},

@@ -63,7 +63,7 @@ type Cluster struct {
 	targets  map[string]*keeper
 	near     map[record.Host]*keeper
 	up       map[record.Host]Peer
-	others   map[record.Cluster]Other
+	others   map[record.Cluster]OtherError
 	lone     *time.Timer
 	watchers map[chan struct{}]bool
 	closed   bool
@@ -89,12 +89,13 @@ type savedKey struct {
 	Seed []byte `json:"seed"`
 }
 
-// Open reads what is remembered of the cluster and this host's key, which it makes if there is none.
-func Open(cfg Config) (*Cluster, error) {
+// Open reads what is remembered of the cluster and this host's key, which it makes if there is none. What goes on in the
+// background ends with ctx, or by Close.
+func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg: cfg, log: cfg.Log, said: cfg.Member,
 		targets: map[string]*keeper{}, near: map[record.Host]*keeper{}, up: map[record.Host]Peer{},
-		others: map[record.Cluster]Other{}, watchers: map[chan struct{}]bool{},
+		others: map[record.Cluster]OtherError{}, watchers: map[chan struct{}]bool{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -110,7 +111,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if err := c.readKey(); err != nil {
 		return nil, err
 	}
-	c.life, c.end = context.WithCancel(context.Background())
+	c.life, c.end = context.WithCancel(ctx)
 	if c.state.Cluster != (record.Cluster{}) {
 		if err := c.openStore(); err != nil {
 			return nil, err

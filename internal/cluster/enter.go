@@ -41,7 +41,7 @@ func (c *Cluster) Join(ctx context.Context, addresses []string) error {
 	c.mu.Lock()
 	c.state.Join = true
 	c.mu.Unlock()
-	if err := c.Connect(addresses, false); err != nil {
+	if err := c.Connect(addresses, false); err != nil { //nolint:contextcheck // the trying goes on after ctx
 		return err
 	}
 	for c.ID() == (record.Cluster{}) {

@@ -85,13 +85,15 @@ func (c *Cluster) Reachable(h record.Host) bool {
 }
 
 // member returns what a host says of itself.
-func (c *Cluster) member(h record.Host) (m record.Member, ok bool) {
+func (c *Cluster) member(h record.Host) (m record.Member) {
 	s := c.Store()
 	if s == nil {
-		return m, false
+		return m
 	}
-	r, ok := s.Get(record.Key{Writer: h, Kind: record.KindMember})
-	return m, ok && decode(r, &m)
+	if r, ok := s.Get(record.Key{Writer: h, Kind: record.KindMember}); ok && !decode(r, &m) {
+		return record.Member{}
+	}
+	return m
 }
 
 // Find returns the member with a nickname, a Host, or the beginning of one.
@@ -137,7 +139,7 @@ func (c *Cluster) Remove(h record.Host) error {
 	if seen == 0 {
 		return errdefs.Errorf(errdefs.ErrNotFound, "remove host %s: no member of the cluster", h.Short())
 	}
-	m, _ := c.member(h)
+	m := c.member(h)
 	if err := s.Put(record.KindRemoval, h.String(), record.Removal{Incarnation: seen, Nickname: m.Nickname}); err != nil {
 		return err
 	}

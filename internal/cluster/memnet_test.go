@@ -98,7 +98,7 @@ func (n *memnet) add(t testing.TB, dir, name string, change func(*Config)) *memh
 	if h.dumb = cfg.Member.Control == nil; h.dumb {
 		cfg.Member.Control = nil
 	}
-	if h.c, err = Open(cfg); err != nil {
+	if h.c, err = Open(context.WithoutCancel(t.Context()), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -257,9 +257,7 @@ func (h *memhost) link(o *memhost) (Peer, error) {
 	l := &memlink{a: h, b: o, since: time.Now(), ca: h.c.ID(), cb: o.c.ID(), closed: make(chan struct{})}
 	switch {
 	case l.ca != none && l.cb != none && l.ca != l.cb:
-		other := o.c.Summary()
-		other.Address = o.address
-		return Peer{}, &other
+		return Peer{}, &OtherError{o.c.Summary(), o.address}
 	case h.c.Standing(o.c.self) == Removed, o.c.Standing(h.c.self) == Removed:
 		return Peer{}, errdefs.Errorf(errdefs.ErrDenied, "%s: a host was removed", o.address)
 	}

@@ -80,8 +80,7 @@ func (c *Cluster) ID() record.Cluster {
 
 // Addresses are where a host says that it can be dialled.
 func (c *Cluster) Addresses(h record.Host) []netip.AddrPort {
-	m, _ := c.member(h)
-	return m.Control
+	return c.member(h).Control
 }
 
 // Relays are the hosts that a host has links to, as it says.

@@ -9,26 +9,31 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// Other is a cluster that a host was found in that is not this host's. Errors of a Network that are about that are one.
-type Other struct {
+// Summary is what a host says of the cluster that it is in.
+type Summary struct {
 	Cluster record.Cluster
 	Host    record.Host
-	Address string
-	Hosts   int       // in it, as that host says; 0 is not known
+	Hosts   int       // in it; 0 is not known
 	Founded time.Time // likewise
 }
 
-func (o *Other) Error() string {
+// OtherError says that a host was found in a cluster that is not this host's. Errors of a Network that are about that are one.
+type OtherError struct {
+	Summary
+	Address string
+}
+
+func (o *OtherError) Error() string {
 	return fmt.Sprintf("%s: host %s is in another cluster, %s", o.Address, o.Host.Short(), o.Cluster)
 }
 
 // Unwrap returns the class.
-func (o *Other) Unwrap() error { return errdefs.ErrDenied }
+func (o *OtherError) Unwrap() error { return errdefs.ErrDenied }
 
 // Summary is what this host would say of its own cluster.
-func (c *Cluster) Summary() Other {
+func (c *Cluster) Summary() Summary {
 	c.mu.Lock()
-	o := Other{Cluster: c.state.Cluster, Host: c.self, Founded: c.state.Founded}
+	o := Summary{Cluster: c.state.Cluster, Host: c.self, Founded: c.state.Founded}
 	s := c.store
 	c.mu.Unlock()
 	if s != nil {
@@ -37,7 +42,7 @@ func (c *Cluster) Summary() Other {
 	return o
 }
 
-func (o *Other) describe(now time.Time) string {
+func (o Summary) describe(now time.Time) string {
 	text := o.Cluster.String()
 	switch {
 	case o.Hosts == 1:
@@ -54,7 +59,7 @@ func (o *Other) describe(now time.Time) string {
 // mixed makes of an error about another cluster one that says what both are. It gives up this host's own
 // cluster if nothing depends on that, and returns true then.
 func (c *Cluster) mixed(err error) (error, bool) {
-	o, ok := errors.AsType[*Other](err)
+	o, ok := errors.AsType[*OtherError](err)
 	if !ok {
 		return err, false
 	}
@@ -73,7 +78,7 @@ func (c *Cluster) mixed(err error) (error, bool) {
 
 // yield gives this host's cluster up for another, if the host is alone in it and nothing uses it. Of two that are told to connect to
 // each other at once the younger one yields, where that is known.
-func (c *Cluster) yield(own Other, o *Other) bool {
+func (c *Cluster) yield(own Summary, o *OtherError) bool {
 	if own.Cluster == (record.Cluster{}) {
 		return true // it was given up just now
 	}

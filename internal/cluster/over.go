@@ -44,7 +44,7 @@ func (o overLinks) Dial(ctx context.Context, address string) (Peer, error) {
 		return peerOf(p), nil
 	}
 	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Reason == link.OtherCluster {
-		err = &Other{Cluster: r.Other.Cluster, Host: r.Host, Address: address, Hosts: r.Other.Hosts, Founded: r.Other.Founded}
+		err = &OtherError{Summary{Cluster: r.Other.Cluster, Host: r.Host, Hosts: r.Other.Hosts, Founded: r.Other.Founded}, address}
 	}
 	return Peer{}, err
 }

@@ -36,7 +36,7 @@ func newReal(t *testing.T, name string, dumb bool) *real {
 	if dumb {
 		m.Control = nil
 	}
-	if r.c, err = Open(Config{Root: root, Member: m}); err != nil {
+	if r.c, err = Open(context.WithoutCancel(t.Context()), Config{Root: root, Member: m}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := r.c.LinkConfig()
@@ -45,7 +45,7 @@ func newReal(t *testing.T, name string, dumb bool) *real {
 		cfg.Listener = nil
 		_ = listener.Close()
 	}
-	if r.l, err = link.Open(context.Background(), cfg); err != nil {
+	if r.l, err = link.Open(context.WithoutCancel(t.Context()), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.c.Close(); _ = r.l.Close(); _ = root.Close() })

@@ -32,7 +32,7 @@ func (c *Cluster) Status() Status {
 	for _, p := range c.up {
 		st.Links = append(st.Links, p)
 	}
-	var others []Other
+	var others []OtherError
 	for _, o := range c.others {
 		others = append(others, o)
 	}

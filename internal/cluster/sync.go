@@ -85,7 +85,7 @@ func (g *gossip) sync(h record.Host) (news int, err error) {
 		return 0, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(g.c.life, func() { _ = conn.Close() })() //nolint:contextcheck // it lives as long as the cluster
+	defer context.AfterFunc(g.c.life, func() { _ = conn.Close() })()
 	if err := writeFrame(conn, g.store.Digest()); err != nil {
 		return 0, err
 	}
