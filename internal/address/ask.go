@@ -177,15 +177,15 @@ func (a *Allocator) Answer(_ context.Context, from record.Host, r Request) (Answ
 
 // pick returns what of free is given away.
 func pick(s Space, free []netip.Prefix, address netip.Addr) (netip.Prefix, error) {
-	if len(free) == 0 {
-		return netip.Prefix{}, errdefs.Errorf(errdefs.ErrUnavailable, "all that it has is in use")
-	}
 	if address.IsValid() {
 		b := s.block(address)
 		if len(minus([]netip.Prefix{b}, free)) > 0 {
 			return b, errdefs.Errorf(errdefs.ErrInUse, "block %s is in use there", b)
 		}
 		return b, nil
+	}
+	if len(free) == 0 {
+		return netip.Prefix{}, errdefs.Errorf(errdefs.ErrUnavailable, "all that it has is in use")
 	}
 	slices.SortFunc(free, bySize)
 	p := free[0]

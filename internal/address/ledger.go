@@ -36,6 +36,7 @@ type ledger struct {
 	size   int64 // of the file
 	seq    uint64
 	anew   int64 // when the file is written anew
+	least  int64 // that is so large at least
 	broken bool
 }
 
@@ -53,7 +54,7 @@ const (
 
 // openLedger opens the file, or makes it, and returns its lines.
 func openLedger(root *os.Root, name string, all func() []byte) (*ledger, []byte, error) {
-	l := &ledger{root: root, name: name, all: all, anew: leastAnew, next: &batch{done: make(chan struct{})}}
+	l := &ledger{root: root, name: name, all: all, anew: leastAnew, least: leastAnew, next: &batch{done: make(chan struct{})}}
 	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, nil, err
@@ -230,7 +231,7 @@ func (l *ledger) rewrite() (err error) {
 	}
 	old := l.f
 	l.f, l.end, l.size, l.seq, l.broken = f, int64(len(frame)), fresh.size, 1, false
-	l.anew = max(leastAnew, 4*l.end)
+	l.anew = max(l.least, 4*l.end)
 	return old.Close()
 }
 

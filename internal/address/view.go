@@ -15,9 +15,10 @@ import (
 // Store is where all hosts' records lie.
 type Store interface {
 	Self() record.Host
-	// All returns the living records of a kind of all writers, removed hosts too: what they gave away stays
-	// given.
-	All(kind string) []record.Record
+	// Records returns the living records of a kind, and Bequeathed those of hosts that were removed since: what
+	// they gave away stays given, and their networks stay.
+	Records(kind string) []record.Record
+	Bequeathed(kind string) []record.Record
 	// Put writes a record of this host; it is on disk when Put returns.
 	Put(kind, name string, body any) error
 	Delete(kind, name string) error
@@ -69,6 +70,7 @@ func (s Space) bits(p netip.Prefix) int {
 type removal struct {
 	victim, writer record.Host
 	incarnation    uint64
+	nickname       string
 	by             record.Host // who takes over: the writer, or who removed that
 	rank           int
 }
@@ -143,7 +145,7 @@ func (v *view) lookAtRemovals(s Store) {
 		}
 		old, ok := v.removals[victim]
 		if better := cmp.Or(cmp.Compare(b.Incarnation, old.incarnation), old.writer.Compare(r.Writer)); !ok || better > 0 {
-			v.removals[victim] = removal{victim: victim, writer: r.Writer, incarnation: b.Incarnation}
+			v.removals[victim] = removal{victim: victim, writer: r.Writer, incarnation: b.Incarnation, nickname: b.Nickname}
 		}
 	})
 	for victim, r := range v.removals {
@@ -168,11 +170,13 @@ func (v *view) lookAtRemovals(s Store) {
 
 // each calls f with the records of a kind that can be read; the others are left alone.
 func each[T any](s Store, kind string, f func(record.Record, T)) {
-	for _, r := range s.All(kind) {
+	seen := map[record.Key]bool{}
+	for _, r := range slices.Concat(s.Records(kind), s.Bequeathed(kind)) {
 		var body T
-		if json.Unmarshal(r.Body, &body) == nil {
+		if !seen[r.Key] && json.Unmarshal(r.Body, &body) == nil {
 			f(r, body)
 		}
+		seen[r.Key] = true
 	}
 }
 
@@ -295,10 +299,7 @@ func (v *view) subnets() map[netip.Prefix]Space {
 
 // nickname returns what people call h.
 func (v *view) nickname(h record.Host) string {
-	if m := v.members[h]; m.nickname != "" {
-		return m.nickname
-	}
-	return h.Short()
+	return cmp.Or(v.members[h].nickname, v.removals[h].nickname, h.Short())
 }
 
 func maskedOf(list []netip.Prefix) []netip.Prefix {
