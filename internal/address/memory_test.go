@@ -163,7 +163,7 @@ type labHost struct {
 	dir   string
 	root  *os.Root
 	up    bool
-	gone  bool // for good
+	gone  bool // and removed
 }
 
 const labRange = "10.32.0.0/12"
