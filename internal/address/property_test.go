@@ -15,7 +15,7 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-var seeds = flag.Int("seeds", 12, "number of random lives of a cluster")
+var seeds = flag.Int("seeds", 8, "number of random lives of a cluster")
 
 // life is what really happens in a cluster, as nobody in it knows.
 type life struct {

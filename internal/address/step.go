@@ -72,8 +72,8 @@ func (a *Allocator) settle() error {
 	var errs []error
 	for victim, r := range a.look().removals {
 		v := a.look()
-		if victim == v.self || v.done(r) || v.removed(v.self) {
-			continue
+		if victim == v.self && r.by != v.self || v.done(r) || v.removed(v.self) {
+			continue // a host that came back may be the heir of who removed it
 		}
 		own, had := v.settled[victim][v.self]
 		now := record.Settled{Incarnation: r.incarnation, By: r.by, Known: v.known(victim)}

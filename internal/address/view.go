@@ -86,6 +86,9 @@ type view struct {
 
 	owned map[string][]held
 	wrong map[string]int
+
+	hashes   map[record.Host]string
+	finished map[record.Host]bool
 }
 
 type member struct {
@@ -97,7 +100,7 @@ func look(s Store) *view {
 	v := &view{
 		self: s.Self(), spaces: map[string]Space{}, members: map[record.Host]member{}, grants: map[string][]grant{},
 		removals: map[record.Host]removal{}, settled: map[record.Host]map[record.Host]record.Settled{},
-		owned: map[string][]held{}, wrong: map[string]int{},
+		owned: map[string][]held{}, wrong: map[string]int{}, hashes: map[record.Host]string{}, finished: map[record.Host]bool{},
 	}
 	each(s, record.KindMember, func(r record.Record, b record.Member) {
 		v.members[r.Writer] = member{b.Nickname, r.Incarnation}
@@ -225,12 +228,15 @@ func (v *view) usable(l *link) bool {
 	return true
 }
 
-// known is a hash of all that was given from victim's, and of the networks that it made.
+// known is a hash of all that was given from victim's and to it, and of the networks that it made.
 func (v *view) known(victim record.Host) string {
+	if hash, ok := v.hashes[victim]; ok {
+		return hash
+	}
 	var lines []string
 	for space, grants := range v.grants {
 		for _, g := range grants {
-			if g.from() == victim {
+			if g.from() == victim || g.To == victim {
 				lines = append(lines, fmt.Sprintf("%s %s %d %s %s\n", space, g.Prefix, g.Serial, g.writer, g.To))
 			}
 		}
@@ -245,11 +251,33 @@ func (v *view) known(victim record.Host) string {
 	for _, line := range lines {
 		hash.Write([]byte(line))
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:16])
+	v.hashes[victim] = hex.EncodeToString(hash.Sum(nil)[:16])
+	return v.hashes[victim]
 }
 
 // done reports whether all that r's victim owned is taken over, and this host knows of all of that.
 func (v *view) done(r removal) bool {
+	done, ok := v.finished[r.victim]
+	if !ok {
+		done = v.taken(r) && !v.owns(r)
+		v.finished[r.victim] = done
+	}
+	return done
+}
+
+// owns reports whether r's victim still owns anything: a grant to it may come to light late.
+func (v *view) owns(r removal) bool {
+	for space := range v.spaces {
+		for _, h := range v.owners(space) {
+			if h.to == r.victim && h.life <= r.incarnation {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (v *view) taken(r removal) bool {
 	for writer, s := range v.settled[r.victim] {
 		if s.Taken == nil || s.Incarnation != r.incarnation {
 			continue
