@@ -272,7 +272,7 @@ func (l *lab) settle() {
 }
 
 func (h *labHost) remove(victim *labHost) {
-	upTo := uint64(0)
+	upTo := h.LastLife(victim.store.self)
 	for _, r := range h.store.list(func(r record.Record) bool { return r.Writer == victim.store.self }) {
 		upTo = max(upTo, r.Incarnation)
 	}

@@ -305,7 +305,7 @@ func (l *life) removeAgain() {
 	upTo := h.store.removedUpTo()
 	for _, o := range l.hosts {
 		r, ok := h.store.records[record.Key{Writer: o.store.self, Kind: record.KindMember}]
-		if ok && o.gone && r.Incarnation > upTo[o.store.self] {
+		if o.gone && (ok && r.Incarnation > upTo[o.store.self] || h.LastLife(o.store.self) > upTo[o.store.self]) {
 			h.remove(o)
 			l.did["removed again"]++
 		}

@@ -79,6 +79,21 @@ func (a *Allocator) Owned(space string) []Owned {
 	return a.look().summary(space)
 }
 
+// LastLife is the latest incarnation of a host to which anything was given. A removal has to be of that at least: who
+// gave may have seen more of the host than all that are left.
+func (a *Allocator) LastLife(h record.Host) (life uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, grants := range a.look().grants {
+		for _, g := range grants {
+			if g.To == h {
+				life = max(life, g.Life)
+			}
+		}
+	}
+	return life
+}
+
 // summary joins what lies side by side and has one owner.
 func (v *view) summary(space string) []Owned {
 	by := map[record.Host][]netip.Prefix{}
