@@ -152,9 +152,9 @@ func (v *view) cut(v6 bool, routes []netip.Prefix) (netip.Prefix, error) {
 	if len(parts) == 0 {
 		return netip.Prefix{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the cluster's range has no addresses of that family"), "choose a subnet with --subnet")
 	}
-	taken := routes
+	taken := slices.Clone(routes)
 	for p := range v.subnets() {
-		taken = append(taken[:len(taken):len(taken)], p)
+		taken = append(taken, p)
 	}
 	if len(minus(parts, routes)) == 0 {
 		return netip.Prefix{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "the cluster's range %s: this host has routes to all of it", join(parts)), "choose a subnet with --subnet")

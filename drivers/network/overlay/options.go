@@ -29,7 +29,7 @@ func choices(n network.Network) (c Choices, err error) {
 	if m := o.MTU; m != nil && (*m < leastMTU || *m > mostMTU) {
 		return c, errdefs.Errorf(errdefs.ErrInvalid, "option \"mtu\": %d is not from %d to %d", *m, leastMTU, mostMTU)
 	}
-	c = Choices{Encrypted: o.Encrypted, Multicast: o.Multicast, Internal: o.Internal, MTU: o.MTU}
+	c = Choices(o)
 	if n.Internal {
 		if c.Internal != nil && !*c.Internal {
 			return c, errdefs.Errorf(errdefs.ErrInvalid, "option \"internal\": is false, although --internal was given")
