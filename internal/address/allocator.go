@@ -53,6 +53,7 @@ type Allocator struct {
 
 	mu     sync.Mutex
 	view   *view // nil: look
+	bodies decoded
 	used   map[spot]use
 	spent  []freed // freed, the oldest first
 	left   map[string]bool
@@ -193,7 +194,8 @@ func (a *Allocator) look() *view {
 	default:
 	}
 	if a.view == nil {
-		a.view = look(a.config.Store)
+		a.view = look(a.config.Store, a.bodies)
+		a.bodies = a.view.bodies
 	}
 	return a.view
 }

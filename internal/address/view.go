@@ -2,6 +2,7 @@ package address
 
 import (
 	"cmp"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -87,6 +88,8 @@ type view struct {
 	owned map[string][]held
 	wrong map[string]int
 
+	past, bodies decoded
+
 	hashes   map[record.Host]string
 	finished map[record.Host]bool
 }
@@ -96,17 +99,27 @@ type member struct {
 	life     uint64
 }
 
-func look(s Store) *view {
+// decoded is records that were read, so that only those that have changed are read at the next look.
+type decoded map[record.Key]body
+
+type body struct {
+	version   record.Version
+	signature [ed25519.SignatureSize]byte
+	value     any
+}
+
+func look(s Store, past decoded) *view {
 	v := &view{
+		past: past, bodies: make(decoded, len(past)),
 		self: s.Self(), spaces: map[string]Space{}, members: map[record.Host]member{}, grants: map[string][]grant{},
 		removals: map[record.Host]removal{}, settled: map[record.Host]map[record.Host]record.Settled{},
 		owned: map[string][]held{}, wrong: map[string]int{}, hashes: map[record.Host]string{}, finished: map[record.Host]bool{},
 	}
-	each(s, record.KindMember, func(r record.Record, b record.Member) {
+	each(v, s, record.KindMember, func(r record.Record, b record.Member) {
 		v.members[r.Writer] = member{b.Nickname, r.Incarnation}
 	})
 	created := map[string]record.Record{}
-	each(s, record.KindNetwork, func(r record.Record, b record.Network) {
+	each(v, s, record.KindNetwork, func(r record.Record, b record.Network) {
 		if old, ok := created[b.ID]; b.ID == clusterRange || ok && !before(b, r, v.spaces[b.ID].network, old) {
 			return
 		}
@@ -118,7 +131,7 @@ func look(s Store) *view {
 		v.spaces[b.ID] = sp
 	})
 	var founder record.Record
-	each(s, record.KindRange, func(r record.Record, b record.Range) {
+	each(v, s, record.KindRange, func(r record.Record, b record.Range) {
 		if founder.Kind != "" && r.Writer.Compare(founder.Writer) > 0 {
 			return
 		}
@@ -126,12 +139,13 @@ func look(s Store) *view {
 		p := maskedOf(b.Prefixes)
 		v.spaces[clusterRange] = Space{Prefixes: p, Range: p, Creator: r.Writer, life: r.Incarnation}
 	})
-	each(s, record.KindGrant, func(r record.Record, b record.Grant) {
+	each(v, s, record.KindGrant, func(r record.Record, b record.Grant) {
 		if b.Prefix = b.Prefix.Masked(); b.Prefix.IsValid() {
 			v.grants[b.Space] = append(v.grants[b.Space], grant{b, r.Writer})
 		}
 	})
 	v.lookAtRemovals(s)
+	v.past = nil
 	return v
 }
 
@@ -141,7 +155,7 @@ func before(a record.Network, ra record.Record, b record.Network, rb record.Reco
 }
 
 func (v *view) lookAtRemovals(s Store) {
-	each(s, record.KindRemoval, func(r record.Record, b record.Removal) {
+	each(v, s, record.KindRemoval, func(r record.Record, b record.Removal) {
 		var victim record.Host
 		if victim.UnmarshalText([]byte(r.Name)) != nil {
 			return
@@ -159,7 +173,7 @@ func (v *view) lookAtRemovals(s Store) {
 		}
 		v.removals[victim] = r
 	}
-	each(s, record.KindSettled, func(r record.Record, b record.Settled) {
+	each(v, s, record.KindSettled, func(r record.Record, b record.Settled) {
 		var victim record.Host
 		if victim.UnmarshalText([]byte(r.Name)) != nil {
 			return
@@ -172,14 +186,23 @@ func (v *view) lookAtRemovals(s Store) {
 }
 
 // each calls f with the records of a kind that can be read; the others are left alone.
-func each[T any](s Store, kind string, f func(record.Record, T)) {
-	seen := map[record.Key]bool{}
+func each[T any](v *view, s Store, kind string, f func(record.Record, T)) {
 	for _, r := range slices.Concat(s.Records(kind), s.Bequeathed(kind)) {
-		var body T
-		if !seen[r.Key] && json.Unmarshal(r.Body, &body) == nil {
-			f(r, body)
+		if _, twice := v.bodies[r.Key]; twice {
+			continue
 		}
-		seen[r.Key] = true
+		b := v.past[r.Key]
+		if b.version != r.Version || b.signature != r.Signature {
+			b = body{version: r.Version, signature: r.Signature}
+			var value T
+			if json.Unmarshal(r.Body, &value) == nil {
+				b.value = value
+			}
+		}
+		v.bodies[r.Key] = b
+		if value, ok := b.value.(T); ok {
+			f(r, value)
+		}
 	}
 }
 
