@@ -19,8 +19,7 @@ type Choices struct {
 // Lookup returns the ID of the network of a subnet, which an engine had from an address space.
 func (a *Allocator) Lookup(addressSpace string, subnet netip.Prefix) (id string, err error) {
 	if addressSpace != AddressSpace {
-		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "subnet %s: given out by the engine, and not by the cluster", subnet),
-			"add --ipam-driver remora")
+		return "", errdefs.Errorf(errdefs.ErrInvalid, "subnet %s: given out by the engine, not by the cluster: --ipam-driver remora is missing", subnet)
 	}
 	s, ok := a.Find(subnet)
 	if !ok {
