@@ -115,6 +115,9 @@ var layerTable = []layer{
 	{dir: "internal/managed/volumes", only: append([]string{"internal/managed/lock"}, leaves...)},
 	{dir: "internal/managed/engineapi", by: []string{"internal/service"}},
 	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
+	// The floors of a cluster, likewise.
+	{dir: "internal/cluster/password", only: leaves},
+	{dir: "internal/cluster/link", only: append([]string{"internal/cluster/record", "internal/cluster/password"}, leaves...)},
 	// A room of the network knows what hosts tell each other, and no other room.
 	{dir: "internal/address", only: append([]string{"internal/cluster/record"}, leaves...)},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},

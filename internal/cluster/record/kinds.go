@@ -32,6 +32,7 @@ type Member struct {
 	// hosts that say the same.
 	Trusted []netip.Prefix `json:"trusted,omitempty"`
 	Started time.Time      `json:"started"`
+	Founded time.Time      `json:"founded"` // its cluster, as it knows
 }
 
 // Links is what a host sees of those it has a stream with: no more than a dozen, whatever the cluster's size.
