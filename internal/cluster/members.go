@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -119,6 +120,18 @@ func (c *Cluster) Find(name string) (MemberInfo, error) {
 		"give the first letters of its identity: one of "+strings.Join(hosts, ", "))
 }
 
+// lastLife is the latest incarnation of a host to which anything was given: who gave may have seen more of it than all that
+// are left.
+func lastLife(s *store.Store, h record.Host) (life uint64) {
+	for _, r := range append(s.Records(record.KindGrant), s.Bequeathed(record.KindGrant)...) {
+		var g record.Grant
+		if json.Unmarshal(r.Body, &g) == nil && g.To == h {
+			life = max(life, g.Life)
+		}
+	}
+	return life
+}
+
 // Remove removes a host from the cluster for good: nobody talks to it any more, what it said is forgotten, and
 // what it owned is that of who removed it. Where several hosts remove it at once, one of them has that, the same for all. Once a
 // host is removed, doing it again does nothing.
@@ -130,7 +143,7 @@ func (c *Cluster) Remove(h record.Host) error {
 	case h == c.self:
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "remove host %s: it is this host", h.Short()), "to take this host out of the cluster, reset it")
 	}
-	seen, removed := s.Seen(h), s.RemovedUpTo(h)
+	seen, removed := max(s.Seen(h), lastLife(s, h)), s.RemovedUpTo(h)
 	if removed > 0 && seen <= removed {
 		return nil
 	}

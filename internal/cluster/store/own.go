@@ -36,8 +36,8 @@ func (s *Store) Delete(kind, name string) error {
 	return s.write(record.Record{Key: record.Key{Kind: kind, Name: name}, Deleted: true})
 }
 
-// Renew begins a new incarnation, above the given one, and says again in it all that this host says but its
-// grants and removals. A host that was removed and was let in again does that: what it said before
+// Renew begins a new incarnation, above the given one, and says again in it all that this host says but what
+// outlives a removal. A host that was removed and was let in again does that: what else it said before
 // is forgotten, and what it had to give is another's.
 func (s *Store) Renew(above uint64) error {
 	s.ownMu.Lock()

@@ -260,7 +260,7 @@ func (s *Store) Get(k record.Key) (record.Record, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h := s.kinds[k.Kind][k]
-	if h == nil || h.Deleted || k.Kind != record.KindRemoval && s.isRemoved(&h.Record) {
+	if h == nil || h.Deleted || !everybodys(k.Kind) && s.isRemoved(&h.Record) {
 		return record.Record{}, false
 	}
 	return h.Record, true

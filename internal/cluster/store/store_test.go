@@ -251,6 +251,7 @@ func TestRemoval(t *testing.T) {
 	a, b, c := open(t, t.TempDir(), 1, Options{}), open(t, dir, 2, Options{}), open(t, t.TempDir(), 3, Options{})
 	put(t, b, "name", "x", 1)
 	put(t, b, "grant", "g", 1)
+	put(t, b, "network", "blue", 1)
 	a.Merge(all(t, b))
 	old := all(t, b)
 	if err := a.Put("removal", b.Self().String(), record.Removal{Incarnation: b.Incarnation()}); err != nil {
@@ -261,6 +262,9 @@ func TestRemoval(t *testing.T) {
 	}
 	if g := a.Bequeathed("grant"); len(g) != 1 {
 		t.Errorf("%d grants are left", len(g))
+	}
+	if n := a.Records("network"); len(n) != 1 {
+		t.Errorf("%d networks are left of all", len(n))
 	}
 	if news, refused := a.Merge(old); news != 0 || refused != 0 {
 		t.Errorf("%d, %d: it is back", news, refused)
