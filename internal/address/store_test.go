@@ -88,8 +88,8 @@ func TestRealStore(t *testing.T) {
 		must(t, c.Step(t.Context()))
 	}
 	for _, h := range []*real{b, c} {
-		if got := h.Networks(); len(got) != 1 || got[0].ID != s.ID {
-			t.Fatalf("networks %v", got)
+		if got, ok := h.Find(s.Prefixes[0]); !ok || got.ID != s.ID {
+			t.Fatalf("network %v in the place of %v", got, s)
 		}
 		got, err := h.Allocate(t.Context(), want)
 		if err != nil || got == first {
