@@ -2,6 +2,7 @@ package address
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -45,10 +46,21 @@ func (a *Allocator) named(v *view, s Space, w Want) (netip.Addr, error) {
 
 // blocks returns those in which addresses are out, or rest.
 func (a *Allocator) blocks(s Space, subnet netip.Prefix, resting bool) []netip.Prefix {
-	seen := map[netip.Prefix]bool{}
+	return slices.SortedFunc(maps.Keys(a.counts(s, subnet, resting)), byAddress)
+}
+
+// counts returns how many addresses are out, or rest, by block; those that are given only by name do not count.
+func (a *Allocator) counts(s Space, subnet netip.Prefix, resting bool) map[netip.Prefix]int {
+	n := map[netip.Prefix]int{}
 	add := func(at spot) {
-		if at.space == s.ID && (!subnet.IsValid() || subnet.Contains(at.address)) {
-			seen[s.block(at.address)] = true
+		if at.space != s.ID || subnet.IsValid() && !subnet.Contains(at.address) {
+			return
+		}
+		b := s.block(at.address)
+		if apart(b, at.address) {
+			n[b] += 0
+		} else {
+			n[b]++
 		}
 	}
 	for at := range a.used {
@@ -59,12 +71,16 @@ func (a *Allocator) blocks(s Space, subnet netip.Prefix, resting bool) []netip.P
 			add(f.spot)
 		}
 	}
-	var out []netip.Prefix
-	for p := range seen {
-		out = append(out, p)
+	return n
+}
+
+// room is how many addresses of a block are given to those who name none.
+func room(b netip.Prefix) int {
+	n := 1 << min(b.Addr().BitLen()-b.Bits(), 62)
+	if b.Addr().Is4() {
+		n--
 	}
-	slices.SortFunc(out, byAddress)
-	return out
+	return n - 1
 }
 
 // block returns the block to which an address of s belongs.
@@ -83,8 +99,12 @@ func (a *Allocator) choose(v *view, s Space, subnet netip.Prefix) (got netip.Add
 			resting[f.address] = true
 		}
 	}
-	begun := a.blocks(s, subnet, true)
+	counts := a.counts(s, subnet, true)
+	begun := slices.SortedFunc(maps.Keys(counts), byAddress)
 	for _, b := range begun {
+		if counts[b] >= room(b) {
+			continue
+		}
 		if at := a.fresh(s, b, mine, resting); at.IsValid() {
 			return at, ""
 		}
@@ -123,12 +143,17 @@ func (a *Allocator) choose(v *view, s Space, subnet netip.Prefix) (got netip.Add
 	return got, short
 }
 
-// fresh returns the first address of block b that is mine and was never out. The first address of a block,
-// and the last of IPv4, are left alone: in one block or another they stand for the subnet.
+// apart reports whether an address of block b is given only by name: the first of a block, and the last of IPv4, stand
+// for the subnet in one block or another.
+func apart(b netip.Prefix, at netip.Addr) bool {
+	return at == b.Addr() || at.Is4() && at == last(b)
+}
+
+// fresh returns the first address of block b that is mine and was never out.
 func (a *Allocator) fresh(s Space, b netip.Prefix, mine []netip.Prefix, resting map[netip.Addr]bool) netip.Addr {
 	for _, p := range common(mine, []netip.Prefix{b}) {
 		for at := p.Addr(); p.Contains(at); at = at.Next() {
-			if at == b.Addr() || at.Is4() && at == last(b) || resting[at] {
+			if resting[at] || apart(b, at) {
 				continue
 			}
 			if _, out := a.used[spot{s.ID, at}]; !out {

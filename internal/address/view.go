@@ -55,13 +55,15 @@ func (s Space) String() string {
 
 // bits returns the length of what a host takes of the part p of the space at a time.
 func (s Space) bits(p netip.Prefix) int {
-	for _, whole := range append(slices.Clone(s.Range), s.Prefixes...) {
-		switch {
-		case !whole.Overlaps(p):
-		case s.ID == clusterRange:
-			return subnetBits(whole)
-		default:
-			return blockBits(whole)
+	for _, list := range [][]netip.Prefix{s.Range, s.Prefixes} {
+		for _, whole := range list {
+			switch {
+			case !whole.Overlaps(p):
+			case s.ID == clusterRange:
+				return subnetBits(whole)
+			default:
+				return blockBits(whole)
+			}
 		}
 	}
 	return p.Bits()
