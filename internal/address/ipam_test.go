@@ -157,6 +157,9 @@ func TestWrongPools(t *testing.T) {
 	if got, err := request(t, b, ipam.PoolRequest{Pool: pfx("10.40.0.0/20")}); err != nil || got.Prefix != pfx("10.40.0.0/20") {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if got, err := request(t, b, ipam.PoolRequest{Pool: pfx("10.44.0.0/14")}); err != nil || got.Prefix != pfx("10.44.0.0/14") {
+		t.Errorf("a subnet of several parts: %+v, %v", got, err)
+	}
 	l.cutOff[b.store.self] = 1
 	if got, err := request(t, b, ipam.PoolRequest{Pool: pfx("10.41.0.0/20")}); !errors.Is(err, errdefs.ErrUnavailable) || errdefs.Hints(err) == nil {
 		t.Errorf("a part of the range of a host that is out of reach: %+v, %v", got, err)

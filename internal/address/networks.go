@@ -15,6 +15,9 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
+// tries is how often a host asks for a part of the cluster's range, of which a large subnet needs several.
+const tries = 16
+
 // NewNetwork is what a network is to be.
 type NewNetwork struct {
 	// Name is the network's; empty is that of its first subnet.
@@ -53,8 +56,8 @@ func (a *Allocator) CreateNetwork(ctx context.Context, n NewNetwork) (Space, err
 		if err != nil || !missing.subnet.IsValid() {
 			return s, err
 		}
-		if try == 3 {
-			return Space{}, errdefs.Errorf(errdefs.ErrUnavailable, "subnet: others were faster, three times")
+		if try == tries {
+			return Space{}, errdefs.Errorf(errdefs.ErrUnavailable, "subnet: other networks were faster, %d times", tries)
 		}
 		if err := a.acquire(ctx, missing); err != nil {
 			if missing.address.IsValid() {
@@ -136,8 +139,8 @@ func (v *view) mayTake(p netip.Prefix, routes []netip.Prefix) (missing wanted, e
 	}
 	s := v.spaces[clusterRange]
 	inside := common(s.Prefixes, []netip.Prefix{p})
-	if len(minus(inside, prefixesOf(v.mine(clusterRange)))) > 0 {
-		return wanted{space: clusterRange, subnet: everything(p.Addr().Is6()), address: inside[0].Addr()}, nil
+	if others := minus(inside, prefixesOf(v.mine(clusterRange))); len(others) > 0 {
+		return wanted{space: clusterRange, subnet: everything(p.Addr().Is6()), address: others[0].Addr()}, nil
 	}
 	return missing, nil
 }
@@ -231,8 +234,8 @@ func (a *Allocator) addSubnet(ctx context.Context, s Space, n NewNetwork) (Space
 		if err != nil || !missing.subnet.IsValid() {
 			return s, err
 		}
-		if try == 3 {
-			return s, errdefs.Errorf(errdefs.ErrUnavailable, "subnet: others were faster, three times")
+		if try == tries {
+			return s, errdefs.Errorf(errdefs.ErrUnavailable, "subnet: other networks were faster, %d times", tries)
 		}
 		if err := a.acquire(ctx, missing); err != nil {
 			return s, err

@@ -355,10 +355,11 @@ func (v *view) nickname(h record.Host) string {
 	return cmp.Or(v.members[h].nickname, v.removals[h].nickname, h.Short())
 }
 
+// maskedOf leaves out what cannot be a subnet.
 func maskedOf(list []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range list {
-		if p.IsValid() {
+		if p.IsValid() && p.Bits() > 0 {
 			out = append(out, p.Masked())
 		}
 	}
