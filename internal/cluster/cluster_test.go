@@ -64,8 +64,12 @@ func know(hosts []*memhost) bool {
 }
 
 func (h *memhost) reaches() (n int) {
-	for _, m := range h.c.Members() {
-		if m.Reachable {
+	s := h.c.Store()
+	if s == nil {
+		return 0
+	}
+	for _, r := range s.Records(record.KindMember) {
+		if h.c.Reachable(r.Writer) {
 			n++
 		}
 	}

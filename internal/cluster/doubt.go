@@ -10,7 +10,7 @@ import (
 // that out as well, and memberlist then tells; but a host that is cut off alone has nobody to hear it from.
 const grace = 500 * time.Millisecond
 
-// doubt asks a host whose link broke whether it can be reached in another way.
+// doubt asks a host whose link broke, or that cannot be dialled, whether it can be reached in another way.
 func (g *gossip) doubt(h record.Host) {
 	g.mu.Lock()
 	_, alive := g.alive[h]
@@ -30,7 +30,9 @@ func (g *gossip) doubt(h record.Host) {
 			return
 		}
 	}
-	g.c.reached(h)
+	g.c.mu.Lock()
+	g.c.changed()
+	g.c.mu.Unlock()
 	// A way through another host may take longer to find.
 	for _, wait := range []time.Duration{time.Second, 2 * time.Second} {
 		select {

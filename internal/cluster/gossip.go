@@ -23,7 +23,7 @@ const (
 	toRoot            // the root of the sender's digest
 	toAsk             // is the host there?
 	toTell            // it is
-	toRecord          // how often it is passed on, one byte, and a record
+	toRecord          // how often it may be passed on, one byte, and a record
 	toSync            // a stream on which two hosts bring each other what they lack
 )
 
@@ -242,7 +242,9 @@ func (c *Cluster) packet(from record.Host, b []byte) {
 		return
 	}
 	if g.heard(from) {
-		c.reached(from)
+		c.mu.Lock()
+		c.changed()
+		c.mu.Unlock()
 	}
 	switch b[0] {
 	case toRecord:

@@ -44,11 +44,12 @@ type memhost struct {
 
 	packets chan memPacket
 	streams chan memStream
-	events  chan Event
+	wake    chan struct{}
 
-	mu    sync.Mutex
-	links map[record.Host]*memlink
-	gone  bool
+	mu     sync.Mutex
+	links  map[record.Host]*memlink
+	events []Event
+	gone   bool
 }
 
 type memPacket struct {
@@ -86,7 +87,7 @@ func (n *memnet) add(t testing.TB, dir, name string, change func(*Config)) *memh
 	}
 	h := &memhost{
 		net: n, address: fmt.Sprintf("10.0.%d.%d:6783", i>>8, i&255), links: map[record.Host]*memlink{},
-		packets: make(chan memPacket, 1024), streams: make(chan memStream, 64), events: make(chan Event, 8192),
+		packets: make(chan memPacket, 512), streams: make(chan memStream, 64), wake: make(chan struct{}, 1),
 	}
 	n.hosts[h.address] = h
 	n.mu.Unlock()
@@ -189,10 +190,19 @@ func (l *memlink) close(why string) {
 			if h.links[o.c.self] == l {
 				delete(h.links, o.c.self)
 			}
+			h.tell(Event{Peer: l.peer(h), Err: fmt.Errorf("%s", why)})
 			h.mu.Unlock()
-			h.events <- Event{Peer: l.peer(h), Err: fmt.Errorf("%s", why)}
 		}
 	})
+}
+
+// tell hands on an event. Callers hold mu.
+func (h *memhost) tell(e Event) {
+	h.events = append(h.events, e)
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (l *memlink) other(h *memhost) *memhost {
@@ -250,12 +260,12 @@ func (h *memhost) link(o *memhost) (Peer, error) {
 	if old := h.links[o.c.self]; old != nil {
 		return old.peer(h), nil
 	}
-	if h.gone || o.gone {
+	if h.gone || o.gone || h.net.broken(h, o) {
 		return Peer{}, errdefs.Errorf(errdefs.ErrUnavailable, "%s: connection reset", o.address)
 	}
 	h.links[o.c.self], o.links[h.c.self] = l, l
-	h.events <- Event{Peer: l.peer(h), Up: true}
-	o.events <- Event{Peer: l.peer(o), Up: true}
+	h.tell(Event{Peer: l.peer(h), Up: true})
+	o.tell(Event{Peer: l.peer(o), Up: true})
 	return l.peer(h), nil
 }
 
@@ -433,8 +443,14 @@ func (h *memhost) Receive(ctx context.Context, packet func(record.Host, []byte),
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-h.events:
-			event(e)
+		case <-h.wake:
+			h.mu.Lock()
+			events := h.events
+			h.events = nil
+			h.mu.Unlock()
+			for _, e := range events {
+				event(e)
+			}
 		case s := <-h.streams:
 			wg.Go(func() { stream(s.from, s.conn) })
 		}

@@ -15,9 +15,10 @@ import (
 const (
 	allPairs   = 64 // up to so many members each keeps a link to each
 	tendEvery  = time.Second
-	rootEvery  = 10 * time.Second // a digest is compared with a neighbour
-	linksEvery = 5 * time.Second  // this host's links may be told anew
-	linksTold  = 12               // at most
+	settle     = 200 * time.Millisecond // many members may change at once
+	rootEvery  = 10 * time.Second       // a digest is compared with a neighbour
+	linksEvery = 5 * time.Second        // this host's links may be told anew
+	linksTold  = 12                     // at most
 )
 
 // event takes what the network says of links.
@@ -100,6 +101,7 @@ func (c *Cluster) tend() {
 	defer tick.Stop()
 	var g *gossip
 	var changed <-chan struct{}
+	var settled <-chan time.Time
 	stop := func() {}
 	defer func() { stop() }()
 	told, compared := time.Now(), time.Now().Add(-rand.N(rootEvery))
@@ -109,6 +111,15 @@ func (c *Cluster) tend() {
 			return
 		case <-tick.C:
 		case <-changed:
+			if settled == nil {
+				settled = time.After(settle)
+			}
+			continue
+		case <-settled:
+			settled = nil
+			if g == nil {
+				continue
+			}
 			c.learnFounded(g)
 			c.neighbours(g)
 			c.net.Recheck()
@@ -125,6 +136,7 @@ func (c *Cluster) tend() {
 			g, changed, stop = now, nil, func() {}
 			if g != nil {
 				changed, stop = g.store.Watch(record.KindMember, record.KindRemoval)
+				c.learnFounded(g)
 				c.neighbours(g)
 			}
 		}

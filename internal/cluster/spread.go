@@ -40,7 +40,7 @@ func (c *Cluster) spread(records []record.Record) {
 	}
 	for _, r := range records {
 		if r.Writer == c.self {
-			g.push(record.Host{}, append([]byte{toRecord, pushes}, r.Append(nil)...))
+			g.push(r)
 		}
 		g.queue.QueueBroadcast(&broadcast{key: r.Key, b: r.Append(nil)})
 	}
@@ -49,16 +49,30 @@ func (c *Cluster) spread(records []record.Record) {
 	}
 }
 
-// pushes is how often a record that a host has just written is passed on from neighbour to neighbour, so that it is at most hosts
-// before memberlist's next round. Memberlist spreads it too: what is pushed may be lost.
-const pushes = 2
+// push sends a record that this host has just written to its neighbours at once: in a cluster of which all are neighbours they
+// have it before memberlist's next round. In a larger one each of them passes it on, once. Memberlist spreads it too: what is
+// pushed may be lost.
+func (g *gossip) push(r record.Record) {
+	again := byte(0)
+	if g.many() {
+		again = 1
+	}
+	g.pass(record.Host{}, append([]byte{toRecord, again}, r.Append(nil)...))
+}
 
-// push sends a message to all neighbours but one.
-func (g *gossip) push(but record.Host, b []byte) {
-	for _, p := range g.net.Peers() {
-		if p.Host != but && p.Via.IsZero() {
-			_ = g.net.Send(p.Host, bytes.Clone(b))
+// pass sends a message to all neighbours but one.
+func (g *gossip) pass(but record.Host, b []byte) {
+	many := g.many()
+	g.c.mu.Lock()
+	hosts := make([]record.Host, 0, len(g.c.up))
+	for h := range g.c.up {
+		if h != but && (!many || g.c.near[h] != nil) {
+			hosts = append(hosts, h)
 		}
+	}
+	g.c.mu.Unlock()
+	for _, h := range hosts {
+		_ = g.net.Send(h, bytes.Clone(b))
 	}
 }
 
@@ -72,9 +86,12 @@ func (g *gossip) pushed(from record.Host, b []byte) {
 		g.c.log.Debug("a message is no record", "err", err)
 		return
 	}
-	if news, _ := g.store.Merge([]record.Record{r}); news > 0 && b[1] > 0 && b[1] <= pushes {
+	if news, _ := g.store.Merge([]record.Record{r}); news > 0 && b[1] == 1 {
 		b = bytes.Clone(b)
-		b[1]--
-		g.push(from, b)
+		b[1] = 0
+		g.pass(from, b)
 	}
 }
+
+// many reports whether there are more members than a host keeps links to.
+func (g *gossip) many() bool { return g.size() > allPairs }

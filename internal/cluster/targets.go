@@ -282,6 +282,9 @@ func (c *Cluster) failed(k *keeper, err error, wait time.Duration) {
 	k.Err, k.Next = err, time.Now().Add(wait)
 	k.Tries++
 	c.changed()
+	if g := c.gossip; g != nil && k.Address == "" && !c.closed {
+		c.running.Go(func() { g.doubt(k.Host) })
+	}
 }
 
 // whyNot says in one line why no target answers.
