@@ -22,6 +22,9 @@ const Rest = 5 * time.Minute
 // GatewayKey is the key under which a subnet's gateway on this host is allocated.
 const GatewayKey = "gateway"
 
+// AuxKey is the key of an address that an engine has put aside for nobody ("--aux-address").
+const AuxKey = "aux"
+
 const ledgerName = "addresses.log"
 
 // Asker carries requests to other hosts.
@@ -59,6 +62,7 @@ type Allocator struct {
 	left   map[string]bool
 	asking map[wanted]chan struct{}
 	low    map[wanted]bool
+	making map[string]bool // spaces of which an engine has a pool, but no network yet
 }
 
 // spot is an address of a space.
@@ -93,7 +97,7 @@ func New(c Config) (*Allocator, error) {
 	}
 	a := &Allocator{
 		config: c, wake: make(chan struct{}, 1), used: map[spot]use{}, left: map[string]bool{},
-		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{},
+		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{}, making: map[string]bool{},
 	}
 	l, lines, err := openLedger(c.Root, ledgerName, a.lines)
 	if err != nil {
@@ -336,6 +340,7 @@ func (a *Allocator) free(at spot) freed {
 // left altogether goes back to where it came from.
 func (a *Allocator) Leave(ctx context.Context, space string, subnet netip.Prefix) error {
 	a.mu.Lock()
+	delete(a.making, space)
 	var lines strings.Builder
 	others := false
 	for at := range a.used {

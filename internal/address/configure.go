@@ -28,11 +28,12 @@ func (a *Allocator) Lookup(addressSpace string, subnet netip.Prefix) (id string,
 	return s.ID, nil
 }
 
-// Configure settles the choices for a network. Only the host that made it can change them, and no more once
+// Configure settles the choices for a network, which an engine is making. Only the host that made it can change them, and no more once
 // others have a part in it; there it is ErrExists unless all is as it is asked for.
 func (a *Allocator) Configure(_ context.Context, id string, c Choices) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.making, id)
 	v := a.look()
 	s, err := v.space(id, netip.Prefix{})
 	if err != nil {

@@ -55,6 +55,9 @@ func (d IPAM) RequestPool(ctx context.Context, r ipam.PoolRequest) (ipam.Pool, e
 			return ipam.Pool{}, err
 		}
 	}
+	d.mu.Lock()
+	d.making[s.ID] = true
+	d.mu.Unlock()
 	return ipam.Pool{ID: s.ID + "/" + p.String(), Prefix: p}, nil
 }
 
@@ -130,8 +133,14 @@ func (d IPAM) RequestAddress(ctx context.Context, r ipam.AddressRequest) (ipam.A
 		return ipam.Address{}, err
 	}
 	key := cmp.Or(r.Endpoint, "container")
-	if r.Gateway {
+	d.mu.Lock()
+	making := d.making[space]
+	d.mu.Unlock()
+	switch {
+	case r.Gateway:
 		key = GatewayKey
+	case making && r.Address.IsValid() && r.Endpoint == "": // there is no container of it yet
+		key = AuxKey
 	}
 	p, err := d.Allocate(ctx, Want{Space: space, Subnet: subnet, Address: r.Address, Key: key})
 	return ipam.Address{Prefix: p}, err

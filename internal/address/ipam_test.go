@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -233,4 +235,38 @@ func TestDeleteNetwork(t *testing.T) {
 	if _, err := a.CreateNetwork(t.Context(), NewNetwork{Name: "none"}); !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("network without a subnet: %v", err)
 	}
+}
+
+// TestAuxiliary: an address that is put aside when a network is made belongs to no container, and is no leak.
+func TestAuxiliary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1)
+		d := IPAM{l.hosts[0].Allocator}
+		p, err := request(t, l.hosts[0], ipam.PoolRequest{Pool: pfx("10.9.0.0/16")})
+		must(t, err)
+		ask := func(at string, gateway bool) {
+			t.Helper()
+			_, err := d.RequestAddress(t.Context(), ipam.AddressRequest{PoolID: p.ID, Address: addr(at), Gateway: gateway})
+			must(t, err)
+		}
+		ask("10.9.0.1", true)
+		ask("10.9.0.9", false)
+		id, err := d.Lookup(AddressSpace, p.Prefix)
+		must(t, err)
+		must(t, d.Configure(t.Context(), id, Choices{}))
+		ask("10.9.0.10", false) // a container's
+		for range 3 {
+			time.Sleep(time.Minute)
+			freed, err := d.Reconcile(t.Context(), time.Now(), []netip.Addr{addr("10.9.0.1")}, nil)
+			must(t, err)
+			for _, at := range freed {
+				if at != addr("10.9.0.10") {
+					t.Errorf("%s was freed", at)
+				}
+			}
+		}
+		if out := d.Addresses(); len(out) != 2 || out[1].Key != AuxKey {
+			t.Errorf("out: %v", out)
+		}
+	})
 }

@@ -166,8 +166,8 @@ func (a *Allocator) Addresses() []Address {
 // betweenLooks is how far the two looks are apart, after which an address that nobody has is freed.
 const betweenLooks = 30 * time.Second
 
-// Reconcile frees the addresses that leaked: inUse are all that the engine has of this host's networks, gateways and
-// auxiliary ones too, listed after asked. One that it does not have at two looks, which are half a minute apart,
+// Reconcile frees the addresses that leaked: inUse are all that the engine has of this host's networks, gateways
+// too, listed after asked; auxiliary ones need not be there. One that it does not have at two looks, which are half a minute apart,
 // is freed; kept says of which keys the engine does not know. It returns what it freed.
 func (a *Allocator) Reconcile(_ context.Context, asked time.Time, inUse []netip.Addr, kept func(key string) bool) ([]netip.Addr, error) {
 	in := map[netip.Addr]bool{}
@@ -179,7 +179,7 @@ func (a *Allocator) Reconcile(_ context.Context, asked time.Time, inUse []netip.
 	var lines strings.Builder
 	for at, u := range a.used {
 		switch {
-		case in[at.address] || !u.since.Before(asked) || kept != nil && kept(u.key):
+		case in[at.address] || u.key == AuxKey || !u.since.Before(asked) || kept != nil && kept(u.key):
 			u.suspected = time.Time{}
 		case u.suspected.IsZero():
 			u.suspected = asked
