@@ -1,0 +1,188 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/mesh/plan"
+)
+
+// TableName is that of our table of nftables, of the family inet.
+const TableName = "remora"
+
+// ruleset is the whole of our table.
+type ruleset struct {
+	table  *nftables.Table
+	chains []*nftables.Chain
+	sets   []*set
+	rules  []*rule
+	nextID uint32
+}
+
+type set struct {
+	*nftables.Set
+	elements []nftables.SetElement
+}
+
+type rule struct {
+	chain *nftables.Chain
+	exprs exprs
+}
+
+// build says what the table has to be.
+//
+// A packet from a network's bridge goes to its own network or, unless that is internal, where the host's other
+// rules let it; one for a bridge comes from the same network, by the way on which its sender is reached, or is an
+// answer; one that is passed on between two other hosts stays within one network. Everything else is dropped.
+func build(p plan.Rules) *ruleset {
+	r := &ruleset{table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+	var subnets, plain []netip.Prefix
+	for _, n := range p.Nets {
+		subnets, plain = append(subnets, n.Subnets...), append(plain, n.Plain...)
+	}
+	r.sources(subnets, plain)
+	forward := r.base("forward", nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	mss := r.base("mss", nftables.ChainHookForward, nftables.ChainPriorityMangle)
+	for _, side := range []expr.MetaKey{in, out} {
+		r.add(mss, isLink(side, ours), clampMSS())
+	}
+	r.input(p)
+	for _, n := range p.Nets {
+		r.network(forward, n)
+	}
+	transit := r.chain("transit")
+	for _, side := range []expr.MetaKey{in, out} {
+		for _, name := range []string{plan.Tunnel, plan.VXLAN4, plan.VXLAN6} {
+			r.add(forward, isLink(side, name), jump(transit.Name))
+		}
+	}
+	r.add(transit, notLink(in, ours), drop())
+	r.add(transit, notLink(out, ours), drop())
+	for _, n := range p.Nets {
+		for _, s := range r.pair(n.Name+"-subnets", n.Subnets) {
+			r.add(transit, addr(from, s), addr(to, s), accept())
+		}
+	}
+	r.add(transit, drop())
+	return r
+}
+
+// sources drops, before anything else, what says that it comes from a network but does not come the way that
+// its sender is reached by. Queries for names, of which there are many, cost no connection.
+func (r *ruleset) sources(subnets, plain []netip.Prefix) {
+	pre := r.base("sources", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	r.add(pre, isLink(in, ours), destPort(53), untracked())
+	r.add(pre, isLink(in, ours), accept())
+	r.add(pre, isLink(in, "lo"), accept())
+	for _, s := range r.pair("plain", plain) {
+		r.add(pre, addr(from, s), accept())
+	}
+	for _, s := range r.pair("subnets", subnets) {
+		r.add(pre, addr(from, s), drop())
+	}
+	output := r.base("answers", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	r.add(output, isLink(out, ours), sourcePort(53), untracked())
+}
+
+// input guards the host itself: other hosts' containers may ping it, and reach what it shows them.
+func (r *ruleset) input(p plan.Rules) {
+	chain := r.base("input", nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	guest := r.chain("guest")
+	r.add(chain, isLink(in, plan.Tunnel), destPort(p.VXLANPort), accept())
+	for _, s := range r.pair("senders", singles(p.Senders)) {
+		r.add(chain, destPort(p.VXLANPort), addr(from, s), accept())
+	}
+	r.add(chain, destPort(p.VXLANPort), notLink(in, "lo"), drop())
+	for _, name := range []string{plan.Tunnel, plan.VXLAN4, plan.VXLAN6} {
+		r.add(chain, isLink(in, name), jump(guest.Name))
+	}
+	r.add(guest, answers(), accept())
+	r.add(guest, protocol(unix.IPPROTO_ICMP), accept())
+	r.add(guest, protocol(unix.IPPROTO_ICMPV6), accept())
+	var exposed []netip.Addr
+	for _, n := range p.Nets {
+		exposed = append(exposed, n.Exposed...)
+	}
+	for _, s := range r.pair("exposed", singles(exposed)) {
+		r.add(guest, addr(to, s), accept())
+	}
+	r.add(guest, drop())
+}
+
+// network is what may pass the bridge of a network.
+func (r *ruleset) network(forward *nftables.Chain, n plan.Net) {
+	if n.Bridge == "" {
+		return
+	}
+	sealed, plain := r.pair(n.Name+"-sealed", n.Sealed), r.pair(n.Name+"-plain", n.Plain)
+	leave, enter := r.chain("net-"+n.Name+"-from"), r.chain("net-"+n.Name+"-to")
+	r.add(forward, isLink(in, n.Bridge), jump(leave.Name))
+	r.add(forward, isLink(out, n.Bridge), jump(enter.Name))
+
+	r.add(leave, isLink(out, n.Bridge), accept())
+	for i := range sealed {
+		r.add(leave, addr(from, sealed[i]), drop())
+		r.add(leave, addr(from, plain[i]), drop())
+		r.add(leave, isLink(out, plan.Tunnel), addr(to, sealed[i]), accept())
+		r.add(leave, notLink(out, plan.Tunnel), addr(to, plain[i]), accept())
+	}
+	r.add(leave, isLink(out, ours), drop())
+	for _, s := range r.pair(n.Name+"-own", n.Subnets) {
+		r.add(leave, addr(to, s), drop())
+	}
+	if n.Internal {
+		r.add(leave, drop())
+	}
+
+	r.add(enter, isLink(in, n.Bridge), accept())
+	for i := range sealed {
+		r.add(enter, isLink(in, plan.Tunnel), addr(from, sealed[i]), accept())
+		r.add(enter, notLink(in, plan.Tunnel), addr(from, plain[i]), accept())
+	}
+	if !n.Internal {
+		r.add(enter, answers(), accept())
+	}
+	r.add(enter, drop())
+}
+
+func (r *ruleset) base(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+	kind, policy := nftables.ChainTypeFilter, nftables.ChainPolicyAccept
+	c := &nftables.Chain{Name: name, Table: r.table, Hooknum: hook, Priority: priority, Type: kind, Policy: &policy}
+	r.chains = append(r.chains, c)
+	return c
+}
+
+func (r *ruleset) chain(name string) *nftables.Chain {
+	c := &nftables.Chain{Name: name, Table: r.table}
+	r.chains = append(r.chains, c)
+	return c
+}
+
+func (r *ruleset) add(c *nftables.Chain, parts ...exprs) {
+	r.rules = append(r.rules, &rule{c, all(parts...)})
+}
+
+// pair makes a set for each family.
+func (r *ruleset) pair(name string, prefixes []netip.Prefix) (sets []*nftables.Set) {
+	for _, v6 := range []bool{false, true} {
+		kind, suffix := nftables.TypeIPAddr, "4"
+		if v6 {
+			kind, suffix = nftables.TypeIP6Addr, "6"
+		}
+		r.nextID++
+		s := &nftables.Set{Table: r.table, ID: r.nextID, Name: "set-" + name + suffix, KeyType: kind, Interval: true}
+		r.sets = append(r.sets, &set{s, intervals(family(prefixes, v6))})
+		sets = append(sets, s)
+	}
+	return sets
+}
+
+// comment marks a rule with its place and with all that the table was made from, so that a table of another
+// version, or one that somebody changed, is known.
+func (r *ruleset) comment(fingerprint string, i int) string {
+	return fmt.Sprintf("remora %s %d", fingerprint, i)
+}
