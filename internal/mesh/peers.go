@@ -27,6 +27,11 @@ const (
 	downAfter = 3
 	// growEvery is how often a path that was found narrow is tried for more.
 	growEvery = 10 * time.Minute
+	// ownBytes are what the questions themselves take, and some more, from one look at the tunnel to the next.
+	ownBytes = 6 << 10
+	// flowsFor is how long data counts as flowing after there was some: where a packet is too large little
+	// flows, and that is just when to ask.
+	flowsFor = time.Minute
 	// checkEvery is how often one is tried with a large packet though no data flows.
 	checkEvery = time.Minute
 )
@@ -37,7 +42,7 @@ type peers struct {
 	paths  map[record.Host]plan.Path
 	byHost map[record.Host]*peer
 	seen   map[tunnel.Key]tunnel.Seen
-	active map[tunnel.Key]bool
+	flowed map[tunnel.Key]time.Time
 }
 
 type peer struct {
@@ -117,12 +122,14 @@ func (m *Mesh) readTunnel() {
 	p := &m.peers
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.active = map[tunnel.Key]bool{}
+	flowed := map[tunnel.Key]time.Time{}
 	for key, now := range s.Seen {
 		before := p.seen[key]
-		p.active[key] = now.Sent-before.Sent+now.Received-before.Received > 20<<10
+		if flowed[key] = p.flowed[key]; now.Sent-before.Sent+now.Received-before.Received > ownBytes {
+			flowed[key] = time.Now()
+		}
 	}
-	p.seen = s.Seen
+	p.seen, p.flowed = s.Seen, flowed
 }
 
 // ask asks one host until ctx ends.
@@ -189,7 +196,7 @@ func (p *peers) get(h record.Host) (path plan.Path, active bool, all int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	path = p.paths[h]
-	return path, p.active[path.Key] || path.Kind != plan.Sealed, len(p.paths)
+	return path, time.Since(p.flowed[path.Key]) < flowsFor || path.Kind != plan.Sealed, len(p.paths)
 }
 
 func (p *peers) note(h record.Host, rtt time.Duration, ok bool) (misses int) {

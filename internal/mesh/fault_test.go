@@ -1,0 +1,339 @@
+package mesh_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/cluster/record"
+	"github.com/remora-plugins/remora/internal/mesh"
+	"github.com/remora-plugins/remora/internal/mesh/plan"
+	"github.com/remora-plugins/remora/internal/mesh/probe"
+)
+
+// pair is two hosts on one link, with a container of blue on each.
+func pair(t *testing.T) (l *lab, a, b *host, a1, b1 box) {
+	t.Helper()
+	l = newLab(t)
+	a, b = l.lan("a", "10.9.0.1/24"), l.lan("b", "10.9.0.2/24")
+	l.tell([]record.Network{blue, red})
+	l.start()
+	a1, b1 = a.box(blue), b.box(blue)
+	a1.reach(b1)
+	return l, a, b, a1, b1
+}
+
+// TestRepairs takes away, one after the other, all that the mesh has made, and something of somebody else's beside it.
+func TestRepairs(t *testing.T) {
+	l, a, _, a1, b1 := pair(t)
+	bridge := plan.BridgeName(blue.ID)
+	l.ip(a.ns, "route add 192.0.2.0/24 via 10.9.0.254")
+	l.in(a.ns, "nft add table inet other")
+	l.in(a.ns, "nft add chain inet other mine")
+	for _, break1 := range []string{
+		"nft delete table inet remora",
+		"nft flush table inet remora",
+		"nft delete element inet remora set-" + blue.ID[:10] + "-sealed4 { 10.40.1.0/24 }",
+		"nft insert rule inet remora forward drop",
+		"ip route del 10.40.1.0/24 dev rm-wg",
+		"ip route flush proto 82",
+		"ip -6 route flush proto 82",
+		"ip link set rm-wg down",
+		"ip link del rm-wg",
+		"ip link set " + bridge + " down",
+		"ip addr flush dev " + bridge,
+		"ip link set rmv1 nomaster",
+		"ip link del " + bridge,
+		"nft flush ruleset",
+	} {
+		before := a.status().Repairs
+		if strings.Contains(break1, "flush ruleset") {
+			l.in(a.ns, "nft delete table inet other") // and not by us
+		}
+		l.in(a.ns, break1)
+		began := time.Now()
+		a1.reach(b1)
+		b1.reach(a1)
+		eventually(t, 5*time.Second, "repairs after: "+break1, func() bool { return a.status().Repairs > before })
+		t.Logf("%-60s %v", break1, time.Since(began).Round(time.Millisecond))
+		if s := a.status(); len(s.Problems) > 0 {
+			t.Errorf("after %s: %q", break1, s.Problems)
+		}
+	}
+	if out := l.in(a.ns, "ip route show 192.0.2.0/24"); !strings.Contains(out, "10.9.0.254") {
+		t.Error("somebody else's route is gone")
+	}
+	if out := l.in(a.ns, "nft list table inet remora"); !strings.Contains(out, "10.40.1.0/24") {
+		t.Errorf("the rules do not name the other block:\n%s", out)
+	}
+	// Left alone, nothing is repaired.
+	before := a.status().Repairs
+	time.Sleep(time.Second)
+	if after := a.status().Repairs; after != before {
+		t.Errorf("%d repairs with nothing broken\n%s", after-before, a.stderr.Bytes())
+	}
+}
+
+// TestKill kills the daemons while packets flow: none is lost, and the tunnels are those from before.
+func TestKill(t *testing.T) {
+	l, a, b, a1, b1 := pair(t)
+	before := a.tunnels()
+	if len(before) != 1 {
+		t.Fatalf("%d tunnels", len(before))
+	}
+	var p *probe.Prober
+	inside(t, a1.ns, func() {
+		var err error
+		if p, err = probe.New(); err != nil {
+			t.Error(err)
+		}
+	})
+	defer p.Close()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	sent, lost := 0, 0
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				_, ok := p.Ping(ctx, b1.addrs[0], 1000)
+				mu.Lock()
+				defer mu.Unlock()
+				if sent++; !ok {
+					lost++
+				}
+			})
+		}
+	})
+	for range 3 {
+		for _, h := range []*host{a, b} {
+			h.end()
+			time.Sleep(300 * time.Millisecond)
+			h.start()
+			h.status()
+			time.Sleep(700 * time.Millisecond)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if t.Logf("%d packets", sent); lost > 0 || sent < 500 {
+		t.Errorf("%d packets of %d were lost", lost, sent)
+	}
+	if after := a.tunnels(); !slices.Equal(before, after) {
+		t.Errorf("tunnel processes %v, before %v", after, before)
+	}
+	if s := a.status(); s.Repairs > 0 || len(s.Problems) > 0 {
+		t.Errorf("%+v", s)
+	}
+	a3 := a.box(blue)
+	a3.reach(b1)
+	_ = l
+}
+
+// tunnels are the processes that serve a tunnel of this host.
+func (h *host) tunnels() (pids []string) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "tunnel\x00") && strings.Contains(string(text), h.config.RunDir) {
+			pids = append(pids, strings.Split(path, "/")[2])
+		}
+	}
+	return pids
+}
+
+// TestTunnelDies: the tunnel's process ends as nobody means it to, and there is another.
+func TestTunnelDies(t *testing.T) {
+	_, a, _, a1, b1 := pair(t)
+	pids := a.tunnels()
+	if err := exec.Command("kill", append([]string{"-9"}, pids...)...).Run(); err != nil {
+		t.Fatal(err)
+	}
+	a1.reach(b1)
+	if after := a.tunnels(); len(after) != 1 || after[0] == pids[0] {
+		t.Errorf("tunnel processes %v, before %v", after, pids)
+	}
+}
+
+// TestNarrow narrows the way below without telling anybody, while data flows.
+func TestNarrow(t *testing.T) {
+	l, a, b, a1, b1 := pair(t)
+	for _, h := range []*host{a, b} { // packets on the wire are of the size that a wire has
+		l.ip(h.ns, "link set dev eth0 gso_max_segs 1")
+	}
+	text := strings.Repeat("x", 1<<16)
+	wide, err := a1.send(b1, text, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := make(chan time.Time, 1)
+	time.AfterFunc(50*time.Millisecond, func() {
+		for _, name := range []string{"a", "b"} {
+			_ = exec.Command("ip", "-n", l.router, "link", "set", "dev", name, "mtu", "1300").Run()
+		}
+		cut <- time.Now()
+	})
+	if _, err := a1.send(b1, text, 2000); err != nil {
+		t.Fatalf("while the way was narrowed: %v", err)
+	}
+	t.Logf("13 MB took %v before; what was on its way when it was narrowed ended %v after", wide, time.Since(<-cut))
+	fits := func(h *host) bool { m := h.status().Peers[0].MTU; return m <= 1240 && m >= 1228 }
+	eventually(t, 15*time.Second, "the MTU is known to both", func() bool { return fits(a) && fits(b) })
+	narrow, err := a1.send(b1, text, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if t.Logf("13 MB took %v after", narrow); narrow > 10*wide+time.Second {
+		t.Errorf("the narrow way takes %v, the wide one took %v", narrow, wide)
+	}
+	// A new process remembers, and one that finds the way wide again uses that.
+	a.end()
+	a.start()
+	if m := a.status().Peers; len(m) > 0 && m[0].MTU > 1240 {
+		t.Errorf("after a restart the MTU is %d", m[0].MTU)
+	}
+	a.end()
+	for _, name := range []string{"a", "b"} {
+		l.ip(l.router, "link set dev "+name+" mtu 1500")
+	}
+	a.start()
+	eventually(t, 15*time.Second, "the wide way is found", func() bool { m := a.status().Peers; return len(m) > 0 && m[0].MTU == 1420 })
+}
+
+// TestRelay: two hosts that do not reach each other, and a third that reaches both.
+func TestRelay(t *testing.T) {
+	l := newLab(t)
+	a, b, c := l.lan("a", "10.9.0.1/24"), l.lan("b", "10.9.0.2/24"), l.lan("c", "10.9.0.3/24")
+	l.in(l.router, "nft add table bridge cut")
+	l.in(l.router, "nft add chain bridge cut pass { type filter hook forward priority 0 ; }")
+	l.in(l.router, "nft add rule bridge cut pass ip saddr 10.9.0.1 ip daddr 10.9.0.3 drop")
+	sees := record.Links{Links: []record.Link{
+		{Host: a.self, RTT: time.Millisecond, Tunnel: a.member.Tunnel[0]}, {Host: c.self, RTT: time.Millisecond, Tunnel: c.member.Tunnel[0]},
+	}}
+	l.tell([]record.Network{blue, red}, body(t, b.self, record.KindLinks, "", sees))
+	l.start()
+	a1, c1, bred := a.box(blue), c.box(blue), b.box(red)
+	began := time.Now()
+	a1.reach(c1)
+	t.Logf("relayed after %v", time.Since(began))
+	c1.reach(a1)
+	if !l.secretly(a1, c1) {
+		t.Error("what is relayed was read on the way")
+	}
+	to := func(h, o *host) mesh.Peer {
+		for _, p := range h.status().Peers {
+			if p.Host == o.self {
+				return p
+			}
+		}
+		t.Fatalf("%s does not know %s", h.name, o.name)
+		return mesh.Peer{}
+	}
+	if p := to(a, c); p.Path != "relayed" || p.Via != b.self || !p.Encrypted {
+		t.Errorf("%+v", p)
+	}
+	if a1.pings(bred.addrs[0], 2) {
+		t.Error("networks reach each other")
+	}
+	l.in(l.router, "nft flush ruleset")
+	eventually(t, 15*time.Second, "they are direct again", func() bool { return to(a, c).Path == "direct" && to(c, a).Path == "direct" })
+	a1.reach(c1)
+}
+
+// TestForwardDrop: an engine or a firewall has set the policy of FORWARD to drop.
+func TestForwardDrop(t *testing.T) {
+	l, a, _, a1, b1 := pair(t)
+	for _, tool := range []string{"iptables", "ip6tables"} {
+		for _, rule := range []string{"-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-A FORWARD -i docker0 -j DROP", "-P FORWARD DROP"} {
+			l.in(a.ns, tool+" "+rule)
+		}
+	}
+	a1.reach(b1)
+	b1.reach(a1)
+	rules := func() string { return l.in(a.ns, "iptables -S FORWARD") }
+	want := "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n"
+	if got := rules(); !strings.HasPrefix(got, want) || !strings.Contains(got, "-A FORWARD -i rm-+ -j ACCEPT\n") || !strings.Contains(got, "-A FORWARD -o rm-+ -j ACCEPT\n") {
+		t.Errorf("FORWARD is:\n%s", got)
+	}
+	l.in(a.ns, "iptables -F FORWARD")
+	a1.reach(b1)
+	// What people forbid stays forbidden.
+	l.in(a.ns, "iptables -F FORWARD")
+	l.in(a.ns, "iptables -I FORWARD -j DOCKER-USER")
+	l.in(a.ns, "iptables -I DOCKER-USER -d "+b1.addrs[0].String()+" -j DROP")
+	eventually(t, 5*time.Second, "our rules are below", func() bool { return strings.HasPrefix(rules(), want) && strings.Contains(rules(), "rm-+") })
+	if a1.pings(b1.addrs[0], 2) {
+		t.Error("a rule in DOCKER-USER does not hold")
+	}
+	a.must(order{Verb: "reset"})
+	if got := rules(); strings.Contains(got, "rm-") {
+		t.Errorf("after reset FORWARD is:\n%s", got)
+	}
+}
+
+// TestReset leaves no trace, and the same host can start again.
+func TestReset(t *testing.T) {
+	l, a, _, a1, b1 := pair(t)
+	a.must(order{Verb: "reset"})
+	for command, trace := range map[string]string{
+		"ip -o link": "rm-", "ip route show table all": "proto 82", "ip -6 route show table all": "proto 82", "nft list ruleset": "remora", "ls " + a.config.RunDir + " " + a.config.Dir: ".json",
+	} {
+		if out := l.in(a.ns, command); strings.Contains(out, trace) {
+			t.Errorf("%s:\n%s", command, out)
+		}
+	}
+	eventually(t, 5*time.Second, "the tunnel's process ends", func() bool { return len(a.tunnels()) == 0 })
+	if a1.pings(b1.addrs[0], 2) {
+		t.Error("containers still reach each other")
+	}
+	a.end()
+	a.start()
+	clear(a.network)
+	a2 := a.box(blue)
+	a2.reach(b1)
+}
+
+// TestStop: a daemon that ends leaves containers talking.
+func TestStop(t *testing.T) {
+	_, a, b, a1, b1 := pair(t)
+	for _, h := range []*host{a, b} {
+		_ = h.in.Close()
+		if err := h.cmd.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", h.name, err, h.stderr.Bytes())
+		}
+		h.cmd = nil
+	}
+	a1.reach(b1)
+	b1.reach(a1)
+}
+
+// TestExposed: the host itself answers pings of a network, and no more unless it is exposed.
+func TestExposed(t *testing.T) {
+	l, a, _, _, b1 := pair(t)
+	bridge := box{lab: l, ns: a.ns, addrs: []netip.Addr{netip.MustParseAddr("10.40.0.1")}}
+	b1.reach(bridge)
+	if _, err := b1.send(bridge, "x", 1); err == nil {
+		t.Error("a host that is not exposed is reached")
+	}
+	a.must(order{Verb: "expose", Network: blue.ID, Addresses: []netip.Prefix{netip.MustParsePrefix("10.40.0.1/32")}})
+	if _, err := b1.send(bridge, "x", 1); err != nil {
+		t.Errorf("a host that is exposed is not reached: %v", err)
+	}
+	// The other way round the host always may.
+	if _, err := bridge.send(b1, "x", 1); err != nil {
+		t.Errorf("a host does not reach a container elsewhere: %v", err)
+	}
+}
