@@ -186,7 +186,7 @@ func TestNarrow(t *testing.T) {
 		}
 		cut <- time.Now()
 	})
-	if _, err := a1.send(b1, text, 2000); err != nil {
+	if _, err := a1.send(b1, text, 600); err != nil {
 		t.Fatalf("while the way was narrowed: %v", err)
 	}
 	t.Logf("13 MB took %v before; what was on its way when it was narrowed ended %v after", wide, time.Since(<-cut))

@@ -106,10 +106,13 @@ func (k *work) bridge(b plan.Bridge) {
 		k.sysctl(value, "ipv4", "conf", b.Name, key)
 	}
 	k.sysctl("0", "ipv4", "neigh", b.Name, "proxy_delay")
-	if br, ok := l.(*netlink.Bridge); ok && br.MulticastSnooping != nil && *br.MulticastSnooping == b.Multicast {
-		// Without a querier a bridge that snoops forgets who listens; floods are few where it matters.
-		k.did("snooping of "+b.Name, netlink.BridgeSetMcastSnoop(l, !b.Multicast))
+	// Without a querier a bridge that snoops forgets who listens. Where groups are asked for there are few enough of
+	// them to send to all.
+	snoop := "1"
+	if b.Multicast {
+		snoop = "0"
 	}
+	k.file("/sys/class/net/"+b.Name+"/bridge/multicast_snooping", snoop)
 	k.settle(l, b.MTU, b.MAC, 0, append([]netip.Prefix{linkLocal}, b.Addresses...)...)
 }
 

@@ -14,6 +14,9 @@ import (
 // TableName is that of our table of nftables, of the family inet.
 const TableName = "remora"
 
+// tunnels are the links on which packets of other hosts arrive.
+var tunnels = []string{plan.Tunnel, plan.VXLAN4, plan.VXLAN6}
+
 // ruleset is the whole of our table.
 type ruleset struct {
 	table  *nftables.Table
@@ -56,7 +59,7 @@ func build(p plan.Rules) *ruleset {
 	}
 	transit := r.chain("transit")
 	for _, side := range []expr.MetaKey{in, out} {
-		for _, name := range []string{plan.Tunnel, plan.VXLAN4, plan.VXLAN6} {
+		for _, name := range tunnels {
 			r.add(forward, isLink(side, name), jump(transit.Name))
 		}
 	}
@@ -92,12 +95,14 @@ func (r *ruleset) sources(subnets, plain []netip.Prefix) {
 func (r *ruleset) input(p plan.Rules) {
 	chain := r.base("input", nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	guest := r.chain("guest")
-	r.add(chain, isLink(in, plan.Tunnel), destPort(p.VXLANPort), accept())
+	for _, name := range tunnels { // a network's groups, sent within what is guarded already
+		r.add(chain, isLink(in, name), destPort(p.VXLANPort), accept())
+	}
 	for _, s := range r.pair("senders", singles(p.Senders)) {
 		r.add(chain, destPort(p.VXLANPort), addr(from, s), accept())
 	}
 	r.add(chain, destPort(p.VXLANPort), notLink(in, "lo"), drop())
-	for _, name := range []string{plan.Tunnel, plan.VXLAN4, plan.VXLAN6} {
+	for _, name := range tunnels {
 		r.add(chain, isLink(in, name), jump(guest.Name))
 	}
 	r.add(guest, answers(), accept())

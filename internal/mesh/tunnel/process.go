@@ -172,7 +172,10 @@ func parseState(answer []byte) (State, error) {
 }
 
 func parseKey(text string) (k Key, err error) {
-	if n, err := hex.Decode(k[:], []byte(text)); err != nil || n != len(k) || len(text) != 2*len(k) {
+	if len(text) != hex.EncodedLen(len(k)) {
+		return Key{}, errors.New("not a key")
+	}
+	if _, err := hex.Decode(k[:], []byte(text)); err != nil {
 		return Key{}, errors.New("not a key")
 	}
 	return k, nil
