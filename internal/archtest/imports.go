@@ -116,6 +116,12 @@ var layerTable = []layer{
 	{dir: "internal/managed/engineapi", by: []string{"internal/service"}},
 	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},
+	// The data plane: each floor knows those below, and of the cluster only what its records are.
+	{dir: "internal/mesh", only: append([]string{"internal/cluster/record"}, leaves...)},
+	{dir: "internal/mesh/tunnel", only: leaves},
+	{dir: "internal/mesh/probe", only: leaves},
+	{dir: "internal/mesh/plan", only: append([]string{"internal/cluster/record", "internal/mesh/tunnel"}, leaves...)},
+	{dir: "internal/mesh/kernel", only: append([]string{"internal/mesh/plan"}, leaves...)},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},
 	{dir: "internal/run", only: leaves},
