@@ -13,6 +13,7 @@ import (
 	"github.com/remora-plugins/remora/internal/mesh/kernel"
 	"github.com/remora-plugins/remora/internal/mesh/plan"
 	"github.com/remora-plugins/remora/internal/mesh/tunnel"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // look is one turn of the loop.
@@ -36,6 +37,9 @@ func (m *Mesh) tryApply(ctx context.Context) error {
 	in, err := m.input()
 	if err != nil {
 		return err
+	}
+	if _, ok := in.Members[m.self]; !ok {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "data plane: this host has not said yet what it is; everything stays as it was")
 	}
 	p := plan.Compute(in)
 	again := reflect.DeepEqual(p, m.last)
@@ -75,6 +79,9 @@ func (m *Mesh) input() (plan.Input, error) {
 	f.Down, f.MTU, f.Endpoint = map[record.Host]bool{}, map[record.Host]int{}, map[record.Host]netip.AddrPort{}
 	for h, l := range m.paths {
 		if _, member := in.Members[h]; !member {
+			if _, ok := in.Members[m.self]; ok {
+				delete(m.paths, h)
+			}
 			continue
 		}
 		if l.Down {
@@ -125,16 +132,19 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 	}
 	want := *p.Tunnel
 	want.Peers = map[tunnel.Key]tunnel.Peer{}
+	var moved []tunnel.Key
 	for key, peer := range p.Tunnel.Peers {
 		last, known := m.tried[key]
 		has, there := now.Peers[key]
 		handshake := now.Seen[key].Handshake
 		switch {
-		case !there || !has.Endpoint.IsValid():
-		case known && last.endpoint == peer.Endpoint:
+		case !there:
+		case known && last.endpoint == peer.Endpoint && has.Endpoint.IsValid():
 			peer.Endpoint = has.Endpoint
 		case !known && time.Since(handshake) < freshFor:
 			peer.Endpoint = has.Endpoint
+		case peer.Endpoint.IsValid() && time.Since(handshake) > freshFor:
+			moved = append(moved, key)
 		}
 		want.Peers[key] = peer
 		m.tried[key] = tried{p.Tunnel.Peers[key].Endpoint}
@@ -147,6 +157,9 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 	n, err := tunnel.Apply(m.tunnel, now, want)
 	if n > 0 {
 		changes = append(changes, fmt.Sprintf("%d of the tunnel", n))
+	}
+	for _, key := range moved { // at once, not when WireGuard would try again
+		err = errors.Join(err, tunnel.Begin(m.tunnel, key, want.Peers[key]))
 	}
 	return changes, err
 }

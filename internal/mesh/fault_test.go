@@ -337,3 +337,63 @@ func TestExposed(t *testing.T) {
 		t.Errorf("a host does not reach a container elsewhere: %v", err)
 	}
 }
+
+// TestTwoBehindNAT: two hosts, each behind a router of its own, meet at the addresses where a third sees them.
+func TestTwoBehindNAT(t *testing.T) {
+	l := newLab(t)
+	b := l.lan("b", "10.9.0.2/24")
+	var hidden []*host
+	for i, name := range []string{"a", "c"} {
+		// A router between the host and the others, which keeps ports and drops what nobody asked for.
+		gate := l.namespace("gate" + name)
+		h := l.behind(name, "10.7.0.1/24", "10.7.0.254/24")
+		l.ip(l.router, "link set dev "+name+" netns "+gate)
+		l.ip(gate, "link set dev "+name+" up")
+		l.ip(gate, "addr add 10.7.0.254/24 dev "+name)
+		l.ip(l.router, "link add name up"+name+" type veth peer name up netns "+gate)
+		l.ip(l.router, "link set dev up"+name+" up master br0")
+		l.ip(gate, "addr add 10.9.0.10"+string(rune('0'+i))+"/24 dev up")
+		l.ip(gate, "link set dev up up")
+		l.sysctl(gate, "net.ipv4.ip_forward=1")
+		l.in(gate, "nft add table ip nat")
+		l.in(gate, "nft add chain ip nat post { type nat hook postrouting priority 100 ; }")
+		l.in(gate, "nft add rule ip nat post oifname up masquerade")
+		l.in(gate, "nft add chain ip nat pass { type filter hook forward priority 0 ; }")
+		l.in(gate, "nft add rule ip nat pass iifname up ct state new drop")
+		l.in(gate, "nft add chain ip nat in { type filter hook input priority 0 ; }")
+		l.in(gate, "nft add rule ip nat in iifname up udp dport 6784 drop")
+		h.member.Control, h.member.Tunnel = nil, nil
+		hidden = append(hidden, h)
+	}
+	a, c := hidden[0], hidden[1]
+	l.tell([]record.Network{blue})
+	l.start()
+	a1, b1, c1 := a.box(blue), b.box(blue), c.box(blue)
+	a1.reach(b1)
+	c1.reach(b1)
+	var seen record.Links
+	eventually(t, 10*time.Second, "the third sees both", func() bool {
+		seen = record.Links{}
+		for _, p := range b.status().Peers {
+			if p.Up && p.Endpoint.IsValid() {
+				seen.Links = append(seen.Links, record.Link{Host: p.Host, RTT: p.Latency, Tunnel: p.Endpoint})
+			}
+		}
+		return len(seen.Links) == 2
+	})
+	l.tell([]record.Network{blue}, body(t, b.self, record.KindLinks, "", seen))
+	began := time.Now()
+	a1.reach(c1)
+	t.Logf("they meet after %v", time.Since(began))
+	eventually(t, 15*time.Second, "they are direct", func() bool {
+		for _, h := range hidden {
+			for _, p := range h.status().Peers {
+				if p.Path != "direct" || !p.Up {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	a1.reach(c1)
+}

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -305,23 +304,11 @@ func (m *Mesh) learn(h record.Host, change func(*learned)) {
 	m.Nudge()
 }
 
-// turn tries the next of the addresses at which a host may be reached: those that it says itself, and those from
-// which others see its packets come.
+// turn tries the next of the addresses at which a host may be reached.
 func (m *Mesh) turn(h record.Host) {
 	var in plan.Input
 	in.Gather(m.cfg.Records.Records)
-	addrs := slices.Clone(in.Members[h].Tunnel)
-	for _, from := range slices.SortedFunc(maps.Keys(in.Links), record.Host.Compare) {
-		for _, l := range in.Links[from].Links {
-			if l.Host == h && l.Tunnel.IsValid() && !slices.Contains(addrs, l.Tunnel) {
-				addrs = append(addrs, l.Tunnel)
-			}
-		}
+	if all := plan.Endpoints(in.Members, in.Links, h); len(all) > 0 {
+		m.learn(h, func(l *learned) { l.Endpoint = all[(slices.Index(all, l.Endpoint)+1)%len(all)] })
 	}
-	if len(addrs) == 0 {
-		return
-	}
-	m.learn(h, func(l *learned) {
-		l.Endpoint = addrs[(slices.Index(addrs, l.Endpoint)+1)%len(addrs)]
-	})
 }

@@ -30,6 +30,9 @@ func (k *work) links(p plan.Plan) error {
 			k.settle(l, p.TunnelMTU, "", 0, p.Self)
 		}
 	}
+	for _, name := range p.Keep {
+		wanted[name] = true
+	}
 	for _, b := range p.Bridges {
 		wanted[b.Name] = true
 		k.bridge(b)

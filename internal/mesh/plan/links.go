@@ -67,6 +67,8 @@ func (c *compute) bridges() {
 	for _, a := range c.Attached {
 		n, ok := c.nets[a.Network]
 		if !ok {
+			c.Keep = append(c.Keep, BridgeName(a.Network))
+			c.Problems = append(c.Problems, fmt.Sprintf("network %s: this host is attached to it, and no host tells of it", a.Network))
 			continue
 		}
 		b := Bridge{Name: BridgeName(n.ID), Network: n.ID, Addresses: a.Addresses, Multicast: n.Multicast, MTU: n.MTU}

@@ -63,13 +63,26 @@ func (c *compute) direct(h record.Host, m record.Member) Path {
 			return plain
 		}
 		p.Kind, p.Key = Sealed, tunnel.Key(*m.TunnelKey)
-		p.Endpoint = c.Facts.Endpoint[h]
-		if !p.Endpoint.IsValid() && len(m.Tunnel) > 0 {
-			p.Endpoint = m.Tunnel[0]
+		if all := Endpoints(c.Members, c.Links, h); len(all) > 0 {
+			p.Endpoint = all[max(0, slices.Index(all, c.Facts.Endpoint[h]))]
 		}
 		p.MTU = c.fits(h, TunnelMTU(c.Facts.Uplink))
 	}
 	return p
+}
+
+// Endpoints are the addresses at which a host's tunnel may be reached: those that it says itself, and those from which
+// others see its packets come. For one behind NAT there are but these.
+func Endpoints(members map[record.Host]record.Member, links map[record.Host]record.Links, h record.Host) []netip.AddrPort {
+	all := slices.Clone(members[h].Tunnel)
+	for _, from := range slices.SortedFunc(maps.Keys(links), record.Host.Compare) {
+		for _, l := range links[from].Links {
+			if l.Host == h && l.Tunnel.IsValid() && !slices.Contains(all, l.Tunnel) {
+				all = append(all, l.Tunnel)
+			}
+		}
+	}
+	return all
 }
 
 func (c *compute) pathTo(h record.Host, m record.Member) Path {

@@ -89,9 +89,11 @@ type Plan struct {
 	Tunnel    *tunnel.Config
 	TunnelMTU int
 	// Self is this host's address inside the tunnel and the VXLAN, which nobody but its fellows can reach.
-	Self       netip.Prefix
-	VXLANs     []VXLAN
-	Bridges    []Bridge
+	Self    netip.Prefix
+	VXLANs  []VXLAN
+	Bridges []Bridge
+	// Keep are bridges of networks of which no record is here. Containers may be on them: they are left as they are.
+	Keep       []string
 	Routes     []Route
 	Neighbours []Neighbour
 	FDB        []FDB

@@ -32,7 +32,8 @@ type process struct{ path string }
 func socketPath(o Options) string { return filepath.Join(o.Dir, o.Name+".sock") }
 
 // start runs the process and waits until it serves. It has no file of ours but the pipe on which it says so,
-// and a session of its own, so that no signal that is meant for us reaches it.
+// and a group of its own, so that no signal from a terminal that is meant for us reaches it. In a session of its own
+// a scheduler that shares the processors among sessions would let it wait for those that it works for.
 func start(ctx context.Context, o Options) (Tunnel, error) {
 	said, say, err := os.Pipe()
 	if err != nil {
@@ -43,7 +44,7 @@ func start(ctx context.Context, o Options) (Tunnel, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), o.Command[0], args...)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{say}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
 	_ = say.Close()
 	if err != nil {
