@@ -46,7 +46,7 @@ func (m *Mesh) tryApply(ctx context.Context) error {
 	m.last = p
 	m.peers.want(p.Paths)
 	changes, terr := m.applyTunnel(ctx, p)
-	more, kerr := kernel.Apply(p)
+	more, kerr := kernel.Apply(ctx, p)
 	if changes = append(changes, more...); len(changes) > 0 && again {
 		m.repairs += len(changes)
 		m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the kernel was not as it was left, and is again", slog.Any("repaired", changes))

@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -91,7 +92,7 @@ func TestKill(t *testing.T) {
 	var p *probe.Prober
 	inside(t, a1.ns, func() {
 		var err error
-		if p, err = probe.New(); err != nil {
+		if p, err = probe.New(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -108,7 +109,7 @@ func TestKill(t *testing.T) {
 			case <-time.After(5 * time.Millisecond):
 			}
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				_, ok := p.Ping(ctx, b1.addrs[0], 1000)
 				mu.Lock()
@@ -253,35 +254,97 @@ func TestRelay(t *testing.T) {
 	a1.reach(c1)
 }
 
-// TestForwardDrop: an engine or a firewall has set the policy of FORWARD to drop.
-func TestForwardDrop(t *testing.T) {
-	l, a, _, a1, b1 := pair(t)
-	for _, tool := range []string{"iptables", "ip6tables"} {
-		for _, rule := range []string{"-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-A FORWARD -i docker0 -j DROP", "-P FORWARD DROP"} {
-			l.in(a.ns, tool+" "+rule)
+// TestPolicyDrop: an engine or a firewall has set the policies of iptables to drop, of either kind there is.
+func TestPolicyDrop(t *testing.T) {
+	for _, suffix := range []string{"-nft", "-legacy"} {
+		t.Run("iptables"+suffix, func(t *testing.T) {
+			l := newLab(t)
+			a, b := l.lan("a", "10.9.0.1/24"), l.lan("b", "10.9.0.2/24")
+			for _, tool := range []string{"iptables", "ip6tables"} {
+				for _, rule := range []string{
+					"-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-A FORWARD -i docker0 -j DROP", "-P FORWARD DROP",
+					"-A INPUT -p udp --dport 6784 -j ACCEPT", "-A INPUT -p ipv6-icmp -j ACCEPT", "-P INPUT DROP",
+				} {
+					l.in(a.ns, tool+suffix+" "+rule)
+				}
+			}
+			l.tell([]record.Network{blue})
+			l.start()
+			a1, b1 := a.box(blue), b.box(blue)
+			a1.reach(b1)
+			b1.reach(a1)
+			bridge := box{lab: l, ns: a.ns, addrs: []netip.Addr{netip.MustParseAddr("10.40.0.1")}}
+			if !bridge.hears(t, 53, func() { a1.datagram(t, netip.Addr{}, bridge.addrs[0], 53) }) {
+				t.Error("a container cannot ask its bridge for names")
+			}
+			if bridge.hears(t, 54, func() { a1.datagram(t, netip.Addr{}, bridge.addrs[0], 54) }) {
+				t.Error("a container reaches more of a host that drops")
+			}
+			rules := func() string { return l.in(a.ns, "iptables"+suffix+" -S") }
+			for _, want := range []string{"-P FORWARD DROP\n", "-A FORWARD -i rm-+ -j ACCEPT\n", "-A FORWARD -o rm-+ -j ACCEPT\n", "-A INPUT -i rm-+ -p udp -m udp --dport 53 -j ACCEPT\n"} {
+				if !strings.Contains(rules(), want) {
+					t.Errorf("no %q in\n%s", want, rules())
+				}
+			}
+			if suffix == "-nft" {
+				l.in(a.ns, "iptables-nft -F FORWARD")
+				a1.reach(b1)
+				// What people forbid stays forbidden.
+				l.in(a.ns, "iptables-nft -F FORWARD")
+				l.in(a.ns, "iptables-nft -I FORWARD -j DOCKER-USER")
+				l.in(a.ns, "iptables-nft -I DOCKER-USER -d "+b1.addrs[0].String()+" -j DROP")
+				eventually(t, 5*time.Second, "our rules are below", func() bool {
+					jump, own := strings.Index(rules(), "-A FORWARD -j DOCKER-USER"), strings.Index(rules(), "-A FORWARD -i rm-+")
+					return jump >= 0 && own > jump
+				})
+				if a1.pings(b1.addrs[0], 2) {
+					t.Error("a rule in DOCKER-USER does not hold")
+				}
+			}
+			if s := a.status(); len(s.Problems) > 0 {
+				t.Errorf("%q", s.Problems)
+			}
+			a.must(order{Verb: "reset"})
+			if got := rules(); strings.Contains(got, "rm-") {
+				t.Errorf("after reset:\n%s", got)
+			}
+		})
+	}
+}
+
+// datagram sends one, from an address if there is one.
+func (b box) datagram(t *testing.T, from, to netip.Addr, port int) {
+	t.Helper()
+	inside(t, b.ns, func() {
+		local := &net.UDPAddr{}
+		if from.IsValid() {
+			local.IP = from.AsSlice()
 		}
+		c, err := net.DialUDP("udp4", local, &net.UDPAddr{IP: to.AsSlice(), Port: port})
+		if err == nil {
+			_, err = c.Write([]byte("a datagram"))
+			_ = c.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hears reports whether a datagram comes to a port of a box while something is done.
+func (b box) hears(t *testing.T, port int, do func()) bool {
+	t.Helper()
+	var c *net.UDPConn
+	var err error
+	inside(t, b.ns, func() { c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port}) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	a1.reach(b1)
-	b1.reach(a1)
-	rules := func() string { return l.in(a.ns, "iptables -S FORWARD") }
-	want := "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n"
-	if got := rules(); !strings.HasPrefix(got, want) || !strings.Contains(got, "-A FORWARD -i rm-+ -j ACCEPT\n") || !strings.Contains(got, "-A FORWARD -o rm-+ -j ACCEPT\n") {
-		t.Errorf("FORWARD is:\n%s", got)
-	}
-	l.in(a.ns, "iptables -F FORWARD")
-	a1.reach(b1)
-	// What people forbid stays forbidden.
-	l.in(a.ns, "iptables -F FORWARD")
-	l.in(a.ns, "iptables -I FORWARD -j DOCKER-USER")
-	l.in(a.ns, "iptables -I DOCKER-USER -d "+b1.addrs[0].String()+" -j DROP")
-	eventually(t, 5*time.Second, "our rules are below", func() bool { return strings.HasPrefix(rules(), want) && strings.Contains(rules(), "rm-+") })
-	if a1.pings(b1.addrs[0], 2) {
-		t.Error("a rule in DOCKER-USER does not hold")
-	}
-	a.must(order{Verb: "reset"})
-	if got := rules(); strings.Contains(got, "rm-") {
-		t.Errorf("after reset FORWARD is:\n%s", got)
-	}
+	defer c.Close()
+	do()
+	_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	_, _, err = c.ReadFrom(make([]byte, 100))
+	return err == nil
 }
 
 // TestReset leaves no trace, and the same host can start again.

@@ -146,7 +146,7 @@ func daemon(path string) error {
 	if err != nil {
 		return err
 	}
-	m, err := mesh.New(mesh.Config{
+	m, err := mesh.New(context.Background(), mesh.Config{
 		Records: f, Blocks: func() []plan.Block { return f.read().Blocks }, Private: c.Private, Secret: c.Secret, Dir: c.Dir, RunDir: c.RunDir,
 		Command: []string{exe, "tunnel"}, NoKernel: c.NoKernel, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -182,7 +182,7 @@ func daemon(path string) error {
 			a.Status, err = m.Status(), nil
 		case "reset":
 			stop()
-			err = errors.Join(<-done, m.Reset(), m.Close())
+			err = errors.Join(<-done, m.Reset(context.Background()), m.Close())
 		}
 		if err != nil {
 			a.Err = err.Error()
@@ -517,7 +517,7 @@ func (b box) pings(to netip.Addr, n int) bool {
 	b.lab.t.Helper()
 	var p *probe.Prober
 	var err error
-	inside(b.lab.t, b.ns, func() { p, err = probe.New() })
+	inside(b.lab.t, b.ns, func() { p, err = probe.New(b.lab.t.Context()) })
 	if err != nil {
 		b.lab.t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ const (
 )
 
 // New opens a mesh and remembers what it had. Nothing is changed before [Mesh.Run].
-func New(cfg Config) (*Mesh, error) {
+func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
 	}
@@ -103,7 +103,7 @@ func New(cfg Config) (*Mesh, error) {
 	if err := m.recall(); err != nil {
 		return nil, err
 	}
-	p, err := probe.New()
+	p, err := probe.New(ctx)
 	if err != nil {
 		return nil, errdefs.As(errdefs.ErrDenied, err)
 	}
@@ -162,14 +162,14 @@ func (m *Mesh) Close() error {
 
 // Reset takes everything away: links with the tunnel's process, routes, rules, and what was remembered. Call it after
 // Run has ended. Containers can no longer reach each other then.
-func (m *Mesh) Reset() error {
+func (m *Mesh) Reset(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.tunnel != nil {
 		_ = m.tunnel.Close()
 		m.tunnel = nil
 	}
-	err := kernel.Remove()
+	err := kernel.Remove(ctx)
 	m.networks, m.paths, m.last = networks{}, nil, plan.Plan{}
 	err = errors.Join(err, m.forget())
 	if rerr := os.Remove(filepath.Join(m.cfg.RunDir, plan.Tunnel+".sock")); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {

@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -132,62 +133,53 @@ func TestUnderlay6(t *testing.T) {
 
 // TestForged: what says that it comes from a network, and does not, goes nowhere.
 func TestForged(t *testing.T) {
-	l, a, b, a1, b1 := pair(t)
+	l, _, _, a1, b1 := pair(t)
 	rogue := l.lan("x", "10.9.0.66/24") // not told to anybody
 	l.hosts = l.hosts[:2]
 	for _, r := range []string{"route add 10.40.0.0/24 via 10.9.0.1", "addr add 10.40.1.2/32 dev lo"} {
 		l.ip(rogue.ns, r)
 	}
 	forger := box{lab: l, ns: rogue.ns, addrs: []netip.Addr{netip.MustParseAddr("10.40.1.2")}}
-	got := a1.hears(t, forger, func() {
-		inside(t, rogue.ns, func() {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 40, 1, 2)}, &net.UDPAddr{IP: a1.addrs[0].AsSlice(), Port: 5008})
-			if err == nil {
-				_, err = c.Write([]byte("forged"))
-				_ = c.Close()
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	})
-	if got {
+	if a1.hears(t, 5008, func() { forger.datagram(t, forger.addrs[0], a1.addrs[0], 5008) }) {
 		t.Error("a packet from the link below reached a container, as if from its network")
 	}
 	// In a container: the address of one on the other host.
 	l.ip(b1.ns, "addr add 10.40.0.99/32 dev lo")
-	got = a1.hears(t, b1, func() {
-		inside(t, b1.ns, func() {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 40, 0, 99)}, &net.UDPAddr{IP: a1.addrs[0].AsSlice(), Port: 5008})
-			if err == nil {
-				_, err = c.Write([]byte("forged"))
-				_ = c.Close()
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	})
-	if got {
+	if a1.hears(t, 5008, func() { b1.datagram(t, netip.MustParseAddr("10.40.0.99"), a1.addrs[0], 5008) }) {
 		t.Error("a packet with the address of another host's block reached a container")
 	}
-	_, _ = a, b
+	// It is not that nothing is ever heard.
+	if !a1.hears(t, 5008, func() { b1.datagram(t, b1.addrs[0], a1.addrs[0], 5008) }) {
+		t.Error("nothing is heard")
+	}
 }
 
-// hears reports whether a box gets a packet on UDP port 5008 while something is done.
-func (b box) hears(t *testing.T, _ box, do func()) bool {
-	t.Helper()
-	var c net.PacketConn
-	var err error
-	inside(t, b.ns, func() { c, err = net.ListenPacket("udp4", ":5008") })
-	if err != nil {
-		t.Fatal(err)
+// TestInternal: containers of a network reach what is outside by the host's own rules, those of an internal one do not,
+// and from outside nobody reaches either.
+func TestInternal(t *testing.T) {
+	for _, internal := range []bool{false, true} {
+		t.Run(fmt.Sprintf("internal=%v", internal), func(t *testing.T) {
+			l := newLab(t)
+			a := l.lan("a", "10.9.0.1/24")
+			n := red
+			n.Internal = internal
+			l.tell([]record.Network{n})
+			l.start()
+			a1 := a.box(n)
+			l.ip(a1.ns, "route add default via 10.41.0.1")
+			l.ip(l.router, "route add 10.41.0.0/24 via 10.9.0.1")
+			outside := box{lab: l, ns: l.router, addrs: []netip.Addr{netip.MustParseAddr("10.9.0.254")}}
+			if a1.pings(outside.addrs[0], 3) == internal {
+				t.Errorf("reaches what is outside: %v", !internal)
+			}
+			if outside.pings(a1.addrs[0], 2) {
+				t.Error("is reached from outside")
+			}
+			if !(box{lab: l, ns: a.ns}).pings(a1.addrs[0], 3) {
+				t.Error("the host does not reach its own container")
+			}
+		})
 	}
-	defer c.Close()
-	do()
-	_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	_, _, err = c.ReadFrom(make([]byte, 100))
-	return err == nil
 }
 
 // TestRemoveNetwork takes one network away and leaves the other.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -150,15 +151,15 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		}
 		switch {
 		case ok:
-			m.learn(h, func(l *learned) { l.Down = false })
+			m.learn(ctx, h, func(l *learned) { l.Down = false })
 			if active || time.Since(checked) > checkEvery {
 				checked = time.Now()
 				m.measure(ctx, h, path, &grown)
 			}
 		case misses >= downAfter && path.Kind == plan.Sealed:
-			m.learn(h, func(l *learned) { l.Down = true })
+			m.learn(ctx, h, func(l *learned) { l.Down = true })
 			if misses%downAfter == 0 {
-				m.turn(h)
+				m.turn(ctx, h)
 			}
 		}
 		wait := max(askIdleEvery, time.Duration(all)*askEach)
@@ -259,12 +260,12 @@ func (m *Mesh) measure(ctx context.Context, h record.Host, path plan.Path, grown
 		if most = now; !fits(plan.Floor) && path.Kind != plan.Sealed {
 			return // the host does not answer such questions, or not by this way
 		}
-		m.learn(h, func(l *learned) { l.MTU = plan.Floor })
+		m.learn(ctx, h, func(l *learned) { l.MTU = plan.Floor })
 		*grown = time.Now()
 	}
 	found := probe.Largest(from, most, fits)
 	if ctx.Err() == nil {
-		m.learn(h, func(l *learned) { l.MTU = found })
+		m.learn(ctx, h, func(l *learned) { l.MTU = found })
 	}
 }
 
@@ -289,7 +290,7 @@ func (m *Mesh) most(path plan.Path) int {
 }
 
 // learn changes what is known of a host, and has the loop look if that is news.
-func (m *Mesh) learn(h record.Host, change func(*learned)) {
+func (m *Mesh) learn(ctx context.Context, h record.Host, change func(*learned)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.paths[h]
@@ -299,16 +300,16 @@ func (m *Mesh) learn(h record.Host, change func(*learned)) {
 	}
 	m.paths[h] = after
 	if err := m.savePaths(); err != nil {
-		m.cfg.Log.Warn("paths are not remembered", "error", err) //nolint:sloglint // no context here
+		m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what is known of the paths is not kept", slog.Any("error", err))
 	}
 	m.Nudge()
 }
 
 // turn tries the next of the addresses at which a host may be reached.
-func (m *Mesh) turn(h record.Host) {
+func (m *Mesh) turn(ctx context.Context, h record.Host) {
 	var in plan.Input
 	in.Gather(m.cfg.Records.Records)
 	if all := plan.Endpoints(in.Members, in.Links, h); len(all) > 0 {
-		m.learn(h, func(l *learned) { l.Endpoint = all[(slices.Index(all, l.Endpoint)+1)%len(all)] })
+		m.learn(ctx, h, func(l *learned) { l.Endpoint = all[(slices.Index(all, l.Endpoint)+1)%len(all)] })
 	}
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
@@ -50,7 +51,7 @@ func (m *Mesh) Status() Status {
 		s.Tunnel = m.tunnel.Kind()
 	}
 	if m.err != nil {
-		s.Problems = append(s.Problems[:len(s.Problems):len(s.Problems)], m.err.Error())
+		s.Problems = append(slices.Clip(s.Problems), m.err.Error())
 	}
 	m.peers.mu.Lock()
 	defer m.peers.mu.Unlock()

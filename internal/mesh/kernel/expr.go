@@ -65,15 +65,15 @@ func addr(s side, set *nftables.Set) exprs {
 		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
 }
 
-// port holds for a port of UDP, at its offset in the header.
-func port(offset uint32, n uint16) exprs {
-	return append(protocol(unix.IPPROTO_UDP),
+// portOf holds for a port, at its offset in the header.
+func portOf(proto byte, offset uint32, n uint16) exprs {
+	return append(protocol(proto),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(n)})
 }
 
-func sourcePort(n uint16) exprs { return port(0, n) }
-func destPort(n uint16) exprs   { return port(2, n) }
+func sourcePort(n uint16) exprs { return portOf(unix.IPPROTO_UDP, 0, n) }
+func destPort(n uint16) exprs   { return portOf(unix.IPPROTO_UDP, 2, n) }
 
 // answers holds for packets of what somebody of ours began.
 func answers() exprs {

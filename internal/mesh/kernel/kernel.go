@@ -7,6 +7,7 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -30,14 +31,14 @@ const portAlias = "remora network "
 
 // Apply brings the kernel from what it is to the plan and returns what differed. An error of one thing does not keep
 // the others from being done.
-func Apply(p plan.Plan) (changes []string, err error) {
+func Apply(ctx context.Context, p plan.Plan) (changes []string, err error) {
 	k := &work{}
 	k.try(k.links(p))
 	k.try(k.neighbours(p))
 	k.try(k.fdb(p))
 	k.try(k.routes(p.Routes))
 	k.try(k.rules(p.Rules))
-	k.try(k.forward())
+	k.try(k.forward(ctx))
 	k.forwarding(p.IPv6)
 	return k.changes, errors.Join(k.errs...)
 }
@@ -88,7 +89,7 @@ func retry[T any](read func() ([]T, error)) (list []T, err error) {
 }
 
 // Remove takes away all that Apply ever made, by whichever version.
-func Remove() error {
+func Remove(ctx context.Context) error {
 	k := &work{}
 	k.try(k.routes(nil))
 	k.try(k.refresh())
@@ -100,7 +101,7 @@ func Remove() error {
 		}
 	}
 	k.try(k.noRules())
-	k.try(k.noForward())
+	k.try(k.noForward(ctx))
 	return errors.Join(k.errs...)
 }
 

@@ -35,13 +35,13 @@ type Prober struct {
 }
 
 // New opens the sockets. A host without one of the families has none for it.
-func New() (*Prober, error) {
+func New(ctx context.Context) (*Prober, error) {
 	p := &Prober{waiting: map[[token]byte]chan struct{}{}}
 	var errs [2]error
-	p.four, errs[0] = listen("ip4:icmp", func(fd int) error {
+	p.four, errs[0] = listen(ctx, "ip4:icmp", func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	})
-	p.six, errs[1] = listen("ip6:ipv6-icmp", func(fd int) error {
+	p.six, errs[1] = listen(ctx, "ip6:ipv6-icmp", func(fd int) error {
 		var only unix.ICMPv6Filter
 		for i := range only.Data {
 			only.Data[i] = ^uint32(0)
@@ -62,12 +62,12 @@ func New() (*Prober, error) {
 	return p, nil
 }
 
-func listen(network string, set func(fd int) error) (*net.IPConn, error) {
+func listen(ctx context.Context, network string, set func(fd int) error) (*net.IPConn, error) {
 	var lc net.ListenConfig
 	lc.Control = func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) { err = set(int(fd)) }), err)
 	}
-	c, err := lc.ListenPacket(context.Background(), network, "")
+	c, err := lc.ListenPacket(ctx, network, "")
 	if err != nil {
 		return nil, err
 	}

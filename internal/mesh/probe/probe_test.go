@@ -11,7 +11,7 @@ import (
 
 func TestPing(t *testing.T) {
 	testenv.Require(t, testenv.Root)
-	p, err := New()
+	p, err := New(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
