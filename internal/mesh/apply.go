@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
@@ -46,8 +47,10 @@ func (m *Mesh) tryApply(ctx context.Context) error {
 	m.last = p
 	m.peers.want(p.Paths)
 	changes, terr := m.applyTunnel(ctx, p)
+	lost := slices.Contains(changes, lostTunnel)
 	more, kerr := kernel.Apply(ctx, p)
-	if changes = append(changes, more...); len(changes) > 0 && again {
+	// With another plan there is always something to do; only a tunnel that is gone is never meant.
+	if changes = append(changes, more...); len(changes) > 0 && (again || lost) {
 		m.repairs += len(changes)
 		m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the kernel was not as it was left, and is again", slog.Any("repaired", changes))
 	}
@@ -97,6 +100,9 @@ func (m *Mesh) input() (plan.Input, error) {
 	return in, nil
 }
 
+// lostTunnel is what a tunnel that was open and is no more is called among the repairs.
+const lostTunnel = "tunnel"
+
 // tried is where a peer was last told to be.
 type tried struct{ endpoint netip.AddrPort }
 
@@ -118,7 +124,7 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 		if now, err = m.tunnel.State(); err != nil {
 			_ = m.tunnel.Close()
 			m.tunnel = nil
-			changes = append(changes, "tunnel")
+			changes = append(changes, lostTunnel)
 		}
 	}
 	if m.tunnel == nil {

@@ -164,9 +164,19 @@ func TestTunnelDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	a1.reach(b1)
-	if after := a.tunnels(); len(after) != 1 || after[0] == pids[0] {
-		t.Errorf("tunnel processes %v, before %v", after, pids)
+	second := a.tunnels()
+	if len(second) != 1 || second[0] == pids[0] {
+		t.Errorf("tunnel processes %v, before %v", second, pids)
 	}
+	// One that nobody can speak to is replaced as well.
+	if err := os.Remove(a.config.RunDir + "/rm-wg.sock"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "there is another", func() bool {
+		third := a.tunnels()
+		return len(third) == 1 && third[0] != second[0]
+	})
+	a1.reach(b1)
 }
 
 // TestNarrow narrows the way below without telling anybody, while data flows.

@@ -226,6 +226,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
 	testenv.Require(t, testenv.Netns)
+	testenv.Require(t, testenv.Nftables)
 	l := &lab{t: t, dir: t.TempDir(), secret: []byte("the secret of a cluster of tests"), prefix: fmt.Sprintf("rmt%d-%d-", os.Getpid(), labs.Add(1))}
 	l.router = l.namespace("r")
 	l.ip(l.router, "link add br0 type bridge")

@@ -12,6 +12,7 @@ import (
 	"github.com/remora-plugins/remora/internal/mesh/plan"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/network"
 )
 
 // networks are those that this host has, as they are on disk.
@@ -92,13 +93,7 @@ type Link struct {
 	MTU  int // of the containers' interfaces
 	// Routes are those that a container needs beside the one that its address brings: the
 	// whole subnet of IPv6, in halves so that they count more.
-	Routes []Route
-}
-
-// Route is one of a container.
-type Route struct {
-	Destination netip.Prefix
-	NextHop     netip.Addr
+	Routes []network.Route
 }
 
 // gateway is the address of every bridge, on its link.
@@ -117,12 +112,26 @@ func (m *Mesh) EnsureNetwork(ctx context.Context, id string, addresses ...netip.
 	case !slices.Equal(m.networks.Attached[i].Addresses, addresses):
 		m.networks.Attached = slices.Clone(m.networks.Attached)
 		m.networks.Attached[i].Addresses = addresses
+	default:
+		// Asked for each container: what changed since the last look is the loop's business.
+		if l, ok := m.link(id, addresses); ok && m.err == nil && kernel.Exists(l.Name) {
+			return l, nil
+		}
 	}
 	if err := m.saveNetworks(); err != nil {
 		m.networks.Attached = before
 		return Link{}, err
 	}
 	err := m.apply(ctx)
+	if l, ok := m.link(id, addresses); ok {
+		return l, err
+	}
+	m.networks.Attached = before
+	return Link{}, errors.Join(errdefs.Errorf(errdefs.ErrNotFound, "network %q: this host knows of none", id), m.saveNetworks())
+}
+
+// link is what is known of a bridge since the last look. m.mu is held.
+func (m *Mesh) link(id string, addresses []netip.Prefix) (Link, bool) {
 	for _, b := range m.last.Bridges {
 		if b.Network != id {
 			continue
@@ -133,20 +142,22 @@ func (m *Mesh) EnsureNetwork(ctx context.Context, id string, addresses ...netip.
 				l.Routes = append(l.Routes, halves(p.Masked())...)
 			}
 		}
-		return l, err
+		return l, true
 	}
-	m.networks.Attached = before
-	return Link{}, errors.Join(errdefs.Errorf(errdefs.ErrNotFound, "network %q: this host knows of none", id), m.saveNetworks())
+	return Link{}, false
 }
 
 // halves routes a subnet by the bridge, since nobody answers for hosts elsewhere in neighbour discovery.
-func halves(p netip.Prefix) []Route {
+func halves(p netip.Prefix) []network.Route {
 	if p.Bits() >= 128 {
 		return nil
 	}
 	b := p.Addr().As16()
 	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
-	return []Route{{netip.PrefixFrom(p.Addr(), p.Bits()+1), gateway}, {netip.PrefixFrom(netip.AddrFrom16(b), p.Bits()+1), gateway}}
+	return []network.Route{
+		{Destination: netip.PrefixFrom(p.Addr(), p.Bits()+1), NextHop: gateway},
+		{Destination: netip.PrefixFrom(netip.AddrFrom16(b), p.Bits()+1), NextHop: gateway},
+	}
 }
 
 // RemoveNetwork takes the bridge of a network away. One that is not there is no error.

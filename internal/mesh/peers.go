@@ -309,7 +309,7 @@ func (m *Mesh) learn(ctx context.Context, h record.Host, change func(*learned)) 
 func (m *Mesh) turn(ctx context.Context, h record.Host) {
 	var in plan.Input
 	in.Gather(m.cfg.Records.Records)
-	if all := plan.Endpoints(in.Members, in.Links, h); len(all) > 0 {
+	if all := in.Endpoints()[h]; len(all) > 0 {
 		m.learn(ctx, h, func(l *learned) { l.Endpoint = all[(slices.Index(all, l.Endpoint)+1)%len(all)] })
 	}
 }

@@ -75,6 +75,16 @@ func portOf(proto byte, offset uint32, n uint16) exprs {
 func sourcePort(n uint16) exprs { return portOf(unix.IPPROTO_UDP, 0, n) }
 func destPort(n uint16) exprs   { return portOf(unix.IPPROTO_UDP, 2, n) }
 
+// redirect6 is the message of ICMPv6 by which a router tells of a better way.
+const redirect6 = 137
+
+func icmpType(t byte) exprs {
+	return exprs{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{t}},
+	}
+}
+
 // answers holds for packets of what somebody of ours began.
 func answers() exprs {
 	return exprs{

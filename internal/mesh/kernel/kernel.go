@@ -105,6 +105,12 @@ func Remove(ctx context.Context) error {
 	return errors.Join(k.errs...)
 }
 
+// Exists reports whether there is an interface of a name.
+func Exists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
 // AttachPort makes an interface a port of a network's bridge, now and whenever the bridge is made again.
 func AttachPort(network, name string) error {
 	l, err := netlink.LinkByName(name)

@@ -89,6 +89,9 @@ func (r *ruleset) sources(subnets, plain []netip.Prefix) {
 	}
 	output := r.base("answers", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	r.add(output, isLink(out, ours), sourcePort(53), untracked())
+	// Containers route all of a network's IPv6 by their bridge. Told that a neighbour is on their own link they would
+	// believe it for long, and it may be on another host the next minute.
+	r.add(output, isLink(out, ours), protocol(unix.IPPROTO_ICMPV6), icmpType(redirect6), drop())
 }
 
 // input guards the host itself: other hosts' containers may ping it, and reach what it shows them.

@@ -16,6 +16,7 @@ import (
 // paths decides how each host is reached.
 func (c *compute) paths() {
 	c.path, c.plain = map[record.Host]Path{}, map[record.Host]Path{}
+	c.endpoints = c.Endpoints()
 	hosts := slices.SortedFunc(maps.Keys(c.Members), record.Host.Compare)
 	for _, h := range hosts {
 		if h != c.Input.Self {
@@ -63,7 +64,7 @@ func (c *compute) direct(h record.Host, m record.Member) Path {
 			return plain
 		}
 		p.Kind, p.Key = Sealed, tunnel.Key(*m.TunnelKey)
-		if all := Endpoints(c.Members, c.Links, h); len(all) > 0 {
+		if all := c.endpoints[h]; len(all) > 0 {
 			p.Endpoint = all[max(0, slices.Index(all, c.Facts.Endpoint[h]))]
 		}
 		p.MTU = c.fits(h, TunnelMTU(c.Facts.Uplink))
@@ -71,14 +72,17 @@ func (c *compute) direct(h record.Host, m record.Member) Path {
 	return p
 }
 
-// Endpoints are the addresses at which a host's tunnel may be reached: those that it says itself, and those from which
-// others see its packets come. For one behind NAT there are but these.
-func Endpoints(members map[record.Host]record.Member, links map[record.Host]record.Links, h record.Host) []netip.AddrPort {
-	all := slices.Clone(members[h].Tunnel)
-	for _, from := range slices.SortedFunc(maps.Keys(links), record.Host.Compare) {
-		for _, l := range links[from].Links {
-			if l.Host == h && l.Tunnel.IsValid() && !slices.Contains(all, l.Tunnel) {
-				all = append(all, l.Tunnel)
+// Endpoints are the addresses at which the tunnel of each host may be reached: those that it says itself, and those from
+// which others see its packets come. For one behind NAT there are but these.
+func (in Input) Endpoints() map[record.Host][]netip.AddrPort {
+	all := map[record.Host][]netip.AddrPort{}
+	for h, m := range in.Members {
+		all[h] = slices.Clone(m.Tunnel)
+	}
+	for _, from := range slices.SortedFunc(maps.Keys(in.Links), record.Host.Compare) {
+		for _, l := range in.Links[from].Links {
+			if l.Tunnel.IsValid() && !slices.Contains(all[l.Host], l.Tunnel) {
+				all[l.Host] = append(all[l.Host], l.Tunnel)
 			}
 		}
 	}

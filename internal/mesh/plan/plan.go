@@ -214,6 +214,8 @@ type compute struct {
 	path   map[record.Host]Path
 	plain  map[record.Host]Path // for networks that are not encrypted
 	hasV6  bool
+
+	endpoints map[record.Host][]netip.AddrPort
 }
 
 // BridgeName returns the name of the bridge of a network.

@@ -307,3 +307,24 @@ func TestGather(t *testing.T) {
 	}
 	Compute(in) // of a host that is no member itself
 }
+
+// BenchmarkCompute plans for one of 1,000 hosts, each with a block in each of ten networks.
+func BenchmarkCompute(b *testing.B) {
+	in := cluster(255)
+	for n := range 10 {
+		network := record.Network{ID: fmt.Sprintf("%016x", n+1), Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(50 + n), 0, 0}), 16)}}
+		in.Networks = append(in.Networks, network)
+		for i := range 1000 {
+			h, key := record.Host{byte(i), byte(i >> 8), 1}, [32]byte{byte(i), byte(i >> 8), 1}
+			a := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)})
+			in.Members[h] = record.Member{
+				TunnelKey: &key, Control: []netip.AddrPort{netip.AddrPortFrom(a, 6783)}, Tunnel: []netip.AddrPort{netip.AddrPortFrom(a, 6784)},
+			}
+			in.Links[h] = record.Links{Links: make([]record.Link, 12)}
+			in.Blocks = append(in.Blocks, Block{network.ID, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(50 + n), byte(i >> 2), byte(i << 6)}), 26), h})
+		}
+	}
+	for b.Loop() {
+		Compute(in)
+	}
+}

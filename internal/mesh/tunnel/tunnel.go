@@ -103,8 +103,12 @@ func Open(ctx context.Context, o Options) (Tunnel, error) {
 		return openKernel(o.Name)
 	case "tuntap", "tun":
 		t := &process{path: socketPath(o)}
-		if _, err := t.State(); err == nil {
+		_, err := t.State()
+		if err == nil {
 			return t, nil
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("interface %q: %w", o.Name, err) // it is there, and slow; it may be carrying packets
 		}
 	}
 	// Nobody serves it, or it is something else that took our name.
