@@ -210,6 +210,11 @@ func TestNarrow(t *testing.T) {
 	if t.Logf("13 MB took %v after", narrow); narrow > 10*wide+time.Second {
 		t.Errorf("the narrow way takes %v, the wide one took %v", narrow, wide)
 	}
+	six := b1
+	six.addrs = six.addrs[1:]
+	if took, err := a1.send(six, text, 200); err != nil || took > 10*wide+time.Second {
+		t.Errorf("over IPv6, which asks for more than the narrow way carries: %v, %v", took, err)
+	}
 	// A new process remembers, and one that finds the way wide again uses that.
 	a.end()
 	a.start()

@@ -17,6 +17,11 @@ type exprs = []expr.Any
 
 func all(parts ...exprs) exprs { return slices.Concat(parts...) }
 
+// linkName is the name of an interface as rules have it.
+func linkName(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
+}
+
 const (
 	in  = expr.MetaKeyIIFNAME
 	out = expr.MetaKeyOIFNAME
@@ -28,7 +33,7 @@ func link(side expr.MetaKey, op expr.CmpOp, name string) exprs {
 	if n := len(data); data[n-1] == '*' {
 		data = data[:n-1]
 	} else {
-		data = append(data, make([]byte, unix.IFNAMSIZ-n)...)
+		data = linkName(name)
 	}
 	return exprs{&expr.Meta{Key: side, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: data}}
 }
@@ -65,6 +70,14 @@ func addr(s side, set *nftables.Set) exprs {
 		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
 }
 
+// not turns what addr holds for into what it does not hold for, of the same family.
+func not(parts exprs) exprs {
+	if l, ok := parts[len(parts)-1].(*expr.Lookup); ok {
+		l.Invert = true
+	}
+	return parts
+}
+
 // portOf holds for a port, at its offset in the header.
 func portOf(proto byte, offset uint32, n uint16) exprs {
 	return append(protocol(proto),
@@ -97,15 +110,30 @@ func answers() exprs {
 	}
 }
 
-// clampMSS has TCP send no more than fits the route, both ways, where a router below swallows what tells so.
-func clampMSS() exprs {
+// syn holds for the packets with which a connection of TCP begins.
+func syn() exprs {
 	return append(protocol(unix.IPPROTO_TCP),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x06}, Xor: []byte{0}},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x02}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x02}})
+}
+
+// lowerMSS has the other side send no larger pieces than the register says.
+func lowerMSS() expr.Any {
+	return &expr.Exthdr{SourceRegister: 1, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}
+}
+
+// clampMSS has TCP send no more than fits the route, both ways, where a router below swallows what tells so.
+func clampMSS() exprs {
+	return append(syn(),
 		&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
 		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 2, Size: 2},
-		&expr.Exthdr{SourceRegister: 1, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt})
+		lowerMSS())
+}
+
+// leastMSS has TCP over IPv6 send what the narrowest path carries. A route of IPv6 cannot say that.
+func leastMSS() exprs {
+	return append(syn(), &expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(plan.Floor - 60)}, lowerMSS())
 }
 
 func verdict(kind expr.VerdictKind, chain string) exprs {

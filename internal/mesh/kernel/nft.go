@@ -33,13 +33,13 @@ func (k *work) rules(p plan.Rules) error {
 	c.AddTable(r.table)
 	c.DelTable(r.table)
 	c.AddTable(r.table)
+	for _, chain := range r.chains {
+		c.AddChain(chain)
+	}
 	for _, s := range r.sets {
 		if err := c.AddSet(s.Set, s.elements); err != nil {
 			return fmt.Errorf("nftables: set %s: %w", s.Name, err)
 		}
-	}
-	for _, chain := range r.chains {
-		c.AddChain(chain)
 	}
 	for i, rule := range r.rules {
 		data := userdata.AppendString(nil, userdata.TypeComment, r.comment(fingerprint, i))
@@ -56,6 +56,11 @@ func (r *ruleset) fingerprint() string {
 	}
 	for _, s := range r.sets {
 		fmt.Fprintf(&b, "set %s %q\n", s.Name, keys(s.elements))
+		for _, e := range s.elements {
+			if e.VerdictData != nil {
+				fmt.Fprintf(&b, "goes to %s\n", e.VerdictData.Chain)
+			}
+		}
 	}
 	for _, rule := range r.rules {
 		fmt.Fprintf(&b, "rule %s", rule.chain.Name)

@@ -47,16 +47,27 @@ func build(p plan.Rules) *ruleset {
 	for _, n := range p.Nets {
 		subnets, plain = append(subnets, n.Subnets...), append(plain, n.Plain...)
 	}
-	r.sources(subnets, plain)
+	r.sources(subnets, plain, singles(p.Own))
 	forward := r.base("forward", nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	mss := r.base("mss", nftables.ChainHookForward, nftables.ChainPriorityMangle)
-	for _, side := range []expr.MetaKey{in, out} {
-		r.add(mss, isLink(side, ours), clampMSS())
+	for _, at := range []expr.MetaKey{in, out} {
+		r.add(mss, isLink(at, ours), clampMSS())
+	}
+	narrow := r.pair("narrow", p.Narrow)[1]
+	for _, s := range []side{from, to} {
+		r.add(mss, addr(s, narrow), leastMSS())
 	}
 	r.input(p)
+	var leave, enter []nftables.SetElement
 	for _, n := range p.Nets {
-		r.network(forward, n)
+		if n.Bridge == "" {
+			continue
+		}
+		from, to := r.network(n)
+		leave, enter = append(leave, goes(n.Bridge, from)), append(enter, goes(n.Bridge, to))
 	}
+	r.add(forward, r.choose(in, "leave", leave))
+	r.add(forward, r.choose(out, "enter", enter))
 	transit := r.chain("transit")
 	for _, side := range []expr.MetaKey{in, out} {
 		for _, name := range tunnels {
@@ -75,16 +86,21 @@ func build(p plan.Rules) *ruleset {
 }
 
 // sources drops, before anything else, what says that it comes from a network but does not come the way that
-// its sender is reached by. Queries for names, of which there are many, cost no connection.
-func (r *ruleset) sources(subnets, plain []netip.Prefix) {
+// its sender is reached by. What passes from container to container is not tracked: only what has to do with the
+// host itself, or with what is outside, needs to be. Nor are queries for names, of which there are many.
+func (r *ruleset) sources(subnets, plain, own []netip.Prefix) {
 	pre := r.base("sources", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	r.add(pre, isLink(in, ours), destPort(53), untracked())
+	nets, host := r.pair("subnets", subnets), r.pair("own", own)
+	for i, s := range nets {
+		r.add(pre, addr(from, s), addr(to, s), not(addr(to, host[i])), untracked())
+	}
 	r.add(pre, isLink(in, ours), accept())
 	r.add(pre, isLink(in, "lo"), accept())
 	for _, s := range r.pair("plain", plain) {
 		r.add(pre, addr(from, s), accept())
 	}
-	for _, s := range r.pair("subnets", subnets) {
+	for _, s := range nets {
 		r.add(pre, addr(from, s), drop())
 	}
 	output := r.base("answers", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
@@ -121,16 +137,10 @@ func (r *ruleset) input(p plan.Rules) {
 	r.add(guest, drop())
 }
 
-// network is what may pass the bridge of a network.
-func (r *ruleset) network(forward *nftables.Chain, n plan.Net) {
-	if n.Bridge == "" {
-		return
-	}
+// network is what may pass the bridge of a network, in two chains.
+func (r *ruleset) network(n plan.Net) (leave, enter *nftables.Chain) {
 	sealed, plain := r.pair(n.Name+"-sealed", n.Sealed), r.pair(n.Name+"-plain", n.Plain)
-	leave, enter := r.chain("net-"+n.Name+"-from"), r.chain("net-"+n.Name+"-to")
-	r.add(forward, isLink(in, n.Bridge), jump(leave.Name))
-	r.add(forward, isLink(out, n.Bridge), jump(enter.Name))
-
+	leave, enter = r.chain("net-"+n.Name+"-from"), r.chain("net-"+n.Name+"-to")
 	r.add(leave, isLink(out, n.Bridge), accept())
 	for i := range sealed {
 		r.add(leave, addr(from, sealed[i]), drop())
@@ -155,6 +165,23 @@ func (r *ruleset) network(forward *nftables.Chain, n plan.Net) {
 		r.add(enter, answers(), accept())
 	}
 	r.add(enter, drop())
+	return leave, enter
+}
+
+// goes is the element of a map that sends packets of an interface to a chain.
+func goes(link string, to *nftables.Chain) nftables.SetElement {
+	return nftables.SetElement{Key: linkName(link), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: to.Name}}
+}
+
+// choose goes to the chain that a map has for the interface. However many networks there are, that is one step.
+func (r *ruleset) choose(side expr.MetaKey, name string, elements []nftables.SetElement) exprs {
+	r.nextID++
+	m := &nftables.Set{Table: r.table, ID: r.nextID, Name: "map-" + name, KeyType: nftables.TypeIFName, IsMap: true, DataType: nftables.TypeVerdict}
+	r.sets = append(r.sets, &set{m, elements})
+	return exprs{
+		&expr.Meta{Key: side, Register: 1},
+		&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+	}
 }
 
 func (r *ruleset) base(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {

@@ -205,6 +205,9 @@ func (c *compute) rules() {
 	attached := map[string]Attachment{}
 	for _, a := range c.Attached {
 		attached[a.Network] = a
+		for _, p := range a.Addresses {
+			c.Rules.Own = append(c.Rules.Own, p.Addr())
+		}
 	}
 	nets := slices.SortedFunc(slices.Values(c.Networks), func(a, b record.Network) int { return cmp.Compare(a.ID, b.ID) })
 	for _, n := range nets {
@@ -217,6 +220,9 @@ func (c *compute) rules() {
 				continue
 			}
 			p, ok := c.way(n, b.Host)
+			if ok && p.MTU < floor6 && b.Prefix.Addr().Is6() {
+				c.Rules.Narrow = append(c.Rules.Narrow, b.Prefix)
+			}
 			switch {
 			case !ok:
 			case p.Kind == Sealed:

@@ -153,7 +153,11 @@ type Rules struct {
 	VXLANPort uint16
 	// Senders are the addresses from which VXLAN packets are taken.
 	Senders []netip.Addr
-	Nets    []Net
+	// Own are the addresses of this host's bridges.
+	Own []netip.Addr
+	// Narrow are blocks of IPv6 behind a path that does not carry what IPv6 asks of every path.
+	Narrow []netip.Prefix
+	Nets   []Net
 }
 
 // Net is one network. Blocks of this host are in neither list.

@@ -131,7 +131,9 @@ func TestPlainNetwork(t *testing.T) {
 func TestBlocksWithin(t *testing.T) {
 	in := cluster(3)
 	in.Blocks = []Block{
-		{blue.ID, prefix("10.40.0.0/16"), host(2)}, {blue.ID, prefix("10.40.128.0/17"), host(3)}, {blue.ID, prefix("10.40.192.0/24"), host(1)},
+		{blue.ID, prefix("10.40.0.0/16"), host(2)},
+		{blue.ID, prefix("10.40.128.0/17"), host(3)},
+		{blue.ID, prefix("10.40.192.0/24"), host(1)},
 		{blue.ID, prefix("10.99.0.0/24"), host(2)},                     // of no subnet
 		{"0000000000000000", prefix("10.40.7.0/24"), host(3)},          // of no network
 		{blue.ID, prefix("10.40.8.0/24"), record.Host{9}},              // of no member
