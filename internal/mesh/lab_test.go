@@ -493,6 +493,8 @@ func (h *host) box(n record.Network) box {
 		l.ip(b.ns, fmt.Sprintf("addr add %s/%d dev eth0", a, s.Bits()))
 	}
 	l.ip(b.ns, "link set eth0 up")
+	// As one that tries to get to where it may not go.
+	l.ip(b.ns, fmt.Sprintf("route add default via %s", bridgeAddresses(n, i)[0].Addr()))
 	for _, r := range link.Routes {
 		l.ip(b.ns, fmt.Sprintf("-6 route add %s via %s dev eth0", r.Destination, r.NextHop))
 	}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -69,11 +68,7 @@ func (b box) heard(by box, n int) bool {
 	inside(t, b.ns, func() { out, errs[2] = net.DialUDP("udp4", &net.UDPAddr{IP: b.addrs[0].AsSlice()}, group) })
 	for _, err := range errs {
 		if err != nil {
-			_ = exec.Command("ip", "-n", b.ns, "route", "add", "224.0.0.0/4", "dev", "eth0").Run()
-			inside(t, b.ns, func() { out, err = net.DialUDP("udp4", &net.UDPAddr{IP: b.addrs[0].AsSlice()}, group) })
-			if err != nil || in == nil {
-				t.Fatal(errs, err)
-			}
+			t.Fatal(err)
 		}
 	}
 	defer in.Close()
@@ -166,7 +161,6 @@ func TestInternal(t *testing.T) {
 			l.tell([]record.Network{n})
 			l.start()
 			a1 := a.box(n)
-			l.ip(a1.ns, "route add default via 10.41.0.1")
 			l.ip(l.router, "route add 10.41.0.0/24 via 10.9.0.1")
 			outside := box{lab: l, ns: l.router, addrs: []netip.Addr{netip.MustParseAddr("10.9.0.254")}}
 			if a1.pings(outside.addrs[0], 3) == internal {
