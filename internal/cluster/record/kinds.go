@@ -13,7 +13,7 @@ const (
 	KindNetwork = "network" // a network; its name
 	KindGrant   = "grant"   // addresses that the writer gives to another host; "SPACE PREFIX"
 	KindRemoval = "removal" // a host that is no more; its Host
-	KindName    = "name"    // names of one container or of one address; the container's ID, or what was given by hand
+	KindName    = "name"    // names of one container in one network, or given by hand; "ENGINE/CONTAINER/NETWORK" or "hand/NAME"
 )
 
 // Member is what a host says of itself.
@@ -41,7 +41,7 @@ type Links struct {
 type Link struct {
 	Host   Host           `json:"host"`
 	RTT    time.Duration  `json:"rtt"`
-	MTU    int            `json:"mtu,omitempty"`    // of the path below; 0 is not known
+	MTU    int            `json:"mtu,omitempty"`   // of the path below; 0 is not known
 	Tunnel netip.AddrPort `json:"tunnel,omitzero"` // whence its WireGuard packets come
 }
 
@@ -79,5 +79,5 @@ type Name struct {
 	Names     []string     `json:"names"`             // without the domain, lower case
 	Addresses []netip.Addr `json:"addresses"`
 	Container string       `json:"container,omitempty"`
-	Service   string       `json:"service,omitempty"` // ports of it, for SRV: "_http._tcp 80"
+	Service   string       `json:"service,omitempty"` // its ports, for SRV: "_http._tcp 80, _metrics._tcp 9090"
 }
