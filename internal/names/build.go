@@ -1,6 +1,7 @@
 package names
 
 import (
+	"cmp"
 	"encoding/json"
 	"net"
 	"net/netip"
@@ -197,11 +198,12 @@ func (b *builder) take(e *entry, dirty map[string]bool, moved map[netip.Addr]boo
 		b.bad++
 	}
 	for name := range e.everyName {
-		if len(b.byName[name]) == 0 {
+		list := b.byName[name]
+		if len(list) == 0 {
 			b.count(name, 1, dirty)
 		}
-		if !slices.Contains(b.byName[name], e) {
-			b.byName[name] = append(b.byName[name], e)
+		if len(list) == 0 || list[len(list)-1] != e {
+			b.byName[name] = append(list, e)
 		}
 		dirty[name] = true
 	}
@@ -300,11 +302,7 @@ func (b *builder) node(name string) *node {
 	n := &node{parent: b.below[name] > 0}
 	for _, e := range b.byName[name] {
 		if slices.Contains(e.names, name) {
-			for _, a := range e.addresses {
-				if !slices.ContainsFunc(n.addresses, func(o address) bool { return o.Addr == a.Addr && o.place == a.place }) {
-					n.addresses = append(n.addresses, a)
-				}
-			}
+			n.addresses = append(n.addresses, e.addresses...)
 		}
 		for _, s := range e.services {
 			under, ok := strings.CutPrefix(name, s.name)
@@ -313,6 +311,10 @@ func (b *builder) node(name string) *node {
 			}
 		}
 	}
+	slices.SortFunc(n.addresses, func(a, b address) int {
+		return cmp.Or(a.Compare(b.Addr), cmp.Compare(a.network, b.network), cmp.Compare(a.host, b.host))
+	})
+	n.addresses = slices.CompactFunc(n.addresses, func(a, b address) bool { return a.Addr == b.Addr && a.place == b.place })
 	return n
 }
 

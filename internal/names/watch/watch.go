@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -231,23 +232,18 @@ func (w *Watcher) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mine := map[string]map[string]bool{}
-	for _, r := range w.cfg.Store.Records(record.KindName) {
-		if key, ours := strings.CutPrefix(r.Name, w.cfg.Key+"/"); ours && r.Writer == w.cfg.Store.Self() {
-			id, _, _ := strings.Cut(key, "/")
-			if mine[id] == nil {
-				mine[id] = map[string]bool{}
-			}
-			mine[id][r.Name] = true
-		}
-	}
+	records := w.cfg.Store.Records(record.KindName)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, keys := range mine {
-		if !w.busy[id] {
-			w.mine[id] = keys
+	for _, r := range records {
+		if key, ours := strings.CutPrefix(r.Name, w.cfg.Key+"/"); ours && r.Writer == w.cfg.Store.Self() {
+			id, _, _ := strings.Cut(key, "/")
+			if w.mine[id] == nil {
+				w.mine[id] = map[string]bool{}
+			}
+			w.mine[id][r.Name] = true
+			w.dirty[id] = true
 		}
-		w.dirty[id] = true
 	}
 	for _, id := range ids {
 		w.dirty[id] = true
@@ -319,7 +315,7 @@ func (w *Watcher) one(ctx context.Context, id string) error {
 // write is called for one container at a time.
 func (w *Watcher) write(id string, want map[string]record.Name) error {
 	w.mu.Lock()
-	had := w.mine[id]
+	had := maps.Clone(w.mine[id])
 	w.mu.Unlock()
 	have := map[string]bool{}
 	var errs []error
