@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/remora-plugins/remora/internal/names/server"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // maxUDP is the size of an answer that is taken over UDP: what is larger comes over TCP, and is never cut into pieces.
@@ -30,7 +30,7 @@ func exchange(ctx context.Context, to netip.AddrPort, q dns.Question, flags serv
 	m.SetEdns0(maxUDP, flags.DNSSEC)
 	packet, err := m.Pack()
 	if err != nil {
-		return nil, fmt.Errorf("dns: %q: %w", q.Name, err)
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "dns: %q: %w", q.Name, err)
 	}
 	reply, err := overUDP(ctx, to, packet, m)
 	if err == nil && reply.Rcode == dns.RcodeFormatError && reply.IsEdns0() == nil {
@@ -44,7 +44,7 @@ func exchange(ctx context.Context, to netip.AddrPort, q dns.Question, flags serv
 		reply, err = overTCP(ctx, to, packet, m)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dns server %s: %w", to, err)
+		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "dns server %s: %w", to, err)
 	}
 	return reply, nil
 }
