@@ -150,7 +150,7 @@ func listenIn(t *testing.T, h *lab.Host, s *server.Server, at string) {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := os.Open(h.Path("/proc/self/ns/net"))
+		ns, err := os.Open(filepath.Dir(h.Path("")) + "/ns/net")
 		if err == nil {
 			err = errors.Join(unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET), ns.Close())
 		}
@@ -176,7 +176,7 @@ func TestNamesOfContainers(t *testing.T) {
 	noErr(t, n.put(record.Host{2}, record.KindName, "docker/far/b1", record.Name{Network: "b1", Names: []string{"far"}, Addresses: []netip.Addr{netip.MustParseAddr("10.32.7.7")}}))
 	n.watch.Resync()
 	n.soon(t, "early", "10.32.0.5")
-	n.soon(t, "stale", "NXDOMAIN")
+	n.soon(t, "stale.remora.local", "NXDOMAIN")
 	n.soon(t, "far", "10.32.7.7")
 	n.soon(t, "printer", "192.0.2.5")
 
