@@ -50,8 +50,18 @@ func TestHand(t *testing.T) {
 	for _, tt := range []struct {
 		name, addresses string
 	}{
-		{"", "192.0.2.1"}, {"remora.local", ""}, {"a..b", "192.0.2.1"}, {"x", ""}, {"x", "0.0.0.0"}, {"x", "224.0.0.1"}, {"x", "fe80::1%eth0"},
-		{"a b", "192.0.2.1"}, {"-a", "192.0.2.1"}, {strings.Repeat("a", 64), "192.0.2.1"}, {strings.Repeat("a.", 100), "192.0.2.1"}, {"über", "192.0.2.1"},
+		{"", "192.0.2.1"},
+		{"remora.local", ""},
+		{"a..b", "192.0.2.1"},
+		{"x", ""},
+		{"x", "0.0.0.0"},
+		{"x", "224.0.0.1"},
+		{"x", "fe80::1%eth0"},
+		{"a b", "192.0.2.1"},
+		{"-a", "192.0.2.1"},
+		{strings.Repeat("a", 64), "192.0.2.1"},
+		{strings.Repeat("a.", 100), "192.0.2.1"},
+		{"über", "192.0.2.1"},
 	} {
 		if err := here.Add(tt.name, addrs(tt.addresses)); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%q %s: %v", tt.name, tt.addresses, err)

@@ -19,13 +19,6 @@ func shard[K comparable](k K) uint8 { return uint8(maphash.Comparable(seed, k)) 
 
 func (t *table[K, V]) get(k K) V { return t.shards[shard(k)][k] }
 
-func (t *table[K, V]) len() (n int) {
-	for _, s := range t.shards {
-		n += len(s)
-	}
-	return n
-}
-
 // edit returns what makes the next table out of t.
 func (t *table[K, V]) edit() *edit[K, V] { return &edit[K, V]{next: *t} }
 

@@ -358,8 +358,7 @@ func failed(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		class = errdefs.ErrDenied
 	}
-	var inner *fs.PathError
-	if errors.As(err, &inner) {
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
 		err = inner.Err
 	}
 	return errdefs.Errorf(class, "engine's configuration %q: %w", path, err)

@@ -2,6 +2,7 @@ package daemonjson
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -96,9 +97,9 @@ func compare(a, b []string) (edits []edit) {
 	for i := range same {
 		same[i] = make([]int, len(b)+1)
 	}
-	for i := len(a) - 1; i >= 0; i-- {
-		for j := len(b) - 1; j >= 0; j-- {
-			if a[i] == b[j] {
+	for i, x := range slices.Backward(a) {
+		for j, y := range slices.Backward(b) {
+			if x == y {
 				same[i][j] = same[i+1][j+1] + 1
 			} else {
 				same[i][j] = max(same[i+1][j], same[i][j+1])

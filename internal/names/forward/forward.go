@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,7 +56,7 @@ type Forwarder struct {
 	asked    map[key]*call
 	failedAt time.Time // when the last question ended that no server answered
 	asking   sync.WaitGroup
-	ctx      context.Context
+	base     func() context.Context // ends with the forwarder
 	stop     context.CancelFunc
 }
 
@@ -73,8 +74,8 @@ type call struct {
 	err   error
 }
 
-// New returns a forwarder.
-func New(cfg Config) *Forwarder {
+// New returns a forwarder. When ctx ends it gives up what is being asked, as Close does.
+func New(ctx context.Context, cfg Config) *Forwarder {
 	if cfg.ResolvConf == "" {
 		cfg.ResolvConf = "/etc/resolv.conf"
 	}
@@ -89,7 +90,8 @@ func New(cfg Config) *Forwarder {
 	}
 	f := &Forwarder{cfg: cfg, asked: map[key]*call{}}
 	f.cache.entries = map[key]*entry{}
-	f.ctx, f.stop = context.WithCancel(context.Background())
+	ctx, f.stop = context.WithCancel(ctx)
+	f.base = func() context.Context { return ctx }
 	return f
 }
 
@@ -106,7 +108,7 @@ func (f *Forwarder) Forward(ctx context.Context, q dns.Question, flags server.Fl
 	if fresh != nil {
 		return fresh, nil
 	}
-	c, err := f.ask(k, q)
+	c, err := f.ask(k, q) //nolint:contextcheck // it goes on when who asked has gone
 	if err != nil {
 		return orOld(old, err)
 	}
@@ -153,13 +155,13 @@ func (f *Forwarder) ask(k key, q dns.Question) (*call, error) {
 	if c := f.asked[k]; c != nil {
 		return c, nil
 	}
-	if len(f.asked) >= maxAsked || f.ctx.Err() != nil {
+	if len(f.asked) >= maxAsked || f.base().Err() != nil {
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "dns: too many questions are waiting")
 	}
 	c := &call{done: make(chan struct{})}
 	f.asked[k] = c
 	f.asking.Go(func() {
-		ctx, cancel := context.WithTimeout(f.ctx, total)
+		ctx, cancel := context.WithTimeout(f.base(), total)
 		defer cancel()
 		c.reply, c.err = f.exchange(ctx, q, k.flags)
 		if c.err == nil {
@@ -186,7 +188,7 @@ type outcome struct {
 
 // exchange asks the servers in turn, at most two at a time, until one answers or ctx ends.
 func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.Flags) (*dns.Msg, error) {
-	all := f.targets()
+	all := f.targets() //nolint:contextcheck // what looks for loops is not waited for
 	if len(all) == 0 {
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "dns: %s names no server beside this one", f.cfg.ResolvConf)
 	}
@@ -269,20 +271,11 @@ func (f *Forwarder) targets() []netip.AddrPort {
 	own := f.cfg.Own()
 	var to []netip.AddrPort
 	for _, a := range all {
-		if !contains(own, a) && !f.servers.loops(a) {
+		if !slices.Contains(own, a) && !f.servers.loops(a) {
 			to = append(to, a)
 		}
 	}
 	return to
-}
-
-func contains(all []netip.AddrPort, a netip.AddrPort) bool {
-	for _, o := range all {
-		if o == a {
-			return true
-		}
-	}
-	return false
 }
 
 // probe asks each server for a name that only this process knows. If it comes in as a question here, the server asks us
@@ -291,7 +284,7 @@ func (f *Forwarder) probe(all []netip.AddrPort) {
 	for _, to := range all {
 		name := f.probes.add(to)
 		f.asking.Go(func() {
-			ctx, cancel := context.WithTimeout(f.ctx, attempt)
+			ctx, cancel := context.WithTimeout(f.base(), attempt)
 			defer cancel()
 			_, _ = exchange(ctx, to, dns.Question{Name: name, Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}, server.Flags{}) // what comes of it is seen by Heard
 		})

@@ -44,7 +44,7 @@ func start(t *testing.T, answers ...answer) (*Forwarder, []*upstream, string) {
 	}
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	write(t, conf, text)
-	f := New(Config{ResolvConf: conf, Port: port})
+	f := New(t.Context(), Config{ResolvConf: conf, Port: port})
 	t.Cleanup(f.Close)
 	return f, ups, conf
 }
@@ -351,7 +351,7 @@ func TestLoops(t *testing.T) {
 	port = netip.MustParseAddrPort(pc.LocalAddr().String()).Port()
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	write(t, conf, "nameserver 127.0.0.14\n")
-	g := New(Config{ResolvConf: conf, Port: port})
+	g := New(t.Context(), Config{ResolvConf: conf, Port: port})
 	t.Cleanup(g.Close)
 	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
 		heard <- g.Heard(strings.ToUpper(m.Question[0].Name))

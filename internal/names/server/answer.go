@@ -132,7 +132,7 @@ func (s *Server) ask(req *dns.Msg) *dns.Msg {
 	q, reply := req.Question[0], new(dns.Msg)
 	begin(req, reply)
 	opt := req.IsEdns0()
-	got, err := s.cfg.Forward.Forward(s.ctx, q, Flags{CheckingDisabled: req.CheckingDisabled, DNSSEC: opt != nil && opt.Do()})
+	got, err := s.cfg.Forward.Forward(s.base(), q, Flags{CheckingDisabled: req.CheckingDisabled, DNSSEC: opt != nil && opt.Do()})
 	single := names.Single(q.Name)
 	switch {
 	case err != nil && single:

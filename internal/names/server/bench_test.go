@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 			f.add(fmt.Sprint("name", i), fmt.Sprintf("10.32.%d.%d", i>>8, i&255))
 		}
 	})
-	s := server.New(server.Config{Zone: z.Zone, Forward: deaf{}, Log: slog.New(slog.DiscardHandler)})
+	s := server.New(context.Background(), server.Config{Zone: z.Zone, Forward: deaf{}, Log: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err == nil {
 		at := netip.MustParseAddrPort(l.Addr().String())

@@ -41,17 +41,17 @@ func (s *Server) listen(at netip.AddrPort) (*listener, error) {
 		family = "6"
 	}
 	l := new(listener)
-	tcp, err := (&net.ListenConfig{Control: options(at, false)}).Listen(s.ctx, "tcp"+family, at.String())
+	tcp, err := (&net.ListenConfig{Control: options(at, false)}).Listen(s.base(), "tcp"+family, at.String())
 	if err != nil {
 		return nil, refused(at, err)
 	}
 	readers := min(runtime.GOMAXPROCS(0), maxReaders)
 	for range readers {
 		var c net.PacketConn
-		c, err = (&net.ListenConfig{Control: options(at, true)}).ListenPacket(s.ctx, "udp"+family, at.String())
+		c, err = (&net.ListenConfig{Control: options(at, true)}).ListenPacket(s.base(), "udp"+family, at.String())
 		if err != nil {
 			_ = tcp.Close()
-			_ = l.close()
+			_ = l.close(s.base())
 			return nil, refused(at, err)
 		}
 		u := c.(*net.UDPConn)
@@ -110,13 +110,13 @@ func refused(at netip.AddrPort, err error) error {
 	return errdefs.Errorf(errdefs.ErrUnavailable, "dns server at %s: %w", at, number)
 }
 
-func (l *listener) close() error {
+func (l *listener) close(ctx context.Context) error {
 	var errs []error
 	for _, u := range l.udp {
 		errs = append(errs, u.Close())
 	}
 	if l.tcp != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		// It ends those who are connected, too. One whose answer still waits for other
 		// servers is not waited for.
@@ -141,7 +141,7 @@ func (s *Server) read(u *net.UDPConn) {
 		}
 		out, ask := s.respond(sc, packet[:n], from.Addr().Unmap().WithZone(""))
 		if ask != nil {
-			s.background(s.ctx, ask, func(out []byte) { _, _ = u.WriteToUDPAddrPort(out, from) })
+			s.background(s.base(), ask, func(out []byte) { _, _ = u.WriteToUDPAddrPort(out, from) })
 		} else if len(out) > 0 {
 			_, _ = u.WriteToUDPAddrPort(out, from) // who does not get it asks again
 		}

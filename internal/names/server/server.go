@@ -50,8 +50,8 @@ const maxWaiting = 1024
 type Server struct {
 	cfg     Config
 	waiting chan struct{}
+	base    func() context.Context // ends with the server
 	stop    context.CancelFunc
-	ctx     context.Context
 	counts  counts
 	asking  sync.WaitGroup
 
@@ -72,10 +72,11 @@ type Stats struct {
 	Dropped   uint64 `json:"dropped"` // too many were waiting
 }
 
-// New returns a server that listens nowhere.
-func New(cfg Config) *Server {
+// New returns a server that listens nowhere. When ctx ends it gives up what waits for other servers, as Close does.
+func New(ctx context.Context, cfg Config) *Server {
 	s := &Server{cfg: cfg, waiting: make(chan struct{}, maxWaiting), listeners: map[netip.AddrPort]*listener{}}
-	s.ctx, s.stop = context.WithCancel(context.Background())
+	ctx, s.stop = context.WithCancel(ctx)
+	s.base = func() context.Context { return ctx }
 	s.own.Store(new([]netip.AddrPort))
 	return s
 }
@@ -121,7 +122,7 @@ func (s *Server) Unlisten(at netip.AddrPort) error {
 	if l == nil {
 		return nil
 	}
-	return l.close()
+	return l.close(s.base())
 }
 
 // keepOwn keeps for readers without a lock where the server listens. The caller holds mu.
@@ -148,7 +149,7 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, l := range all {
-		errs = append(errs, l.close())
+		errs = append(errs, l.close(s.base()))
 	}
 	s.asking.Wait()
 	return errors.Join(errs...)

@@ -133,8 +133,8 @@ func newServer(t testing.TB, z *names.Zones, ups ...*upstream) (*server.Server, 
 		t.Fatal(err)
 	}
 	var s *server.Server
-	f := forward.New(forward.Config{ResolvConf: conf, Port: port, Own: func() []netip.AddrPort { return s.Listening() }})
-	s = server.New(server.Config{Zone: z.Zone, Forward: f, Log: slog.New(slog.DiscardHandler)})
+	f := forward.New(t.Context(), forward.Config{ResolvConf: conf, Port: port, Own: func() []netip.AddrPort { return s.Listening() }})
+	s = server.New(t.Context(), server.Config{Zone: z.Zone, Forward: f, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -255,6 +255,39 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// A bare name that nobody knows is not denied for as long as the root would, and not late where no server answers.
+func TestBareNames(t *testing.T) {
+	_, at := newServer(t, zones(nil), newUpstream(t, "127.0.0.2:0", nxdomain))
+	_, silent := newServer(t, zones(nil), newUpstream(t, "127.0.0.2:0", func(dns.ResponseWriter, *dns.Msg) {}))
+	for _, tt := range []struct {
+		at     netip.AddrPort
+		name   string
+		want   string
+		negTTL uint32
+		most   time.Duration
+	}{
+		{at, "nobody", "NXDOMAIN", 1, time.Second},
+		{at, "nobody.example.org", "NXDOMAIN", 86400, time.Second},
+		{silent, "nobody", "NXDOMAIN", 1, 1500 * time.Millisecond},
+		{silent, "nobody.example.org", "SERVFAIL", 0, 3700 * time.Millisecond},
+		{silent, "nyc", "NOERROR 10.32.0.2", 0, 100 * time.Millisecond},
+	} {
+		begun := time.Now()
+		got, m := dig(t, tt.at, "udp", tt.name, "A", nil)
+		if took := time.Since(begun); got != tt.want || took > tt.most {
+			t.Errorf("%s: %q after %s, want %q", tt.name, got, took, tt.want)
+			continue
+		}
+		var ttl uint32
+		for _, rr := range m.Ns {
+			ttl = min(rr.Header().Ttl, rr.(*dns.SOA).Minttl)
+		}
+		if ttl != tt.negTTL {
+			t.Errorf("%s: is denied for %d s, want %d", tt.name, ttl, tt.negTTL)
+		}
+	}
+}
+
 func TestSizes(t *testing.T) {
 	_, at := newServer(t, zones(nil))
 	for _, tt := range []struct {
@@ -309,7 +342,7 @@ func TestWrong(t *testing.T) {
 // TestAskers has the server say no to all but those it serves.
 func TestAskers(t *testing.T) {
 	z := zones(nil)
-	s := server.New(server.Config{Zone: z.Zone, Allow: func(a netip.Addr) bool { return a == netip.MustParseAddr("172.17.0.2") }, Log: slog.New(slog.DiscardHandler)})
+	s := server.New(t.Context(), server.Config{Zone: z.Zone, Allow: func(a netip.Addr) bool { return a == netip.MustParseAddr("172.17.0.2") }, Log: slog.New(slog.DiscardHandler)})
 	for asker, want := range map[string]int{
 		"10.32.9.9": dns.RcodeSuccess, "127.0.0.1": dns.RcodeSuccess, "::1": dns.RcodeSuccess, "172.17.0.2": dns.RcodeSuccess,
 		"10.33.0.1": dns.RcodeRefused, "8.8.8.8": dns.RcodeRefused, "172.17.0.3": dns.RcodeRefused, "fd00::1": dns.RcodeRefused,
@@ -358,7 +391,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("at the first address: %q", got)
 	}
 
-	other := server.New(server.Config{Zone: zones(nil).Zone, Log: slog.New(slog.DiscardHandler)})
+	other := server.New(t.Context(), server.Config{Zone: zones(nil).Zone, Log: slog.New(slog.DiscardHandler)})
 	if err := other.Listen(at); !errors.Is(err, errdefs.ErrInUse) || len(errdefs.Hints(err)) != 1 {
 		t.Errorf("where another listens: %v, %q", err, errdefs.Hints(err))
 	}
@@ -447,7 +480,7 @@ func FuzzRespond(f *testing.F) {
 		f.Add(b)
 		f.Add(b[:len(b)-3])
 	}
-	s := server.New(server.Config{Zone: zones(nil).Zone, Forward: deaf{}, Log: slog.New(slog.DiscardHandler)})
+	s := server.New(f.Context(), server.Config{Zone: zones(nil).Zone, Forward: deaf{}, Log: slog.New(slog.DiscardHandler)})
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		out := server.Respond(s, packet, netip.MustParseAddr("127.0.0.1"))
 		if len(out) == 0 {

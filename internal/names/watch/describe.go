@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -63,25 +64,22 @@ func describe(c engine.Attached, ep engine.Endpoint, network string, domains []s
 	if len(c.ID) >= shortID {
 		add(c.ID[:shortID])
 	}
-	if text := c.Labels[LabelServices]; len(text) <= maxServices && len(names.Services(text)) > 0 {
-		body.Service = text
+	if text := c.Labels[LabelServices]; len(text) <= maxServices {
+		var told []string
+		for _, s := range names.Services(text) {
+			told = append(told, fmt.Sprintf("%s %d", s.Name, s.Port))
+		}
+		body.Service = strings.Join(told, ", ")
 	}
 	return body
 }
 
-// hostname returns what a container calls itself, as far as it is one of the cluster's names: www.example.org is
-// the world's, even in a container that is called so.
+// hostname returns what a container calls itself, without a domain of the cluster. One with dots beside that, such as
+// www.example.org, is found in the container's network alone; the engine has it so, too.
 func hostname(c engine.Attached, domains []string) string {
-	full := c.Hostname
-	if c.Domain != "" {
-		full += "." + c.Domain
-	}
-	rel, _ := names.Relative(full, domains)
-	switch {
-	case !strings.EqualFold(rel, strings.TrimSuffix(full, ".")):
+	full := c.Hostname + "." + c.Domain
+	if rel, _ := names.Relative(full, domains); c.Domain != "" && rel != strings.ToLower(full) {
 		return rel
-	case strings.Contains(c.Hostname, "."):
-		return ""
 	}
 	return c.Hostname
 }

@@ -123,7 +123,7 @@ func (w *Watcher) listen(ctx context.Context) {
 			w.mark(everybody) // whatever happened while nobody listened
 		}, w.event)
 		if w.setUp(false) && ctx.Err() == nil {
-			w.cfg.Log.Warn("names: the engine's events have ended", "error", err)
+			w.cfg.Log.WarnContext(ctx, "names: the engine's events have ended", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -217,7 +217,7 @@ func (w *Watcher) look(ctx context.Context, id string) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		w.failed[id] = true
 		if w.up {
-			w.cfg.Log.Warn("names: a container could not be looked at, which is tried again", "container", id, "error", err)
+			w.cfg.Log.WarnContext(ctx, "names: a container could not be looked at, which is tried again", "container", id, "error", err)
 		}
 	}
 	w.wake()

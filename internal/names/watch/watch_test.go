@@ -192,7 +192,7 @@ func start(t *testing.T, d *dockerd, s *store) *Watcher {
 	w := New(Config{Engine: engine.Engine{Socket: d.socket}, Store: s, Log: slog.New(slog.DiscardHandler), Network: func(n engine.Network) (string, bool) {
 		return "b1", n.Driver == "remora"
 	}})
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { w.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
@@ -357,7 +357,7 @@ func TestDescribe(t *testing.T) {
 		{"hostname in a domain", engine.Attached{Name: "web", Hostname: "box.corp.example"}, engine.Endpoint{}, "web box 8dfafdbc3a40"},
 		{"hostname and domain name", engine.Attached{Name: "web", Hostname: "box", Domain: "remora.local"}, engine.Endpoint{}, "web box 8dfafdbc3a40"},
 		{"domain name of others", engine.Attached{Name: "web", Hostname: "box", Domain: "example.org"}, engine.Endpoint{}, "web box 8dfafdbc3a40"},
-		{"hostname of others", engine.Attached{Name: "web", Hostname: "www.example.org"}, engine.Endpoint{}, "web 8dfafdbc3a40"},
+		{"hostname of others", engine.Attached{Name: "web", Hostname: "www.example.org"}, engine.Endpoint{}, "web www.example.org 8dfafdbc3a40"},
 		{"Compose", engine.Attached{Name: "demo-web-1", Labels: map[string]string{composeService: "web", composeProject: "demo", composeOneOff: "False"}}, engine.Endpoint{}, "demo-web-1 web web.demo 8dfafdbc3a40"},
 		{"one-off", engine.Attached{Name: "demo-web-run", Labels: map[string]string{composeService: "web", composeProject: "demo", composeOneOff: "True"}}, engine.Endpoint{}, "demo-web-run 8dfafdbc3a40"},
 		{"Swarm", engine.Attached{Name: "web.1.abc", Labels: map[string]string{swarmService: "web"}}, engine.Endpoint{}, "web.1.abc web tasks.web 8dfafdbc3a40"},
@@ -373,7 +373,7 @@ func TestDescribe(t *testing.T) {
 			t.Errorf("%s: %+v", tt.what, got)
 		}
 	}
-	for text, want := range map[string]string{"_http._tcp 80": "_http._tcp 80", "nonsense": "", strings.Repeat("_http._tcp 80,", 100): ""} {
+	for text, want := range map[string]string{"_HTTP._tcp  80,x": "_http._tcp 80", "nonsense": "", strings.Repeat("_http._tcp 80,", 100): ""} {
 		if got := describe(engine.Attached{Name: "a", Labels: map[string]string{LabelServices: text}}, engine.Endpoint{}, "b1", domains); got.Service != want {
 			t.Errorf("services %.20q are %q", text, got.Service)
 		}
