@@ -180,12 +180,12 @@ func TestNamesOfContainers(t *testing.T) {
 	n.soon(t, "far", "10.32.7.7")
 	n.soon(t, "printer", "192.0.2.5")
 
-	begun := time.Now()
 	id := h.MustDocker("run", "-d", "--name=Nyc", "--hostname=box.remora.local", "--network=blue", "--ip=10.32.0.6", "--network-alias=city", "--network-alias=web",
 		"--label=com.docker.compose.service=shop", "--label=com.docker.compose.project=demo", "--label=remora.dns.names=extra, more.names", "--label=remora.dns.services=_http._tcp 80",
 		lab.ImageName, "sleep", "1000")
+	begun := time.Now()
 	n.soon(t, "nyc", "10.32.0.6")
-	t.Logf("docker run to answer: %s", time.Since(begun))
+	t.Logf("answered %s after docker run has returned", time.Since(begun))
 	for _, name := range []string{"nyc.remora.local", "box", "city", "web", "shop", "shop.demo", "extra", "more.names", id[:12]} {
 		is(t, name, n.answer(name), "10.32.0.6")
 	}
@@ -208,7 +208,9 @@ func TestNamesOfContainers(t *testing.T) {
 	h.MustDocker("start", "lon")
 	n.soon(t, "lon", "10.32.0.7")
 	h.MustDocker("stop", "-t", "0", "lon")
+	begun = time.Now()
 	n.soon(t, "web", "10.32.0.6")
+	t.Logf("withdrawn %s after docker stop has returned", time.Since(begun))
 
 	// Networks come and go while a container runs.
 	h.MustDocker("run", "-d", "--name=rio", "--network=other", lab.ImageName, "sleep", "1000")

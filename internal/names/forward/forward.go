@@ -38,7 +38,10 @@ const maxAsked = 512
 type Config struct {
 	// ResolvConf is the file that names the servers.
 	ResolvConf string
-	// Port is that of the servers in the file; 0 is 53.
+	// Servers, if it is there and returns any, are asked instead: those that containers were told before they were told this
+	// one.
+	Servers func() []netip.Addr
+	// Port is that of all of them; 0 is 53.
 	Port uint16
 	// Own returns where this host's own server listens: that is never asked.
 	Own func() []netip.AddrPort
@@ -263,9 +266,15 @@ func fallen(last outcome, err error) (*dns.Msg, error) {
 
 // targets are the servers to ask now, without ourselves.
 func (f *Forwarder) targets() []netip.AddrPort {
-	all, changed := f.servers.list(f.cfg.ResolvConf, f.cfg.Port, time.Now())
+	var given []netip.AddrPort
+	if f.cfg.Servers != nil {
+		for _, a := range f.cfg.Servers() {
+			given = append(given, netip.AddrPortFrom(a.Unmap(), f.cfg.Port))
+		}
+	}
+	all, changed := f.servers.list(given, f.cfg.ResolvConf, f.cfg.Port, time.Now())
 	if changed {
-		f.cfg.Log.Info("dns: the host's servers", "file", f.cfg.ResolvConf, "servers", all)
+		f.cfg.Log.Info("dns: other servers are asked", "file", f.cfg.ResolvConf, "servers", all)
 		f.probe(all)
 	}
 	own := f.cfg.Own()

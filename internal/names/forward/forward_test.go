@@ -314,6 +314,24 @@ func TestFileChanges(t *testing.T) {
 	}
 }
 
+// Servers that are given are asked instead of the file's, for as long as there are any.
+func TestGiven(t *testing.T) {
+	f, ups, _ := start(t, says("192.0.2.1", 0), says("192.0.2.2", 0))
+	var given []netip.Addr
+	f.cfg.Servers = func() []netip.Addr { return given }
+	for _, tt := range []struct {
+		given []netip.Addr
+		want  string
+	}{
+		{nil, "192.0.2.1"}, {[]netip.Addr{netip.MustParseAddr(ups[1].ip)}, "192.0.2.2"}, {nil, "192.0.2.1"},
+	} {
+		given = tt.given
+		if got, _ := ask(t, f, "a.example.org."); got != tt.want {
+			t.Errorf("with %v: %q, want %q", given, got, tt.want)
+		}
+	}
+}
+
 // When no server answers any more an old answer is given, soon and for a while.
 func TestOld(t *testing.T) {
 	f, ups, _ := start(t, says("192.0.2.1", 1))

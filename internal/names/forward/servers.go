@@ -26,24 +26,36 @@ type servers struct {
 	looping map[netip.AddrPort]bool
 }
 
-// list returns the servers in the order in which to ask them, and whether they are others than before. A file that
-// cannot be read, or names none, as it may for a moment while a network comes up, changes nothing.
-func (s *servers) list(path string, port uint16, now time.Time) (all []netip.AddrPort, changed bool) {
+// list returns the servers in the order in which to ask them, and whether they are others than before: those that are
+// given, else the file's. A file that cannot be read, or names none, as it may for a moment while a network comes
+// up, changes nothing.
+func (s *servers) list(given []netip.AddrPort, path string, port uint16, now time.Time) (all []netip.AddrPort, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.Sub(s.looked) >= look {
+	switch {
+	case len(given) > 0:
+		s.file, s.looked = nil, time.Time{}
+		changed = s.become(given)
+	case now.Sub(s.looked) >= look:
 		s.looked = now
 		if fi, err := os.Stat(path); err == nil && (s.file == nil || !os.SameFile(fi, s.file) || !fi.ModTime().Equal(s.file.ModTime()) || fi.Size() != s.file.Size()) {
 			s.file = fi
-			if read := readServers(path, port); len(read) > 0 && !slices.Equal(read, s.all) {
-				s.all, changed = read, true
-				s.failed, s.looping = map[netip.AddrPort]time.Time{}, map[netip.AddrPort]bool{}
-			}
+			changed = s.become(readServers(path, port))
 		}
 	}
 	all = slices.Clone(s.all)
 	slices.SortStableFunc(all, func(a, b netip.AddrPort) int { return s.rank(a, now) - s.rank(b, now) })
 	return all, changed
+}
+
+// become takes other servers for those that there are, unless they are none.
+func (s *servers) become(all []netip.AddrPort) (changed bool) {
+	if len(all) == 0 || slices.Equal(all, s.all) {
+		return false
+	}
+	s.all = all
+	s.failed, s.looping = map[netip.AddrPort]time.Time{}, map[netip.AddrPort]bool{}
+	return true
 }
 
 // rank is 1 for a server that has failed lately, which is asked after the others.

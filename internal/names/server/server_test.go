@@ -373,6 +373,15 @@ func TestListen(t *testing.T) {
 	if got, _ := dig(t, two, "udp", "nyc", "A", nil); got != "NOERROR 10.32.0.2" {
 		t.Errorf("at the second address: %q", got)
 	}
+	six := free(t, "::1")
+	if err := s.Listen(six); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if got, _ := dig(t, six, network, "six", "AAAA", nil); got != "NOERROR fd00::2" {
+			t.Errorf("at an IPv6 address over %s: %q", network, got)
+		}
+	}
 	// The address of a bridge that is made in a moment.
 	if err := s.Listen(netip.MustParseAddrPort("203.0.113.7:5353")); err != nil {
 		t.Errorf("an address that the host does not have: %v", err)
