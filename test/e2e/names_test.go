@@ -25,6 +25,7 @@ import (
 	"github.com/remora-plugins/remora/internal/names/forward"
 	"github.com/remora-plugins/remora/internal/names/server"
 	"github.com/remora-plugins/remora/internal/names/watch"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/test/e2e/lab"
 )
 
@@ -297,4 +298,31 @@ func TestNamesInContainers(t *testing.T) {
 	if !slices.Contains(outside, "nobody.") {
 		t.Errorf("asked outside: %q", outside)
 	}
+}
+
+// TestNamesOfPodman has the watcher read podman's API, which is Docker's with differences.
+func TestNamesOfPodman(t *testing.T) {
+	l := newLab(t, testenv.Podman)
+	h := l.Host(t, "h1")
+	pod := podman(t, h)
+	pod("import", "-q", l.Image, lab.ImageName)
+	pod("network", "create", "--subnet=10.32.0.0/24", "blue")
+	p := h.Start([]string{"PODMAN_IGNORE_CGROUPSV1_WARNING=1"}, "podman", "--root=/var/lib/docker/podman", "--runroot=/run/podman", "--storage-driver=vfs",
+		"system", "service", "--time=0", "unix:///run/podman.sock")
+	h.Wait(p, 30*time.Second, "podman", func() error {
+		_, err := os.Stat(h.Path("/run/podman.sock"))
+		return err
+	})
+	n := startNames(t, h, "/run/podman.sock", "bridge")
+	pod("run", "-d", "--name=nyc", "--network=blue", "--ip=10.32.0.6", "--network-alias=city", "--hostname=box", lab.ImageName, "sleep", "1000")
+	n.soon(t, "nyc", "10.32.0.6")
+	n.soon(t, "city", "10.32.0.6")
+	n.soon(t, "box", "10.32.0.6")
+	pod("kill", "nyc")
+	n.soon(t, "nyc", "NXDOMAIN")
+	pod("start", "nyc")
+	n.soon(t, "nyc", "10.32.0.6")
+	pod("rm", "-f", "-t", "0", "nyc")
+	n.soon(t, "nyc", "NXDOMAIN")
+	is(t, "records", len(n.Records(record.KindName)), 0)
 }

@@ -142,7 +142,7 @@ func TestForward(t *testing.T) {
 		asked   string
 	}{
 		{"the first", []answer{says("192.0.2.1", 60), says("192.0.2.2", 60)}, "192.0.2.1", 0, hedge, "1 0"},
-		{"the second beside a slow first", []answer{silent, says("192.0.2.2", 60)}, "192.0.2.2", hedge, attempt, "1 1"},
+		{"the second beside a slow first", []answer{silent, says("192.0.2.2", 60)}, "192.0.2.2", hedge, 2 * hedge, "1 1"},
 		{"the second after one that fails", []answer{rcode(dns.RcodeServerFailure), says("192.0.2.2", 60)}, "192.0.2.2", 0, hedge, "1 1"},
 		{"the third after two that refuse", []answer{rcode(dns.RcodeRefused), rcode(dns.RcodeRefused), says("192.0.2.3", 60)}, "192.0.2.3", 0, hedge, "1 1 1"},
 		{"no such name is an answer", []answer{rcode(dns.RcodeNameError), says("192.0.2.2", 60)}, "NXDOMAIN", 0, hedge, "1 0"},
