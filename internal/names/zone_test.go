@@ -1,6 +1,7 @@
 package names
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
@@ -369,9 +370,10 @@ func TestGone(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, zones, hosts := example(t)
+		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		ctx := t.Context()
 		go func() { zones.Run(ctx); close(done) }()
+		defer func() { cancel(); <-done }()
 		time.Sleep(time.Second)
 		before := zones.Zone().serial
 		hosts[0].container(t, "n0", "b1", "10.32.0.100", "new")
@@ -394,6 +396,35 @@ func TestRun(t *testing.T) {
 		time.Sleep(2 * pause)
 		if got := look(zones.Zone(), inBlue, "web", "A"); got != "NOERROR 10.32.1.2" {
 			t.Errorf("after a host is away: %q", got)
+		}
+	})
+}
+
+// slow takes 5 ms to tell the records of a kind.
+type slow struct{ *cluster }
+
+func (s slow) Records(kind string) []record.Record {
+	time.Sleep(5 * time.Millisecond)
+	return s.cluster.Records(kind)
+}
+
+// However often something changes, zones take a twentieth of the time.
+func TestRunIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, hosts := example(t)
+		zones := New(Config{}, slow{c}, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { zones.Run(ctx); close(done) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(time.Second)
+		before := zones.Zone().serial
+		for i := range 1000 {
+			hosts[0].container(t, fmt.Sprint("n", i%10), "b1", fmt.Sprintf("10.32.100.%d", i%250), "new")
+			time.Sleep(time.Millisecond)
+		}
+		if n := zones.Zone().serial - before; n < 4 || n > 6 {
+			t.Errorf("%d zones of 10 ms were made within a second", n)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -362,6 +363,26 @@ func failed(path string, err error) error {
 		err = inner.Err
 	}
 	return errdefs.Errorf(class, "engine's configuration %q: %w", path, err)
+}
+
+// PIDFile is where dockerd leaves the number of its process unless it is told otherwise.
+const PIDFile = "/run/docker.pid"
+
+// Running returns the command line of the engine whose process a file names. Of one that does not run it is empty.
+func Running(pidFile string) []string {
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		return nil
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		return nil
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n))
+	if err != nil || len(line) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 // Flags returns those of the two keys that an engine was given on its command line: with the same in its

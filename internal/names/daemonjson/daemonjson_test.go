@@ -3,6 +3,7 @@ package daemonjson
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -256,6 +257,23 @@ func TestExisting(t *testing.T) {
 	}
 	if w, err := Existing(file(t, "")); err != nil || len(w.Servers) != 0 {
 		t.Errorf("no file: %v, %v", w, err)
+	}
+}
+
+func TestRunning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "docker.pid")
+	if got := Running(path); got != nil {
+		t.Errorf("without a file: %q", got)
+	}
+	put(t, path, fmt.Sprintln(os.Getpid()))
+	if diff := cmp.Diff(os.Args, Running(path)); diff != "" {
+		t.Errorf("this process (-want +got):\n%s", diff)
+	}
+	for _, pid := range []string{"", "x", "-1", "999999999"} {
+		put(t, path, pid)
+		if got := Running(path); got != nil {
+			t.Errorf("%q: %q", pid, got)
+		}
 	}
 }
 

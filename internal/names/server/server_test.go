@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"go.uber.org/goleak"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/names"
@@ -456,7 +457,17 @@ func TestManyConnections(t *testing.T) {
 // Close gives up what waits for others, and leaves no goroutine behind.
 func TestCloseWhileWaiting(t *testing.T) {
 	up := newUpstream(t, "127.0.0.2:0", func(dns.ResponseWriter, *dns.Msg) {})
-	s, at := newServer(t, zones(nil), up)
+	before := goleak.IgnoreCurrent()
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver 127.0.0.2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := forward.New(t.Context(), forward.Config{ResolvConf: conf, Port: up.at.Port()})
+	s := server.New(t.Context(), server.Config{Zone: zones(nil).Zone, Forward: f, Log: slog.New(slog.DiscardHandler)})
+	at := free(t, "127.0.0.1")
+	if err := s.Listen(at); err != nil {
+		t.Fatal(err)
+	}
 	m := new(dns.Msg).SetQuestion("slow.example.org.", dns.TypeA)
 	c := dns.Client{Timeout: 200 * time.Millisecond}
 	_, _, err := c.Exchange(m, at.String())
@@ -467,6 +478,10 @@ func TestCloseWhileWaiting(t *testing.T) {
 	begun := time.Now()
 	if err := s.Close(); err != nil || time.Since(begun) > time.Second {
 		t.Errorf("%v after %s", err, time.Since(begun))
+	}
+	f.Close()
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
 	}
 }
 

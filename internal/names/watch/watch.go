@@ -44,6 +44,17 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// OfDriver is a Config.Network for the networks of a driver, which an engine may know by its tag as a managed plugin: id tells
+// the network of the cluster that has a name.
+func OfDriver(driver string, id func(name string) (string, bool)) func(engine.Network) (string, bool) {
+	return func(n engine.Network) (string, bool) {
+		if (engine.Volume{Driver: n.Driver}).Pool() != driver {
+			return "", false
+		}
+		return id(n.Name)
+	}
+}
+
 // Watcher watches one engine.
 type Watcher struct {
 	cfg  Config

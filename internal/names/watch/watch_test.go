@@ -189,9 +189,9 @@ func (d *dockerd) tell(kind, action, id, container string) {
 
 func start(t *testing.T, d *dockerd, s *store) *Watcher {
 	t.Helper()
-	w := New(Config{Engine: engine.Engine{Socket: d.socket}, Store: s, Log: slog.New(slog.DiscardHandler), Network: func(n engine.Network) (string, bool) {
-		return "b1", n.Driver == "remora"
-	}})
+	w := New(Config{Engine: engine.Engine{Socket: d.socket}, Store: s, Log: slog.New(slog.DiscardHandler), Network: OfDriver("remora", func(name string) (string, bool) {
+		return "b1", name == "blue"
+	})})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { w.Run(ctx); close(done) }()
@@ -339,6 +339,21 @@ func TestFlood(t *testing.T) {
 	}
 	if len(w.dirty) > maxDirty || !w.dirty[everybody] {
 		t.Errorf("%d to look at, all of them: %t", len(w.dirty), w.dirty[everybody])
+	}
+}
+
+func TestOfDriver(t *testing.T) {
+	ours := OfDriver("remora", func(name string) (string, bool) { return "id-of-" + name, name != "unknown" })
+	for _, tt := range []struct {
+		driver, name string
+		want         string
+	}{
+		{"remora", "blue", "id-of-blue"}, {"remora:latest", "blue", "id-of-blue"}, {"remora/overlay:1", "blue", ""}, {"bridge", "blue", ""}, {"", "blue", ""}, {"remora", "unknown", ""},
+	} {
+		id, ok := ours(engine.Network{Driver: tt.driver, Name: tt.name})
+		if ok != (tt.want != "") || ok && id != tt.want {
+			t.Errorf("%s of %q: %q, %t", tt.name, tt.driver, id, ok)
+		}
 	}
 }
 
