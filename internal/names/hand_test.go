@@ -152,7 +152,7 @@ func BenchmarkFirstZone(b *testing.B) {
 	c, _ := large(b, 10_000)
 	names, networks := c.Records(record.KindName), c.Records(record.KindNetwork)
 	for b.Loop() {
-		newBuilder(Config{}, c.start()).update(names, networks, c.Reachable, c.start())
+		newBuilder(Config{}, c.start()).update(names, networks, reach{c}.Reachable, c.start())
 	}
 }
 
@@ -160,7 +160,7 @@ func BenchmarkFirstZone(b *testing.B) {
 func BenchmarkNextZone(b *testing.B) {
 	c, h := large(b, 10_000)
 	build := newBuilder(Config{}, c.start())
-	build.update(c.Records(record.KindName), c.Records(record.KindNetwork), c.Reachable, c.start())
+	build.update(c.Records(record.KindName), c.Records(record.KindNetwork), reach{c}.Reachable, c.start())
 	var sets [2][]record.Record
 	for i := range sets {
 		h.container(b, fmt.Sprintf("%064d", 77), "b1", fmt.Sprintf("10.32.200.%d", i), "name77", "changing")
@@ -168,14 +168,14 @@ func BenchmarkNextZone(b *testing.B) {
 	}
 	networks, i := c.Records(record.KindNetwork), 0
 	for b.Loop() {
-		build.update(sets[i%2], networks, c.Reachable, c.start())
+		build.update(sets[i%2], networks, reach{c}.Reachable, c.start())
 		i++
 	}
 }
 
 func BenchmarkAnswer(b *testing.B) {
 	c, _ := large(b, 10_000)
-	z := New(Config{}, c, c).Zone()
+	z := New(Config{}, c, reach{c}).Zone()
 	b.ReportAllocs()
 	for b.Loop() {
 		if got := look(z, inBlue, "name4711.remora.local", "A"); got == "" {

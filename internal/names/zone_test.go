@@ -58,12 +58,15 @@ func (c *cluster) Watch(...string) (<-chan struct{}, func()) {
 	return w, func() {}
 }
 
-func (c *cluster) WatchReachable() (<-chan struct{}, func()) { return c.Watch() }
+// reach tells who of a cluster can be reached.
+type reach struct{ c *cluster }
 
-func (c *cluster) Reachable(h record.Host) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.away[h]
+func (h reach) Watch() (<-chan struct{}, func()) { return h.c.Watch() }
+
+func (h reach) Reachable(o record.Host) bool {
+	h.c.mu.Lock()
+	defer h.c.mu.Unlock()
+	return !h.c.away[o]
 }
 
 func (c *cluster) cut(h record.Host, away bool) {
@@ -169,14 +172,14 @@ const (
 // two networks, three hosts.
 func example(t testing.TB) (*cluster, *Zones, [3]*host) {
 	c := newCluster()
-	hosts := [3]*host{c.host(1), c.host(2), c.host(3)}
-	a, b := hosts[0], hosts[1]
+	three := [3]*host{c.host(1), c.host(2), c.host(3)}
+	a, b := three[0], three[1]
 	a.network(t, "blue", "b1", "10.32.0.0/16", "fd00:32::/64")
 	a.network(t, "red", "r1", "10.33.0.0/16")
 	a.container(t, "c1", "b1", "10.32.0.2 fd00:32::2", "nyc", "web", "web.shop")
 	b.container(t, "c2", "b1", "10.32.1.2", "lon", "web")
 	b.container(t, "c3", "r1", "10.33.1.3", "web", "www.example.org", "only-red")
-	if err := hosts[2].Put(record.KindName, "hand/db.prod", record.Name{Names: []string{"db.prod"}, Addresses: addrs("192.0.2.7")}); err != nil {
+	if err := three[2].Put(record.KindName, "hand/db.prod", record.Name{Names: []string{"db.prod"}, Addresses: addrs("192.0.2.7")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Put(record.KindName, "docker/c4/b1", record.Name{Network: "b1", Names: []string{"api-2", "api"}, Addresses: addrs("10.32.1.4"), Service: "_http._tcp 8080, _x 9, _http._tcp 0"}); err != nil {
@@ -185,7 +188,7 @@ func example(t testing.TB) (*cluster, *Zones, [3]*host) {
 	if err := a.Put(record.KindName, "docker/c5/b1", record.Name{Network: "b1", Names: []string{"api-1", "api"}, Addresses: addrs("10.32.0.5"), Service: "_http._tcp 80"}); err != nil {
 		t.Fatal(err)
 	}
-	return c, New(Config{Domains: []string{"remora.local", "corp.example"}}, c, c), hosts
+	return c, New(Config{Domains: []string{"remora.local", "corp.example"}}, c, reach{c}), three
 }
 
 func TestAnswers(t *testing.T) {
@@ -253,7 +256,7 @@ func TestAnswers(t *testing.T) {
 // What every answer has beside its data.
 func TestTTLs(t *testing.T) {
 	c, _, _ := example(t)
-	z := New(Config{TTL: 3500 * time.Millisecond, Negative: time.Millisecond}, c, c).Zone()
+	z := New(Config{TTL: 3500 * time.Millisecond, Negative: time.Millisecond}, c, reach{c}).Zone()
 	m := new(dns.Msg)
 	z.Answer(m, dns.Question{Name: "_http._tcp.api.", Qtype: dns.TypeSRV, Qclass: dns.ClassINET}, netip.MustParseAddr(inBlue))
 	if len(m.Answer) != 2 || len(m.Extra) != 2 || !m.Authoritative {
@@ -306,7 +309,7 @@ func TestShuffled(t *testing.T) {
 	for i := range 5 {
 		h.container(t, fmt.Sprint("c", i), "b1", fmt.Sprint("10.32.0.", i), "web")
 	}
-	z, first := New(Config{}, c, c).Zone(), map[string]int{}
+	z, first := New(Config{}, c, reach{c}).Zone(), map[string]int{}
 	for range 1000 {
 		m := new(dns.Msg)
 		z.Answer(m, dns.Question{Name: "web.", Qtype: dns.TypeA, Qclass: dns.ClassINET}, netip.MustParseAddr(local))
@@ -412,7 +415,7 @@ func (s slow) Records(kind string) []record.Record {
 func TestRunIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, hosts := example(t)
-		zones := New(Config{}, slow{c}, c)
+		zones := New(Config{}, slow{c}, reach{c})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { zones.Run(ctx); close(done) }()
@@ -476,7 +479,7 @@ func TestIncremental(t *testing.T) {
 		}
 	}
 	zones.Refresh()
-	fresh := New(Config{Domains: []string{"remora.local"}}, c, c).Zone()
+	fresh := New(Config{Domains: []string{"remora.local"}}, c, reach{c}).Zone()
 	for i := range 4 {
 		for _, name := range []string{"n%d", "m%d.remora.local", "n1.m%d", "%d.0.32.10.in-addr.arpa"} {
 			name, qtype := fmt.Sprintf(name, i), "A"

@@ -20,8 +20,8 @@ type Records interface {
 // Hosts tells which hosts can be reached.
 type Hosts interface {
 	Reachable(h record.Host) bool
-	// WatchReachable has a value in changed after that has changed for some host.
-	WatchReachable() (changed <-chan struct{}, stop func())
+	// Watch has a value in changed after that has changed for some host.
+	Watch() (changed <-chan struct{}, stop func())
 }
 
 // pause is how long after a zone the next one is made at the earliest, and share how much longer than it took that is: however
@@ -71,7 +71,7 @@ func (z *Zones) Refresh() {
 func (z *Zones) Run(ctx context.Context) {
 	records, stopRecords := z.records.Watch(record.KindName, record.KindNetwork)
 	defer stopRecords()
-	hosts, stopHosts := z.hosts.WatchReachable()
+	hosts, stopHosts := z.hosts.Watch()
 	defer stopHosts()
 	forget := time.NewTicker(sweep)
 	defer forget.Stop()

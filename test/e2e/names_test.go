@@ -43,8 +43,12 @@ func newLedger() *ledger {
 
 func (l *ledger) Self() record.Host                         { return record.Host{1} }
 func (l *ledger) Watch(...string) (<-chan struct{}, func()) { return l.changed, func() {} }
-func (l *ledger) Reachable(record.Host) bool                { return true }
-func (l *ledger) WatchReachable() (<-chan struct{}, func()) { return nil, func() {} }
+
+// everyone can be reached.
+type everyone struct{}
+
+func (everyone) Reachable(record.Host) bool       { return true }
+func (everyone) Watch() (<-chan struct{}, func()) { return nil, func() {} }
 
 func (l *ledger) Records(kind string) (all []record.Record) {
 	l.mu.Lock()
@@ -104,7 +108,7 @@ func startNames(t *testing.T, h *lab.Host, socket, driver string) *named {
 	t.Helper()
 	n := &named{ledger: newLedger(), h: h}
 	noErr(t, n.Put(record.KindNetwork, "blue", record.Network{ID: "b1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/16")}}))
-	n.zones = names.New(names.Config{}, n, n)
+	n.zones = names.New(names.Config{}, n, everyone{})
 	n.watch = watch.New(watch.Config{
 		Engine: dockerapi.Engine{Socket: h.Path(socket)}, Key: "docker", Store: n, Log: slog.New(slog.DiscardHandler),
 		Network: func(e dockerapi.Network) (string, bool) { return "b1", e.Driver == driver && e.Name == "blue" },
