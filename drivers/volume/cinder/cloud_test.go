@@ -91,7 +91,7 @@ func (c *cloud) clean(t testing.TB) {
 		ctx, cancel = withoutTest(t)
 		defer cancel()
 	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		all, err := p.where(ctx, nil, "")
 		if err != nil {
 			t.Error(err)

@@ -11,6 +11,8 @@ import (
 	"github.com/remora-plugins/remora/test/cloud/process"
 )
 
+// cinderConf has services say often what they have: a back end that says so before the scheduler listens is not
+// heard, and the cloud is up when it says it again. The server of volumes is root, and needs no program for that.
 func (c *Cloud) cinderConf() string {
 	text := `
 [DEFAULT]
@@ -29,6 +31,9 @@ default_volume_type = files
 storage_availability_zone = $zone
 report_interval = 60
 service_down_time = 600
+periodic_interval = 2
+periodic_fuzzy_delay = 0
+backend_stats_polling_interval = 10
 quota_volumes = 2000
 quota_snapshots = 2000
 quota_gigabytes = 100000
@@ -40,7 +45,7 @@ volume_backend_name = files
 nfs_shares_config = $dir/shares
 nfs_mount_point_base = $dir/mnt
 nfs_snapshot_support = true
-nas_secure_file_operations = false
+nas_secure_file_operations = true
 nas_secure_file_permissions = false
 max_over_subscription_ratio = 1000
 [database]

@@ -82,6 +82,8 @@ connection = sqlite:///$dir/keystone.db?timeout=60
 sqlite_synchronous = false
 [token]
 provider = fernet
+[identity]
+password_hash_rounds = 4
 [fernet_tokens]
 key_repository = $dir/keys/f
 [credential]
