@@ -212,7 +212,7 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 		return nil
 	}
 	name, began := disk.Tags[TagName], time.Now()
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		var list []Disk
 		_, err := again(ctx, r, just(func(ctx context.Context) error {
 			var err error
@@ -279,7 +279,7 @@ func (d *driver) destroy(ctx context.Context, r *jobs.Run, disk Disk) error {
 	self, _ := d.me()
 	began := time.Now()
 	var err error
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		_, err = again(ctx, r, just(func(ctx context.Context) error { return d.p.Delete(ctx, disk) }))
 		if !errors.Is(err, errdefs.ErrInUse) || time.Since(began) > appear {
 			break

@@ -22,6 +22,7 @@ type daemon struct {
 	conf     config
 	metadata string
 	dir      string
+	poll     time.Duration
 }
 
 // driver opens a pool as the daemon does.
@@ -31,6 +32,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t.Poll = d.poll
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +60,8 @@ func TestConformance(t *testing.T) {
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp9", "throughput": "much", "zone": "eu-west-1a", multiAttach: "true"},
 		Resize:     2 * gib,
 	}, func(t *testing.T) func(t testing.TB) volume.Driver {
-		return newCloud(t, quick()).daemon(t, ec2.InstanceSpec{}).driver
+		d := newCloud(t, quick()).daemon(t, ec2.InstanceSpec{})
+		d.poll = blocktest.Quick
+		return d.driver
 	})
 }

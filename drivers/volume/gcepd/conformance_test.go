@@ -19,6 +19,7 @@ type daemon struct {
 	conf     config
 	metadata string
 	dir      string
+	poll     time.Duration
 }
 
 // driver opens a pool as the daemon does.
@@ -28,6 +29,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t.Poll = d.poll
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -58,5 +60,9 @@ func TestConformance(t *testing.T) {
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "hyperdisk-balanced", "iops": "3000"},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp3", "throughput": "much", "zone": "us-central1", multiWriter: "true"},
 		Resize:     15 * gib,
-	}, func(t *testing.T) func(t testing.TB) volume.Driver { return newCloud(t, conf).daemon(t, zoneA).driver })
+	}, func(t *testing.T) func(t testing.TB) volume.Driver {
+		d := newCloud(t, conf).daemon(t, zoneA)
+		d.poll = blocktest.Quick
+		return d.driver
+	})
 }

@@ -32,6 +32,8 @@ type Config struct {
 	Slow time.Duration
 	// Lag is how far its lists may be behind.
 	Lag time.Duration
+	// Together is how many lives are played at once in which a daemon ends: most of one is waiting. 0 is 6.
+	Together int
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
 	// Only names the scenarios to run, where another test has the rest; empty runs all.
@@ -95,6 +97,9 @@ func (c Config) defaults() Config {
 	}
 	if c.Slow == 0 {
 		c.Slow = 10 * time.Second
+	}
+	if c.Together == 0 {
+		c.Together = 6
 	}
 	return c
 }

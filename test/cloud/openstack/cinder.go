@@ -12,7 +12,7 @@ import (
 )
 
 // cinderConf has services say often what they have: a back end that says so before the scheduler listens is not
-// heard, and the cloud is up when it says it again. The server of volumes is root, and needs no program for that.
+// heard, and the cloud is up when it says it again.
 func (c *Cloud) cinderConf() string {
 	text := `
 [DEFAULT]
@@ -45,7 +45,7 @@ volume_backend_name = files
 nfs_shares_config = $dir/shares
 nfs_mount_point_base = $dir/mnt
 nfs_snapshot_support = true
-nas_secure_file_operations = true
+nas_secure_file_operations = false
 nas_secure_file_permissions = false
 max_over_subscription_ratio = 1000
 [database]
