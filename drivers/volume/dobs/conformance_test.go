@@ -27,7 +27,7 @@ type daemon struct {
 func (c *cloud) daemon(t testing.TB) daemon {
 	t.Helper()
 	id, m, metadata := c.droplet(t, nyc)
-	d := daemon{conf: c.pool(), metadata: metadata, dir: t.TempDir(), droplet: id}
+	d := daemon{poll: blocktest.Quick, conf: c.pool(), metadata: metadata, dir: t.TempDir(), droplet: id}
 	d.conf.Config = block.Config{
 		Namespace: "test", Size: gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
 		Refresh: time.Hour, Rate: 10000, Dev: m.Dev(), Sys: m.Sys(),
@@ -60,8 +60,6 @@ func TestConformance(t *testing.T) {
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp3", "zone": "New York"},
 		Resize:     2 * gib,
 	}, func(t *testing.T) func(t testing.TB) volume.Driver {
-		d := newCloud(t, conf).daemon(t)
-		d.poll = blocktest.Quick
-		return d.driver
+		return newCloud(t, conf).daemon(t).driver
 	})
 }

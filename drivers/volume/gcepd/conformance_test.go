@@ -42,7 +42,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 func (c *cloud) daemon(t testing.TB, zone string) daemon {
 	t.Helper()
 	_, m, metadata := c.instance(t, zone)
-	d := daemon{conf: c.pool(), metadata: metadata, dir: t.TempDir()}
+	d := daemon{poll: blocktest.Quick, conf: c.pool(), metadata: metadata, dir: t.TempDir()}
 	d.conf.Config = block.Config{
 		Namespace: "test", Size: 10 * gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
 		Refresh: time.Hour, Rate: 10000, Dev: m.Dev(), Sys: m.Sys(),
@@ -61,8 +61,6 @@ func TestConformance(t *testing.T) {
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp3", "throughput": "much", "zone": "us-central1", multiWriter: "true"},
 		Resize:     15 * gib,
 	}, func(t *testing.T) func(t testing.TB) volume.Driver {
-		d := newCloud(t, conf).daemon(t, zoneA)
-		d.poll = blocktest.Quick
-		return d.driver
+		return newCloud(t, conf).daemon(t, zoneA).driver
 	})
 }
