@@ -44,6 +44,7 @@ func (c *cloud) daemon(t testing.TB) daemon {
 func (d daemon) driver(t testing.TB) (*provider, volume.Driver) {
 	t.Helper()
 	p := d.cloud.open(t, d.conf, d.metadata)
+	d.cloud.user = p
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +87,12 @@ func TestRequests(t *testing.T) {
 		for end := time.Now().Add(time.Minute); time.Now().Before(end) && (len(d.server.Machine.Names()) > 0 || working(drv)); {
 			time.Sleep(20 * time.Millisecond)
 		}
-		return nil
+		all, err := p.where(t.Context(), nil, "")
+		for err == nil && len(all) == 1 && all[0].Status != "available" { // for a moment it is "detaching"
+			time.Sleep(50 * time.Millisecond)
+			all, err = p.where(t.Context(), nil, "")
+		}
+		return err
 	}
 	for _, tt := range []struct {
 		what string
