@@ -294,8 +294,14 @@ func (d *driver) destroy(ctx context.Context, r *jobs.Run, disk Disk) error {
 			return aerr
 		}
 		for _, h := range now.Holders {
-			if h.Host != self.ID && h.State == Attached {
+			switch {
+			case h.State != Attached:
+			case h.Host != self.ID:
 				return d.held(h)
+			default: // what was remembered is older than that
+				if err := d.release(ctx, r, now); err != nil {
+					return err
+				}
 			}
 		}
 	}

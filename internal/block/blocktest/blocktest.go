@@ -34,6 +34,8 @@ type Config struct {
 	Lag time.Duration
 	// Together is how many lives are played at once in which a daemon ends: most of one is waiting. 0 is 6.
 	Together int
+	// Parallel runs scenarios beside each other, as each has a cloud of its own, but for those that measure.
+	Parallel bool
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
 	// Only names the scenarios to run, where another test has the rest; empty runs all.
@@ -79,6 +81,9 @@ func Run(t *testing.T, c Config) {
 			if why, ok := c.Deviates[s.name]; ok {
 				t.Skip("deviates: " + why)
 			}
+			if c.Parallel && !measures[s.name] {
+				t.Parallel()
+			}
 			s.run(newStage(t, c))
 		})
 	}
@@ -104,6 +109,9 @@ func (c Config) defaults() Config {
 	return c
 }
 
+// measures has the scenarios that look at the time or count what is asked in the background.
+var measures = map[string]bool{"HangingCloud": true, "Calls": true, "Idle": true}
+
 type scenario struct {
 	name string
 	run  func(*stage)
@@ -122,6 +130,7 @@ func scenarios() []scenario {
 		{"UsedElsewhere", usedElsewhere},
 		{"CopyOfOldMemory", copyOfOldMemory},
 		{"RemovedOnce", removedOnce},
+		{"AttachedUnawares", attachedUnawares},
 		{"SnapshotsOfOthers", snapshotsOfOthers},
 		{"LyingNames", lyingNames},
 		{"NotBlank", notBlank},

@@ -125,6 +125,7 @@ func twoMakeOneName(s *stage) {
 		all.Wait()
 		s.eventually("one disk is left", func() bool { return len(s.disks(hosts[0], name)) == 1 })
 		for _, h := range hosts {
+			h.mustCreate(name) // again, which looks: what one remembers may have been deleted by another
 			if got := h.disk(name); got != s.disks(h, name)[0].ID {
 				s.Errorf("%s has disk %s", h.ID, got)
 			}

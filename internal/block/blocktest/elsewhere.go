@@ -192,3 +192,24 @@ func removedOnce(s *stage) {
 	s.mustRead(two.mustMount("data"), "f", "new")
 	two.mustUnmount("data")
 }
+
+// attachedUnawares: a disk that was attached to this host behind its back, or by a daemon that died before it
+// could remember that, is detached to be removed.
+func attachedUnawares(s *stage) {
+	h := s.host()
+	if h.Machine == nil {
+		s.Skip("deviates: nobody else attaches a disk to this machine")
+	}
+	h.mustCreate("data")
+	h.settle()
+	time.Sleep(s.Lag)
+	p := h.Provider(s)
+	self, err := p.Self(s.Context())
+	must(s, err)
+	must(s, p.Attach(s.Context(), s.disks(h, "data")[0], self))
+	s.eventually("it is attached", func() bool { return len(h.attached()) == 1 })
+	time.Sleep(s.Lag)
+	h.mustRemove("data")
+	s.noneLeft(h)
+	h.detached()
+}
