@@ -122,6 +122,7 @@ func scenarios() []scenario {
 		{"Classic", classic},
 		{"OneName", oneName},
 		{"TwoMakeOneName", twoMakeOneName},
+		{"GivenWay", givenWay},
 		{"SecondWriter", secondWriter},
 		{"Handover", handover},
 		{"TakenByForce", takenByForce},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -212,4 +213,51 @@ func attachedUnawares(s *stage) {
 	h.mustRemove("data")
 	s.noneLeft(h)
 	h.detached()
+}
+
+// givenWay: whose disk another host deletes while it is made, as it has one of that name, has that one.
+func givenWay(s *stage) {
+	h := s.host()
+	p := h.Provider(s)
+	var once sync.Once
+	var other block.Disk
+	h.faults.Set(nil, func(op string) error {
+		if op != "Create" {
+			return nil
+		}
+		once.Do(func() {
+			first := s.listed(h, "data", func(block.Disk) bool { return true })
+			id := "00000000-0000-8000-8000-00000000cafe"
+			var err error
+			other, err = p.Create(s.Context(), block.Spec{UUID: id, Size: s.Size, Tags: block.Tags{block.TagUUID: id, block.TagNamespace: "test", block.TagName: "data", "fs": "ext4"}})
+			must(s, err)
+			s.listed(h, "data", func(d block.Disk) bool { return d.ID == other.ID && d.State == block.Ready })
+			must(s, p.Delete(s.Context(), first))
+			s.eventually("the first is deleted", func() bool {
+				return !slices.ContainsFunc(s.disks(h, "data"), func(d block.Disk) bool { return d.ID == first.ID && d.State != block.Deleting })
+			})
+			time.Sleep(s.Lag)
+		})
+		return nil
+	})
+	h.mustCreate("data")
+	if got := h.disk("data"); got != other.ID {
+		s.Errorf("disk %s, and the other host has made %s", got, other.ID)
+	}
+	s.write(h.mustMount("data"), "f", "x")
+	h.mustUnmount("data")
+}
+
+// listed returns a disk of a name as soon as the cloud lists one that is as wanted.
+func (s *stage) listed(h *host, name string, is func(block.Disk) bool) (found block.Disk) {
+	s.Helper()
+	s.eventually("the disk is listed", func() bool {
+		all := s.disks(h, name)
+		i := slices.IndexFunc(all, is)
+		if i >= 0 {
+			found = all[i]
+		}
+		return i >= 0
+	})
+	return found
 }

@@ -15,7 +15,7 @@ import (
 // that may write. SQLite waits for its turn there. In the midst of one that has only read before it cannot, and
 // Cinder, which knows databases that can, leaves the volume in "creating" for ever.
 func (c *Cloud) makeSite(ctx context.Context) error {
-	out, err := process.Run(ctx, nil, "python3", "-c", "import oslo_db; print(oslo_db.__path__[0])")
+	out, err := process.Run(ctx, nil, "/usr/bin/python3", "-c", "import oslo_db; print(oslo_db.__path__[0])")
 	if err != nil {
 		return err
 	}
