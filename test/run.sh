@@ -84,9 +84,11 @@ part_unit() {
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 }
 
+# part_storage has tests that may run beside others do so, however few processors there are: nearly all of each is
+# waiting.
 part_storage() {
 	# shellcheck disable=SC2046 # the packages are words
-	gotest -count=1 -timeout 20m -skip '^TestVM' $(go list ./... | grep -E "$storage|$longer")
+	gotest -count=1 -parallel 4 -timeout 20m -skip '^TestVM' $(go list ./... | grep -E "$storage|$longer")
 	gotest -count=1 -run '^(TestScripts|TestGuides)$/backup' ./cmd/remora
 }
 

@@ -32,6 +32,7 @@ if [ "${1:-}" != docker ]; then
 	need docker-registry docker-registry
 	need iproute2 ip
 	need nftables nft
+	need iptables iptables-nft iptables-legacy
 	need util-linux unshare nsenter
 	need btrfs-progs mkfs.btrfs btrfs
 	need sqlite3 sqlite3

@@ -3,6 +3,7 @@
 package all
 
 import (
+	"github.com/remora-plugins/remora/drivers/network/overlay"
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/cinder"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
@@ -33,3 +34,6 @@ func Volumes() []catalog.Volume {
 		sshfs.Driver(),
 	}
 }
+
+// Network returns the driver of networks across hosts.
+func Network() catalog.Network { return overlay.Network() }

@@ -115,7 +115,20 @@ var layerTable = []layer{
 	{dir: "internal/managed/volumes", only: append([]string{"internal/managed/lock"}, leaves...)},
 	{dir: "internal/managed/engineapi", by: []string{"internal/service"}},
 	{dir: "internal/managed/registry/registrytest", by: []string{}, tests: true},
+	// The floors of a cluster, likewise.
+	{dir: "internal/cluster/record", only: leaves},
+	{dir: "internal/cluster/store", only: append([]string{"internal/cluster/record"}, leaves...)},
+	{dir: "internal/cluster/password", only: leaves},
+	{dir: "internal/cluster/link", only: append([]string{"internal/cluster/record", "internal/cluster/password"}, leaves...)},
+	// A room of the network knows what hosts tell each other, and no other room.
+	{dir: "internal/address", only: append([]string{"internal/cluster/record"}, leaves...)},
 	{dir: "test/cloud", by: []string{"internal/block/blocktest"}, tests: true},
+	// The data plane: each floor knows those below, and of the cluster only what its records are.
+	{dir: "internal/mesh", only: append([]string{"internal/cluster/record"}, leaves...)},
+	{dir: "internal/mesh/tunnel", only: leaves},
+	{dir: "internal/mesh/probe", only: leaves},
+	{dir: "internal/mesh/plan", only: append([]string{"internal/cluster/record", "internal/mesh/tunnel"}, leaves...)},
+	{dir: "internal/mesh/kernel", only: append([]string{"internal/mesh/plan"}, leaves...)},
 	{dir: "internal/state", only: leaves},
 	{dir: "internal/mount", only: leaves},
 	{dir: "internal/run", only: leaves},

@@ -163,7 +163,7 @@ const (
 // await asks for a disk until it is as until wants it. first is when it is asked for the first
 // time: at once where nothing else tells.
 func (d *driver) await(ctx context.Context, id string, first time.Duration, until func(d Disk, there bool) (bool, error)) error {
-	w := &wait{id: id, until: until, next: time.Now().Add(first), step: firstPoll, done: make(chan error, 1)}
+	w := &wait{id: id, until: until, next: time.Now().Add(first), step: d.t.Poll, done: make(chan error, 1)}
 	p := &d.polls
 	p.mu.Lock()
 	p.all = append(p.all, w)

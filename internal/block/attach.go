@@ -138,7 +138,7 @@ func (d *driver) bring(ctx context.Context, r *jobs.Run, disk *Disk, self Host, 
 // pause waits a little, and asks the cloud for the disk again.
 func (d *driver) pause(ctx context.Context, r *jobs.Run, disk *Disk, tries int) error {
 	select {
-	case <-time.After(firstPoll << tries):
+	case <-time.After(d.t.Poll << tries):
 	case <-ctx.Done():
 		return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
-	blocktest.Run(t, blocktest.Config{New: func(t testing.TB) blocktest.Cloud {
+	blocktest.Run(t, blocktest.Config{Parallel: true, New: func(t testing.TB) blocktest.Cloud {
 		c := blocktest.NewReference(t)
 		c.In = []string{"a", "b"}
 		return c
@@ -23,7 +23,7 @@ func TestSlowCloud(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: it waits for a cloud that takes its time")
 	}
-	blocktest.Run(t, blocktest.Config{Slow: 30 * time.Second, Lag: 450 * time.Millisecond, New: func(t testing.TB) blocktest.Cloud {
+	blocktest.Run(t, blocktest.Config{Parallel: true, Slow: 30 * time.Second, Lag: 450 * time.Millisecond, New: func(t testing.TB) blocktest.Cloud {
 		c := blocktest.NewReference(t)
 		c.Delay, c.Lag, c.Rollbacks, c.In = 100*time.Millisecond, 400*time.Millisecond, true, []string{"a", "b"}
 		return c

@@ -70,7 +70,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 		s.Tags[option+"mount_options"] = source.Tags[option+"mount_options"]
 	}
 	inherit(s.Tags, tags)
-	s.Tags[tagFrom] = short(strings.TrimSuffix(from+"@"+snapshot, "@"))
+	s.Tags[tagFrom] = Short(strings.TrimSuffix(from+"@"+snapshot, "@"))
 	if err := d.check(&s); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (d *snapshotting) Clone(ctx context.Context, name, from, snapshot string, o
 	default:
 		c.Source = &source
 		c.Temp = d.snapshotTags(source, "clone")
-		c.Temp[tagTemp] = short("clone " + name)
+		c.Temp[tagTemp] = Short("clone " + name)
 	}
 	return d.do(ctx, jobClone, name, "", c)
 }

@@ -130,7 +130,13 @@ func (d *driver) create(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
-	if err := d.ready(ctx, r, made, true); err != nil {
+	if err := d.ready(ctx, r, made, true); errors.Is(err, errGivenWay) {
+		d.x.drop(made.ID)
+		if won, ok := d.x.volume(name); ok {
+			return d.adopt(won, m)
+		}
+		return errdefs.As(errdefs.ErrUnavailable, err)
+	} else if err != nil {
 		return err
 	}
 	won, ok := d.x.volume(name)
@@ -212,7 +218,7 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 		return nil
 	}
 	name, began := disk.Tags[TagName], time.Now()
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		var list []Disk
 		_, err := again(ctx, r, just(func(ctx context.Context) error {
 			var err error
@@ -222,7 +228,12 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 		if err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == disk.ID }); i >= 0 {
+		i := slices.IndexFunc(list, func(o Disk) bool { return o.ID == disk.ID })
+		if (i < 0 && time.Since(began) > behind || i >= 0 && list[i].State == Deleting) && live(disk) &&
+			slices.ContainsFunc(list, func(o Disk) bool { return o.ID != disk.ID && o.State == Ready && live(o) && o.Tags[TagName] == name }) {
+			return errGivenWay
+		}
+		if i >= 0 {
 			switch list[i].State {
 			case Ready:
 				return nil
@@ -243,6 +254,9 @@ func (d *driver) ready(ctx context.Context, r *jobs.Run, disk Disk, seen bool) e
 		}
 	}
 }
+
+// errGivenWay is that a disk was deleted while it was made, by a host that had found another of its name.
+var errGivenWay = errors.New("another host has made the volume")
 
 // unmade is the error of a disk that the cloud began to make, and could not.
 func unmade(reason string) error {
@@ -279,7 +293,7 @@ func (d *driver) destroy(ctx context.Context, r *jobs.Run, disk Disk) error {
 	self, _ := d.me()
 	began := time.Now()
 	var err error
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		_, err = again(ctx, r, just(func(ctx context.Context) error { return d.p.Delete(ctx, disk) }))
 		if !errors.Is(err, errdefs.ErrInUse) || time.Since(began) > appear {
 			break
@@ -294,8 +308,14 @@ func (d *driver) destroy(ctx context.Context, r *jobs.Run, disk Disk) error {
 			return aerr
 		}
 		for _, h := range now.Holders {
-			if h.Host != self.ID && h.State == Attached {
+			switch {
+			case h.State != Attached:
+			case h.Host != self.ID:
 				return d.held(h)
+			default: // what was remembered is older than that
+				if err := d.release(ctx, r, now); err != nil {
+					return err
+				}
 			}
 		}
 	}

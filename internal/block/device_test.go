@@ -120,7 +120,7 @@ func TestTagsFit(t *testing.T) {
 		for len(long) < 600 {
 			long += text
 		}
-		if err := (Tags{"from": short(long)}).fit(); err != nil {
+		if err := (Tags{"from": Short(long)}).fit(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -61,6 +61,9 @@ type driver struct {
 // listed in the background.
 func Open(ctx context.Context, p Provider, c Config, env catalog.Env) (volume.Driver, error) {
 	t := p.Traits()
+	if t.Poll == 0 {
+		t.Poll = firstPoll
+	}
 	if err := c.check(t); err != nil {
 		return nil, err
 	}

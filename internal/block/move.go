@@ -151,7 +151,7 @@ func (d *driver) unmoved(ctx context.Context, r *jobs.Run, disk Disk) (Disk, err
 			return disk, err
 		}
 		select {
-		case <-time.After(firstPoll):
+		case <-time.After(d.t.Poll):
 		case <-ctx.Done():
 			return disk, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}
@@ -290,7 +290,7 @@ func (d *driver) ours(ctx context.Context, r *jobs.Run, m *moving) error {
 			return errNotOurs
 		}
 		select {
-		case <-time.After(firstPoll):
+		case <-time.After(d.t.Poll):
 		case <-ctx.Done():
 			return errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}

@@ -305,7 +305,7 @@ func (d *driver) tidy(ctx context.Context, r *jobs.Run, to *driver, m *moving) e
 
 // unmade deletes a snapshot that a disk may hang on for a little.
 func (d *driver) unmade(ctx context.Context, r *jobs.Run, sn Snapshot) error {
-	for began, wait := time.Now(), firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for began, wait := time.Now(), d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		_, err := again(ctx, r, just(func(ctx context.Context) error { return d.unshoot(ctx, sn) }))
 		if !errors.Is(err, errdefs.ErrInUse) || time.Since(began) > appear {
 			return err

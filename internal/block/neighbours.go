@@ -130,7 +130,7 @@ func (d *driver) reach(ctx context.Context, r *jobs.Run, name string) (*driver, 
 			return nil, err
 		}
 		select {
-		case <-time.After(firstPoll):
+		case <-time.After(d.t.Poll):
 		case <-ctx.Done():
 			return nil, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}

@@ -46,7 +46,7 @@ func Unanswered(where, way string, err error) error {
 			hint = noRoute(way)
 		}
 	}
-	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, short(errdefs.OneLine(text))), hint)
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: %s", where, Short(errdefs.OneLine(text))), hint)
 }
 
 func noRoute(way string) string {

@@ -105,6 +105,9 @@ type Traits struct {
 	// Outlive: snapshots do not depend on the disk of which they were made, which can be
 	// deleted before them.
 	Outlive bool
+	// Poll is how long to wait, after something was begun, before the first look whether it is done; 0 is
+	// 400 ms. Each look after that waits half as long again.
+	Poll time.Duration
 }
 
 // Host is a host as the cloud calls it.

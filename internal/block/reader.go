@@ -40,7 +40,7 @@ func (d *snapshotting) OpenSnapshot(ctx context.Context, name, snapshot, target 
 		return target, nil
 	}
 	s := Spec{Size: max(sn.Size, d.t.MinSize), Type: disk.Type, IOPS: disk.IOPS, Throughput: disk.Throughput, Zone: self.Zone, Snapshot: &sn, UUID: uuidOf(id, newUUID())}
-	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: short(name + "@" + snapshot)}
+	s.Tags = Tags{TagUUID: s.UUID, TagNamespace: d.c.Namespace, TagName: name, tagTemp: reader + self.ID, tagFrom: Short(name + "@" + snapshot)}
 	if !d.t.Zonal {
 		s.Zone = ""
 	}

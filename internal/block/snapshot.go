@@ -167,7 +167,7 @@ func (d *driver) complete(ctx context.Context, r *jobs.Run, sn Snapshot, most ti
 		return sn, nil
 	}
 	began := time.Now()
-	for wait := firstPoll; sn.State == Creating && (most == 0 || time.Since(began) < most); wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; sn.State == Creating && (most == 0 || time.Since(began) < most); wait = min(wait*3/2, lastPoll) {
 		if err := r.Step("waiting for the snapshot", nil); err != nil {
 			return sn, err
 		}

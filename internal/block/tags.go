@@ -34,8 +34,8 @@ func (t Tags) fit() error {
 	return nil
 }
 
-// short makes a text that is only there to be read one that fits into a tag.
-func short(text string) string {
+// Short makes a text that is only there to be read one that fits into a tag.
+func Short(text string) string {
 	if len(text) <= maxValue {
 		return text
 	}

@@ -14,7 +14,7 @@ import (
 
 // free sees that no other host has the disk, and that it is not on its way off this one.
 func (d *driver) free(ctx context.Context, r *jobs.Run, disk *Disk, self Host, until time.Time, force bool) error {
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		i := slices.IndexFunc(disk.Holders, func(h Holder) bool { return h.Host != self.ID || h.State == Detaching })
 		if i < 0 {
 			return nil

@@ -65,7 +65,7 @@ const noDevice = "its device is not there any more"
 
 // blame has a volume that is lost tell who has it now, as soon as the cloud's lists do.
 func (d *driver) blame(m mounted) {
-	for wait := firstPoll; ; wait = min(wait*3/2, lastPoll) {
+	for wait := d.t.Poll; ; wait = min(wait*3/2, lastPoll) {
 		why := d.taker(m.Disk)
 		d.mu.Lock()
 		l, lost := d.lost[m.Volume]

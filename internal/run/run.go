@@ -22,6 +22,10 @@ const maxText = 500
 // left the process group.
 const reaped = time.Second
 
+// drained is how long a pipe may stay open after its program has ended by itself. On a busy host another
+// program that is just being started has it open too, until it is there.
+const drained = 10 * time.Second
+
 // Output runs a program, without a shell, and returns what it wrote to its standard output.
 // stdin may be nil. When ctx ends the program is killed with all that it started. An error
 // is one line with what the program wrote to its standard error, and it never holds the
@@ -32,8 +36,11 @@ func Output(ctx context.Context, stdin []byte, name string, args ...string) ([]b
 	var out, text bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &text
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = reaped
+	cmd.WaitDelay = drained
+	cmd.Cancel = func() error {
+		cmd.WaitDelay = reaped // it is looked at after this
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	err := cmd.Run()
 	name = filepath.Base(name)
 	switch {

@@ -36,6 +36,21 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestPipeStaysOpen: what a program wrote that ended is no less for somebody who has its pipe open a little longer.
+func TestPipeStaysOpen(t *testing.T) {
+	out, err := run.Output(t.Context(), nil, "sh", "-c", "echo out; sleep 2 &")
+	if err != nil || string(out) != "out\n" {
+		t.Errorf("output is %q, %v", out, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err = run.Output(ctx, nil, "sh", "-c", "setsid sleep 20; true") // in a group of its own, it is not killed
+	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 8*time.Second {
+		t.Errorf("after %s: %v", took, err)
+	}
+}
+
 // TestEndOfContext: what the program started ends with it.
 func TestEndOfContext(t *testing.T) {
 	pipe := t.TempDir() + "/pipe"

@@ -35,6 +35,8 @@ var (
 	// Netns is the right to make network and mount namespaces, and the commands ip
 	// and unshare to do it with.
 	Netns = Need{"netns", sync.OnceValue(netns)}
+	// Nftables is the commands nft and iptables, the latter of both kinds, by which a test looks at rules and breaks them.
+	Nftables = Need{"nftables", programs("nftables and iptables", "nft", "iptables-nft", "iptables-legacy", "ip6tables-legacy")}
 	// Systemd is a machine that systemd started.
 	Systemd = Need{"systemd", systemd}
 	// Btrfs is a kernel that can mount a btrfs from an image, and the program that makes
@@ -77,7 +79,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, Runc, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables}
 }
 
 func root() error {

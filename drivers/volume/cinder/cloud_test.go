@@ -48,11 +48,11 @@ var shared struct {
 // cloud is a project of its own in the real Keystone and Cinder, with the fake Nova.
 type cloud struct {
 	*openstack.Cloud
-	nova       *nova.Nova
-	kind       string // of volumes
-	name       string // of the project
-	project    string
-	afterwards func(*config)
+	nova    *nova.Nova
+	kind    string // of volumes
+	name    string // of the project
+	project string
+	user    *provider // who is logged in already, and tidies up
 }
 
 var projects atomic.Int64
@@ -84,14 +84,18 @@ func newCloud(t testing.TB, kind string) *cloud {
 
 // clean deletes what a test left in its project.
 func (c *cloud) clean(t testing.TB) {
-	p := c.open(t, c.pool(), "")
+	p := c.user
+	if p == nil {
+		p = c.open(t, c.pool(), "")
+	}
+	defer p.http.CloseIdleConnections()
 	ctx := t.Context()
 	if ctx.Err() != nil {
 		var cancel func()
 		ctx, cancel = withoutTest(t)
 		defer cancel()
 	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		all, err := p.where(ctx, nil, "")
 		if err != nil {
 			t.Error(err)
@@ -115,14 +119,10 @@ func (c *cloud) clean(t testing.TB) {
 
 // pool is the configuration of a pool that logs in by password.
 func (c *cloud) pool() config {
-	conf := config{
+	return config{
 		Config: block.Config{Rate: 10000, Dev: "/dev", Sys: "/sys"}, Region: openstack.Region, Interface: "public",
 		AuthURL: c.AuthURL, UserName: openstack.User, Password: catalog.NewSecret(c.Password), ProjectName: c.name, Type: c.kind,
 	}
-	if c.afterwards != nil {
-		c.afterwards(&conf)
-	}
-	return conf
 }
 
 // open makes a provider on a server.

@@ -11,6 +11,7 @@ import (
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/internal/block/blocktest"
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 	"github.com/remora-plugins/remora/sdk/volume/volumetest"
 	"github.com/remora-plugins/remora/test/cloud/nova"
@@ -43,6 +44,7 @@ func (c *cloud) daemon(t testing.TB) daemon {
 func (d daemon) driver(t testing.TB) (*provider, volume.Driver) {
 	t.Helper()
 	p := d.cloud.open(t, d.conf, d.metadata)
+	d.cloud.user = p
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +59,7 @@ func TestConformance(t *testing.T) {
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "ceph"},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gold", "iops": "3000", "zone": "moon", multiAttach: "true"},
 		Resize:     2 * gib,
+		Deviates:   map[string]string{"Rollback": "Cinder brings a disk back to its last snapshot alone; see TestRollback"},
 	}, func(t *testing.T) func(t testing.TB) volume.Driver {
 		d := newCloud(t, "ceph").daemon(t)
 		return func(t testing.TB) volume.Driver {
@@ -84,7 +87,12 @@ func TestRequests(t *testing.T) {
 		for end := time.Now().Add(time.Minute); time.Now().Before(end) && (len(d.server.Machine.Names()) > 0 || working(drv)); {
 			time.Sleep(20 * time.Millisecond)
 		}
-		return nil
+		all, err := p.where(t.Context(), nil, "")
+		for err == nil && len(all) == 1 && all[0].Status != "available" { // for a moment it is "detaching"
+			time.Sleep(50 * time.Millisecond)
+			all, err = p.where(t.Context(), nil, "")
+		}
+		return err
 	}
 	for _, tt := range []struct {
 		what string
@@ -134,4 +142,45 @@ func count(p *provider) map[string]int {
 		all[c.Op] += c.N
 	}
 	return all
+}
+
+// TestRollback: a disk is brought back to its last snapshot, and to no other.
+func TestRollback(t *testing.T) {
+	_, drv := newCloud(t, "ceph").daemon(t).driver(t)
+	file := filepath.Join(t.TempDir(), "f")
+	target := filepath.Dir(file)
+	sn, rb := drv.(volume.Snapshotter), drv.(volume.Rollbacker)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mounted := func(do func() error) {
+		t.Helper()
+		_, err := drv.Mount(t.Context(), "data", target)
+		must(err)
+		must(do())
+		must(drv.Unmount(t.Context(), "data", target))
+	}
+	text := func(want string) func() error {
+		return func() error {
+			got, err := os.ReadFile(file)
+			if string(got) != want {
+				t.Errorf("the file has %q, want %q", got, want)
+			}
+			return err
+		}
+	}
+	must(drv.Create(t.Context(), "data", map[string]string{"type": "ceph"}))
+	mounted(func() error {
+		must(os.WriteFile(file, []byte("first"), 0o600))
+		must(sn.CreateSnapshot(t.Context(), "data", "s1", nil))
+		return os.WriteFile(file, []byte("second"), 0o600)
+	})
+	must(rb.Rollback(t.Context(), "data", "s1"))
+	mounted(text("first"))
+	must(sn.CreateSnapshot(t.Context(), "data", "s2", nil))
+	wantErr(t, rb.Rollback(t.Context(), "data", "s1"), errdefs.ErrUnsupported, "last snapshot", "make a clone")
+	mounted(text("first"))
 }

@@ -21,6 +21,7 @@ func TestScenarios(t *testing.T) {
 		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, "files") },
 		Size: gib, Bigger: 2 * gib, XFS: gib, Slow: time.Minute,
 		Deviates: map[string]string{
+			"UsedElsewhere": onCeph, "CopyOfOldMemory": onCeph,
 			"Resize": onCeph, "Snapshots": onCeph, "XFSClone": onCeph, "Rollback": onCeph, "OpenSnapshot": onCeph, "HeldElsewhere": onCeph,
 			"Calls": "Cinder has a volume in detaching for a moment after its device is gone, and deletes it when asked again; see TestRequests",
 		},

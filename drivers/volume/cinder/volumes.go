@@ -144,7 +144,7 @@ func (p *provider) Create(ctx context.Context, s block.Spec) (none block.Disk, e
 		}
 	}
 	opts := volumes.CreateOpts{
-		Size: int(s.Size / gib), Name: nameOf(s.UUID), Description: "volume " + s.Tags[block.TagName] + " of Remora",
+		Size: int(s.Size / gib), Name: nameOf(s.UUID), Description: block.Short("volume " + s.Tags[block.TagName] + " of Remora"),
 		AvailabilityZone: s.Zone, VolumeType: s.Type, Metadata: metadata(s.Tags),
 	}
 	switch {

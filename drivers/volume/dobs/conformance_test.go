@@ -20,13 +20,14 @@ type daemon struct {
 	metadata string
 	dir      string
 	droplet  int
+	poll     time.Duration
 }
 
 // daemon returns what a pool on a new droplet is opened with.
 func (c *cloud) daemon(t testing.TB) daemon {
 	t.Helper()
 	id, m, metadata := c.droplet(t, nyc)
-	d := daemon{conf: c.pool(), metadata: metadata, dir: t.TempDir(), droplet: id}
+	d := daemon{poll: blocktest.Quick, conf: c.pool(), metadata: metadata, dir: t.TempDir(), droplet: id}
 	d.conf.Config = block.Config{
 		Namespace: "test", Size: gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
 		Refresh: time.Hour, Rate: 10000, Dev: m.Dev(), Sys: m.Sys(),
@@ -41,6 +42,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t.Poll = d.poll
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -57,5 +59,7 @@ func TestConformance(t *testing.T) {
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "mount_options": "noatime", "zone": nyc},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp3", "zone": "New York"},
 		Resize:     2 * gib,
-	}, func(t *testing.T) func(t testing.TB) volume.Driver { return newCloud(t, conf).daemon(t).driver })
+	}, func(t *testing.T) func(t testing.TB) volume.Driver {
+		return newCloud(t, conf).daemon(t).driver
+	})
 }

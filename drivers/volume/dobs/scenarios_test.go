@@ -10,8 +10,10 @@ import (
 
 func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
+	ignoreEnvironment(t)
 	blocktest.Run(t, blocktest.Config{
-		New:  func(t testing.TB) blocktest.Cloud { return newCloud(t, quick()) },
-		Size: gib, Bigger: 2 * gib, XFS: gib, Lag: 100 * time.Millisecond,
+		Parallel: true,
+		New:      func(t testing.TB) blocktest.Cloud { return newCloud(t, quick()) },
+		Size:     gib, Bigger: 2 * gib, XFS: gib, Lag: 100 * time.Millisecond,
 	})
 }

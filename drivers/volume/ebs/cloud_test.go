@@ -78,11 +78,19 @@ func ignoreEnvironment(t testing.TB) {
 		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION",
 		"EBS_REGION", "EBS_ENDPOINT", "EBS_KMSKEYID", "EBS_ACCESSKEY", "EBS_SECRETKEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN",
 	} {
-		t.Setenv(name, "")
+		setenv(t, name, "")
 	}
-	none := filepath.Join(t.TempDir(), "none")
-	t.Setenv("AWS_CONFIG_FILE", none)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", none)
+	const none = "/nonexistent/none"
+	setenv(t, "AWS_CONFIG_FILE", none)
+	setenv(t, "AWS_SHARED_CREDENTIALS_FILE", none)
+}
+
+// setenv changes the environment where it is another: a test that runs beside others may not.
+func setenv(t testing.TB, name, value string) {
+	t.Helper()
+	if os.Getenv(name) != value {
+		t.Setenv(name, value)
+	}
 }
 
 // pool is the configuration of a pool with keys.

@@ -1,6 +1,7 @@
 package ebs
 
 import (
+	"cmp"
 	"io"
 	"path/filepath"
 	"testing"
@@ -22,6 +23,8 @@ type daemon struct {
 	conf     config
 	metadata string
 	dir      string
+	poll     time.Duration
+	gone     time.Duration // how long a disk must be missing; 0 is the driver's
 }
 
 // driver opens a pool as the daemon does.
@@ -31,6 +34,8 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t.Poll = d.poll
+	p.vanishedFor = cmp.Or(d.gone, p.vanishedFor)
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +48,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 func (c *cloud) daemon(t testing.TB, spec ec2.InstanceSpec) daemon {
 	t.Helper()
 	i, metadata := c.instance(t, spec)
-	d := daemon{conf: c.pool(), metadata: metadata, dir: t.TempDir()}
+	d := daemon{poll: blocktest.Quick, conf: c.pool(), metadata: metadata, dir: t.TempDir()}
 	d.conf.Config = block.Config{
 		Namespace: "test", Size: gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
 		Refresh: time.Hour, Rate: 10000, Dev: i.Machine().Dev(), Sys: i.Machine().Sys(),

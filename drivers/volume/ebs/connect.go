@@ -51,7 +51,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 	}
 	p := &provider{
 		c: c, t: traits(), tags: c.ownTags(), creds: all.Credentials, host: host,
-		making: map[string]*making{}, absent: map[string]time.Time{}, client: block.NewClient(c.account(all.Region), c.Rate),
+		making: map[string]*making{}, vanishedFor: longGone, absent: map[string]time.Time{}, client: block.NewClient(c.account(all.Region), c.Rate),
 	}
 	p.names.dev = c.Dev
 	p.noteOwner(known)

@@ -58,11 +58,12 @@ type provider struct {
 	host   metadata
 	names  names
 
-	mu     sync.Mutex
-	self   *instance
-	owner  string             // the key ID, if it stays the same
-	making map[string]*making // disks with a key of KMS that are not ready yet, by ID
-	absent map[string]time.Time
+	mu          sync.Mutex
+	self        *instance
+	owner       string             // the key ID, if it stays the same
+	making      map[string]*making // disks with a key of KMS that are not ready yet, by ID
+	vanishedFor time.Duration
+	absent      map[string]time.Time
 }
 
 var (

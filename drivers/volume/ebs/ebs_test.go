@@ -17,5 +17,8 @@ func scenarios() blocktest.Config {
 
 func TestScenarios(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
-	blocktest.Run(t, scenarios())
+	ignoreEnvironment(t)
+	c := scenarios()
+	c.Parallel = true
+	blocktest.Run(t, c)
 }

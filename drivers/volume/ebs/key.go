@@ -19,8 +19,8 @@ type making struct {
 	missing time.Time // since when it is in none
 }
 
-// vanishedFor is for how long a disk must have been missing, as one list may be behind another.
-const vanishedFor = 3 * time.Second
+// longGone is for how long a disk must have been missing, as one list may be behind another.
+const longGone = 3 * time.Second
 
 // watch has a disk that may fail for its key be looked after.
 func (p *provider) watch(d block.Disk, s block.Spec) {
@@ -72,9 +72,9 @@ func (p *provider) vanished(q block.Query, list []block.Disk) (all []block.Disk)
 			delete(p.making, id)
 			continue
 		}
-		limit := vanishedFor
+		limit := p.vanishedFor
 		if !m.seen { // too new, perhaps
-			limit = 5 * vanishedFor
+			limit = 5 * p.vanishedFor
 		}
 		if time.Since(m.missing) >= limit {
 			d := m.Disk

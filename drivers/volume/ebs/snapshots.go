@@ -112,7 +112,7 @@ func (p *provider) snap(ctx context.Context, d block.Disk, tags block.Tags) (*ec
 	for {
 		out, err := ask(ctx, p, "CreateSnapshot", func(ctx context.Context) (*ec2.CreateSnapshotOutput, error) {
 			return p.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{
-				VolumeId: aws.String(d.ID), Description: aws.String("Remora: of volume " + d.Tags[block.TagName]),
+				VolumeId: aws.String(d.ID), Description: aws.String("Remora: of " + d.ID), // plain ASCII, and not long
 				TagSpecifications: p.specify(types.ResourceTypeSnapshot, tags),
 			})
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,7 +106,13 @@ func TestResize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantErr(t, p.Resize(t.Context(), d, 3*gib), errdefs.ErrInUse, d.ID, "6 hours", "try again after "+time.Now().UTC().Add(coolDown).Format("2006-01-02T15"))
+	err := p.Resize(t.Context(), d, 3*gib)
+	wantErr(t, err, errdefs.ErrInUse, d.ID, "6 hours", "try again after ")
+	_, after, _ := strings.Cut(strings.Join(append(errdefs.Hints(err), err.Error()), " "), "try again after ")
+	when, perr := time.Parse(time.RFC3339, strings.Trim(strings.Fields(after)[0], ".,;)"))
+	if in := time.Until(when) - coolDown; perr != nil || in.Abs() > time.Minute {
+		t.Errorf("%v: it says when to try again, and not %s from now: %v", err, coolDown, perr)
+	}
 	for end := time.Now().Add(10 * time.Second); c.look(t, p, d.ID).Size != 2*gib; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not grow")

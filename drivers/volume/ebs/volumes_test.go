@@ -138,6 +138,7 @@ func TestKMS(t *testing.T) {
 	conf.KmsKeys = []string{"alias/good"}
 	c := newCloud(t, conf)
 	d := c.daemon(t, ec2.InstanceSpec{})
+	d.gone = 500 * time.Millisecond
 	drv := d.driver(t)
 	if err := drv.Create(t.Context(), "good", map[string]string{"encryptionKey": "alias/good"}); err != nil {
 		t.Error(err)

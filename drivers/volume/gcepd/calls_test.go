@@ -31,6 +31,7 @@ func TestCalls(t *testing.T) {
 	testenv.Require(t, testenv.Loop)
 	c := newCloud(t, gce.Config{Reads: -1, Writes: -1})
 	d := c.daemon(t, zoneA)
+	d.poll = 0 // as it is
 	drv := d.driver(t)
 	ctx, at := t.Context(), t.TempDir()
 	if err := drv.(volume.Pinger).Ping(ctx); err != nil {

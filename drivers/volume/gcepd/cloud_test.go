@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type cloud struct {
 	*gce.Cloud
 	dir, url, keyfile string
 	sdk               *compute.Service
-	hosts             int
+	hosts             atomic.Uint64
 }
 
 // quick is a cloud in which things take a while, and lists are a little behind.
@@ -75,7 +76,15 @@ func newCloud(t testing.TB, conf gce.Config) *cloud {
 func ignoreEnvironment(t testing.TB) {
 	t.Helper()
 	for _, name := range []string{"GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "GCEPD_KEYFILE", "GCEPD_ZONE", "GCEPD_DEFAULTDISKTYPE", "GCEPD_TAG"} {
-		t.Setenv(name, "")
+		setenv(t, name, "")
+	}
+}
+
+// setenv changes the environment where it is another: a test that runs beside others may not.
+func setenv(t testing.TB, name, value string) {
+	t.Helper()
+	if os.Getenv(name) != value {
+		t.Setenv(name, value)
 	}
 }
 
@@ -91,9 +100,9 @@ func (c *cloud) pool() config {
 func (c *cloud) instance(t testing.TB, zone string, scopes ...string) (name string, m *machine.Machine, metadata string) {
 	t.Helper()
 	testenv.Require(t, testenv.Loop)
-	c.hosts++
-	name = "host-" + strconv.Itoa(c.hosts)
-	m, err := machine.NewSeed(filepath.Join(c.dir, name), uint64(c.hosts))
+	n := c.hosts.Add(1)
+	name = "host-" + strconv.FormatUint(n, 10)
+	m, err := machine.NewSeed(filepath.Join(c.dir, name), n)
 	if err != nil {
 		t.Fatal(err)
 	}

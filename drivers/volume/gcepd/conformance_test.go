@@ -19,6 +19,7 @@ type daemon struct {
 	conf     config
 	metadata string
 	dir      string
+	poll     time.Duration
 }
 
 // driver opens a pool as the daemon does.
@@ -28,6 +29,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t.Poll = d.poll
 	drv, err := block.Open(t.Context(), p, d.conf.Config, catalog.Env{PoolName: "pool", StateDir: filepath.Join(d.dir, "state"), RunDir: filepath.Join(d.dir, "run")})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func (d daemon) driver(t testing.TB) volume.Driver {
 func (c *cloud) daemon(t testing.TB, zone string) daemon {
 	t.Helper()
 	_, m, metadata := c.instance(t, zone)
-	d := daemon{conf: c.pool(), metadata: metadata, dir: t.TempDir()}
+	d := daemon{poll: blocktest.Quick, conf: c.pool(), metadata: metadata, dir: t.TempDir()}
 	d.conf.Config = block.Config{
 		Namespace: "test", Size: 10 * gib, FS: "ext4", Detach: 20 * time.Millisecond, Wait: time.Second, Preempt: "never",
 		Refresh: time.Hour, Rate: 10000, Dev: m.Dev(), Sys: m.Sys(),
@@ -58,5 +60,7 @@ func TestConformance(t *testing.T) {
 		Options:    map[string]string{"mode": "0750", "uid": "1000", "type": "hyperdisk-balanced", "iops": "3000"},
 		BadOptions: map[string]string{"mode": "rwx", "size": "1k", "fs": "ntfs", "type": "gp3", "throughput": "much", "zone": "us-central1", multiWriter: "true"},
 		Resize:     15 * gib,
-	}, func(t *testing.T) func(t testing.TB) volume.Driver { return newCloud(t, conf).daemon(t, zoneA).driver })
+	}, func(t *testing.T) func(t testing.TB) volume.Driver {
+		return newCloud(t, conf).daemon(t, zoneA).driver
+	})
 }

@@ -32,6 +32,10 @@ type Config struct {
 	Slow time.Duration
 	// Lag is how far its lists may be behind.
 	Lag time.Duration
+	// Together is how many lives are played at once in which a daemon ends: most of one is waiting. 0 is 6.
+	Together int
+	// Parallel runs scenarios beside each other, as each has a cloud of its own, but for those that measure.
+	Parallel bool
 	// Change changes the configuration of each pool. nil changes nothing.
 	Change func(c *block.Config)
 	// Only names the scenarios to run, where another test has the rest; empty runs all.
@@ -77,6 +81,9 @@ func Run(t *testing.T, c Config) {
 			if why, ok := c.Deviates[s.name]; ok {
 				t.Skip("deviates: " + why)
 			}
+			if c.Parallel && !measures[s.name] {
+				t.Parallel()
+			}
 			s.run(newStage(t, c))
 		})
 	}
@@ -96,8 +103,14 @@ func (c Config) defaults() Config {
 	if c.Slow == 0 {
 		c.Slow = 10 * time.Second
 	}
+	if c.Together == 0 {
+		c.Together = 6
+	}
 	return c
 }
+
+// measures has the scenarios that look at the time or count what is asked in the background.
+var measures = map[string]bool{"HangingCloud": true, "Calls": true, "Idle": true}
 
 type scenario struct {
 	name string
@@ -109,6 +122,7 @@ func scenarios() []scenario {
 		{"Classic", classic},
 		{"OneName", oneName},
 		{"TwoMakeOneName", twoMakeOneName},
+		{"GivenWay", givenWay},
 		{"SecondWriter", secondWriter},
 		{"Handover", handover},
 		{"TakenByForce", takenByForce},
@@ -117,6 +131,7 @@ func scenarios() []scenario {
 		{"UsedElsewhere", usedElsewhere},
 		{"CopyOfOldMemory", copyOfOldMemory},
 		{"RemovedOnce", removedOnce},
+		{"AttachedUnawares", attachedUnawares},
 		{"SnapshotsOfOthers", snapshotsOfOthers},
 		{"LyingNames", lyingNames},
 		{"NotBlank", notBlank},

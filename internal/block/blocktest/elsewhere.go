@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -191,4 +192,72 @@ func removedOnce(s *stage) {
 	}
 	s.mustRead(two.mustMount("data"), "f", "new")
 	two.mustUnmount("data")
+}
+
+// attachedUnawares: a disk that was attached to this host behind its back, or by a daemon that died before it
+// could remember that, is detached to be removed.
+func attachedUnawares(s *stage) {
+	h := s.host()
+	if h.Machine == nil {
+		s.Skip("deviates: nobody else attaches a disk to this machine")
+	}
+	h.mustCreate("data")
+	h.settle()
+	time.Sleep(s.Lag)
+	p := h.Provider(s)
+	self, err := p.Self(s.Context())
+	must(s, err)
+	must(s, p.Attach(s.Context(), s.disks(h, "data")[0], self))
+	s.eventually("it is attached", func() bool { return len(h.attached()) == 1 })
+	time.Sleep(s.Lag)
+	h.mustRemove("data")
+	s.noneLeft(h)
+	h.detached()
+}
+
+// givenWay: whose disk another host deletes while it is made, as it has one of that name, has that one.
+func givenWay(s *stage) {
+	h := s.host()
+	p := h.Provider(s)
+	var once sync.Once
+	var other block.Disk
+	h.faults.Set(nil, func(op string) error {
+		if op != "Create" {
+			return nil
+		}
+		once.Do(func() {
+			first := s.listed(h, "data", func(block.Disk) bool { return true })
+			id := "00000000-0000-8000-8000-00000000cafe"
+			var err error
+			other, err = p.Create(s.Context(), block.Spec{UUID: id, Size: s.Size, Tags: block.Tags{block.TagUUID: id, block.TagNamespace: "test", block.TagName: "data", "fs": "ext4"}})
+			must(s, err)
+			s.listed(h, "data", func(d block.Disk) bool { return d.ID == other.ID && d.State == block.Ready })
+			must(s, p.Delete(s.Context(), first))
+			s.eventually("the first is deleted", func() bool {
+				return !slices.ContainsFunc(s.disks(h, "data"), func(d block.Disk) bool { return d.ID == first.ID && d.State != block.Deleting })
+			})
+			time.Sleep(s.Lag)
+		})
+		return nil
+	})
+	h.mustCreate("data")
+	if got := h.disk("data"); got != other.ID {
+		s.Errorf("disk %s, and the other host has made %s", got, other.ID)
+	}
+	s.write(h.mustMount("data"), "f", "x")
+	h.mustUnmount("data")
+}
+
+// listed returns a disk of a name as soon as the cloud lists one that is as wanted.
+func (s *stage) listed(h *host, name string, is func(block.Disk) bool) (found block.Disk) {
+	s.Helper()
+	s.eventually("the disk is listed", func() bool {
+		all := s.disks(h, name)
+		i := slices.IndexFunc(all, is)
+		if i >= 0 {
+			found = all[i]
+		}
+		return i >= 0
+	})
+	return found
 }

@@ -57,13 +57,8 @@ func lostAnswers(s *stage) {
 // one finishes, with one disk that was formatted once.
 func crashes(s *stage) {
 	for _, after := range []bool{false, true} {
-		for at := 1; ; at++ {
-			if !s.crashAt(at, after) {
-				if at < 8 {
-					s.Errorf("only %d calls", at)
-				}
-				break
-			}
+		if n := s.atEach(1, func(at int) bool { return s.crashAt(at, after) }); n < 8 {
+			s.Errorf("only %d calls", n)
 		}
 	}
 }
@@ -139,7 +134,7 @@ func (s *stage) crashAt(at int, after bool) bool {
 		}
 		return err
 	})
-	s.noneLeft(h)
+	s.noneLeft(h, name)
 	h.close()
 	return crashed
 }
@@ -185,6 +180,7 @@ func hangingCloud(s *stage) {
 // calls: what is asked of the cloud for each verb. The numbers are those of the core; a provider
 // whose List takes pages has more requests.
 func calls(s *stage) {
+	s.poll = 0
 	h := s.host()
 	h.settle()
 	for _, tt := range []struct {
@@ -225,14 +221,15 @@ func calls(s *stage) {
 
 // idle: a host that does nothing asks for a list every now and then, and for nothing else.
 func idle(s *stage) {
-	const span = 3 * time.Second
+	s.poll = 0
 	h := s.host(func(c *block.Config) { c.Refresh = time.Second })
 	h.mustCreate("data")
 	h.mustMount("data")
 	h.again()
 	h.faults.Ops()
-	time.Sleep(span)
-	ops := h.faults.Ops()
+	began := time.Now()
+	time.Sleep(3 * time.Second)
+	ops, span := h.faults.Ops(), time.Since(began)
 	for _, op := range ops {
 		if op != "List" && op != "Self" {
 			s.Errorf("an idle host asked for %s", op)

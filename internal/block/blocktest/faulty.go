@@ -16,6 +16,7 @@ type Faults struct {
 	before func(op string) error
 	after  func(op string) error
 	token  string // what the tokens of this host end in, as if they were of another minute
+	poll   time.Duration
 	dead   bool
 	died   chan struct{}
 	ops    []string
@@ -128,6 +129,14 @@ func (f *Faults) Wrap(p block.Provider) block.Provider {
 type faulty struct {
 	block.Provider
 	f *Faults
+}
+
+func (w *faulty) Traits() block.Traits {
+	t := w.Provider.Traits()
+	if w.f.poll > 0 {
+		t.Poll = w.f.poll
+	}
+	return t
 }
 
 func (w *faulty) Self(ctx context.Context) (block.Host, error) {

@@ -250,11 +250,7 @@ func moveCrashes(s *stage) {
 		step = 4
 	}
 	for _, after := range []bool{false, true} {
-		for at := 1; s.moveCrash(at, after, one, two); at += step {
-			if at > 60 {
-				s.Fatal("it makes no end")
-			}
-		}
+		s.atEach(step, func(at int) bool { return s.moveCrash(at, after, one, two) })
 	}
 	r, ok := s.cloud.(Regioned)
 	if !ok {
@@ -262,11 +258,7 @@ func moveCrashes(s *stage) {
 	}
 	other := r.Elsewhere(s)
 	for _, after := range []bool{false, true} {
-		for at := 1; s.farCrash(at, after, other); at += step {
-			if at > 60 {
-				s.Fatal("it makes no end")
-			}
-		}
+		s.atEach(step, func(at int) bool { return s.farCrash(at, after, other) })
 	}
 }
 

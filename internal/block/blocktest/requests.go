@@ -29,6 +29,7 @@ type Figure struct {
 // an engine asks: a Get before each create, mount, unmount and remove.
 func Requests(t *testing.T, c Config, n, rounds int) []Figure {
 	s := newStage(t, c)
+	s.poll = 0
 	h := s.host(func(c *block.Config) { c.Detach = 0 })
 	s.fill(h, n)
 	h.again()

@@ -23,11 +23,18 @@ type stage struct {
 	testing.TB
 	Config
 	cloud Cloud
-	all   []*host
+	poll  time.Duration // [block.Traits.Poll] of the pools that are opened; 0 is the provider's
 }
 
+// Quick is the pace with a cloud that takes no time: else nearly all of a test is waiting for the next look.
+const Quick = 25 * time.Millisecond
+
 func newStage(t *testing.T, c Config) *stage {
-	return &stage{TB: t, Config: c.defaults(), cloud: c.New(t)}
+	s := &stage{TB: t, Config: c.defaults(), cloud: c.New(t)}
+	if s.Slow <= 20*time.Second {
+		s.poll = Quick
+	}
+	return s
 }
 
 // host is a machine with a daemon's pool on it, without the Handler in front.
@@ -57,7 +64,6 @@ func (s *stage) hostIn(zone string) *host {
 func (s *stage) daemon(h *host) *host {
 	s.Helper()
 	h.s = s
-	s.all = append(s.all, h)
 	h.open()
 	s.Cleanup(func() {
 		h.close()
@@ -72,6 +78,7 @@ func (s *stage) daemon(h *host) *host {
 func (h *host) open() {
 	h.s.Helper()
 	h.faults = newFaults()
+	h.faults.poll = h.s.poll
 	if h.stall != nil {
 		h.faults.Set(h.stall(h.faults), nil)
 	}

@@ -74,7 +74,9 @@ type volume struct {
 // New starts the service, and puts it into the catalogue of the cloud. cluster may be nil.
 func New(ctx context.Context, cloud *openstack.Cloud, cluster *ceph.Cluster, dir string) (*Nova, error) {
 	n := &Nova{cloud: cloud, ceph: cluster, dir: dir, servers: map[string]*Server{}, tokens: map[string]string{}, seen: map[string]int{}}
-	n.http = httptest.NewServer(n)
+	n.http = httptest.NewUnstartedServer(n)
+	n.http.Config.SetKeepAlivesEnabled(false) // Cinder would keep its own, which tests that look for leaks would find
+	n.http.Start()
 	var err error
 	if n.service, err = cloud.AddCompute(ctx, n.http.URL+"/v2.1"); err != nil {
 		n.http.Close()

@@ -11,6 +11,8 @@ import (
 	"github.com/remora-plugins/remora/test/cloud/process"
 )
 
+// cinderConf has services say often what they have: a back end that says so before the scheduler listens is not
+// heard, and the cloud is up when it says it again.
 func (c *Cloud) cinderConf() string {
 	text := `
 [DEFAULT]
@@ -29,6 +31,9 @@ default_volume_type = files
 storage_availability_zone = $zone
 report_interval = 60
 service_down_time = 600
+periodic_interval = 2
+periodic_fuzzy_delay = 0
+backend_stats_polling_interval = 10
 quota_volumes = 2000
 quota_snapshots = 2000
 quota_gigabytes = 100000
@@ -88,6 +93,9 @@ func (c *Cloud) makeCinderDB(ctx context.Context) error {
 	if err := c.write("shares", share+"\n"); err != nil {
 		return err
 	}
+	if err := c.makeSite(ctx); err != nil {
+		return err
+	}
 	if _, err := process.Run(ctx, nil, "cinder-manage", "--config-file", c.path("cinder.conf"), "db", "sync"); err != nil {
 		return err
 	}
@@ -96,18 +104,19 @@ func (c *Cloud) makeCinderDB(ctx context.Context) error {
 
 func (c *Cloud) startCinder() error {
 	conf := []string{"--config-file", c.path("cinder.conf")}
-	_, err := c.serve("cinder-api", nil, append([]string{"cinder-api"}, conf...)...)
+	env := []string{"PYTHONPATH=" + c.path("site")}
+	_, err := c.serve("cinder-api", env, append([]string{"cinder-api"}, conf...)...)
 	if err != nil {
 		return err
 	}
-	_, err = c.serve("cinder-scheduler", nil, append([]string{"cinder-scheduler"}, conf...)...)
+	_, err = c.serve("cinder-scheduler", env, append([]string{"cinder-scheduler"}, conf...)...)
 	if err != nil {
 		return err
 	}
 	// The driver mounts nothing where its share is mounted already: by a bind mount, in a
 	// namespace of the server's own.
 	mnt := c.path("mnt/" + shareHash())
-	_, err = c.serve("cinder-volume", nil, append([]string{
+	_, err = c.serve("cinder-volume", env, append([]string{
 		"unshare", "--mount", "--propagation", "private", "sh", "-c",
 		`mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", c.path("files"), mnt, "cinder-volume",
 	}, conf...)...)

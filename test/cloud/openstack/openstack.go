@@ -66,7 +66,8 @@ type Cloud struct {
 	address *process.Address
 	servers []*process.Process
 	front   *front
-	mu      sync.Mutex // of servers
+	mu      sync.Mutex // of servers and kept
+	kept    *session
 }
 
 // Start starts a cloud in an empty directory.

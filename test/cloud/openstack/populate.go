@@ -20,6 +20,8 @@ type session struct {
 	token   string
 	project string
 	roles   map[string]string // the ids of those it has
+	user    string            // the id of [User], where it is known
+	began   time.Time
 }
 
 func passwordAuth(user, password, project string) object {
@@ -31,7 +33,7 @@ func passwordAuth(user, password, project string) object {
 }
 
 func (c *Cloud) login(ctx context.Context) (*session, error) {
-	s := &session{c: c, roles: map[string]string{}}
+	s := &session{c: c, roles: map[string]string{}, began: time.Now()}
 	var got struct {
 		Token struct {
 			Project struct{ ID string }

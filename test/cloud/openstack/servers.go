@@ -82,6 +82,11 @@ connection = sqlite:///$dir/keystone.db?timeout=60
 sqlite_synchronous = false
 [token]
 provider = fernet
+[identity]
+password_hash_rounds = 4
+[cache]
+enabled = true
+backend = dogpile.cache.memory
 [fernet_tokens]
 key_repository = $dir/keys/f
 [credential]
@@ -116,12 +121,12 @@ func (c *Cloud) startKeystone(ctx context.Context) error {
 		"--bootstrap-admin-url", c.AuthURL, "--bootstrap-internal-url", c.AuthURL, "--bootstrap-public-url", c.AuthURL); err != nil {
 		return err
 	}
-	// Processes and not threads, and a connection for each request, lest a database in a file
-	// is locked for too long.
+	// One process, which knows what it has in its cache, and a connection for each request, lest a database in a
+	// file is locked for too long.
 	p, err := c.serve("keystone", []string{"OS_KEYSTONE_CONFIG_FILES=" + c.path("keystone.conf")},
 		"uwsgi_python3", "--http-socket", c.address.At(5000), "--listen", "100", "--add-header", "Connection: close",
 		"--wsgi-file", "/usr/bin/keystone-wsgi-public", "--pyargv", "--config-file "+c.path("keystone.conf"),
-		"--master", "--processes", "2", "--buffer-size", "65535", "--die-on-term")
+		"--master", "--processes", "1", "--buffer-size", "65535", "--die-on-term")
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func Listening(address string) error {
 func Run(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // where much is started at once, others have its pipe open for a moment
 	var out, errout bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errout
 	if err := cmd.Run(); err != nil {

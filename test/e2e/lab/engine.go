@@ -34,7 +34,7 @@ func writeImage(path, busybox string) error {
 	if _, err := w.Write(b); err != nil {
 		return err
 	}
-	for applet := range strings.FieldsSeq("sh cat echo ls sleep sync touch id stat mkdir rm dd true false wc md5sum df") {
+	for applet := range strings.FieldsSeq("sh cat echo ls sleep sync touch id stat mkdir rm dd true false wc md5sum df ip nc nslookup ping hostname wget httpd cut grep head") {
 		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}); err != nil {
 			return err
 		}
@@ -58,6 +58,13 @@ func (h *Host) Dockerd(args ...string) *Process {
 		h.Must("docker", "import", h.lab.Image, ImageName)
 	}
 	return p
+}
+
+// DockerdWithNetworks starts an engine as [Host.Dockerd] does, with the bridge and the rules of a host that has
+// nothing set.
+func (h *Host) DockerdWithNetworks(args ...string) *Process {
+	h.t.Helper()
+	return h.Dockerd(append([]string{"--bridge=", "--iptables=true"}, args...)...)
 }
 
 // KillEngine ends dockerd and its containerd at once. Containers live on. The file that

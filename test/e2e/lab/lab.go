@@ -58,7 +58,7 @@ type Host struct {
 }
 
 // private are the directories that a host has for itself.
-var private = []string{"run", "etc/docker", "etc/containers", "var/lib/docker", "var/lib/remora", "etc/remora"}
+var private = []string{"run", "etc/docker", "etc/containers", "etc/cni", "var/lib/cni", "var/lib/docker", "var/lib/remora", "etc/remora"}
 
 // boot is run by sh as the first process of a host. It ends with the pipe of its input.
 const boot = `set -e

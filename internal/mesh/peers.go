@@ -1,0 +1,315 @@
+package mesh
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/cluster/record"
+	"github.com/remora-plugins/remora/internal/mesh/plan"
+	"github.com/remora-plugins/remora/internal/mesh/probe"
+	"github.com/remora-plugins/remora/internal/mesh/tunnel"
+)
+
+// How hosts are asked. One through which data flows is asked often, and with packets as large as its own.
+const (
+	askEvery     = 2 * time.Second
+	askFirst     = 200 * time.Millisecond // while it has not yet answered, for the first few times
+	firstTimes   = 5
+	askIdleEvery = 5 * time.Second
+	askEach      = 10 * time.Millisecond // of an idle one more for each host there is
+	answerWithin = time.Second
+	largeWithin  = 400 * time.Millisecond
+	// downAfter are the questions without an answer that make a path one that does not work.
+	downAfter = 3
+	// growEvery is how often a path that was found narrow is tried for more.
+	growEvery = 10 * time.Minute
+	// ownBytes are what the questions themselves take, and some more, from one look at the tunnel to the next.
+	ownBytes = 6 << 10
+	// flowsFor is how long data counts as flowing after there was some: where a packet is too large little
+	// flows, and that is just when to ask.
+	flowsFor = time.Minute
+	// checkEvery is how often one is tried with a large packet though no data flows.
+	checkEvery = time.Minute
+)
+
+// peers are the hosts that are asked.
+type peers struct {
+	mu     sync.Mutex
+	paths  map[record.Host]plan.Path
+	byHost map[record.Host]*peer
+	seen   map[tunnel.Key]tunnel.Seen
+	flowed map[tunnel.Key]time.Time
+}
+
+type peer struct {
+	stop    context.CancelFunc
+	latency time.Duration
+	at      time.Time // of the last answer
+	misses  int
+}
+
+// want notes which hosts there are. Who asks them is started by observe.
+func (p *peers) want(paths []plan.Path) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paths = map[record.Host]plan.Path{}
+	for _, path := range paths {
+		if path.Kind != plan.None {
+			p.paths[path.Host] = path
+		}
+	}
+}
+
+// observe starts and ends the asking of each host, and reads what the tunnel knows.
+func (m *Mesh) observe(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	tick := time.NewTicker(askFirst)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		m.start(ctx, &wg)
+		if n%int(askEvery/askFirst) == 0 {
+			m.readTunnel()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *Mesh) start(ctx context.Context, wg *sync.WaitGroup) {
+	p := &m.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h, one := range p.byHost {
+		if _, ok := p.paths[h]; !ok {
+			one.stop()
+			delete(p.byHost, h)
+		}
+	}
+	for h := range p.paths {
+		if _, ok := p.byHost[h]; ok {
+			continue
+		}
+		asking, stop := context.WithCancel(ctx)
+		p.byHost[h] = &peer{stop: stop}
+		wg.Go(func() {
+			defer stop()
+			m.ask(asking, h)
+		})
+	}
+}
+
+// readTunnel finds which peers carry data: more than our own questions are.
+func (m *Mesh) readTunnel() {
+	m.mu.Lock()
+	t := m.tunnel
+	m.mu.Unlock()
+	if t == nil {
+		return
+	}
+	s, err := t.State()
+	if err != nil {
+		m.Nudge()
+		return
+	}
+	p := &m.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	flowed := map[tunnel.Key]time.Time{}
+	for key, now := range s.Seen {
+		before := p.seen[key]
+		if flowed[key] = p.flowed[key]; now.Sent-before.Sent+now.Received-before.Received > ownBytes {
+			flowed[key] = time.Now()
+		}
+	}
+	p.seen, p.flowed = s.Seen, flowed
+}
+
+// ask asks one host until ctx ends.
+func (m *Mesh) ask(ctx context.Context, h record.Host) {
+	var grown, checked time.Time
+	for asked := 0; ; asked++ {
+		path, active, all := m.peers.get(h)
+		within := answerWithin
+		if asked < firstTimes {
+			within = askFirst
+		}
+		rtt, ok := m.ping(ctx, path.Inner, probe.Least, within)
+		if ctx.Err() != nil {
+			return
+		}
+		misses := m.peers.note(h, rtt, ok)
+		if !ok && asked < firstTimes+3 && asked >= firstTimes-1 {
+			m.again(path)
+		}
+		switch {
+		case ok:
+			m.learn(ctx, h, func(l *learned) { l.Down = false })
+			if active || time.Since(checked) > checkEvery {
+				checked = time.Now()
+				m.measure(ctx, h, path, &grown)
+			}
+		case misses >= downAfter && path.Kind == plan.Sealed:
+			m.learn(ctx, h, func(l *learned) { l.Down = true })
+			if misses%downAfter == 0 {
+				m.turn(ctx, h)
+			}
+		}
+		wait := max(askIdleEvery, time.Duration(all)*askEach)
+		switch {
+		case !ok && asked < firstTimes:
+			wait = 0 // the question itself took that long
+		case active || !ok:
+			wait = askEvery
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// again has the tunnel begin anew with a peer that has never answered. Where the first packet came before the other host
+// knew us, WireGuard would be silent for five seconds.
+func (m *Mesh) again(path plan.Path) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last.Tunnel == nil || m.tunnel == nil {
+		return
+	}
+	peer, ok := m.last.Tunnel.Peers[path.Key]
+	if now, err := m.tunnel.State(); !ok || err != nil || !now.Seen[path.Key].Handshake.IsZero() {
+		return
+	}
+	_ = tunnel.Begin(m.tunnel, path.Key, peer)
+}
+
+func (p *peers) get(h record.Host) (path plan.Path, active bool, all int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	path = p.paths[h]
+	return path, time.Since(p.flowed[path.Key]) < flowsFor || path.Kind != plan.Sealed, len(p.paths)
+}
+
+func (p *peers) note(h record.Host, rtt time.Duration, ok bool) (misses int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.byHost[h]
+	if one == nil {
+		return 0
+	}
+	if ok {
+		one.latency, one.at, one.misses = rtt, time.Now(), 0
+	} else {
+		one.misses++
+	}
+	return one.misses
+}
+
+func (m *Mesh) ping(ctx context.Context, to netip.Addr, size int, within time.Duration) (time.Duration, bool) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return m.prober.Ping(ctx, to, size)
+}
+
+// measure finds what fits the path: as much as now, or less, and once in a while whether it is more again.
+func (m *Mesh) measure(ctx context.Context, h record.Host, path plan.Path, grown *time.Time) {
+	to, more := path.Inner, 0
+	switch path.Kind {
+	case plan.Boxed:
+		to, more = path.Address, m.overhead(path.Address)
+	case plan.Routed:
+		to = path.Address
+	}
+	fits := func(size int) bool {
+		for range 2 {
+			if _, ok := m.ping(ctx, to, size+more, largeWithin); ok || ctx.Err() != nil {
+				return true
+			}
+		}
+		return false
+	}
+	most := m.most(path)
+	now := most
+	m.mu.Lock()
+	if l := m.paths[h]; l.MTU != 0 {
+		now = min(now, l.MTU)
+	}
+	m.mu.Unlock()
+	from := plan.Floor
+	switch {
+	case now < most && time.Since(*grown) > growEvery:
+		if *grown = time.Now(); fits(now) {
+			from = now
+			break
+		}
+		fallthrough
+	default:
+		if fits(now) {
+			return
+		}
+		// First what surely passes, then what is the most.
+		if most = now; !fits(plan.Floor) && path.Kind != plan.Sealed {
+			return // the host does not answer such questions, or not by this way
+		}
+		m.learn(ctx, h, func(l *learned) { l.MTU = plan.Floor })
+		*grown = time.Now()
+	}
+	found := probe.Largest(from, most, fits)
+	if ctx.Err() == nil {
+		m.learn(ctx, h, func(l *learned) { l.MTU = found })
+	}
+}
+
+func (*Mesh) overhead(a netip.Addr) int {
+	if a.Is4() {
+		return 50
+	}
+	return 70
+}
+
+// most is what fits a path of its kind where nothing narrows it.
+func (m *Mesh) most(path plan.Path) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if path.Kind == plan.Sealed && m.last.TunnelMTU != 0 {
+		return m.last.TunnelMTU
+	}
+	if path.Kind == plan.Boxed {
+		return max(plan.Floor, m.uplink-m.overhead(path.Address))
+	}
+	return m.uplink
+}
+
+// learn changes what is known of a host, and has the loop look if that is news.
+func (m *Mesh) learn(ctx context.Context, h record.Host, change func(*learned)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.paths[h]
+	after := before
+	if change(&after); after == before {
+		return
+	}
+	m.paths[h] = after
+	if err := m.savePaths(); err != nil {
+		m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what is known of the paths is not kept", slog.Any("error", err))
+	}
+	m.Nudge()
+}
+
+// turn tries the next of the addresses at which a host may be reached.
+func (m *Mesh) turn(ctx context.Context, h record.Host) {
+	var in plan.Input
+	in.Gather(m.cfg.Records.Records)
+	if all := in.Endpoints()[h]; len(all) > 0 {
+		m.learn(ctx, h, func(l *learned) { l.Endpoint = all[(slices.Index(all, l.Endpoint)+1)%len(all)] })
+	}
+}
