@@ -14,6 +14,6 @@ import (
 func main() {
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Drivers: all.Volumes(), RunDaemon: daemon.Run,
+		Drivers: all.Volumes(), Network: all.Network(), RunDaemon: daemon.Run,
 	}))
 }

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 func ableMain() {
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Drivers: append(all.Volumes(), ableDriver()), RunDaemon: daemon.Run,
+		Drivers: append(all.Volumes(), ableDriver()), Network: all.Network(), RunDaemon: daemon.Run,
 	}))
 }
 

@@ -35,6 +35,8 @@ type Env struct {
 	Environ []string
 	// Drivers are the drivers that are built in.
 	Drivers []catalog.Volume
+	// Network is the driver of networks across hosts.
+	Network catalog.Network
 	// RunDaemon runs the daemon until its context ends.
 	RunDaemon func(ctx context.Context, o daemon.Options) error
 }
@@ -83,7 +85,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFile, "config", a.getenv("REMORA_CONFIG"),
 		"`file` with the configuration ("+config.DefaultFile+" if it is there)")
 	root.AddCommand(
-		a.daemonCommand(), a.volumeCommand(), a.snapshotCommand(), a.scheduleCommand(), a.undoCommand(), a.trashCommand(), a.backupCommand(), a.pluginCommand(), a.jobsCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
+		a.daemonCommand(), a.volumeCommand(), a.snapshotCommand(), a.scheduleCommand(), a.undoCommand(), a.trashCommand(), a.backupCommand(), a.pluginCommand(), a.networkCommand(), a.jobsCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
 		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.versionCommand(),
 	)
 	describeExit(root)

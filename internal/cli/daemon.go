@@ -21,6 +21,7 @@ func (a *app) daemonCommand() *cobra.Command {
 			return a.RunDaemon(cmd.Context(), daemon.Options{
 				Load:    func() (*config.Config, error) { return a.load(flags) },
 				Drivers: a.Drivers,
+				Network: a.Network,
 				Version: version(),
 				Logger:  a.logger,
 			})

@@ -43,6 +43,7 @@ type Config struct {
 	Backup          Backup
 	Engine          Engine
 	Plugins         Plugins
+	Network         Network
 	// Pools are sorted by name; there is one at least.
 	Pools []Pool
 	// Repositories are where backups lie, sorted by name.
@@ -98,6 +99,12 @@ type Engine struct {
 	Sockets []string
 	// None has nobody asked.
 	None bool
+}
+
+// Network says as what engines know the network across hosts.
+type Network struct {
+	// Driver is the name; empty is not at all.
+	Driver string
 }
 
 // Pool is one configured driver.

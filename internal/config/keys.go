@@ -120,6 +120,7 @@ func Keys() []Key {
 		set:  engineSockets,
 	})
 	keys = append(keys, pluginKeys()...)
+	keys = append(keys, networkKeys()...)
 	for _, k := range poolKeys() {
 		k.Name = k.common
 		set := k.setPool

@@ -33,6 +33,8 @@ type ServerOptions struct {
 	Disks Disks
 	// Plugins, if it is not nil, answers the methods about managed plugins.
 	Plugins Plugins
+	// Networks, if it is not nil, answers the methods about the network across hosts.
+	Networks Networks
 	// Pages are served as they are, by their patterns, such as "GET /metrics".
 	Pages map[string]http.Handler
 	// Logger is told of connections that go wrong; nil is silent.
@@ -92,6 +94,9 @@ func NewServer(o ServerOptions) *Server {
 	}
 	if o.Plugins != nil {
 		handlePlugins(s, o.Plugins)
+	}
+	if o.Networks != nil {
+		handleNetworks(s, o.Networks)
 	}
 	for pattern, h := range o.Pages {
 		s.mux.Handle(pattern, h)

@@ -23,6 +23,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/hook"
+	"github.com/remora-plugins/remora/internal/service/network"
 	"github.com/remora-plugins/remora/internal/service/plugins"
 	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -38,6 +39,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Drivers are the drivers there are.
 	Drivers []catalog.Volume
+	// Network is the driver of networks across hosts; without one there is no such network.
+	Network catalog.Network
 	// Version is told to whoever asks.
 	Version string
 	// CreateWait is how long the creation of a volume from a backup waits for it; 0 is as long as
@@ -73,6 +76,8 @@ type Daemon struct {
 	hooks  hook.Runner
 	// plugins are managed ones.
 	plugins *plugins.Service
+	// network is that across hosts, nil if there is none.
+	network *network.Service
 	services
 
 	mu    sync.RWMutex
@@ -108,18 +113,28 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.inherit(); err != nil {
 		return err
 	}
+	if d.network, err = d.openNetwork(ctx); err != nil {
+		return err
+	}
 	d.plugins = d.openPlugins()
 	api, err := d.serveControl(ctx)
 	if err != nil {
-		return errdefs.Join(err, d.plugins.Close())
+		return errdefs.Join(err, d.plugins.Close(), d.closeNetwork(ctx))
 	}
 	pages, err := d.serveMetrics(ctx)
 	if err != nil {
-		return errdefs.Join(err, api.close(), d.plugins.Close())
+		return errdefs.Join(err, api.close(), d.plugins.Close(), d.closeNetwork(ctx))
 	}
 	engine, err := d.serveEngine(ctx)
 	if err != nil {
-		return errdefs.Join(err, pages.close(), api.close(), d.plugins.Close())
+		return errdefs.Join(err, pages.close(), api.close(), d.plugins.Close(), d.closeNetwork(ctx))
+	}
+	if d.network != nil {
+		d.network.Start(ctx)
+	}
+	alone, err := d.serveNetwork(ctx)
+	if err != nil {
+		return errdefs.Join(err, engine.close(), pages.close(), api.close(), d.plugins.Close(), d.closeNetwork(ctx))
 	}
 	d.plugins.Start(d.life) //nolint:contextcheck // it ends with the daemon, not before
 	recovered := make(chan struct{})
@@ -146,7 +161,8 @@ func Run(ctx context.Context, o Options) error {
 		err = nil
 	}
 	d.pauser.Close() // before what may take long
-	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), engine.close(), pages.close(), api.close(), d.plugins.Close())
+	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), alone.close(), engine.close(), pages.close(), api.close(), d.plugins.Close(),
+		d.closeNetwork(context.WithoutCancel(ctx)))
 	<-recovered
 	return err
 }

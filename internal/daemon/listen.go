@@ -45,7 +45,7 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := control.NewServer(control.ServerOptions{
+	o := control.ServerOptions{
 		Volumes:  d.volumes,
 		Storage:  d.storage(),
 		Daemon:   d,
@@ -55,7 +55,11 @@ func (d *Daemon) serveControl(ctx context.Context) (*api, error) {
 		Plugins:  d.plugins,
 		Logger:   d.log,
 		Pages:    d.pages(),
-	})
+	}
+	if d.network != nil {
+		o.Networks = d.network
+	}
+	s := control.NewServer(o)
 	return start(ctx, func(ctx context.Context) error { return s.Serve(ctx, l) }), nil
 }
 

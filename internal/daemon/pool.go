@@ -67,6 +67,9 @@ func closeDriver(ctx context.Context, driver volume.Driver) error {
 func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Driver) (*pool.Pool, error) {
 	log := d.log.With(slog.String("pool", conf.Name))
 	o := pool.Options{Conf: conf, MountRoot: filepath.Join(d.boot.RunDir, "mounts", conf.Name), Claims: &d.claims, Log: log}
+	if d.network != nil && conf.Name == d.boot.Network.Driver {
+		o.Beside = d.network.Plugins()
+	}
 	if a, ok := driver.(catalog.Adviser); ok {
 		o.Advice = a.Advice
 	}

@@ -57,6 +57,8 @@ type Options struct {
 	Handler *volume.Handler
 	// MountRoot is where the Handler mounts.
 	MountRoot string
+	// Beside are other plugins on the pool's socket.
+	Beside []sdk.Plugin
 	// Claims are those of all pools.
 	Claims *Claims
 	// Advice is what the driver says of the host; nil if it says nothing.
@@ -70,7 +72,7 @@ func New(ctx context.Context, o Options) *Pool {
 		o.Advice = func() catalog.Advice { return catalog.Advice{} }
 	}
 	p := &Pool{
-		Options: o, server: sdk.New(sdk.Options{}, o.Handler), asking: make(chan struct{}, Askers),
+		Options: o, server: sdk.New(sdk.Options{}, append([]sdk.Plugin{o.Handler}, o.Beside...)...), asking: make(chan struct{}, Askers),
 		own: ownMount + rand.Text() + "-", replaced: make(chan struct{}),
 	}
 	p.release = sync.OnceFunc(func() { close(p.replaced) })

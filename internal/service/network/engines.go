@@ -1,0 +1,247 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/address"
+	"github.com/remora-plugins/remora/internal/engine"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+const (
+	// compareEvery is how often an engine's networks are compared though nothing was heard of it.
+	compareEvery = time.Minute
+	// compareTime bounds one comparison, and soon is how long after a failure the next one is.
+	compareTime = 30 * time.Second
+	soon        = 2 * time.Second
+)
+
+// spaces are the networks of the cluster.
+type spaces interface {
+	Networks() []address.Space
+	// Rename gives a network that this host made another name.
+	Rename(id, name string) error
+	// DeleteNetwork makes a network unknown, once nobody has a part in it.
+	DeleteNetwork(ctx context.Context, name string) error
+}
+
+// follower keeps the networks of one engine as those of the cluster: what another host made is made here, with the
+// same name and subnets; what is gone there goes here, when no container is on it.
+type follower struct {
+	engine  engine.Engine
+	driver  string // as which engines know Remora
+	spaces  spaces
+	changed <-chan struct{} // a value after the networks of the cluster have changed
+	refused *refused
+	// followed is called after the engine's networks were compared.
+	followed func()
+	log      *slog.Logger
+
+	mu       sync.Mutex
+	problems map[string]string // by the network's name
+	onEngine map[string]string // the engine's ID of a network, by that of the cluster's
+}
+
+// run compares until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	events := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { f.listen(ctx, events) })
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.changed:
+		case <-events:
+		case <-wait.C:
+		}
+		again := compareEvery
+		if err := f.compare(ctx); err != nil && ctx.Err() == nil {
+			again = soon
+			f.log.DebugContext(ctx, "networks of the engine", slog.Any("error", err))
+		}
+		wait.Reset(again)
+	}
+}
+
+// listen hears of networks that come and go in the engine.
+func (f *follower) listen(ctx context.Context, events chan<- struct{}) {
+	poke := func() {
+		select {
+		case events <- struct{}{}:
+		default:
+		}
+	}
+	for ctx.Err() == nil {
+		_ = f.engine.Events(ctx, []string{"network"}, poke, func(ev engine.Event) {
+			switch ev.Action {
+			case "destroy":
+				f.destroyed(ev.Actor.ID)
+				poke()
+			case "create":
+				poke()
+			}
+		}) // it always ends with an error, and begins again
+		select {
+		case <-ctx.Done():
+		case <-time.After(soon):
+		}
+	}
+}
+
+// destroyed remembers that a person removed a network from this host's engine: it is not made there again.
+func (f *follower) destroyed(engineID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, known := range f.onEngine {
+		if known == engineID {
+			delete(f.onEngine, id)
+			f.refused.add(id)
+		}
+	}
+}
+
+// compare makes the engine's networks those of the cluster.
+func (f *follower) compare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	all, err := f.engine.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]address.Space{}
+	for _, s := range f.spaces.Networks() {
+		wanted[s.ID] = s
+	}
+	problems, on := map[string]string{}, map[string]string{}
+	for _, n := range all {
+		if n.Driver != f.driver {
+			continue
+		}
+		s, ok := spaceOf(wanted, n)
+		if !ok || s.Record().Going {
+			f.remove(ctx, n, problems)
+			continue
+		}
+		on[s.ID] = n.ID
+		f.refused.drop(s.ID)
+		f.rename(s, n.Name, problems)
+	}
+	f.mu.Lock()
+	before := f.onEngine
+	f.onEngine = maps.Clone(on)
+	f.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		s := wanted[id]
+		if on[id] == "" && !s.Record().Going && !f.refused.has(id) {
+			f.create(ctx, s, problems)
+		}
+	}
+	for _, s := range wanted {
+		if s.Record().Going {
+			_ = f.spaces.DeleteNetwork(ctx, s.Name) // not ours, or somebody has a part in it still
+		}
+	}
+	f.mu.Lock()
+	f.problems = problems
+	f.mu.Unlock()
+	if f.followed != nil && (len(before) != len(on)) {
+		f.followed()
+	}
+	if len(problems) > 0 {
+		return errors.New("not as they should be")
+	}
+	return nil
+}
+
+// spaceOf finds the cluster's network that is the engine's.
+func spaceOf(all map[string]address.Space, n engine.Network) (address.Space, bool) {
+	for _, s := range all {
+		if slices.ContainsFunc(n.IPAM.Config, func(c engine.Subnet) bool { return slices.Contains(s.Prefixes, c.Subnet) }) {
+			return s, true
+		}
+	}
+	return address.Space{}, false
+}
+
+// rename gives a network the name that it has in the engine in which it was made: the driver is never told.
+func (f *follower) rename(s address.Space, name string, problems map[string]string) {
+	if s.Name == name || !slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.String() == s.Name }) {
+		return
+	}
+	if err := f.spaces.Rename(s.ID, name); err != nil && !errors.Is(err, errdefs.ErrDenied) { // who made it does it
+		problems[name] = err.Error()
+	}
+}
+
+// remove removes a network from the engine that is no network of the cluster any more.
+func (f *follower) remove(ctx context.Context, n engine.Network, problems map[string]string) {
+	f.mu.Lock()
+	for id, known := range f.onEngine { // it was not a person who did it
+		if known == n.ID {
+			delete(f.onEngine, id)
+		}
+	}
+	f.mu.Unlock()
+	if err := f.engine.RemoveNetwork(ctx, n.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		problems[n.Name] = fmt.Sprintf("it was removed from the cluster, and stays on this host: %v", err)
+		return
+	}
+	f.log.InfoContext(ctx, "network removed from the engine", slog.String("network", n.Name))
+}
+
+// create makes a network of the cluster in the engine.
+func (f *follower) create(ctx context.Context, s address.Space, problems map[string]string) {
+	r := s.Record()
+	n := engine.Network{
+		Name: s.Name, Driver: f.driver, Internal: r.Internal,
+		IPAM:    engine.IPAM{Driver: f.driver, Options: map[string]string{address.OptionNet: s.Name}},
+		Options: optionsOf(r), Labels: map[string]string{labelNetwork: s.ID},
+	}
+	for _, p := range s.Prefixes {
+		n.IPAM.Config = append(n.IPAM.Config, engine.Subnet{Subnet: p})
+		n.IPv6 = n.IPv6 || p.Addr().Is6()
+	}
+	id, err := f.engine.CreateNetwork(ctx, n)
+	if err != nil {
+		problems[s.Name] = fmt.Sprintf("it is not made in the engine: %v", err)
+		return
+	}
+	f.mu.Lock()
+	f.onEngine[s.ID] = id
+	f.mu.Unlock()
+	f.log.InfoContext(ctx, "network made in the engine", slog.String("network", s.Name))
+}
+
+// labelNetwork is the label of networks that were made here for the cluster.
+const labelNetwork = "remora.network"
+
+// problem says what is wrong with a network in the engine; empty is nothing.
+func (f *follower) problem(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.problems[name]
+}
+
+// spaceIn finds the cluster's network that one of the engine's is, without asking anybody.
+func (f *follower) spaceIn(n engine.Network) (id string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, known := range f.onEngine {
+		if known == n.ID {
+			return id, true
+		}
+	}
+	return "", false
+}

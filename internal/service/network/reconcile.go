@@ -1,0 +1,63 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/address"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// reconcile compares the addresses that are out with those that the engines have, until ctx ends. An engine that was
+// killed never gives one back.
+func (in *inside) reconcile(ctx context.Context) {
+	tick := time.NewTicker(compareEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		inUse, err := in.addresses(ctx)
+		if err != nil {
+			in.log.DebugContext(ctx, "addresses are not compared", slog.Any("error", err))
+			continue
+		}
+		freed, err := in.alloc.Reconcile(ctx, asked, inUse, func(key string) bool { return key == address.GatewayKey })
+		if err != nil {
+			in.log.WarnContext(ctx, "addresses that nobody has are not freed", slog.Any("error", err))
+		}
+		for _, ip := range freed {
+			in.log.InfoContext(ctx, "address freed that no container has", slog.String("address", ip.String()))
+		}
+	}
+}
+
+// addresses are those that the engines' containers have.
+func (in *inside) addresses(ctx context.Context) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	var all []netip.Addr
+	for _, f := range in.followers {
+		networks, err := f.engine.Networks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range networks {
+			if n.Driver != f.driver {
+				continue
+			}
+			some, err := f.engine.Addresses(ctx, n.ID)
+			if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+				return nil, err
+			}
+			all = append(all, some...)
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,275 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/remora-plugins/remora/internal/address"
+	"github.com/remora-plugins/remora/internal/cluster"
+	"github.com/remora-plugins/remora/internal/cluster/record"
+	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/internal/mesh"
+	"github.com/remora-plugins/remora/internal/names"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Status implements [control.Networks].
+func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
+	s.mu.Lock()
+	u, conf := s.up, s.saved
+	s.mu.Unlock()
+	st := control.NetworkStatus{State: "off", Version: s.o.Version}
+	if u == nil {
+		if conf.Once {
+			st.State = "stopped"
+		}
+		if conf.Launched {
+			st.Problems = append(st.Problems, control.Advice{Text: "it was launched and does not run: the daemon's log says why", Mend: `"remora network launch" tries again`})
+		}
+		return st, nil
+	}
+	c := u.cluster.Status()
+	st.State, st.Nickname, st.Peer, st.Password = "joining", conf.Nickname, c.Host.Short(), conf.Password != nil
+	st.Trusted, st.Range, st.Listen = conf.Trusted, conf.Range, conf.listening(u)
+	st.FailedProofs = int64(u.links.Stats().WrongProofs)
+	for _, t := range c.Targets {
+		st.Targets = append(st.Targets, target(t))
+	}
+	for _, text := range c.Wrong {
+		st.Problems = append(st.Problems, control.Advice{Text: text})
+	}
+	if err := u.problem(); err != nil {
+		st.Problems = append(st.Problems, control.Advice{Text: err.Error(), Mend: `"remora network launch" tries again`})
+	}
+	in := u.in()
+	if in == nil {
+		return st, nil
+	}
+	st.State, st.Cluster, st.RefusedRecords = "ready", c.Cluster.String(), int64(c.Store.Refused)
+	in.fill(&st, c)
+	return st, nil
+}
+
+func target(t cluster.Target) control.NetworkTarget {
+	out := control.NetworkTarget{Address: t.Address, State: t.State, Next: t.Next}
+	if t.Err != nil {
+		out.Error = errdefs.OneLine(t.Err.Error())
+	}
+	return out
+}
+
+// fill adds what the rooms of the cluster know.
+func (in *inside) fill(st *control.NetworkStatus, c cluster.Status) {
+	m := in.mesh.Status()
+	st.Repairs = int64(m.Repairs)
+	if m.Tunnel != "" {
+		st.Tunnel = fmt.Sprintf("WireGuard (%s), UDP port %d", m.Tunnel, in.u.conf.Tunnel)
+	}
+	for _, text := range m.Problems {
+		st.Problems = append(st.Problems, control.Advice{Text: text})
+	}
+	paths := map[record.Host]mesh.Peer{}
+	for _, p := range m.Peers {
+		paths[p.Host] = p
+	}
+	members := in.u.cluster.Members()
+	nick := map[record.Host]string{}
+	for _, m := range members {
+		nick[m.Host] = m.Nickname
+	}
+	owned := in.owned()
+	for _, m := range members {
+		st.Peers = append(st.Peers, in.peer(m, paths[m.Host], nick, c, owned))
+	}
+	slices.SortStableFunc(st.Peers, func(a, b control.NetworkPeer) int {
+		return boolOrder(a.State == "self", b.State == "self")
+	})
+	for _, s := range in.alloc.Networks() {
+		st.Networks = append(st.Networks, in.info(s))
+	}
+	for _, n := range st.Networks {
+		if n.Error != "" {
+			st.Problems = append(st.Problems, control.Advice{Text: fmt.Sprintf("network %q: %s", n.Name, n.Error)})
+		}
+	}
+	st.DNS = in.dnsInfo()
+	if i, err := in.u.s.installed(); err == nil && i != nil {
+		st.DNS.Installed = true
+	}
+}
+
+// boolOrder has what is true first.
+func boolOrder(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick map[record.Host]string, c cluster.Status, owned map[record.Host]uint64) control.NetworkPeer {
+	out := control.NetworkPeer{
+		Peer: m.Host.Short(), Nickname: m.Nickname, Version: m.Version, State: "unreachable", Since: m.Since, Addresses: owned[m.Host],
+	}
+	switch {
+	case m.Self:
+		out.State = "self"
+		for _, l := range c.Links {
+			out.Connections = append(out.Connections, control.NetworkConnection{
+				Peer: l.Host.Short(), Nickname: nick[l.Host], Outbound: l.Dialed, Address: addressOf(l, nick), State: "established", Latency: l.RTT,
+			})
+		}
+		return out
+	case m.Reachable:
+		out.State = "reachable"
+	}
+	for _, l := range m.Links {
+		out.Connections = append(out.Connections, control.NetworkConnection{
+			Peer: l.Host.Short(), Nickname: nick[l.Host], State: "established", Latency: l.RTT,
+		})
+	}
+	out.Path, out.Transport, out.Encrypted = p.Path, p.Transport, p.Encrypted
+	if !p.Via.IsZero() {
+		out.Path = "via " + nick[p.Via]
+	}
+	out.Endpoint, out.MTU, out.Latency, out.Handshake = p.Endpoint, p.MTU, p.Latency, p.Handshake
+	return out
+}
+
+func addressOf(l cluster.Peer, nick map[record.Host]string) string {
+	if !l.Via.IsZero() {
+		return "via " + nick[l.Via]
+	}
+	return l.Address.String()
+}
+
+// owned counts the addresses of each host, of IPv4, in all networks.
+func (in *inside) owned() map[record.Host]uint64 {
+	count := map[record.Host]uint64{}
+	for _, s := range in.alloc.Networks() {
+		for _, o := range in.alloc.Owned(s.ID) {
+			count[o.Owner] += size(o.Prefix)
+		}
+	}
+	return count
+}
+
+func size(p netip.Prefix) uint64 {
+	if !p.Addr().Is4() {
+		return 0
+	}
+	return 1 << (32 - p.Bits())
+}
+
+// info is a network as it is told.
+func (in *inside) info(s address.Space) control.NetworkInfo {
+	r := s.Record()
+	info := control.NetworkInfo{
+		ID: s.ID, Name: s.Name, Subnets: s.Prefixes, Encrypted: !r.Plain && in.u.conf.Password != nil, Multicast: r.Multicast, Internal: r.Internal,
+		Creator: in.nickname(s.Creator), Owned: map[string]float64{},
+	}
+	var all uint64
+	for _, p := range s.Prefixes {
+		all += size(p)
+	}
+	for _, o := range in.alloc.Owned(s.ID) {
+		if o.Owner == in.records.Self() {
+			info.Blocks = append(info.Blocks, o.Prefix)
+		}
+		if all > 0 {
+			info.Owned[in.nickname(o.Owner)] += float64(size(o.Prefix)) / float64(all)
+		}
+	}
+	for _, a := range in.alloc.Addresses() {
+		if a.Network == s.ID {
+			info.Used++
+		}
+	}
+	for _, f := range in.followers {
+		if text := f.problem(s.Name); text != "" {
+			info.Error = text
+		}
+	}
+	return info
+}
+
+func (in *inside) nickname(h record.Host) string {
+	for _, m := range in.u.cluster.Members() {
+		if m.Host == h {
+			return m.Nickname
+		}
+	}
+	return h.Short()
+}
+
+func (in *inside) dnsInfo() control.NetworkDNS {
+	return control.NetworkDNS{Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len()}
+}
+
+// DNS implements [control.Networks].
+func (s *Service) DNS(context.Context) (control.NetworkDNS, error) {
+	in, err := s.inside()
+	if err != nil {
+		return control.NetworkDNS{}, err
+	}
+	dns := in.dnsInfo()
+	if len(dns.Servers) == 0 {
+		return dns, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "DNS: this host has no network yet"), "wait until the engine has the network "+firstNetwork)
+	}
+	dns.Servers = dns.Servers[:1]
+	return dns, nil
+}
+
+// Lookup implements [control.Networks]. An empty name is all names.
+func (s *Service) Lookup(_ context.Context, r control.NetworkNameRequest) (control.NetworkNames, error) {
+	var out control.NetworkNames
+	in, err := s.inside()
+	if err != nil {
+		return out, err
+	}
+	all, err := names.List(in.records.Records(record.KindName))
+	if err != nil {
+		return out, err
+	}
+	name := ""
+	if r.Name != "" {
+		var ok bool
+		if name, ok = names.Relative(r.Name, []string{in.u.conf.Domain}); !ok {
+			return out, errdefs.Errorf(errdefs.ErrInvalid, "name %q: DNS cannot carry it", r.Name)
+		}
+	}
+	networks := map[string]string{}
+	for _, s := range in.alloc.Networks() {
+		networks[s.ID] = s.Name
+	}
+	for _, k := range all {
+		if name != "" && k.Name != name {
+			continue
+		}
+		out.Names = append(out.Names, control.NetworkName{
+			Name: k.Name, Addresses: k.Addresses, Container: k.Container, Network: networks[k.Network], Peer: in.nickname(k.Host),
+			Reachable: in.u.cluster.Reachable(k.Host),
+		})
+	}
+	if name != "" && len(out.Names) == 0 {
+		return out, errdefs.Errorf(errdefs.ErrNotFound, "name %q: nobody has it", r.Name)
+	}
+	return out, nil
+}
+
+// listening is where other hosts dial this one.
+func (s saved) listening(u *up) []netip.AddrPort {
+	m, err := u.member()
+	if err != nil {
+		_, port, _ := net.SplitHostPort(s.Listen) // it was checked
+		number, _ := strconv.ParseUint(port, 10, 16)
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(number))}
+	}
+	return m.Control
+}
