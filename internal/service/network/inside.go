@@ -129,7 +129,7 @@ func (in *inside) openMesh() error {
 func (in *inside) openNames() {
 	in.zones = names.New(names.Config{Domains: []string{in.u.conf.Domain}}, in.records, hosts{in.u})
 	in.hand = names.NewHand(in.records, []string{in.u.conf.Domain})
-	in.forward = forward.New(in.u.life, forward.Config{Own: func() []netip.AddrPort { return in.dns.Listening() }, Log: in.log})
+	in.forward = forward.New(in.u.life, forward.Config{Servers: (&before{in: in}).servers, Own: func() []netip.AddrPort { return in.dns.Listening() }, Log: in.log})
 	in.dns = server.New(in.u.life, server.Config{Zone: in.zones.Zone, Forward: in.forward, Allow: new(server.Bridges).Contains, Log: in.log})
 }
 
