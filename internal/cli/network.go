@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -82,7 +83,6 @@ func (a *app) networkLaunch() *cobra.Command {
 		req.Advertise = append(req.Advertise, ip)
 		return err
 	})
-	cmd.MarkFlagsMutuallyExclusive("password", "password-file", "no-password")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		password, err := a.networkPassword(cmd, *file, req.Password)
 		if err != nil {
@@ -106,7 +106,15 @@ func (a *app) networkLaunch() *cobra.Command {
 
 // networkPassword finds the password where people put it; empty is none.
 func (a *app) networkPassword(cmd *cobra.Command, file, flag string) (string, error) {
+	given := 0
+	for _, flag := range []string{"password", "password-file", "no-password"} {
+		if cmd.Flags().Changed(flag) {
+			given++
+		}
+	}
 	switch {
+	case given > 1:
+		return "", usageError(cmd, errors.New("--password, --password-file and --no-password: want one of them"))
 	case cmd.Flags().Changed("password"):
 		if flag == "" {
 			return "", usageError(cmd, errors.New("--password is empty; to have none, say --no-password"))
@@ -123,7 +131,10 @@ func (a *app) networkPassword(cmd *cobra.Command, file, flag string) (string, er
 		raw, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return "", fmt.Errorf("password file %q: %w", file, reasonOf(err))
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err // the file is named already
+		}
+		return "", fmt.Errorf("password file %q: %w", file, err)
 	}
 	line, _, _ := strings.Cut(string(raw), "\n")
 	if line = strings.TrimSuffix(line, "\r"); line == "" {
