@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -76,20 +77,15 @@ func (in *inside) fill(st *control.NetworkStatus, c cluster.Status) {
 	for _, p := range m.Peers {
 		paths[p.Host] = p
 	}
-	members := in.u.cluster.Members()
-	nick := map[record.Host]string{}
-	for _, m := range members {
-		nick[m.Host] = m.Nickname
-	}
-	owned := in.owned()
-	for _, m := range members {
+	nick, owned := in.nicknames(), in.owned()
+	for _, m := range in.u.cluster.Members() {
 		st.Peers = append(st.Peers, in.peer(m, paths[m.Host], nick, c, owned))
 	}
 	slices.SortStableFunc(st.Peers, func(a, b control.NetworkPeer) int {
 		return boolOrder(a.State == "self", b.State == "self")
 	})
 	for _, s := range in.alloc.Networks() {
-		st.Networks = append(st.Networks, in.info(s))
+		st.Networks = append(st.Networks, in.info(s, nick))
 	}
 	for _, n := range st.Networks {
 		if n.Error != "" {
@@ -113,7 +109,7 @@ func boolOrder(a, b bool) int {
 	return 1
 }
 
-func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick map[record.Host]string, c cluster.Status, owned map[record.Host]uint64) control.NetworkPeer {
+func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick nicknames, c cluster.Status, owned map[record.Host]uint64) control.NetworkPeer {
 	out := control.NetworkPeer{
 		Peer: m.Host.Short(), Nickname: m.Nickname, Version: m.Version, State: "unreachable", Since: m.Since, Addresses: owned[m.Host],
 	}
@@ -122,7 +118,7 @@ func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick map[record.Host]s
 		out.State = "self"
 		for _, l := range c.Links {
 			out.Connections = append(out.Connections, control.NetworkConnection{
-				Peer: l.Host.Short(), Nickname: nick[l.Host], Outbound: l.Dialed, Address: addressOf(l, nick), State: "established", Latency: l.RTT,
+				Peer: l.Host.Short(), Nickname: nick.of(l.Host), Outbound: l.Dialed, Address: addressOf(l, nick), State: "established", Latency: l.RTT,
 			})
 		}
 		return out
@@ -131,20 +127,20 @@ func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick map[record.Host]s
 	}
 	for _, l := range m.Links {
 		out.Connections = append(out.Connections, control.NetworkConnection{
-			Peer: l.Host.Short(), Nickname: nick[l.Host], State: "established", Latency: l.RTT,
+			Peer: l.Host.Short(), Nickname: nick.of(l.Host), State: "established", Latency: l.RTT,
 		})
 	}
 	out.Path, out.Transport, out.Encrypted = p.Path, p.Transport, p.Encrypted
 	if !p.Via.IsZero() {
-		out.Path = "via " + nick[p.Via]
+		out.Path = "via " + nick.of(p.Via)
 	}
 	out.Endpoint, out.MTU, out.Latency, out.Handshake = p.Endpoint, p.MTU, p.Latency, p.Handshake
 	return out
 }
 
-func addressOf(l cluster.Peer, nick map[record.Host]string) string {
+func addressOf(l cluster.Peer, nick nicknames) string {
 	if !l.Via.IsZero() {
-		return "via " + nick[l.Via]
+		return "via " + nick.of(l.Via)
 	}
 	return l.Address.String()
 }
@@ -168,11 +164,11 @@ func size(p netip.Prefix) uint64 {
 }
 
 // info is a network as it is told.
-func (in *inside) info(s address.Space) control.NetworkInfo {
+func (in *inside) info(s address.Space, nick nicknames) control.NetworkInfo {
 	r := s.Record()
 	info := control.NetworkInfo{
 		ID: s.ID, Name: s.Name, Subnets: s.Prefixes, Encrypted: !r.Plain && in.u.conf.Password != nil, Multicast: r.Multicast, Internal: r.Internal,
-		Creator: in.nickname(s.Creator), Owned: map[string]float64{},
+		Creator: nick.of(s.Creator), Owned: map[string]float64{},
 	}
 	var all uint64
 	for _, p := range s.Prefixes {
@@ -183,7 +179,7 @@ func (in *inside) info(s address.Space) control.NetworkInfo {
 			info.Blocks = append(info.Blocks, o.Prefix)
 		}
 		if all > 0 {
-			info.Owned[in.nickname(o.Owner)] += float64(size(o.Prefix)) / float64(all)
+			info.Owned[nick.of(o.Owner)] += float64(size(o.Prefix)) / float64(all)
 		}
 	}
 	for _, a := range in.alloc.Addresses() {
@@ -199,14 +195,19 @@ func (in *inside) info(s address.Space) control.NetworkInfo {
 	return info
 }
 
-func (in *inside) nickname(h record.Host) string {
+// nicknames are what people call hosts.
+type nicknames map[record.Host]string
+
+func (in *inside) nicknames() nicknames {
+	nick := nicknames{}
 	for _, m := range in.u.cluster.Members() {
-		if m.Host == h {
-			return m.Nickname
-		}
+		nick[m.Host] = m.Nickname
 	}
-	return h.Short()
+	return nick
 }
+
+// of returns the nickname of a host, or the begin of its identity.
+func (n nicknames) of(h record.Host) string { return cmp.Or(n[h], h.Short()) }
 
 func (in *inside) dnsInfo() control.NetworkDNS {
 	return control.NetworkDNS{Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len()}
@@ -244,7 +245,7 @@ func (s *Service) Lookup(_ context.Context, r control.NetworkNameRequest) (contr
 			return out, errdefs.Errorf(errdefs.ErrInvalid, "name %q: DNS cannot carry it", r.Name)
 		}
 	}
-	networks := map[string]string{}
+	networks, nick := map[string]string{}, in.nicknames()
 	for _, s := range in.alloc.Networks() {
 		networks[s.ID] = s.Name
 	}
@@ -253,7 +254,7 @@ func (s *Service) Lookup(_ context.Context, r control.NetworkNameRequest) (contr
 			continue
 		}
 		out.Names = append(out.Names, control.NetworkName{
-			Name: k.Name, Addresses: k.Addresses, Container: k.Container, Network: networks[k.Network], Peer: in.nickname(k.Host),
+			Name: k.Name, Addresses: k.Addresses, Container: k.Container, Network: networks[k.Network], Peer: nick.of(k.Host),
 			Reachable: in.u.cluster.Reachable(k.Host),
 		})
 	}

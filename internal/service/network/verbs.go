@@ -214,7 +214,7 @@ func (s *Service) Create(ctx context.Context, r control.NetworkCreateRequest) (c
 	if err != nil {
 		return control.NetworkInfo{}, err
 	}
-	return in.info(space), nil
+	return in.info(space, in.nicknames()), nil
 }
 
 // Remove implements [control.Networks].
