@@ -69,6 +69,47 @@ func (a *app) networkRemove() *cobra.Command {
 	}
 }
 
+func (a *app) networkExpose() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "expose [NETWORK]", Short: "Give this host an address in a network, at which containers reach it",
+		Long: "Give this host an address in a network, \"remora\" if none is named, at which the containers of all hosts reach it.\n" +
+			"It stays after a restart. The host reaches containers without it.",
+		Args: usage(cobra.MaximumNArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	var req control.NetworkExposeRequest
+	cmd.Flags().StringVarP(&req.Name, "name", "n", "", "`name` that containers find it by")
+	cmd.Flags().Func("address", "the `address`, instead of any that is free", func(s string) (err error) {
+		req.Address, err = netip.ParseAddr(s)
+		return err
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			req.Network = args[0]
+		}
+		return a.networks(func(c control.Networks) error {
+			exposed, err := c.Expose(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return a.printf("%s\n", exposed.Address)
+		})
+	}
+	return cmd
+}
+
+func (a *app) networkHide() *cobra.Command {
+	return &cobra.Command{
+		Use: "hide [NETWORK]", Short: "Take back what \"expose\" gave", Args: usage(cobra.MaximumNArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var req control.NetworkRequest
+			if len(args) > 0 {
+				req.Name = args[0]
+			}
+			return a.networks(func(c control.Networks) error { return c.Hide(cmd.Context(), req) })
+		},
+	}
+}
+
 func (a *app) networkDNSArgs() *cobra.Command {
 	return &cobra.Command{
 		Use: "dns-args", Short: "Print what docker run needs for a container to find names on all hosts",

@@ -52,6 +52,16 @@ func (n clientNetworks) Remove(ctx context.Context, req NetworkRequest) error {
 	return n.do(ctx, MethodNetworkRemove, req)
 }
 
+// Expose implements [Networks].
+func (n clientNetworks) Expose(ctx context.Context, req NetworkExposeRequest) (NetworkExposed, error) {
+	return call[NetworkExposed](ctx, n.c, MethodNetworkExpose, req)
+}
+
+// Hide implements [Networks].
+func (n clientNetworks) Hide(ctx context.Context, req NetworkRequest) error {
+	return n.do(ctx, MethodNetworkHide, req)
+}
+
 // AddName implements [Networks].
 func (n clientNetworks) AddName(ctx context.Context, req NetworkNameRequest) error {
 	return n.do(ctx, MethodNetworkAddName, req)

@@ -17,6 +17,8 @@ const (
 	MethodNetworkRemovePeer = "Network.RemovePeer"
 	MethodNetworkCreate     = "Network.Create"
 	MethodNetworkRemove     = "Network.Remove"
+	MethodNetworkExpose     = "Network.Expose"
+	MethodNetworkHide       = "Network.Hide"
 	MethodNetworkAddName    = "Network.AddName"
 	MethodNetworkRemoveName = "Network.RemoveName"
 	MethodNetworkLookup     = "Network.Lookup"
@@ -57,6 +59,10 @@ type NetworksMade interface {
 	// Create makes a network on all hosts, and Remove unmakes it.
 	Create(ctx context.Context, req NetworkCreateRequest) (NetworkInfo, error)
 	Remove(ctx context.Context, req NetworkRequest) error
+	// Expose gives this host an address in a network, at which its containers reach it, and Hide takes it
+	// back.
+	Expose(ctx context.Context, req NetworkExposeRequest) (NetworkExposed, error)
+	Hide(ctx context.Context, req NetworkRequest) error
 }
 
 // NetworksNames has the methods about names.
@@ -137,6 +143,19 @@ type NetworkRemoved struct {
 // NetworkRequest names a network.
 type NetworkRequest struct {
 	Name string `json:"Name"`
+}
+
+// NetworkExposeRequest names a network, "remora" if empty, and the address and the name that this host is to have there,
+// if they matter.
+type NetworkExposeRequest struct {
+	Network string     `json:"Network,omitempty"`
+	Address netip.Addr `json:"Address,omitzero"`
+	Name    string     `json:"Name,omitempty"`
+}
+
+// NetworkExposed answers [MethodNetworkExpose].
+type NetworkExposed struct {
+	Address netip.Addr `json:"Address"`
 }
 
 // NetworkCreateRequest asks for a network. Without Subnets one is cut from the cluster's range.

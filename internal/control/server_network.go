@@ -13,6 +13,8 @@ func handleNetworks(s *Server, n Networks) {
 	handle(s, MethodNetworkRemovePeer, n.RemovePeer)
 	handle(s, MethodNetworkCreate, n.Create)
 	handle(s, MethodNetworkRemove, nothing(n.Remove))
+	handle(s, MethodNetworkExpose, n.Expose)
+	handle(s, MethodNetworkHide, nothing(n.Hide))
 	handle(s, MethodNetworkAddName, nothing(n.AddName))
 	handle(s, MethodNetworkRemoveName, nothing(n.RemoveName))
 	handle(s, MethodNetworkLookup, func(ctx context.Context, r NetworkNameRequest) (NetworkNames, error) {

@@ -16,6 +16,7 @@ type meshed struct {
 	wires   *lab.Switch
 	hosts   []*lab.Host
 	daemons []*lab.Process
+	engines []*lab.Process
 	address string // of the first
 	remora  string // the binary
 }
@@ -36,7 +37,7 @@ func newMeshed(t *testing.T) *meshed {
 			}
 		}
 		m.daemons = append(m.daemons, h.Remora(""))
-		h.DockerdWithNetworks()
+		m.engines = append(m.engines, h.DockerdWithNetworks())
 		h.Write("/etc/remora/password", networkPassword+"\n")
 		m.hosts = append(m.hosts, h)
 	}
@@ -103,6 +104,18 @@ func TestNetworkClassic(t *testing.T) {
 	want(t, nyc.MustCli("network", "status"), "6 connections (6 established)")
 	want(t, m.hosts[1].MustCli("network", "status", "connections"), "encrypted")
 
+	// With the servers in the engine's file no container needs an option.
+	london := m.hosts[1]
+	want(t, london.Fails(m.remora, "network", "dns", "install"), "add --yes")
+	want(t, london.MustCli("network", "dns", "install", "--yes"), "+", "remora.local")
+	noErr(t, m.engines[1].Stop(30*time.Second))
+	m.engines[1] = london.DockerdWithNetworks()
+	if out, err := london.Docker("run", "--rm", "--net=remora", lab.ImageName, "ping", "-c", "1", "-W", "2", "nyc"); err != nil {
+		t.Errorf("with no option: %s, %v", out, err)
+	}
+	london.MustCli("network", "dns", "uninstall", "--yes")
+	is(t, "the file is as it was", london.Must("sh", "-c", "cat /etc/docker/daemon.json 2>/dev/null || true"), "")
+
 	// A container that is gone is not found any more.
 	nyc.MustDocker("rm", "-f", "nyc")
 	if !within(10*time.Second, func() bool {
@@ -144,6 +157,17 @@ func TestNetworkFaults(t *testing.T) {
 		want(t, london.Fails("docker", "run", "--rm", "--net=remora", lab.ImageName, "true"), "remora network launch")
 		london.MustCli("network", "launch")
 		m.whole(t)
+	})
+	t.Run("a host has an address in the network", func(t *testing.T) {
+		at := london.MustCli("network", "expose", "--name", "london-host")
+		is(t, "the address again", london.MustCli("network", "expose"), at)
+		nyc.MustDocker("exec", "nyc", "ping", "-c", "2", "-W", "2", at)
+		want(t, nyc.MustCli("network", "dns-lookup", "london-host"), at)
+		london.MustCli("network", "hide")
+		if out, err := nyc.Docker("exec", "nyc", "ping", "-c", "1", "-W", "2", at); err == nil {
+			t.Errorf("it answers after it is hidden: %s", out)
+		}
+		want(t, nyc.Fails(m.remora, "network", "dns-lookup", "london-host"), "nobody has it")
 	})
 	t.Run("a host is cut off", func(t *testing.T) {
 		m.wires.Cut(laptop)

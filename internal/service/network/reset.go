@@ -30,6 +30,11 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 	}
 	if in := u.in(); in != nil {
 		// Engines call the plugin meanwhile, so that verbs are not held.
+		for _, space := range in.alloc.Networks() {
+			if err := in.hide(ctx, space); err != nil {
+				return err
+			}
+		}
 		if err := in.leaveEngines(ctx); err != nil {
 			return err
 		}
