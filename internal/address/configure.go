@@ -16,18 +16,6 @@ type Choices struct {
 	MTU                        *int
 }
 
-// Lookup returns the ID of the network of a subnet, which an engine had from an address space.
-func (a *Allocator) Lookup(addressSpace string, subnet netip.Prefix) (id string, err error) {
-	if addressSpace != AddressSpace {
-		return "", errdefs.Errorf(errdefs.ErrInvalid, "subnet %s: given out by the engine, not by the cluster: --ipam-driver remora is missing", subnet)
-	}
-	s, ok := a.Find(subnet)
-	if !ok {
-		return "", errdefs.Errorf(errdefs.ErrNotFound, "subnet %s: of no network of the cluster", subnet)
-	}
-	return s.ID, nil
-}
-
 // Configure settles the choices for a network, which an engine is making. Only the host that made it can change them, and no more once
 // others have a part in it; there it is ErrExists unless all is as it is asked for.
 func (a *Allocator) Configure(_ context.Context, id string, c Choices) error {

@@ -251,9 +251,8 @@ func TestAuxiliary(t *testing.T) {
 		}
 		ask("10.9.0.1", true)
 		ask("10.9.0.9", false)
-		id, err := d.Lookup(AddressSpace, p.Prefix)
-		must(t, err)
-		must(t, d.Configure(t.Context(), id, Choices{}))
+		s, _ := d.Find(p.Prefix)
+		must(t, d.Configure(t.Context(), s.ID, Choices{}))
 		ask("10.9.0.10", false) // a container's
 		for range 3 {
 			time.Sleep(time.Minute)

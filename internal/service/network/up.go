@@ -10,7 +10,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"github.com/remora-plugins/remora/internal/cluster"
 	"github.com/remora-plugins/remora/internal/cluster/link"
@@ -58,7 +57,7 @@ func newUp(ctx context.Context, s *Service) (_ *up, err error) {
 			err = errors.Join(err, u.close())
 		}
 	}()
-	listener, err := listen(ctx, u.conf.Listen)
+	listener, err := link.Listen(ctx, u.conf.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -73,28 +72,13 @@ func newUp(ctx context.Context, s *Service) (_ *up, err error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	close(u.opened)
-	u.links, err = link.Open(u.life, link.Config{ //nolint:contextcheck // likewise
-		Key: u.cluster.Key(), Cluster: u.summary, Standing: u.standing,
-		Password:  func() *password.Key { return u.conf.Password },
-		Addresses: u.cluster.Addresses, Relays: u.cluster.Relays, Listener: listener, Log: u.log,
-	})
+	conf := u.cluster.LinkConfig()
+	conf.Password, conf.Listener = func() *password.Key { return u.conf.Password }, listener
+	u.links, err = link.Open(u.life, conf) //nolint:contextcheck // likewise
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return u, u.cluster.Start(cluster.Over(u.links)) //nolint:contextcheck // it outlives the launch
-}
-
-// listen opens the port on which other hosts are heard.
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "listen on %s: another program has the port", address), "choose another with --listen")
-	default:
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "listen on %q: %w", address, err)
-	}
 }
 
 // close ends it, and leaves containers talking.
@@ -179,23 +163,6 @@ func (u *up) member() (record.Member, error) {
 		m.Tunnel = append(m.Tunnel, netip.AddrPortFrom(ip, u.conf.Tunnel))
 	}
 	return m, nil
-}
-
-// summary is what is told to hosts of the cluster that this one is in.
-func (u *up) summary() link.Summary {
-	s := u.cluster.Summary()
-	return link.Summary{Cluster: s.Cluster, Hosts: s.Hosts, Founded: s.Founded}
-}
-
-// standing says what a host is to the cluster.
-func (u *up) standing(h record.Host) link.Standing {
-	switch u.cluster.Standing(h) {
-	case cluster.Member:
-		return link.Member
-	case cluster.Removed:
-		return link.Removed
-	}
-	return link.Unknown
 }
 
 // path adds what the data plane knows of the way to a neighbour, for those who cannot find out themselves.
