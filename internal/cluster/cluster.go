@@ -54,7 +54,7 @@ type Cluster struct {
 	running sync.WaitGroup
 
 	// entering is held by who makes this host enter or leave a cluster; taken before mu.
-	entering sync.Mutex
+	entering turn
 
 	mu       sync.Mutex
 	net      Network
@@ -95,7 +95,8 @@ type savedKey struct {
 // background ends with ctx, or by Close.
 func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
-		cfg: cfg, log: cfg.Log, said: cfg.Member,
+		entering: make(turn, 1),
+		cfg:      cfg, log: cfg.Log, said: cfg.Member,
 		targets: map[string]*keeper{}, near: map[record.Host]*keeper{}, up: map[record.Host]Peer{},
 		others: map[record.Cluster]OtherError{}, watchers: map[chan struct{}]bool{},
 	}
@@ -251,3 +252,9 @@ func (c *Cluster) changed() {
 		}
 	}
 }
+
+// turn is a lock that may be held while others are waited for.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
