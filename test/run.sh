@@ -66,10 +66,10 @@ part_docs() {
 }
 
 # What is tested on file systems, servers and repositories of its own takes minutes.
-storage='/drivers/volume/(btrfs|dobs|ebs|gcepd|loop|mount|sshfs)$|/internal/(backup|definition|remote)$'
+storage='/drivers/volume/(btrfs|dobs|ebs|gcepd|loop|mount|sshfs)$|/internal/(backup|definition|mesh|remote)$'
 
 # What -short makes shorter.
-longer='/internal/(block|daemon|scaffold)$|/sdk/volume/volumetest$'
+longer='/internal/(block|cluster|daemon|scaffold)$|/sdk/volume/volumetest$'
 
 # What needs a real Ceph or OpenStack takes minutes too, and 600 MB of packages. With -short the rest of
 # these packages is tested with all others.

@@ -17,10 +17,14 @@ import (
 
 // TestManyHosts: 50 hosts on a net that loses messages, with cuts. Both sides go on, and agree after the heal.
 func TestManyHosts(t *testing.T) {
+	count := 50
+	if testing.Short() {
+		count = 12
+	}
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemnet()
 		n.loss = 0.02
-		hosts := n.cluster(t, 50)
+		hosts := n.cluster(t, count)
 		soon(t, "all know each other", 20*time.Second, func() bool { return know(hosts) && agree(hosts) })
 
 		var took []time.Duration
@@ -60,7 +64,7 @@ func TestManyHosts(t *testing.T) {
 			t.Logf("round %d: all agree %v after the heal", round, took)
 			took = soon(t, "all know each other", 10*time.Second, func() bool { return know(hosts) })
 			t.Logf("round %d: all know each other %v later", round, took)
-			if names := len(hosts[0].c.Store().Records(record.KindName)); names != 80 {
+			if names := len(hosts[0].c.Store().Records(record.KindName)); names != 30+count {
 				t.Errorf("%d names", names)
 			}
 		}
@@ -87,6 +91,9 @@ func memory() int {
 // TestMembers says what a member costs in a cluster of many.
 func TestMembers(t *testing.T) {
 	count := 50
+	if testing.Short() {
+		count = 15
+	}
 	if n, err := strconv.Atoi(os.Getenv(membersEnv)); err == nil {
 		count = n
 	}
