@@ -259,9 +259,10 @@ func (h *host) detached() {
 
 func (s *stage) eventually(what string, is func() bool) {
 	s.Helper()
-	for end := time.Now().Add(s.Slow); !is(); time.Sleep(5 * time.Millisecond) {
+	most := max(s.Slow, 40*time.Second) // a detach that failed is tried again after 30 s
+	for end := time.Now().Add(most); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatalf("not within %s: %s", s.Slow, what)
+			s.Fatalf("not within %s: %s", most, what)
 		}
 	}
 }
