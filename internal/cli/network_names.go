@@ -71,17 +71,13 @@ func (a *app) networkRemove() *cobra.Command {
 
 func (a *app) networkExpose() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "expose [NETWORK]", Short: "Give this host an address in a network, at which containers reach it",
-		Long: "Give this host an address in a network, \"remora\" if none is named, at which the containers of all hosts reach it.\n" +
-			"It stays after a restart. The host reaches containers without it.",
+		Use: "expose [NETWORK]", Short: "Let the containers of a network reach this host",
+		Long: "Let the containers of a network, \"remora\" if none is named, reach this host at the address that it has there,\n" +
+			"which is printed. It stays so after a restart. The host reaches containers without it.",
 		Args: usage(cobra.MaximumNArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	var req control.NetworkExposeRequest
 	cmd.Flags().StringVarP(&req.Name, "name", "n", "", "`name` that containers find it by")
-	cmd.Flags().Func("address", "the `address`, instead of any that is free", func(s string) (err error) {
-		req.Address, err = netip.ParseAddr(s)
-		return err
-	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			req.Network = args[0]
@@ -91,7 +87,7 @@ func (a *app) networkExpose() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printf("%s\n", exposed.Address)
+			return a.printf("%s\n", strings.Join(texts(exposed.Addresses), "\n"))
 		})
 	}
 	return cmd

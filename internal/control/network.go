@@ -59,8 +59,7 @@ type NetworksMade interface {
 	// Create makes a network on all hosts, and Remove unmakes it.
 	Create(ctx context.Context, req NetworkCreateRequest) (NetworkInfo, error)
 	Remove(ctx context.Context, req NetworkRequest) error
-	// Expose gives this host an address in a network, at which its containers reach it, and Hide takes it
-	// back.
+	// Expose lets the containers of a network reach this host, at its own address there, and Hide takes that back.
 	Expose(ctx context.Context, req NetworkExposeRequest) (NetworkExposed, error)
 	Hide(ctx context.Context, req NetworkRequest) error
 }
@@ -145,17 +144,15 @@ type NetworkRequest struct {
 	Name string `json:"Name"`
 }
 
-// NetworkExposeRequest names a network, "remora" if empty, and the address and the name that this host is to have there,
-// if they matter.
+// NetworkExposeRequest names a network, "remora" if empty, and a name that this host is to have there, if any.
 type NetworkExposeRequest struct {
-	Network string     `json:"Network,omitempty"`
-	Address netip.Addr `json:"Address,omitzero"`
-	Name    string     `json:"Name,omitempty"`
+	Network string `json:"Network,omitempty"`
+	Name    string `json:"Name,omitempty"`
 }
 
 // NetworkExposed answers [MethodNetworkExpose].
 type NetworkExposed struct {
-	Address netip.Addr `json:"Address"`
+	Addresses []netip.Addr `json:"Addresses"`
 }
 
 // NetworkCreateRequest asks for a network. Without Subnets one is cut from the cluster's range.

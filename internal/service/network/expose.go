@@ -14,10 +14,8 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// hostKey is the key under which this host's own address in a network is allocated.
-const hostKey = "host"
-
-// Expose implements [control.Networks].
+// Expose implements [control.Networks]. The address is that of the bridge, which the host has for as long as it has
+// a part in the network.
 func (s *Service) Expose(ctx context.Context, r control.NetworkExposeRequest) (control.NetworkExposed, error) {
 	var out control.NetworkExposed
 	in, err := s.inside()
@@ -28,24 +26,15 @@ func (s *Service) Expose(ctx context.Context, r control.NetworkExposeRequest) (c
 	if err != nil {
 		return out, err
 	}
-	for _, a := range in.exposed(space.ID) {
-		if r.Address.IsValid() && r.Address != a.Address {
-			return out, errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "network %q: this host has address %s in it", space.Name, a.Address), "hide it first")
-		}
-		out.Address = a.Address
+	if out.Addresses = in.bridge(space.ID); len(out.Addresses) == 0 {
+		return out, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "network %q: this host has no address in it", space.Name),
+			"wait until its engine has the network, or make it there")
 	}
-	if !out.Address.IsValid() {
-		p, err := in.alloc.Allocate(ctx, address.Want{Space: space.ID, Subnet: space.Prefixes[0], Address: r.Address, Key: hostKey})
-		if err != nil {
-			return out, err
-		}
-		out.Address = p.Addr()
-	}
-	if err := in.mesh.Expose(ctx, space.ID, out.Address); err != nil {
+	if err := in.mesh.Expose(ctx, space.ID, out.Addresses...); err != nil {
 		return out, err
 	}
 	if r.Name != "" {
-		err = in.hand.Add(r.Name, []netip.Addr{out.Address})
+		err = in.hand.Add(r.Name, out.Addresses)
 	}
 	return out, err
 }
@@ -67,11 +56,8 @@ func (in *inside) hide(ctx context.Context, space address.Space) error {
 	if err := in.mesh.Expose(ctx, space.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
-	for _, a := range in.exposed(space.ID) {
-		if err := in.forgetNames(a.Address); err != nil {
-			return err
-		}
-		if err := in.alloc.Release(ctx, space.ID, a.Address); err != nil {
+	for _, ip := range in.bridge(space.ID) {
+		if err := in.forgetNames(ip); err != nil {
 			return err
 		}
 	}
@@ -89,9 +75,15 @@ func (in *inside) named(name string) (address.Space, error) {
 	return address.Space{}, errdefs.Errorf(errdefs.ErrNotFound, "network %q: the cluster has none of that name", name)
 }
 
-// exposed are this host's own addresses in a network.
-func (in *inside) exposed(space string) []address.Address {
-	return slices.DeleteFunc(in.alloc.Addresses(), func(a address.Address) bool { return a.Network != space || a.Key != hostKey })
+// bridge are the addresses of this host's bridge of a network.
+func (in *inside) bridge(space string) []netip.Addr {
+	var at []netip.Addr
+	for _, a := range in.alloc.Addresses() {
+		if a.Network == space && a.Key == address.GatewayKey {
+			at = append(at, a.Address)
+		}
+	}
+	return at
 }
 
 // forgetNames takes back the names that were given by hand to an address.

@@ -28,7 +28,7 @@ func (in *inside) reconcile(ctx context.Context) {
 			in.log.DebugContext(ctx, "addresses are not compared", slog.Any("error", err))
 			continue
 		}
-		freed, err := in.alloc.Reconcile(ctx, asked, inUse, func(key string) bool { return key == address.GatewayKey || key == hostKey })
+		freed, err := in.alloc.Reconcile(ctx, asked, inUse, func(key string) bool { return key == address.GatewayKey })
 		if err != nil {
 			in.log.WarnContext(ctx, "addresses that nobody has are not freed", slog.Any("error", err))
 		}
