@@ -36,15 +36,18 @@ func TestTake(t *testing.T) {
 	}{
 		"nothing": {saved{}, control.NetworkLaunchRequest{}, usual},
 		"a range of one's own": {
-			saved{}, control.NetworkLaunchRequest{Range: prefix("10.48.0.0/12")},
+			saved{},
+			control.NetworkLaunchRequest{Range: prefix("10.48.0.0/12")},
 			with(func(s *saved) { s.Range, s.Subnet = prefix("10.48.0.0/12"), prefix("10.48.0.0/16") }),
 		},
 		"a small one": {
-			saved{}, control.NetworkLaunchRequest{Range: prefix("192.168.7.0/24")},
+			saved{},
+			control.NetworkLaunchRequest{Range: prefix("192.168.7.0/24")},
 			with(func(s *saved) { s.Range, s.Subnet = prefix("192.168.7.0/24"), prefix("192.168.7.0/24") }),
 		},
 		"a subnet in it": {
-			saved{}, control.NetworkLaunchRequest{Range: prefix("10.0.0.0/8"), Subnet: prefix("10.9.0.0/16")},
+			saved{},
+			control.NetworkLaunchRequest{Range: prefix("10.0.0.0/8"), Subnet: prefix("10.9.0.0/16")},
 			with(func(s *saved) { s.Range, s.Subnet = prefix("10.0.0.0/8"), prefix("10.9.0.0/16") }),
 		},
 		"what was asked before is remembered": {
