@@ -78,6 +78,8 @@ type Daemon struct {
 	plugins *plugins.Service
 	// network is that across hosts, nil if there is none.
 	network *network.Service
+	// alone serves it where no pool does, nil if there is no need.
+	alone *api
 	services
 
 	mu    sync.RWMutex
@@ -132,8 +134,7 @@ func Run(ctx context.Context, o Options) error {
 	if d.network != nil {
 		d.network.Start(ctx)
 	}
-	alone, err := d.serveNetwork(ctx)
-	if err != nil {
+	if d.alone, err = d.serveNetwork(ctx); err != nil {
 		return errdefs.Join(err, engine.close(), pages.close(), api.close(), d.plugins.Close(), d.closeNetwork(ctx))
 	}
 	d.plugins.Start(d.life) //nolint:contextcheck // it ends with the daemon, not before
@@ -161,7 +162,7 @@ func Run(ctx context.Context, o Options) error {
 		err = nil
 	}
 	d.pauser.Close() // before what may take long
-	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), alone.close(), engine.close(), pages.close(), api.close(), d.plugins.Close(),
+	err = errdefs.Join(err, d.stopAll(context.WithoutCancel(ctx)), d.alone.close(), engine.close(), pages.close(), api.close(), d.plugins.Close(),
 		d.closeNetwork(context.WithoutCancel(ctx)))
 	<-recovered
 	return err

@@ -73,6 +73,9 @@ func (d *Daemon) openSpare(ctx context.Context, pools []config.Pool) {
 func (d *Daemon) openDoor(ctx context.Context, p *pool.Pool) error {
 	at := d.take(p.Conf.Name)
 	if at == nil {
+		if err := d.giveWay(p.Conf.Name); err != nil {
+			return err
+		}
 		l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.socketPath(p.Conf.Name), Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
 		if err != nil {
 			return err

@@ -47,10 +47,15 @@ func (d *Daemon) networkEngines() []engine.Engine {
 	return all
 }
 
-// serveNetwork serves the network to engines on a socket of its own, where no pool has one of its name.
+// serveNetwork serves the network to engines on a socket of its own, where no pool has one of its name. A socket of that
+// name that systemd keeps waits for its pool: an engine asks only once what is behind it.
 func (d *Daemon) serveNetwork(ctx context.Context) (*api, error) {
 	name := d.boot.Network.Driver
 	if d.network == nil || slices.ContainsFunc(d.boot.Pools, func(p config.Pool) bool { return p.Name == name }) {
+		return nil, nil
+	}
+	if slices.ContainsFunc(d.kept, func(at *door) bool { return d.fits(at, name) }) {
+		d.log.WarnContext(ctx, "the network is not served: systemd keeps its socket for a pool of that name, and there is none", slog.String("name", name))
 		return nil, nil
 	}
 	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: d.socketPath(name), Group: d.boot.Socket.Group, Mode: d.boot.Socket.Mode})
@@ -61,6 +66,14 @@ func (d *Daemon) serveNetwork(ctx context.Context) (*api, error) {
 	return start(ctx, func(ctx context.Context) error {
 		return sdk.New(sdk.Options{Logger: d.log}, d.network.Plugins()...).Serve(ctx, l)
 	}), nil
+}
+
+// giveWay closes the network's own socket for a pool of its name, which serves both.
+func (d *Daemon) giveWay(pool string) error {
+	if pool != d.boot.Network.Driver {
+		return nil
+	}
+	return d.alone.close()
 }
 
 // closeNetwork ends the network's control; containers go on talking.
