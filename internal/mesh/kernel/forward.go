@@ -54,7 +54,7 @@ func filters() []*nftables.Table {
 }
 
 func (k *work) forward(ctx context.Context) error {
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -142,7 +142,7 @@ func sameRule(have, want exprs) bool {
 }
 
 func (k *work) noForward(ctx context.Context) error {
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 func (k *work) rules(p plan.Rules) error {
 	r := build(p)
 	fingerprint := r.fingerprint()
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -151,7 +151,7 @@ func keys(elements []nftables.SetElement) (list []string) {
 }
 
 func (k *work) noRules() error {
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
