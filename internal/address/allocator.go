@@ -62,6 +62,7 @@ type Allocator struct {
 	left   map[string]bool
 	asking map[wanted]chan struct{}
 	low    map[wanted]bool
+	offers map[string]bool // pools that an engine was given by the choice of this host, and has not taken yet
 	making map[string]bool // spaces of which an engine has a pool, but no network yet
 }
 
@@ -97,7 +98,7 @@ func New(c Config) (*Allocator, error) {
 	}
 	a := &Allocator{
 		config: c, wake: make(chan struct{}, 1), used: map[spot]use{}, left: map[string]bool{},
-		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{}, making: map[string]bool{},
+		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{}, making: map[string]bool{}, offers: map[string]bool{},
 	}
 	l, lines, err := openLedger(c.Root, ledgerName, a.lines)
 	if err != nil {

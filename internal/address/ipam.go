@@ -56,9 +56,15 @@ func (d IPAM) RequestPool(ctx context.Context, r ipam.PoolRequest) (ipam.Pool, e
 		}
 	}
 	d.mu.Lock()
-	d.making[s.ID] = true
-	d.mu.Unlock()
-	return ipam.Pool{ID: s.ID + "/" + p.String(), Prefix: p}, nil
+	defer d.mu.Unlock()
+	id := s.ID + "/" + p.String()
+	if d.offers[id] && !r.Pool.IsValid() {
+		// An engine that has a route to the subnet asks again for as long as it is offered the same.
+		delete(d.offers, id)
+		return ipam.Pool{}, errdefs.Errorf(errdefs.ErrInUse, "subnet %s of network %q: this host has routes to it; for the engine to take it all the same, add --subnet %s", p, s.Name, p)
+	}
+	d.offers[id], d.making[s.ID] = !r.Pool.IsValid(), true
+	return ipam.Pool{ID: id, Prefix: p}, nil
 }
 
 // checkName refuses what cannot be the name of a network.
@@ -134,6 +140,7 @@ func (d IPAM) RequestAddress(ctx context.Context, r ipam.AddressRequest) (ipam.A
 	}
 	key := cmp.Or(r.Endpoint, "container")
 	d.mu.Lock()
+	delete(d.offers, r.PoolID)
 	making := d.making[space]
 	d.mu.Unlock()
 	switch {
@@ -161,6 +168,9 @@ func (d IPAM) ReleasePool(ctx context.Context, poolID string) error {
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	delete(d.offers, poolID)
+	d.mu.Unlock()
 	return d.Leave(ctx, space, subnet)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,4 +269,26 @@ func TestAuxiliary(t *testing.T) {
 			t.Errorf("out: %v", out)
 		}
 	})
+}
+
+// TestOfferedTwice: an engine that cannot take a subnet asks again at once, for ever if it is offered the same.
+func TestOfferedTwice(t *testing.T) {
+	l := newLab(t, 1)
+	a := l.hosts[0]
+	blue := ipam.PoolRequest{Options: map[string]string{OptionNet: "blue"}}
+	for range 2 {
+		p, err := request(t, a, blue)
+		must(t, err)
+		if _, err := request(t, a, blue); !errors.Is(err, errdefs.ErrInUse) || !strings.Contains(err.Error(), "--subnet "+p.Prefix.String()) {
+			t.Errorf("asked again: %v", err)
+		}
+		must(t, IPAM{a.Allocator}.ReleasePool(t.Context(), p.ID))
+	}
+	p, err := request(t, a, blue)
+	must(t, err)
+	blue.Pool = p.Prefix // by its value it may be asked for as often as one likes
+	for range 2 {
+		_, err := request(t, a, blue)
+		must(t, err)
+	}
 }
