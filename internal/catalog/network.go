@@ -13,7 +13,9 @@ type Network struct {
 	Name, Doc string // as of [Volume]
 	// Options are those that a network takes.
 	Options []Key
-	Open    func(NetworkEnv) network.Driver
+	// Choose reads what was chosen for a network. An option that is wrong is ErrInvalid.
+	Choose func(network.Network) (Choices, error)
+	Open   func(NetworkEnv) network.Driver
 }
 
 // Networks are those that the hosts of the cluster know.

@@ -24,7 +24,7 @@ func (d *Daemon) openNetwork(ctx context.Context) (*network.Service, error) {
 	}
 	return network.Open(ctx, network.Options{
 		Dir: filepath.Join(d.boot.StateDir, "network"), RunDir: filepath.Join(d.boot.RunDir, "network"),
-		Driver: d.boot.Network.Driver, Open: d.options.Network.Open, Engines: d.networkEngines, Tunnel: []string{exe, "network", "tunnel"},
+		Driver: d.boot.Network.Driver, Network: d.options.Network, Engines: d.networkEngines, Tunnel: []string{exe, "network", "tunnel"},
 		Version: d.options.Version, Log: d.log,
 	})
 }

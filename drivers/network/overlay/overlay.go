@@ -21,7 +21,7 @@ import (
 // Network describes the driver to the daemon.
 func Network() catalog.Network {
 	return catalog.Network{
-		Name: "overlay", Doc: "one flat subnet across hosts, encrypted by WireGuard", Options: catalog.Describe[options](),
+		Name: "overlay", Doc: "one flat subnet across hosts, encrypted by WireGuard", Options: catalog.Describe[options](), Choose: choices,
 		Open: func(env catalog.NetworkEnv) network.Driver { return New(env) },
 	}
 }

@@ -121,7 +121,7 @@ var hints = map[Reason]string{
 	OtherCluster:  "a host is in one cluster: reset one of the two, then let it join the other",
 	OldProtocol:   "update the program on the host there",
 	NewProtocol:   "update the program on this host",
-	RemovedHere:   "reset this host, then let it join again",
+	RemovedHere:   "reset this host, with --force since nobody hears it any more, then let it join again",
 	Cloned:        "reset one of the two, so that it has a key of its own",
 	NoPassword:    "launch both hosts with the same password, or both without one",
 	NeedsPassword: "launch both hosts with the same password, or both without one",

@@ -19,7 +19,7 @@ import (
 const (
 	// compareEvery is how often an engine's networks are compared though nothing was heard of it.
 	compareEvery = time.Minute
-	// compareTime bounds one comparison, and soon is how long after a failure the next one is.
+	// compareTime bounds one comparison, and soon is how long after the first failure the next one is.
 	compareTime = 30 * time.Second
 	soon        = 2 * time.Second
 )
@@ -45,7 +45,10 @@ type follower struct {
 	followed func()
 	log      *slog.Logger
 
+	comparing sync.Mutex // held for a comparison; taken before mu
+
 	mu       sync.Mutex
+	leaving  bool              // this host leaves the cluster: nothing is made here any more
 	problems map[string]string // by the network's name
 	onEngine map[string]string // the engine's ID of a network, by that of the cluster's
 }
@@ -56,6 +59,7 @@ func (f *follower) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { f.listen(ctx, events) })
+	pause := soon
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for {
@@ -67,8 +71,10 @@ func (f *follower) run(ctx context.Context) {
 		case <-wait.C:
 		}
 		again := compareEvery
-		if err := f.compare(ctx); err != nil && ctx.Err() == nil {
-			again = soon
+		if err := f.compare(ctx); err == nil {
+			pause = soon
+		} else if ctx.Err() == nil {
+			again, pause = pause, min(2*pause, compareEvery) // each try takes an address, which then rests
 			f.log.DebugContext(ctx, "networks of the engine", slog.Any("error", err))
 		}
 		wait.Reset(again)
@@ -86,10 +92,7 @@ func (f *follower) listen(ctx context.Context, events chan<- struct{}) {
 	for ctx.Err() == nil {
 		_ = f.engine.Events(ctx, []string{"network"}, poke, func(ev engine.Event) {
 			switch ev.Action {
-			case "destroy":
-				f.destroyed(ev.Actor.ID)
-				poke()
-			case "create":
+			case "create", "destroy", "disconnect":
 				poke()
 			}
 		}) // it always ends with an error, and begins again
@@ -100,22 +103,15 @@ func (f *follower) listen(ctx context.Context, events chan<- struct{}) {
 	}
 }
 
-// destroyed remembers that a person removed a network from this host's engine: it is not made there again.
-func (f *follower) destroyed(engineID string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for id, known := range f.onEngine {
-		if known == engineID {
-			delete(f.onEngine, id)
-			f.refused.add(id)
-		}
-	}
-}
-
 // compare makes the engine's networks those of the cluster.
 func (f *follower) compare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, compareTime)
 	defer cancel()
+	f.comparing.Lock()
+	defer f.comparing.Unlock()
+	if f.leaving {
+		return nil
+	}
 	all, err := f.engine.Networks(ctx)
 	if err != nil {
 		return err
@@ -142,9 +138,14 @@ func (f *follower) compare(ctx context.Context) error {
 	before := f.onEngine
 	f.onEngine = maps.Clone(on)
 	f.mu.Unlock()
+	for id := range before {
+		if s, ok := wanted[id]; ok && on[id] == "" && !s.Record().Going {
+			f.refused.add(id) // a person removed it here
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		s := wanted[id]
-		if on[id] == "" && !s.Record().Going && !f.refused.has(id) {
+		if on[id] == "" && !s.Record().Going && !unnamed(s) && !f.refused.has(id) {
 			f.create(ctx, s, problems)
 		}
 	}
@@ -165,6 +166,12 @@ func (f *follower) compare(ctx context.Context) error {
 	return nil
 }
 
+// unnamed tells whether a network has only its subnet for a name: the engine in which it was made has told no other yet,
+// and may not have made it after all.
+func unnamed(s address.Space) bool {
+	return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.String() == s.Name })
+}
+
 // spaceOf finds the cluster's network that is the engine's.
 func spaceOf(all map[string]address.Space, n engine.Network) (address.Space, bool) {
 	for _, s := range all {
@@ -177,7 +184,7 @@ func spaceOf(all map[string]address.Space, n engine.Network) (address.Space, boo
 
 // rename gives a network the name that it has in the engine in which it was made: the driver is never told.
 func (f *follower) rename(s address.Space, name string, problems map[string]string) {
-	if s.Name == name || !slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.String() == s.Name }) {
+	if s.Name == name || !unnamed(s) {
 		return
 	}
 	if err := f.spaces.Rename(s.ID, name); err != nil && !errors.Is(err, errdefs.ErrDenied) { // who made it does it
@@ -187,13 +194,6 @@ func (f *follower) rename(s address.Space, name string, problems map[string]stri
 
 // remove removes a network from the engine that is no network of the cluster any more.
 func (f *follower) remove(ctx context.Context, n engine.Network, problems map[string]string) {
-	f.mu.Lock()
-	for id, known := range f.onEngine { // it was not a person who did it
-		if known == n.ID {
-			delete(f.onEngine, id)
-		}
-	}
-	f.mu.Unlock()
 	if err := f.engine.RemoveNetwork(ctx, n.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		problems[n.Name] = fmt.Sprintf("it was removed from the cluster, and stays on this host: %v", err)
 		return
@@ -226,6 +226,15 @@ func (f *follower) create(ctx context.Context, s address.Space, problems map[str
 
 // labelNetwork is the label of networks that were made here for the cluster.
 const labelNetwork = "remora.network"
+
+// leave has nothing made in the engine any more, or again after all. What is under way ends first.
+func (f *follower) leave(is bool) {
+	f.comparing.Lock()
+	defer f.comparing.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaving = is
+}
 
 // problem says what is wrong with a network in the engine; empty is nothing.
 func (f *follower) problem(name string) string {

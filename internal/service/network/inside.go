@@ -68,7 +68,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 	if err != nil {
 		return nil, err
 	}
-	in.overlay = u.s.o.Open(catalog.NetworkEnv{Networks: known{in.alloc}, Mesh: bridges{in.mesh}, Root: engines})
+	in.overlay = u.s.o.Network.Open(catalog.NetworkEnv{Networks: known{in.alloc}, Mesh: bridges{in.mesh}, Root: engines})
 	in.openNames()
 	refused, err := newRefused(u.s.root, in.log)
 	if err != nil {

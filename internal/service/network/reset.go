@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/mesh/kernel"
 	"github.com/remora-plugins/remora/internal/state"
@@ -29,16 +30,23 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 			`launch it again with "remora network launch", then reset it`)
 	}
 	if in := u.in(); in != nil {
+		heir, err := in.heir(r.Force)
+		if err != nil {
+			return err
+		}
 		// Engines call the plugin meanwhile, so that verbs are not held.
 		for _, space := range in.alloc.Networks() {
 			if err := in.hide(ctx, space); err != nil {
 				return err
 			}
 		}
-		if err := in.leaveEngines(ctx); err != nil {
-			return err
+		if err = in.leaveEngines(ctx, r.Force); err == nil {
+			err = in.handOver(ctx, heir, r.Force)
 		}
-		if err := in.handOver(ctx, r.Force); err != nil {
+		if err != nil {
+			for _, f := range in.followers {
+				f.leave(false)
+			}
 			return err
 		}
 	}
@@ -57,17 +65,20 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 }
 
 // leaveEngines removes the cluster's networks from this host's engines. It is refused where containers are on them.
-func (in *inside) leaveEngines(ctx context.Context) error {
+func (in *inside) leaveEngines(ctx context.Context, force bool) error {
 	for _, f := range in.followers {
+		f.leave(true)
 		all, err := f.engine.Networks(ctx)
+		if err != nil && force {
+			continue // its networks stay, and are of no use to it
+		}
 		if err != nil {
-			return err
+			return errdefs.Hint(fmt.Errorf("reset: %w", err), "start the engine; or reset with --force, and remove its networks of this driver later")
 		}
 		for _, n := range all {
 			if n.Driver != f.driver {
 				continue
 			}
-			f.destroyed(n.ID) // it is not made again
 			if err := f.engine.RemoveNetwork(ctx, n.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 				return errdefs.Hint(fmt.Errorf("reset: network %q stays: %w", n.Name, err), "remove or disconnect the containers that are on it, then reset again")
 			}
@@ -76,24 +87,34 @@ func (in *inside) leaveEngines(ctx context.Context) error {
 	return nil
 }
 
-// handOver gives what this host owns to a peer.
-func (in *inside) handOver(ctx context.Context, force bool) error {
-	ctx, cancel := context.WithTimeout(ctx, giveTime)
-	defer cancel()
-	if in.u.cluster.Alone() {
-		return nil
-	}
-	err := errdefs.Errorf(errdefs.ErrUnavailable, "no peer is reachable")
+// heir is the peer that gets what this host owns, none if there is no other, or none that must be. Nothing is touched
+// before one is found.
+func (in *inside) heir(force bool) (record.Host, error) {
 	for _, m := range in.u.cluster.Members() {
 		if !m.Self && m.Reachable {
-			if err = in.alloc.GiveAll(m.Host); err == nil {
-				err = in.u.cluster.Leave(ctx)
-			}
-			break
+			return m.Host, nil
 		}
 	}
+	if force || in.u.cluster.Alone() {
+		return record.Host{}, nil
+	}
+	return record.Host{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "reset: no peer is reachable that could take what this host owns"),
+		"wait until one is; or reset with --force, and \"remora network rmpeer\" this host on another")
+}
+
+// handOver gives what this host owns to a peer, and tells it that this host goes.
+func (in *inside) handOver(ctx context.Context, heir record.Host, force bool) error {
+	if heir.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, giveTime)
+	defer cancel()
+	err := in.alloc.GiveAll(heir)
+	if err == nil {
+		err = in.u.cluster.Leave(ctx)
+	}
 	if err != nil && !force {
-		return errdefs.Hint(fmt.Errorf("reset: %w", err), "wait until a peer is reachable; or reset with --force, and \"remora network rmpeer\" this host on another")
+		return errdefs.Hint(fmt.Errorf("reset: %w", err), "try again; or reset with --force, and \"remora network rmpeer\" this host on another")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -119,22 +120,29 @@ func TestTakePassword(t *testing.T) {
 	}
 }
 
+// TestOptions: with the options of a network an engine makes the same network.
 func TestOptions(t *testing.T) {
-	want := record.Network{Plain: true, Multicast: true, MTU: 1400}
-	options := map[string]string{"encrypted": "false", "multicast": "true", "mtu": "1400"}
-	var n record.Network
-	if err := setOptions(&n, options); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, n); diff != "" {
-		t.Errorf("the network (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff(options, optionsOf(n)); diff != "" {
-		t.Errorf("its options (-want +got):\n%s", diff)
-	}
-	for key, value := range map[string]string{"encrypted": "maybe", "mtu": "9", "colour": "blue"} {
-		if err := setOptions(&record.Network{}, map[string]string{key: value}); !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), key) {
-			t.Errorf("%s=%s: %v", key, value, err)
+	for _, want := range []record.Network{{}, {Plain: true, Multicast: true, MTU: 1400}, {Multicast: true}} {
+		yes, mtu := true, 1400
+		no := false
+		c := catalog.Choices{Multicast: &want.Multicast}
+		options := map[string]string{}
+		if want.Plain {
+			c.Encrypted, options["encrypted"] = &no, "false"
+		}
+		if want.Multicast {
+			c.Multicast, options["multicast"] = &yes, "true"
+		}
+		if want.MTU != 0 {
+			c.MTU, options["mtu"] = &mtu, "1400"
+		}
+		var n record.Network
+		chosen(&n, c)
+		if diff := cmp.Diff(want, n); diff != "" {
+			t.Errorf("the network (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(options, optionsOf(n)); diff != "" {
+			t.Errorf("its options (-want +got):\n%s", diff)
 		}
 	}
 }

@@ -16,10 +16,10 @@ import (
 	"sync"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
-	"github.com/remora-plugins/remora/sdk/network"
 )
 
 // DefaultDriver is the name of the driver for engines where nothing else was chosen.
@@ -31,8 +31,8 @@ type Options struct {
 	Dir, RunDir string
 	// Driver is as which engines know it; empty is [DefaultDriver].
 	Driver string
-	// Open opens the driver.
-	Open func(catalog.NetworkEnv) network.Driver
+	// Network is the driver of networks.
+	Network catalog.Network
 	// Engines returns the engines of this host, which are asked for names and given networks.
 	Engines func() []engine.Engine
 	// Tunnel is the command that carries encrypted packets where the kernel cannot.
@@ -113,6 +113,9 @@ func (s *Service) bringUp(ctx context.Context) error {
 	s.mu.Lock()
 	s.up = u
 	s.mu.Unlock()
+	if in := u.in(); in != nil && u.cluster.Alone() && len(in.records.Records(record.KindRange)) == 0 {
+		return u.found(ctx) // a launch was cut off
+	}
 	return nil
 }
 

@@ -3,11 +3,13 @@ package network
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/remora-plugins/remora/internal/address"
 	"github.com/remora-plugins/remora/internal/cluster"
@@ -39,6 +41,9 @@ func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
 	st.FailedProofs = int64(u.links.Stats().WrongProofs)
 	for _, t := range c.Targets {
 		st.Targets = append(st.Targets, target(t))
+		if t.Err != nil && errors.Is(t.Err, errdefs.ErrDenied) { // to try again is of no use
+			st.Problems = append(st.Problems, control.Advice{Text: errdefs.OneLine(t.Err.Error()), Mend: strings.Join(errdefs.Hints(t.Err), "; ")})
+		}
 	}
 	for _, text := range c.Wrong {
 		st.Problems = append(st.Problems, control.Advice{Text: text})
@@ -48,6 +53,9 @@ func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
 	}
 	in := u.in()
 	if in == nil {
+		if len(st.Targets) == 0 && u.problem() == nil {
+			st.Problems = append(st.Problems, control.Advice{Text: "the launch was cut off: this host is in no cluster, and dials none", Mend: `"remora network launch" again, with its peers if it is to join some`})
+		}
 		return st, nil
 	}
 	st.State, st.Cluster, st.RefusedRecords = "ready", c.Cluster.String(), int64(c.Store.Refused)
@@ -88,7 +96,7 @@ func (in *inside) fill(st *control.NetworkStatus, c cluster.Status) {
 		st.Networks = append(st.Networks, in.info(s, nick))
 	}
 	for _, n := range st.Networks {
-		if n.Error != "" {
+		if n.Error != "" && n.Error != going {
 			st.Problems = append(st.Problems, control.Advice{Text: fmt.Sprintf("network %q: %s", n.Name, n.Error)})
 		}
 	}
@@ -163,6 +171,9 @@ func size(p netip.Prefix) uint64 {
 	return 1 << (32 - p.Bits())
 }
 
+// going is what is told of a network until no host has a part in it any more, which is no problem.
+const going = "it is being removed"
+
 // info is a network as it is told.
 func (in *inside) info(s address.Space, nick nicknames) control.NetworkInfo {
 	r := s.Record()
@@ -186,6 +197,9 @@ func (in *inside) info(s address.Space, nick nicknames) control.NetworkInfo {
 		if a.Network == s.ID {
 			info.Used++
 		}
+	}
+	if r.Going {
+		info.Error = going
 	}
 	for _, f := range in.followers {
 		if text := f.problem(s.Name); text != "" {

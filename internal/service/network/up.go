@@ -35,6 +35,9 @@ type up struct {
 	life    context.Context //nolint:containedctx // from launch to stop
 	end     context.CancelFunc
 
+	looking sync.WaitGroup
+	looked  func() // ends the look for NAT; nil before it began
+
 	mu     sync.Mutex
 	inside *inside
 	wrong  error // why the rooms of the cluster that this host is in are not open
@@ -78,12 +81,19 @@ func newUp(ctx context.Context, s *Service) (_ *up, err error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return u, u.cluster.Start(cluster.Over(u.links)) //nolint:contextcheck // it outlives the launch
+	if err := u.cluster.Start(cluster.Over(u.links)); err != nil { //nolint:contextcheck // it outlives the launch
+		return nil, err
+	}
+	u.look() //nolint:contextcheck // likewise
+	return u, nil
 }
 
 // close ends it, and leaves containers talking.
 func (u *up) close() error {
 	var err error
+	if u.looked != nil {
+		u.looked()
+	}
 	if u.cluster != nil {
 		u.cluster.Close()
 	}

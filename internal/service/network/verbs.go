@@ -11,7 +11,9 @@ import (
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/mesh/tunnel"
+	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/network"
 )
 
 // firstNetwork is the network that each cluster has.
@@ -48,6 +50,9 @@ func (s *Service) Launch(ctx context.Context, r control.NetworkLaunchRequest) (c
 	}
 	if err := next.write(s.root); err != nil {
 		return launched, err
+	}
+	if err := s.root.RemoveAll(refusedName); err != nil { // who launches again wants them all
+		return launched, state.Classify(err)
 	}
 	s.mu.Lock()
 	s.saved = next
@@ -206,10 +211,12 @@ func (s *Service) Create(ctx context.Context, r control.NetworkCreateRequest) (c
 	if err != nil {
 		return control.NetworkInfo{}, err
 	}
-	n := record.Network{Subnets: r.Subnets, Range: r.Range, Internal: r.Internal}
-	if err := setOptions(&n, r.Options); err != nil {
+	c, err := s.o.Network.Choose(network.Network{Options: r.Options, Internal: r.Internal})
+	if err != nil {
 		return control.NetworkInfo{}, err
 	}
+	n := record.Network{Subnets: r.Subnets, Range: r.Range}
+	chosen(&n, c)
 	space, err := in.alloc.CreateNetwork(ctx, address.NewNetwork{Name: r.Name, Network: n, V4: len(r.Subnets) == 0})
 	if err != nil {
 		return control.NetworkInfo{}, err

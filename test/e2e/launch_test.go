@@ -1,0 +1,35 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/testenv"
+)
+
+// TestNetworkLaunchKilled kills the daemon at many moments of a launch. The next launch, or the next start, makes the
+// cluster whole, and a reset leaves nothing.
+func TestNetworkLaunchKilled(t *testing.T) {
+	l := newLab(t, append([]testenv.Need{testenv.Nftables}, engine...)...)
+	h := l.Host(t, "h1")
+	l.Switch(t).Wire(h)
+	h.Write("/etc/remora/password", networkPassword+"\n")
+	daemon := h.Remora("")
+	h.DockerdWithNetworks()
+	launch := []string{"network", "launch", "--password-file", "/etc/remora/password"}
+	for round := range 8 {
+		begun := h.Start(nil, l.Remora, launch...)
+		time.Sleep(time.Duration(100+round*60) * time.Millisecond)
+		daemon.Kill()
+		<-begun.Exited()
+		daemon = h.Remora("")
+		h.MustCli(launch...)
+		if !within(20*time.Second, func() bool { return has(h, "remora") }) {
+			t.Fatalf("round %d: no network:\n%s", round, h.MustCli("network", "status"))
+		}
+		want(t, h.MustCli("network", "status"), "State: ready", "Networks: remora")
+		h.MustCli("network", "reset", "--yes")
+		want(t, h.MustCli("network", "status"), "State: off")
+		is(t, "interfaces of ours", h.Must("sh", "-c", "ip -o link | grep -c rm- || true"), "0")
+	}
+}

@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/test/e2e/lab"
+)
+
+// TestNetworkMany makes networks in every way that there is, and has each reach from every host, and no other.
+func TestNetworkMany(t *testing.T) {
+	m := newMeshed(t)
+	nyc, london, laptop := m.hosts[0], m.hosts[1], m.hosts[2]
+	nyc.MustDocker("network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "red") // the engine gives out the addresses
+	nyc.MustDocker("network", "create", "-d", "remora", "--ipam-driver", "remora", "green")
+	nyc.MustDocker("network", "create", "-d", "remora", "--ipam-driver", "remora", "--ipam-opt", "net=blue", "blue")
+	nyc.MustCli("network", "create", "--subnet", "10.70.0.0/24", "-o", "encrypted=false", "violet")
+	nyc.MustCli("network", "create", "gray")
+	all := []string{"red", "green", "blue", "violet", "gray"}
+	for _, h := range m.hosts {
+		if !within(20*time.Second, func() bool { return has(h, all...) }) {
+			t.Fatalf("host %s has not all: %s\n%s", h.Name, networks(h), h.MustCli("network", "status"))
+		}
+	}
+	for _, n := range all {
+		nyc.MustDocker("run", "-d", "--name", "at-"+n, "--net", n, lab.ImageName, "sleep", "1000")
+		for _, h := range m.hosts[1:] {
+			args := append([]string{"run", "--rm", "--net", n}, dnsArgs(h)...)
+			args = append(args, lab.ImageName, "ping", "-c", "1", "-W", "2", "at-"+n)
+			last := ""
+			if !within(10*time.Second, func() bool {
+				out, err := h.Docker(args...)
+				last = fmt.Sprint(out, err)
+				return err == nil
+			}) {
+				t.Errorf("network %s from %s: %s\n%s", n, h.Name, last, h.MustCli("network", "status", "connections"))
+			}
+		}
+	}
+	at := nyc.MustDocker("inspect", "-f", "{{.NetworkSettings.Networks.blue.IPAddress}}", "at-blue")
+	for _, h := range []*lab.Host{nyc, london} {
+		if out, err := h.Docker("run", "--rm", "--net=green", lab.ImageName, "ping", "-c", "1", "-W", "2", at); err == nil {
+			t.Errorf("host %s: a container reaches one in another network: %s", h.Name, out)
+		}
+	}
+
+	t.Run("ports are the engine's", func(t *testing.T) {
+		nyc.MustDocker("run", "-d", "--name", "web", "-p", "8080:80", "--net=blue", lab.ImageName, "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
+		if !within(10*time.Second, func() bool {
+			out, err := nyc.Run("busybox", "wget", "-qO-", "http://"+m.address+":8080/")
+			return err == nil && out == "hello"
+		}) {
+			t.Error("a published port does not answer")
+		}
+		nyc.MustDocker("rm", "-f", "web")
+	})
+	t.Run("wrong use", func(t *testing.T) {
+		want(t, nyc.Fails("docker", "network", "create", "-d", "remora", "--ipam-driver", "remora", "-o", "encrypted=perhaps", "bad"), "perhaps")
+		want(t, nyc.Fails("docker", "network", "create", "-d", "remora", "--ipam-driver", "remora", "-o", "colour=blue", "bad"), `unknown option "colour"`)
+		want(t, nyc.Fails(m.remora, "network", "create", "--subnet", "10.99.0.0/16", "bad"), "this host has a route")
+		want(t, london.Fails(m.remora, "network", "create", "blue"), "there is one")
+		want(t, london.Fails(m.remora, "network", "rm", "blue"), "host nyc-host created it")
+		want(t, london.Fails("docker", "network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "other"), "has it")
+		want(t, london.Fails(m.remora, "network", "connect", "nonsense:port"), "not HOST or HOST:PORT")
+		want(t, london.Fails(m.remora, "network", "rmpeer", "--yes", "nobody"), "no member of the cluster")
+		is(t, "networks called bad", strings.Count(nyc.MustCli("network", "status", "networks"), "bad"), 0)
+	})
+	t.Run("an engine gives up a network", func(t *testing.T) {
+		london.MustDocker("network", "rm", "blue")
+		time.Sleep(3 * time.Second)
+		if has(london, "blue") {
+			t.Fatal("what a person removed is there again")
+		}
+		again := []string{"network", "create", "-d", "remora", "--ipam-driver", "remora", "--ipam-opt", "net=blue"}
+		want(t, london.Fails("docker", append(again, "blue")...), "this host has routes to it", "add --subnet")
+		subnet := nyc.MustDocker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "blue")
+		london.MustDocker(append(again, "--subnet", subnet, "blue")...)
+		london.MustDocker("run", "--rm", "--net=blue", lab.ImageName, "ping", "-c", "1", "-W", "2", at)
+	})
+	t.Run("all do", func(t *testing.T) {
+		nyc.MustCli("network", "rm", "green")
+		if !within(10*time.Second, func() bool { return !has(london, "green") && !has(laptop, "green") }) || !has(nyc, "green") {
+			t.Errorf("%s; %s; %s", networks(nyc), networks(london), networks(laptop))
+		}
+		nyc.MustDocker("rm", "-f", "at-green")
+		if !within(10*time.Second, func() bool { return !has(nyc, "green") }) {
+			t.Errorf("it stays where a container was on it: %s", networks(nyc))
+		}
+	})
+	t.Run("a host is gone for good", func(t *testing.T) {
+		m.daemons[2].Kill()
+		if !within(15*time.Second, func() bool { return strings.Contains(nyc.MustCli("network", "status"), "1 unreachable") }) {
+			t.Fatal("its end is not noticed")
+		}
+		want(t, nyc.MustCli("network", "rmpeer", "--yes", "laptop"), "addresses taken over")
+		if !within(10*time.Second, func() bool { return !strings.Contains(london.MustCli("network", "status", "peers"), "laptop") }) {
+			t.Error("the others still have it")
+		}
+		// It comes back, is told, loses nothing by a wrong step, and joins as a new one.
+		m.daemons[2] = laptop.Remora("")
+		if !within(15*time.Second, func() bool {
+			return strings.Contains(laptop.MustCli("network", "status"), "this host was removed from the cluster")
+		}) {
+			t.Errorf("it is not told:\n%s", laptop.MustCli("network", "status"))
+		}
+		want(t, laptop.Fails(m.remora, "network", "reset", "--yes"), "no peer is reachable", "--force")
+		if !has(laptop, "remora", "blue") {
+			t.Error("a reset that was refused has removed networks")
+		}
+		laptop.MustCli("network", "reset", "--yes", "--force")
+		laptop.MustCli("network", "launch", "--password-file", "/etc/remora/password", m.address)
+		m.whole(t)
+		if !within(15*time.Second, func() bool {
+			_, err := laptop.Docker("run", "--rm", "--net=blue", lab.ImageName, "ping", "-c", "1", "-W", "2", at)
+			return err == nil
+		}) {
+			t.Errorf("it is not back:\n%s", laptop.MustCli("network", "status"))
+		}
+	})
+}
+
+// networks are the names of a host's networks in its engine.
+func networks(h *lab.Host) string {
+	out, err := h.Docker("network", "ls", "--format", "{{.Name}}")
+	return fmt.Sprint(out, err)
+}
+
+// has tells whether a host's engine has networks.
+func has(h *lab.Host, names ...string) bool {
+	there := strings.Fields(strings.TrimSuffix(networks(h), "<nil>"))
+	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(there, n) })
+}
