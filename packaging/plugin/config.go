@@ -29,6 +29,8 @@ var fixed = map[string]string{
 	"REMORA_PLUGIN_DIR": "/run/docker/plugins",
 	"REMORA_RUN_DIR":    kept + "/run",
 	"REMORA_STATE_DIR":  kept,
+	// The plugin is one of volumes alone, and has not the rights that networks take.
+	"REMORA_NETWORK_DRIVER": "none",
 }
 
 // preset are defaults of the plugin that are not those of the daemon.
