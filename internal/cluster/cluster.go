@@ -181,10 +181,10 @@ func (c *Cluster) Start(n Network) error {
 // Close tells the others that this host goes, and ends what goes on. The network is closed by its owner, afterwards.
 func (c *Cluster) Close() {
 	c.entering.Lock()
-	defer c.entering.Unlock()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
+		c.entering.Unlock()
 		return
 	}
 	c.closed = true
@@ -197,6 +197,7 @@ func (c *Cluster) Close() {
 		g.leave()
 	}
 	c.end()
+	c.entering.Unlock() // those who are waited for may wait for it, and then see that it is the end
 	c.running.Wait()
 	if g != nil {
 		g.close()

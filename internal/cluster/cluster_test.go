@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,12 +242,12 @@ func TestTwoClusters(t *testing.T) {
 			t.Errorf("they mixed: %q", second[0].c.Status().Wrong)
 		}
 
-		spare := false
-		left, entered := 0, 0
+		var spare atomic.Bool
+		var left, entered atomic.Int32
 		alone := n.add(t, t.TempDir(), "alone", func(c *Config) {
-			c.Spare = func() bool { return spare }
-			c.Left = func() { left++ }
-			c.Entered = func(*store.Store) { entered++ }
+			c.Spare = spare.Load
+			c.Left = func() { left.Add(1) }
+			c.Entered = func(*store.Store) { entered.Add(1) }
 		})
 		if err := alone.c.Found(); err != nil {
 			t.Fatal(err)
@@ -255,13 +256,13 @@ func TestTwoClusters(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if alone.c.ID() == first[0].c.ID() || left != 0 {
+		if alone.c.ID() == first[0].c.ID() || left.Load() != 0 {
 			t.Error("a host that is in use gave its cluster up")
 		}
-		spare = true
+		spare.Store(true)
 		soon(t, "it joins the first", 40*time.Second, func() bool { return know(append(first[:2:2], alone)) })
-		if left != 1 || entered != 2 {
-			t.Errorf("left %d, entered %d", left, entered)
+		if left.Load() != 1 || entered.Load() != 2 {
+			t.Errorf("left %d, entered %d", left.Load(), entered.Load())
 		}
 	})
 }

@@ -27,6 +27,9 @@ func (c *Cluster) found() error {
 	if c.ID() != (record.Cluster{}) {
 		return nil
 	}
+	if c.life.Err() != nil {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "cluster: %w", context.Canceled)
+	}
 	var id record.Cluster
 	_, _ = rand.Read(id[:]) // it never fails
 	return c.enter(id, time.Now().UTC().Truncate(time.Second))
