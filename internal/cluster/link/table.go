@@ -2,6 +2,8 @@ package link
 
 import (
 	"bytes"
+	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -230,5 +232,18 @@ func (l *Links) Disconnect(h record.Host) {
 	l.mu.Unlock()
 	for _, k := range links {
 		k.leave(Leaving)
+	}
+}
+
+// Moved closes at once the links whose end here is an address that is none of this host's any more: nothing that comes back
+// for them finds it, and to wait until they are silent would take seconds.
+func (l *Links) Moved(own []netip.Addr) {
+	l.mu.Lock()
+	links := l.all()
+	l.mu.Unlock()
+	for _, k := range links {
+		if at := addrPort(k.g.conn.LocalAddr()).Addr(); at.IsValid() && !at.IsLoopback() && !slices.Contains(own, at) {
+			k.fail(k.failure(Cut, errors.New("its address is gone from this host")))
+		}
 	}
 }
