@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 const networkPassword = "correct-horse-battery-staple"
 
-// meshed is three hosts with engines: two on a switch, and one that can only dial out.
+// meshed is hosts with engines: some on a switch, and some that can only dial out.
 type meshed struct {
 	wires   *lab.Switch
 	hosts   []*lab.Host
@@ -24,11 +25,17 @@ type meshed struct {
 // newMeshed starts the hosts and launches the network on each.
 func newMeshed(t *testing.T) *meshed {
 	t.Helper()
+	return newMeshedOf(t, "nyc-host", "london", "laptop")
+}
+
+// newMeshedOf does so with hosts of these names. Laptops are behind NAT.
+func newMeshedOf(t *testing.T, names ...string) *meshed {
+	t.Helper()
 	l := newLab(t, append([]testenv.Need{testenv.Dockerd, testenv.DockerCLI, testenv.Nftables}, engine...)...)
 	m := &meshed{wires: l.Switch(t), remora: l.Remora}
-	for _, name := range []string{"nyc-host", "london", "laptop"} {
+	for _, name := range names {
 		h := l.Host(t, name)
-		if name == "laptop" {
+		if strings.HasPrefix(name, "laptop") {
 			m.wires.WireBehindNAT(h)
 		} else {
 			at := m.wires.Wire(h)
@@ -58,7 +65,7 @@ func (m *meshed) whole(t *testing.T) {
 			out, err := h.Cli("network", "status")
 			list, lerr := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}")
 			last = out + "\n" + list
-			return err == nil && lerr == nil && strings.Contains(out, "3 (1 self, 2 reachable)") && strings.Contains(list, "remora remora")
+			return err == nil && lerr == nil && strings.Contains(out, fmt.Sprintf("%d (1 self, %d reachable)", len(m.hosts), len(m.hosts)-1)) && strings.Contains(list, "remora remora")
 		}) {
 			t.Fatalf("host %s: the network is not whole:\n%s", h.Name, last)
 		}
