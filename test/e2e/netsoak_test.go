@@ -60,6 +60,10 @@ func TestSoakNetwork(t *testing.T) {
 		if testenv.Soak() && faults >= soakFaults || !testenv.Soak() && time.Since(begun) > shortSlice {
 			break
 		}
+		if end, ok := t.Deadline(); ok && time.Until(end) < 90*time.Second {
+			t.Logf("the time is over")
+			break
+		}
 		what := s.round()
 		faults += len(what)
 		text := fmt.Sprintf("round %d: %s", round, strings.Join(what, ", "))
