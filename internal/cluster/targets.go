@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -279,7 +280,7 @@ func (c *Cluster) failed(k *keeper, err error, wait time.Duration) {
 		err = k.Err // why it has to wait
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: no answer within %v", k.Address, dialLimit)
+		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: no answer", cmp.Or(k.Address, "host "+k.Host.Short()))
 	}
 	if k.State != "failed" {
 		k.State, k.Since = "failed", time.Now()

@@ -183,6 +183,23 @@ func TestNetworkFaults(t *testing.T) {
 		}
 		want(t, nyc.Fails(m.remora, "network", "dns-lookup", "london-host"), "nobody has it")
 	})
+	t.Run("a host gets another address", func(t *testing.T) {
+		was := m.wires.Address(london)
+		m.wires.Move(london)
+		if !within(5*time.Second, func() bool {
+			_, err := nyc.Docker("exec", "nyc", "ping", "-c", "1", "-W", "1", m.addressOf(t, london, "london"))
+			return err == nil
+		}) {
+			t.Errorf("it is not reached:\n%s", nyc.MustCli("network", "status", "connections"))
+		}
+		if !within(5*time.Second, func() bool {
+			out := nyc.MustCli("network", "status", "connections")
+			return strings.Contains(out, m.wires.Address(london).String()+":") && !strings.Contains(out, was.String()+":")
+		}) {
+			t.Errorf("it is not known where it is:\n%s", nyc.MustCli("network", "status", "connections"))
+		}
+		m.whole(t)
+	})
 	t.Run("a host is cut off", func(t *testing.T) {
 		m.wires.Cut(laptop)
 		if !within(15*time.Second, func() bool {

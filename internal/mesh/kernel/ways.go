@@ -34,6 +34,12 @@ func watchWays(ctx context.Context, look func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	links, addrs, routes := make(chan netlink.LinkUpdate, 256), make(chan netlink.AddrUpdate, 256), make(chan netlink.RouteUpdate, 256)
+	defer func() { // whoever writes to a full one ends when there is room
+		cancel()
+		go drain(links)
+		go drain(addrs)
+		go drain(routes)
+	}()
 	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
 		return err
 	}
@@ -66,6 +72,20 @@ func watchWays(ctx context.Context, look func()) error {
 		}
 		if rested == nil {
 			rested = time.After(waysRest)
+		}
+	}
+}
+
+// drain reads what is left, until the subscription ends. One that never began has none.
+func drain[T any](events <-chan T) {
+	for end := time.After(time.Second); ; {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				return
+			}
+		case <-end:
+			return
 		}
 	}
 }
