@@ -244,8 +244,13 @@ func TestCrossing(t *testing.T) {
 				t.Errorf("run %d: %v %v, dialled: %v %v, %d and %d links", i, ok, okToo, p.Dialed, q.Dialed, a.links(), b.links())
 			}
 			for _, events := range []<-chan Event{ea, eb} {
-				if len(events) != 1 || !(<-events).Up {
-					t.Errorf("run %d: the link came and went", i)
+				if n := len(events); n != 1 && n != 2 { // the second is of the link that took the place of the first
+					t.Errorf("run %d: %d events", i, n)
+				}
+				for range len(events) {
+					if !(<-events).Up {
+						t.Errorf("run %d: the link came and went", i)
+					}
 				}
 			}
 			if err := a.Send(b.Self(), []byte("x")); err != nil {
