@@ -43,6 +43,7 @@ cloud: ## the tests against a real Ceph and a real OpenStack; installs them; nee
 
 soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times each; two hours; needs root
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run 'Soak|KilledWhilePaused|PluginKills' ./test/e2e/... ./internal/backup
+	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run '^TestClocksJump$$' ./internal/cluster
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKilled(RestoreInPlace|RestoreToNew|Create|Proof)$$' ./internal/daemon
 	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed$$|ServerRestarts|LinkCut' ./drivers/volume/mount ./drivers/volume/sshfs
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKills?$$' ./drivers/volume/btrfs ./internal/block

@@ -126,7 +126,8 @@ func TestRealLinks(t *testing.T) {
 	if err := hosts[1].c.Remove(hosts[3].c.Self()); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "the removed one has no links", 30*time.Second, func() bool { return len(hosts[3].l.Peers()) == 0 })
+	took = soon(t, "the removed one has no links", 30*time.Second, func() bool { return len(hosts[3].l.Peers()) == 0 })
+	t.Logf("the removed one has no links after %v", took)
 	soon(t, "three are left", 30*time.Second, func() bool {
 		return len(hosts[0].c.Members()) == 3 && len(hosts[2].c.Members()) == 3
 	})
