@@ -70,9 +70,9 @@ func (c *churn) run(ctx context.Context) {
 			}
 		}
 		if n := len(mine); n == 0 || n < 3 && c.rng.IntN(2) == 0 {
-			c.make(i)
+			c.make(i) //nolint:contextcheck // a container is made whole or not at all
 		} else {
-			c.remove(i, mine[c.rng.IntN(n)])
+			c.remove(i, mine[c.rng.IntN(n)]) //nolint:contextcheck // likewise
 		}
 		c.last = time.Now()
 		pause := upTo(c.rng, time.Second)
@@ -161,7 +161,7 @@ func (c *churn) right(what string, since time.Time) time.Duration {
 	wrong := ""
 	for i, r := range c.ask {
 		for _, name := range slices.Sorted(maps.Keys(wanted)) {
-			got := ""
+			var got string
 			for end := since.Add(namesWithin + 10*time.Second); ; time.Sleep(50 * time.Millisecond) {
 				if got = r.lookup(name); got == wanted[name] || time.Now().After(end) {
 					break

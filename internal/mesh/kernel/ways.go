@@ -52,7 +52,7 @@ func watchWays(ctx context.Context, look func()) error {
 	look()
 	var rested <-chan time.Time
 	for {
-		ok := true
+		var ok bool
 		select {
 		case <-ctx.Done():
 			return nil

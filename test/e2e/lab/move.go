@@ -62,7 +62,7 @@ func (s *Switch) Rebind(h *Host, udp uint16, port uint16, move bool) {
 	if move {
 		w.address = s.unused()
 	}
-	s.command("ip", "netns", "exec", w.router, "nft", fmt.Sprintf(`flush chain ip nat out
+	s.ip("netns", "exec", w.router, "nft", fmt.Sprintf(`flush chain ip nat out
 		add rule ip nat out oifname "wan" udp sport %d masquerade to :%d
 		add rule ip nat out oifname "wan" masquerade`, udp, port))
 	// With its address the kernel forgets what was translated to it.

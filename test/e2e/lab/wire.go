@@ -52,13 +52,8 @@ func (s *Switch) namespace(name string) {
 
 func (s *Switch) ip(args ...string) {
 	s.t.Helper()
-	s.command("ip", args...)
-}
-
-func (s *Switch) command(name string, args ...string) {
-	s.t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		s.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		s.t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }
 
@@ -91,8 +86,8 @@ func (s *Switch) WireBehindNAT(h *Host) (inside, outside string) {
 	s.ip("-n", router, "addr", "add", fmt.Sprintf("192.168.%d.1/24", n), "dev", "lan")
 	s.ip("-n", router, "link", "set", "wan", "up")
 	s.ip("-n", router, "link", "set", "lan", "up")
-	s.command("ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-	s.command("ip", "netns", "exec", router, "nft", `table ip nat {
+	s.ip("netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	s.ip("netns", "exec", router, "nft", `table ip nat {
 		chain out { type nat hook postrouting priority srcnat; oifname "wan" masquerade; }
 		chain in { type filter hook forward priority filter; policy accept; iifname "wan" ct state new drop; }
 		chain here { type filter hook input priority filter; policy accept; iifname "wan" ct state new meta l4proto { tcp, udp } drop; }
