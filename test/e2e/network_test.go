@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +25,15 @@ type meshed struct {
 // newMeshed starts the hosts and launches the network on each.
 func newMeshed(t *testing.T) *meshed {
 	t.Helper()
+	return newMeshedOf(t, "nyc-host", "london", "laptop")
+}
+
+// newMeshedOf does so with hosts of these names; one that is called laptop can only dial out.
+func newMeshedOf(t *testing.T, names ...string) *meshed {
+	t.Helper()
 	l := newLab(t, append([]testenv.Need{testenv.Dockerd, testenv.DockerCLI, testenv.Nftables}, engine...)...)
 	m := &meshed{wires: l.Switch(t), remora: l.Remora}
-	for _, name := range []string{"nyc-host", "london", "laptop"} {
+	for _, name := range names {
 		h := l.Host(t, name)
 		if name == "laptop" {
 			m.wires.WireBehindNAT(h)
@@ -52,13 +59,14 @@ func newMeshed(t *testing.T) *meshed {
 // whole waits until every host sees every other, and its engine has the network.
 func (m *meshed) whole(t *testing.T) {
 	t.Helper()
+	peers := fmt.Sprintf("%d (1 self, %d reachable)", len(m.hosts), len(m.hosts)-1)
 	for _, h := range m.hosts {
 		last := ""
 		if !within(20*time.Second, func() bool {
 			out, err := h.Cli("network", "status")
 			list, lerr := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}")
 			last = out + "\n" + list
-			return err == nil && lerr == nil && strings.Contains(out, "3 (1 self, 2 reachable)") && strings.Contains(list, "remora remora")
+			return err == nil && lerr == nil && strings.Contains(out, peers) && strings.Contains(list, "remora remora")
 		}) {
 			t.Fatalf("host %s: the network is not whole:\n%s", h.Name, last)
 		}

@@ -61,6 +61,9 @@ type Network struct {
 	Created   time.Time      `json:"created"`
 	// Engine: an engine's request for addresses made it, and it goes with the last engine that has it.
 	Engine bool `json:"engine,omitempty"`
+	// Told: that engine has made it since. Labels are those of the engine's network that the other hosts' are to have, too.
+	Told   bool              `json:"told,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 	// Going: it is to be removed on every host.
 	Going bool `json:"going,omitempty"`
 }
