@@ -93,7 +93,9 @@ func TestSwarm(t *testing.T) {
 		h.MustDocker("run", "-d", "--name", "asker", "--network", "blue", "--dns", "10.0.1.1", "--dns-search", "remora.local", lab.ImageName, "sleep", "1000")
 	}
 	service := "label=com.docker.swarm.service.name=web"
-	all := func() string { return sorted(addresses(boss.Host, "blue", service), addresses(worker.Host, "blue", service)) }
+	all := func() string {
+		return sorted(addresses(boss.Host, "blue", service), addresses(worker.Host, "blue", service))
+	}
 	for _, h := range hosts {
 		for _, name := range []string{"web", "tasks.web", "web.remora.local"} {
 			found(t, h.Host, "asker", name, all())
@@ -131,7 +133,7 @@ func TestSwarm(t *testing.T) {
 
 	t.Run("a service with an address of its own", func(t *testing.T) {
 		boss.MustDocker("service", "create", "-d", "--name", "api", "--no-resolve-image", "--network", "blue", "--replicas", "2", "--stop-grace-period", "0s",
-			lab.ImageName, "httpd", "-f", "-p", "80", "-h", "/tmp")
+			"--publish", "mode=host,target=80,published=8081", lab.ImageName, "sh", "-c", "echo api > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
 		replicas(t, hosts, "api", 2)
 		service := "label=com.docker.swarm.service.name=api"
 		tasks := sorted(addresses(boss.Host, "blue", service), addresses(worker.Host, "blue", service))
@@ -145,6 +147,12 @@ func TestSwarm(t *testing.T) {
 			t.Errorf("api is %v, its tasks are %s", vip, tasks)
 		} else if out, err := worker.Docker("exec", "asker", "ping", "-c", "1", "-W", "2", vip[0]); err == nil {
 			t.Errorf("somebody answers at %s, which the guide denies: %s", vip[0], out)
+		}
+		if !within(10*time.Second, func() bool {
+			out, err := boss.Run("busybox", "wget", "-qO-", "http://10.99.0.12:8081/") // of the worker
+			return err == nil && out == "api"
+		}) {
+			t.Error("a port that the worker publishes does not answer")
 		}
 		boss.MustDocker("service", "rm", "api")
 	})
@@ -171,6 +179,12 @@ func TestSwarm(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "drain") {
 			t.Errorf("a reset with tasks: %s, %v", out, err)
 		}
+		// Swarm tells nobody what the driver said but its log.
+		boss.MustDocker("network", "create", "-d", swarmDriver, "--scope", "swarm", "-o", "colour=blue", "bad")
+		if !within(10*time.Second, func() bool { return strings.Contains(boss.engine.Log(), `unknown option \"colour\"`) }) {
+			t.Error("an option that is wrong is told nowhere")
+		}
+		boss.MustDocker("network", "rm", "bad")
 		want(t, worker.Fails("docker", "network", "create", "-d", swarmDriver, "red"), "manager")
 	})
 	t.Run("to the end", func(t *testing.T) {
