@@ -86,7 +86,7 @@ packages: build ## dist/*.deb and dist/*.rpm
 	for kind in deb rpm; do VERSION=$(VERSION) ARCH=$$(go env GOARCH) \
 		go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0 package -f packaging/nfpm.yaml -p $$kind -t dist || exit 1; done
 
-plugin: ## dist/plugin and dist/plugin.tar, the bundle of a managed plugin; ADD="rclone s3fs" puts more Debian packages in
+plugin: ## dist/plugin and dist/plugin-network, each as a .tar too: the bundles of the managed plugins; ADD="rclone s3fs" puts more Debian packages in
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/remora ./cmd/remora
 	go run ./packaging/plugin -remora dist/remora -o dist/plugin -add '$(ADD)'
 

@@ -28,7 +28,7 @@ func newMeshed(t *testing.T) *meshed {
 	return newMeshedOf(t, "nyc-host", "london", "laptop")
 }
 
-// newMeshedOf does so with hosts of these names. Laptops are behind NAT.
+// newMeshedOf does so with hosts of these names; one that is called laptop can only dial out.
 func newMeshedOf(t *testing.T, names ...string) *meshed {
 	t.Helper()
 	l := newLab(t, append([]testenv.Need{testenv.Dockerd, testenv.DockerCLI, testenv.Nftables}, engine...)...)
@@ -59,13 +59,14 @@ func newMeshedOf(t *testing.T, names ...string) *meshed {
 // whole waits until every host sees every other, and its engine has the network.
 func (m *meshed) whole(t *testing.T) {
 	t.Helper()
+	peers := fmt.Sprintf("%d (1 self, %d reachable)", len(m.hosts), len(m.hosts)-1)
 	for _, h := range m.hosts {
 		last := ""
 		if !within(20*time.Second, func() bool {
 			out, err := h.Cli("network", "status")
 			list, lerr := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}")
 			last = out + "\n" + list
-			return err == nil && lerr == nil && strings.Contains(out, fmt.Sprintf("%d (1 self, %d reachable)", len(m.hosts), len(m.hosts)-1)) && strings.Contains(list, "remora remora")
+			return err == nil && lerr == nil && strings.Contains(out, peers) && strings.Contains(list, "remora remora")
 		}) {
 			t.Fatalf("host %s: the network is not whole:\n%s", h.Name, last)
 		}
