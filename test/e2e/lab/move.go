@@ -53,8 +53,12 @@ func (s *Switch) unused() string {
 	}
 }
 
-// Rebind has the router before a host forget all connections, and give the host's tunnel another port outside, as a router does
-// that was started anew. With move it has another address as well.
+// natPorts are how many ports a router has for the tunnel of a host: with one alone it would have none left for a host that moved
+// while it remembers where that was.
+const natPorts = 63
+
+// Rebind has the router before a host forget all connections, and give the host's tunnel other ports outside, one for each host that it
+// talks to, as a router does that was started anew. With move it has another address as well.
 func (s *Switch) Rebind(h *Host, udp uint16, port uint16, move bool) {
 	s.t.Helper()
 	w := s.hosts[h]
@@ -63,8 +67,8 @@ func (s *Switch) Rebind(h *Host, udp uint16, port uint16, move bool) {
 		w.address = s.unused()
 	}
 	s.ip("netns", "exec", w.router, "nft", fmt.Sprintf(`flush chain ip nat out
-		add rule ip nat out oifname "wan" udp sport %d masquerade to :%d
-		add rule ip nat out oifname "wan" masquerade`, udp, port))
+		add rule ip nat out oifname "wan" udp sport %d masquerade to :%d-%d
+		add rule ip nat out oifname "wan" masquerade`, udp, port, port+natPorts))
 	// With its address the kernel forgets what was translated to it.
 	s.ip("-n", w.router, "addr", "del", old+"/24", "dev", "wan")
 	s.ip("-n", w.router, "addr", "add", w.address+"/24", "dev", "wan")
