@@ -64,7 +64,7 @@ func TestNetworkMany(t *testing.T) {
 		want(t, london.Fails(m.remora, "network", "create", "blue"), "there is one")
 		want(t, london.Fails(m.remora, "network", "rm", "blue"), `network "blue": in use by at-blue on nyc-host`, "disconnect")
 		want(t, london.Fails(m.remora, "network", "rm", "pink"), `network "pink": the cluster has none`)
-		want(t, london.Fails("docker", "network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "other"), "has it")
+		want(t, london.Fails("docker", "network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "other"), "has it; add --ipam-driver remora")
 		want(t, london.Fails(m.remora, "network", "connect", "nonsense:port"), "not HOST or HOST:PORT")
 		want(t, london.Fails(m.remora, "network", "rmpeer", "--yes", "nobody"), "no member of the cluster")
 		is(t, "networks called bad", strings.Count(nyc.MustCli("network", "status", "networks"), "bad"), 0)
