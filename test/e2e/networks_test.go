@@ -47,6 +47,16 @@ func TestNetworkMany(t *testing.T) {
 		}
 	}
 
+	t.Run("what an operator sees", func(t *testing.T) {
+		want(t, nyc.MustCli("status"), "network: ready, 3 of 3 hosts reachable (", "networks 6, ", "tunnel WireGuard")
+		found, _ := nyc.Cli("doctor") // it fails for what is no matter here
+		want(t, found, "network: ready, 3 of 3 hosts", ":6783 answers", "remora network dns install")
+		nyc.Must("nft", "add", "table", "ip", "strict")
+		nyc.Must("nft", "add", "chain", "ip", "strict", "fwd", "{ type filter hook forward priority 0; policy drop; }")
+		found, _ = nyc.Cli("doctor")
+		want(t, found, `chain "fwd" of the nftables table "strict" drops what it forwards`)
+		nyc.Must("nft", "delete", "table", "ip", "strict")
+	})
 	t.Run("ports are the engine's", func(t *testing.T) {
 		nyc.MustDocker("run", "-d", "--name", "web", "-p", "8080:80", "--net=blue", lab.ImageName, "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
 		if !within(10*time.Second, func() bool {

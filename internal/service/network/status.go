@@ -224,7 +224,11 @@ func (in *inside) nicknames() nicknames {
 func (n nicknames) of(h record.Host) string { return cmp.Or(n[h], h.Short()) }
 
 func (in *inside) dnsInfo() control.NetworkDNS {
-	return control.NetworkDNS{Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len()}
+	c := in.dns.Stats()
+	return control.NetworkDNS{
+		Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len(),
+		Answered: c.Answered, Forwarded: c.Forwarded, Failed: c.Failed, Refused: c.Refused, Dropped: c.Dropped,
+	}
 }
 
 // DNS implements [control.Networks].
