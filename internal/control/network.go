@@ -20,6 +20,8 @@ const (
 	MethodNetworkRemove     = "Network.Remove"
 	MethodNetworkExpose     = "Network.Expose"
 	MethodNetworkHide       = "Network.Hide"
+	MethodNetworkAttach     = "Network.Attach"
+	MethodNetworkDetach     = "Network.Detach"
 	MethodNetworkAddName    = "Network.AddName"
 	MethodNetworkRemoveName = "Network.RemoveName"
 	MethodNetworkLookup     = "Network.Lookup"
@@ -63,6 +65,9 @@ type NetworksMade interface {
 	// Expose lets the containers of a network reach this host, at its own address there, and Hide takes that back.
 	Expose(ctx context.Context, req NetworkExposeRequest) (NetworkExposed, error)
 	Hide(ctx context.Context, req NetworkRequest) error
+	// Attach puts a container of this host onto a network, and Detach takes it off.
+	Attach(ctx context.Context, req NetworkAttachRequest) (NetworkAttached, error)
+	Detach(ctx context.Context, req NetworkAttachRequest) error
 }
 
 // NetworksNames has the methods about names.
@@ -149,6 +154,20 @@ type NetworkRequest struct {
 type NetworkExposeRequest struct {
 	Network string `json:"Network,omitempty"`
 	Name    string `json:"Name,omitempty"`
+}
+
+// NetworkAttachRequest names a container, and a network, "remora" if empty. Addresses, at most one of each family, are those that
+// the container is to have; without them they are chosen.
+type NetworkAttachRequest struct {
+	Container string       `json:"Container"`
+	Network   string       `json:"Network,omitempty"`
+	Addresses []netip.Addr `json:"Addresses,omitempty"`
+}
+
+// NetworkAttached answers [MethodNetworkAttach].
+type NetworkAttached struct {
+	// Addresses are those that the container has; none while it does not run.
+	Addresses []netip.Addr `json:"Addresses,omitempty"`
 }
 
 // NetworkExposed answers [MethodNetworkExpose].

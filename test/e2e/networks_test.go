@@ -52,9 +52,9 @@ func TestNetworkMany(t *testing.T) {
 		found, _ := nyc.Cli("doctor") // it fails for what is no matter here
 		want(t, found, "network: ready, 3 of 3 hosts", ":6783 answers", "remora network dns install")
 		nyc.Must("nft", "add", "table", "ip", "strict")
-		nyc.Must("nft", "add", "chain", "ip", "strict", "fwd", "{ type filter hook forward priority 0; policy drop; }")
+		nyc.Must("nft", "add", "chain", "ip", "strict", "strictly", "{ type filter hook forward priority 0; policy drop; }")
 		found, _ = nyc.Cli("doctor")
-		want(t, found, `chain "fwd" of the nftables table "strict" drops what it forwards`)
+		want(t, found, `chain "strictly" of the nftables table "strict" drops what it forwards`)
 		nyc.Must("nft", "delete", "table", "ip", "strict")
 	})
 	t.Run("ports are the engine's", func(t *testing.T) {
@@ -78,6 +78,27 @@ func TestNetworkMany(t *testing.T) {
 		want(t, london.Fails(m.remora, "network", "connect", "nonsense:port"), "not HOST or HOST:PORT")
 		want(t, london.Fails(m.remora, "network", "rmpeer", "--yes", "nobody"), "no member of the cluster")
 		is(t, "networks called bad", strings.Count(nyc.MustCli("network", "status", "networks"), "bad"), 0)
+	})
+	t.Run("attach and detach", func(t *testing.T) {
+		london.MustDocker("run", "-d", "--name", "apart", "--net", "none", lab.ImageName, "sleep", "1000")
+		want(t, london.Fails(m.remora, "network", "attach", "apart"), "none") // the engine's word
+		london.MustDocker("rm", "-f", "apart")
+		london.MustDocker("run", "-d", "--name", "loose", lab.ImageName, "sleep", "1000")
+		got := london.MustCli("network", "attach", "loose", "--network", "blue")
+		is(t, "its address", got, london.MustDocker("inspect", "-f", "{{.NetworkSettings.Networks.blue.IPAddress}}", "loose"))
+		is(t, "attached twice", london.MustCli("network", "attach", "loose", "--network", "blue"), got)
+		london.MustDocker("exec", "loose", "ping", "-c", "1", "-W", "2", at)
+		want(t, london.Fails(m.remora, "network", "attach", "loose", at, "--network", "blue"), "on network \"blue\" already, as "+got, "detach it first")
+		london.MustCli("network", "detach", "loose", "--network", "blue")
+		london.MustCli("network", "detach", "loose", "--network", "blue")
+		if out, err := london.Docker("exec", "loose", "ping", "-c", "1", "-W", "1", at); err == nil {
+			t.Errorf("it reaches the network still: %s", out)
+		}
+		is(t, "the address of before", london.MustCli("network", "attach", "loose", got, "--network", "blue"), got)
+		want(t, london.Fails(m.remora, "network", "attach", "loose", "--network", "pink"), "has none of that name")
+		want(t, london.Fails(m.remora, "network", "attach", "nobody"), `container "nobody"`, "podman network connect")
+		want(t, london.Fails(m.remora, "network", "attach", "loose", "192.0.2.1"), "192.0.2.1")
+		london.MustDocker("rm", "-f", "loose")
 	})
 	t.Run("an engine gives up a network", func(t *testing.T) {
 		london.MustDocker("network", "rm", "blue")
