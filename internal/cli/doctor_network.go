@@ -115,7 +115,7 @@ func (d *doctor) networkKernel(s control.NetworkStatus) {
 		d.warn(check, "what firewalls there are cannot be seen: "+err.Error(), "run it as root")
 	}
 	for _, chain := range vetoes {
-		d.warn(check, fmt.Sprintf("%s drops what it forwards unless a rule of its own lets it pass", chain),
+		d.warn(check, chain+" drops what it forwards unless a rule of its own lets it pass",
 			`let what comes in or goes out by interfaces "rm-*" pass there`)
 	}
 	routes, err := kernel.Foreign()

@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"context"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/remora-plugins/remora/internal/control"
@@ -38,11 +36,9 @@ var (
 )
 
 // networkStatus is how the network is; "off" where there is none.
-func (d *Daemon) networkStatus(ctx context.Context) control.NetworkStatus {
+func (d *Daemon) networkStatus() control.NetworkStatus {
 	if d.network != nil {
-		if s, err := d.network.Status(ctx); err == nil {
-			return s
-		}
+		return d.network.Known()
 	}
 	return control.NetworkStatus{State: "off"}
 }
@@ -64,7 +60,7 @@ func (c networkCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c networkCollector) Collect(ch chan<- prometheus.Metric) {
-	collectNetwork(c.d.networkStatus(context.Background()), ch)
+	collectNetwork(c.d.networkStatus(), ch)
 }
 
 func collectNetwork(s control.NetworkStatus, ch chan<- prometheus.Metric) {

@@ -44,7 +44,7 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		s.Pools = append(s.Pools, c)
 	}
 	s.Proofs = d.proofs.Known()
-	if n := d.networkStatus(ctx); n.State != "off" {
+	if n := d.networkStatus(); n.State != "off" {
 		sum := n.Summary()
 		s.Network = &sum
 	}

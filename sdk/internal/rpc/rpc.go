@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk"
@@ -56,13 +57,11 @@ type Method struct {
 
 // text is what an engine is told of err, on one line.
 func (m Method) text(err error) string {
-	text := err.Error()
+	parts := []string{err.Error()}
 	if m.Advise {
-		for _, hint := range errdefs.Hints(err) {
-			text += "; " + hint
-		}
+		parts = append(parts, errdefs.Hints(err)...)
 	}
-	return errdefs.OneLine(text)
+	return errdefs.OneLine(strings.Join(parts, "; "))
 }
 
 // Hooks is what every kind's Options lend to its methods. The zero value is silent.
