@@ -248,6 +248,8 @@ func (a *Allocator) take(ctx context.Context, w Want) (got netip.Addr, short str
 	s, err := v.space(w.Space, w.Subnet)
 	switch {
 	case err != nil:
+	case s.network.Going:
+		err = s.mayUse()
 	case w.Address.IsValid():
 		got, err = a.named(v, s, w)
 	case w.Key == GatewayKey:

@@ -89,6 +89,9 @@ func (d IPAM) known(r ipam.PoolRequest) (s Space, p netip.Prefix, ok bool, err e
 	if !ok {
 		return s, p, false, nil
 	}
+	if err := s.mayUse(); err != nil {
+		return s, p, false, err
+	}
 	family := ofFamily(s.Prefixes, r.V6)
 	switch {
 	case len(family) == 0 && s.Creator == v.self && s.network.Engine:

@@ -110,6 +110,9 @@ func (a *Allocator) tryCreate(n NewNetwork, routes []netip.Prefix) (s Space, mis
 	}
 	n.Name = cmp.Or(n.Name, n.Network.Subnets[0].String())
 	if old, ok := v.named(n.Name); ok {
+		if err := old.mayUse(); err != nil {
+			return s, missing, err
+		}
 		return s, missing, errdefs.Errorf(errdefs.ErrExists, "network %q: there is one, of subnet %s", n.Name, join(old.Prefixes))
 	}
 	id := make([]byte, 8)
@@ -170,39 +173,6 @@ func (v *view) cut(v6 bool, routes []netip.Prefix) (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, nil
-}
-
-// DeleteNetwork makes a network unknown to all hosts. Only who created it can, and as long as no other
-// host has addresses of it, or its own containers have.
-func (a *Allocator) DeleteNetwork(_ context.Context, name string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.view = nil
-	v := a.look()
-	s, ok := v.named(name)
-	switch {
-	case !ok:
-		return errdefs.Errorf(errdefs.ErrNotFound, "network %q: not known", name)
-	case s.Creator != v.self:
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "network %q: host %s created it", name, v.nickname(s.Creator)), "remove it there")
-	}
-	var who []string
-	for at, u := range a.used {
-		if at.space == s.ID {
-			who = append(who, fmt.Sprintf("%s (%s)", at.address, u.key))
-		}
-	}
-	for _, h := range v.owners(s.ID) {
-		if name := v.nickname(h.to); h.to != v.self && !slices.Contains(who, "host "+name) {
-			who = append(who, "host "+name)
-		}
-	}
-	if len(who) > 0 {
-		slices.Sort(who)
-		return errdefs.Errorf(errdefs.ErrInUse, "network %q: in use by %s", name, strings.Join(who, ", "))
-	}
-	a.view = nil
-	return a.config.Store.Delete(record.KindNetwork, name)
 }
 
 func everything(v6 bool) netip.Prefix {

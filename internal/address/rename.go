@@ -1,8 +1,6 @@
 package address
 
 import (
-	"context"
-
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -43,25 +41,6 @@ func (a *Allocator) Tell(id string, labels map[string]string) error {
 	s.network.Told, s.network.Labels = true, labels
 	a.view = nil
 	return a.config.Store.Put(record.KindNetwork, s.Name, s.network)
-}
-
-// EndNetwork says that a network is to go: every host removes it from its engine, and when none has a part in it any
-// more DeleteNetwork succeeds. Only the host that created it can say so; on any other it is ErrDenied.
-func (a *Allocator) EndNetwork(_ context.Context, name string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.view = nil
-	s, ok := a.look().named(name)
-	if !ok {
-		return errdefs.Errorf(errdefs.ErrNotFound, "network %q: not known", name)
-	}
-	s, err := a.created(s.ID)
-	if err != nil || s.network.Going {
-		return err
-	}
-	s.network.Going = true
-	a.view = nil
-	return a.config.Store.Put(record.KindNetwork, name, s.network)
 }
 
 // created returns a network that this host has created.

@@ -138,22 +138,27 @@ func (a *Allocator) takeOver(r removal, now record.Settled) error {
 	return a.config.Store.Put(record.KindSettled, r.victim.String(), now)
 }
 
-// giveBack gives what this host owns of the networks that it left to where it came from. A network that was made by
-// an engine's request for a pool is gone when nobody else has a part of it.
+// giveBack gives what this host owns of the networks that it left, or that are to go, to where it came from. A network
+// that was made by an engine's request for a pool is gone when nobody else has a part of it.
 func (a *Allocator) giveBack() error {
 	var errs []error
-	for space := range maps.Clone(a.left) {
+	leaving := maps.Clone(a.left)
+	for space, s := range a.look().spaces {
+		if a.unused(s) {
+			leaving[space] = true
+		}
+	}
+	for space := range leaving {
 		v := a.look()
 		s, ok := v.spaces[space]
 		if !ok || space == clusterRange {
 			delete(a.left, space)
 			continue
 		}
-		heir := v.heir(s.Creator)
+		heir := v.closer(s)
 		if heir == v.self {
-			if s.Creator == v.self && s.network.Engine && v.alone(space) {
-				a.view = nil
-				errs = append(errs, a.config.Store.Delete(record.KindNetwork, s.Name))
+			if (s.Creator == v.self && s.network.Engine || a.unused(s)) && v.alone(space) && v.whole(s) {
+				errs = append(errs, a.bury(s))
 			}
 			continue
 		}
@@ -162,7 +167,11 @@ func (a *Allocator) giveBack() error {
 			continue
 		}
 		mine := v.mine(space)
-		for _, p := range minus(prefixesOf(mine), a.blocks(s, netip.Prefix{}, false)) {
+		var keep []netip.Prefix
+		if !a.unused(s) {
+			keep = a.blocks(s, netip.Prefix{}, false)
+		}
+		for _, p := range minus(prefixesOf(mine), keep) {
 			errs = append(errs, a.give(mine, s, p, heir, m.life))
 		}
 	}
@@ -190,16 +199,27 @@ func (v *view) alone(space string) bool {
 	return true
 }
 
-// sweep deletes this host's grants of networks that are gone.
+// sweep deletes this host's records about networks that are gone. What it took over from a removed host stays: by the
+// number of these grants the others see that all was taken.
 func (a *Allocator) sweep() error {
 	v := a.look()
 	var errs []error
+	for _, s := range v.buried {
+		if s.Creator == v.self {
+			a.view = nil
+			errs = append(errs, a.config.Store.Delete(record.KindNetwork, s.Name))
+		}
+	}
+	for _, id := range v.ended {
+		a.view = nil
+		errs = append(errs, a.config.Store.Delete(record.KindEnding, id))
+	}
 	for space, grants := range v.grants {
 		if _, there := v.spaces[space]; there || space == clusterRange {
 			continue
 		}
 		for _, g := range grants {
-			if g.writer == v.self {
+			if g.writer == v.self && g.From.IsZero() {
 				a.view = nil
 				errs = append(errs, a.config.Store.Delete(record.KindGrant, grantName(g.Grant)))
 			}

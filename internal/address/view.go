@@ -30,6 +30,7 @@ type Store interface {
 // kinds are those from which a view is made.
 var kinds = []string{
 	record.KindMember, record.KindNetwork, record.KindRange, record.KindGrant, record.KindRemoval, record.KindSettled,
+	record.KindEnding,
 }
 
 // clusterRange is the space from which subnets are cut.
@@ -90,6 +91,9 @@ type view struct {
 	owned map[string][]held
 	wrong map[string]int
 
+	buried map[string]Space // networks that are gone although their record is there, by ID
+	ended  []string         // IDs of this host's endings of networks of which there is no record any more
+
 	past, bodies decoded
 
 	hashes   map[record.Host]string
@@ -115,7 +119,7 @@ func look(s Store, past decoded) *view {
 		past: past, bodies: make(decoded, len(past)),
 		self: s.Self(), spaces: map[string]Space{}, members: map[record.Host]member{}, grants: map[string][]grant{},
 		removals: map[record.Host]removal{}, settled: map[record.Host]map[record.Host]record.Settled{},
-		owned: map[string][]held{}, wrong: map[string]int{}, hashes: map[record.Host]string{}, finished: map[record.Host]bool{},
+		owned: map[string][]held{}, wrong: map[string]int{}, buried: map[string]Space{}, hashes: map[record.Host]string{}, finished: map[record.Host]bool{},
 	}
 	each(v, s, record.KindMember, func(r record.Record, b record.Member) {
 		v.members[r.Writer] = member{b.Nickname, r.Incarnation}
@@ -132,6 +136,7 @@ func look(s Store, past decoded) *view {
 		}
 		v.spaces[b.ID] = sp
 	})
+	v.lookAtEndings(s)
 	var founder record.Record
 	each(v, s, record.KindRange, func(r record.Record, b record.Range) {
 		if founder.Kind != "" && r.Writer.Compare(founder.Writer) > 0 {

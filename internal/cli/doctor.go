@@ -46,7 +46,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look at the host, and say what to mend",
 		Long: "Look at the configuration, the daemon, its pools, plugins, repositories and schedules, the engines on this\n" +
-			"host, and the files in which engines find plugins. Exits with 1 when something does not work.",
+			"host, the files in which engines find plugins, and the network across hosts where it was launched. Exits with 1 when something does not work.",
 		Args:              usage(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -96,6 +96,7 @@ func (a *app) diagnose(ctx context.Context) ([]finding, error) {
 	d.discovery(ctx)
 	d.docker(ctx)
 	d.podman()
+	d.network(ctx)
 	return d.found, nil
 }
 

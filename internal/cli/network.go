@@ -27,7 +27,7 @@ func (a *app) networkCommand() *cobra.Command {
 			"\"status\" shows how it is and what is wrong.",
 	}
 	cmd.AddCommand(a.networkLaunch(), a.networkConnect(), a.networkForget(), a.networkStatus(), a.networkReport(), a.networkStop(),
-		a.networkReset(), a.networkRemovePeer(), a.networkCreate(), a.networkRemove(), a.networkExpose(), a.networkHide(), a.networkDNSArgs(), a.networkDNSAdd(),
+		a.networkReset(), a.networkRemovePeer(), a.networkCreate(), a.networkRemove(), a.networkExpose(), a.networkHide(), a.networkAttach(), a.networkDetach(), a.networkDNSArgs(), a.networkDNSAdd(),
 		a.networkDNSRemove(), a.networkDNSLookup(), a.networkDNS(), networkTunnel())
 	return cmd
 }

@@ -55,6 +55,11 @@ func (a *app) statusCommand() *cobra.Command {
 		if err := a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows); err != nil {
 			return err
 		}
+		if s.Network != nil {
+			if err := a.printf("\nnetwork: %s\n", networkLine(*s.Network)); err != nil {
+				return err
+			}
+		}
 		if err := a.pluginStatus(s); err != nil || len(s.Proofs) == 0 {
 			return err
 		}

@@ -62,6 +62,16 @@ func (n clientNetworks) Hide(ctx context.Context, req NetworkRequest) error {
 	return n.do(ctx, MethodNetworkHide, req)
 }
 
+// Attach implements [Networks].
+func (n clientNetworks) Attach(ctx context.Context, req NetworkAttachRequest) (NetworkAttached, error) {
+	return call[NetworkAttached](ctx, n.c, MethodNetworkAttach, req)
+}
+
+// Detach implements [Networks].
+func (n clientNetworks) Detach(ctx context.Context, req NetworkAttachRequest) error {
+	return n.do(ctx, MethodNetworkDetach, req)
+}
+
 // AddName implements [Networks].
 func (n clientNetworks) AddName(ctx context.Context, req NetworkNameRequest) error {
 	return n.do(ctx, MethodNetworkAddName, req)

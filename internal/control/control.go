@@ -196,6 +196,8 @@ type Status struct {
 	PluginsError string         `json:"PluginsError,omitempty"`
 	// Proofs are what is known of restores of backups, by repository, pool and volume.
 	Proofs []Proof `json:"Proofs,omitempty"`
+	// Network is the network across hosts, where it was launched.
+	Network *NetworkSummary `json:"Network,omitempty"`
 }
 
 // PluginStatus is a managed plugin as it stands in [Status].

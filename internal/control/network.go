@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,8 @@ const (
 	MethodNetworkRemove     = "Network.Remove"
 	MethodNetworkExpose     = "Network.Expose"
 	MethodNetworkHide       = "Network.Hide"
+	MethodNetworkAttach     = "Network.Attach"
+	MethodNetworkDetach     = "Network.Detach"
 	MethodNetworkAddName    = "Network.AddName"
 	MethodNetworkRemoveName = "Network.RemoveName"
 	MethodNetworkLookup     = "Network.Lookup"
@@ -62,6 +65,9 @@ type NetworksMade interface {
 	// Expose lets the containers of a network reach this host, at its own address there, and Hide takes that back.
 	Expose(ctx context.Context, req NetworkExposeRequest) (NetworkExposed, error)
 	Hide(ctx context.Context, req NetworkRequest) error
+	// Attach puts a container of this host onto a network, and Detach takes it off.
+	Attach(ctx context.Context, req NetworkAttachRequest) (NetworkAttached, error)
+	Detach(ctx context.Context, req NetworkAttachRequest) error
 }
 
 // NetworksNames has the methods about names.
@@ -150,6 +156,20 @@ type NetworkExposeRequest struct {
 	Name    string `json:"Name,omitempty"`
 }
 
+// NetworkAttachRequest names a container, and a network, "remora" if empty. Addresses, at most one of each family, are those that
+// the container is to have; without them they are chosen.
+type NetworkAttachRequest struct {
+	Container string       `json:"Container"`
+	Network   string       `json:"Network,omitempty"`
+	Addresses []netip.Addr `json:"Addresses,omitempty"`
+}
+
+// NetworkAttached answers [MethodNetworkAttach].
+type NetworkAttached struct {
+	// Addresses are those that the container has; none while it does not run.
+	Addresses []netip.Addr `json:"Addresses,omitempty"`
+}
+
 // NetworkExposed answers [MethodNetworkExpose].
 type NetworkExposed struct {
 	Addresses []netip.Addr `json:"Addresses"`
@@ -178,6 +198,13 @@ type NetworkDNS struct {
 	Entries int          `json:"Entries"`
 	// Installed says that the engine has them for all its containers.
 	Installed bool `json:"Installed"`
+	// Answered counts the questions that were answered out of the cluster's names, Forwarded those that other servers were asked,
+	// Failed those of them that none answered, Refused those of who is not served, and Dropped those that were too many.
+	Answered  uint64 `json:"Answered"`
+	Forwarded uint64 `json:"Forwarded"`
+	Failed    uint64 `json:"Failed"`
+	Refused   uint64 `json:"Refused"`
+	Dropped   uint64 `json:"Dropped"`
 }
 
 // NetworkInstallDNSRequest asks for a change of the engine's configuration file. Without Apply it is shown alone.
@@ -240,6 +267,52 @@ type NetworkStatus struct {
 	FailedProofs   int64 `json:"FailedProofs"`
 	// Problems are what is wrong, the worst first.
 	Problems []Advice `json:"Problems,omitempty"`
+}
+
+// NetworkSummary is the network across hosts as it stands in [Status].
+type NetworkSummary struct {
+	// State is that of [NetworkStatus].
+	State string `json:"State"`
+	// Members counts the hosts of the cluster, this one too, Reachable those of them that are, Direct and Relayed
+	// by which path data goes to the others.
+	Members   int `json:"Members"`
+	Reachable int `json:"Reachable"`
+	Direct    int `json:"Direct"`
+	Relayed   int `json:"Relayed"`
+	Networks  int `json:"Networks"`
+	// Owned counts this host's addresses in all networks, Given those of them that are given out.
+	Owned uint64 `json:"Owned"`
+	Given uint64 `json:"Given"`
+	Names int    `json:"Names"`
+	// Tunnel is how data is encrypted; empty is not at all.
+	Tunnel   string `json:"Tunnel,omitempty"`
+	Problems int    `json:"Problems"`
+}
+
+// Summary counts.
+func (s NetworkStatus) Summary() NetworkSummary {
+	sum := NetworkSummary{
+		State: s.State, Members: len(s.Peers), Networks: len(s.Networks), Names: s.DNS.Entries, Tunnel: s.Tunnel, Problems: len(s.Problems),
+	}
+	for _, p := range s.Peers {
+		if p.State == "self" {
+			sum.Owned = p.Addresses
+		}
+		if p.State != "unreachable" {
+			sum.Reachable++
+		}
+		switch {
+		case p.State != "reachable":
+		case p.Path == "direct":
+			sum.Direct++
+		case strings.HasPrefix(p.Path, "via "):
+			sum.Relayed++
+		}
+	}
+	for _, n := range s.Networks {
+		sum.Given += n.Used
+	}
+	return sum
 }
 
 // NetworkTarget is a host to dial.

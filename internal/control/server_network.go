@@ -15,6 +15,8 @@ func handleNetworks(s *Server, n Networks) {
 	handle(s, MethodNetworkRemove, nothing(n.Remove))
 	handle(s, MethodNetworkExpose, n.Expose)
 	handle(s, MethodNetworkHide, nothing(n.Hide))
+	handle(s, MethodNetworkAttach, n.Attach)
+	handle(s, MethodNetworkDetach, nothing(n.Detach))
 	handle(s, MethodNetworkAddName, nothing(n.AddName))
 	handle(s, MethodNetworkRemoveName, nothing(n.RemoveName))
 	handle(s, MethodNetworkLookup, func(ctx context.Context, r NetworkNameRequest) (NetworkNames, error) {

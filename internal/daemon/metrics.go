@@ -105,7 +105,9 @@ var (
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
 	return []Metric{
-		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
+		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
+		networkPaths, networkProblems, networkReady, networkRefused, networkRepairs, networkTunnel,
+		durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
 		scheduleFailed, scheduleLast, scheduleRuns, volumesTaken,
 	}
 }
@@ -137,7 +139,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d}, networkCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -44,6 +44,10 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		s.Pools = append(s.Pools, c)
 	}
 	s.Proofs = d.proofs.Known()
+	if n := d.networkStatus(); n.State != "off" {
+		sum := n.Summary()
+		s.Network = &sum
+	}
 	s.Plugins, err = d.plugins.Status()
 	if err != nil {
 		s.PluginsError = err.Error()

@@ -3,7 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +57,40 @@ func TestNetworks(t *testing.T) {
 	got, err := answering(t, 200, `[{"Name":"blue","Id":"n1","Driver":"remora:latest","Options":{"o":"p"},"Labels":null}]`).Networks(t.Context())
 	if diff := cmp.Diff([]Network{{ID: "n1", Name: "blue", Driver: "remora:latest", Options: map[string]string{"o": "p"}}}, got); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestConnect: addresses that are not chosen are left out, since an engine takes an empty one for a wrong one.
+func TestConnect(t *testing.T) {
+	var got []string
+	socket := filepath.Join(t.TempDir(), "e.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = append(got, r.Method+" "+r.URL.Path+" "+string(body))
+	})}
+	go func() { _ = s.Serve(l) }()
+	e := Engine{Socket: socket}
+	for _, err := range []error{
+		e.Connect(t.Context(), "n1", "c1", netip.MustParseAddr("10.0.0.9"), netip.Addr{}),
+		e.Connect(t.Context(), "n1", "c1", netip.Addr{}, netip.Addr{}),
+		e.Disconnect(t.Context(), "n1", "c1"),
+		s.Close(),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	want := []string{
+		`POST /networks/n1/connect {"Container":"c1","EndpointConfig":{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}}`,
+		`POST /networks/n1/connect {"Container":"c1","EndpointConfig":{"IPAMConfig":{}}}`,
+		`POST /networks/n1/disconnect {"Container":"c1"}`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

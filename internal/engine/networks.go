@@ -97,3 +97,24 @@ func (e Engine) CreateNetwork(ctx context.Context, n Network) (id string, err er
 func (e Engine) RemoveNetwork(ctx context.Context, id string) error {
 	return e.call(ctx, http.MethodDelete, "/networks/"+url.PathEscape(id), nil, nil)
 }
+
+// Connect puts a container onto a network, by their IDs, with the addresses that are valid; the others are chosen. One that is on it
+// already is ErrUnavailable or ErrInUse, as the engine says.
+func (e Engine) Connect(ctx context.Context, network, container string, v4, v6 netip.Addr) error {
+	type ipam struct {
+		IPv4Address netip.Addr `json:",omitzero"`
+		IPv6Address netip.Addr `json:",omitzero"`
+	}
+	type config struct {
+		IPAMConfig ipam
+	}
+	return e.call(ctx, http.MethodPost, "/networks/"+url.PathEscape(network)+"/connect", struct {
+		Container      string
+		EndpointConfig config
+	}{container, config{ipam{v4, v6}}}, nil)
+}
+
+// Disconnect takes a container off a network, by their IDs.
+func (e Engine) Disconnect(ctx context.Context, network, container string) error {
+	return e.call(ctx, http.MethodPost, "/networks/"+url.PathEscape(network)+"/disconnect", struct{ Container string }{container}, nil)
+}

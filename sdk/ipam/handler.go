@@ -78,7 +78,7 @@ func (h *Handler) Methods() map[string]http.Handler {
 
 func method[Req, Resp any](h *Handler, name string, object func(*Req) string, f func(context.Context, *Req) (Resp, error)) http.Handler {
 	m := rpc.Method{
-		Name: name, NoArgument: name == wire.IpamGetCapabilities || name == wire.IpamGetDefaultAddressSpaces,
+		Name: name, NoArgument: name == wire.IpamGetCapabilities || name == wire.IpamGetDefaultAddressSpaces, Advise: true,
 		ErrorBody: func(text string) any { return wire.IpamError{Error: text, Err: text} },
 	}
 	return rpc.Handle(rpc.Hooks{Logger: h.options.Logger, Observe: h.options.Observe}, m, object, f)

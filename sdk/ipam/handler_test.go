@@ -68,7 +68,7 @@ func TestAnswersOnTheWire(t *testing.T) {
 		pool:    Pool{ID: "p1", Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParsePrefix("10.0.0.1/24"), Data: map[string]string{"a": "b"}},
 		address: Address{Prefix: netip.MustParsePrefix("10.0.0.2/24")},
 	}
-	down := &script{err: errdefs.Errorf(errdefs.ErrUnavailable, "server\nis down")}
+	down := &script{err: errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "server\nis down"), "start it")}
 	gone := &script{err: errdefs.ErrNotFound}
 	for _, tt := range []struct {
 		d            Driver
@@ -84,9 +84,9 @@ func TestAnswersOnTheWire(t *testing.T) {
 		{good, wire.IpamReleaseAddress, `{"PoolID":"p1","Address":"10.0.0.2"}`, 200, `{}`},
 		{good, wire.IpamReleasePool, `{"PoolID":"p1"}`, 200, `{}`},
 		// Where the engine looks for the text depends on the status; so it is in both places.
-		{down, wire.IpamRequestAddress, `{"PoolID":"p1"}`, 500, `{"Error":"pool \"p1\": server; is down","Err":"pool \"p1\": server; is down"}`},
-		{down, wire.IpamReleasePool, `{"PoolID":"p1"}`, 500, `{"Error":"pool \"p1\": server; is down","Err":"pool \"p1\": server; is down"}`},
-		{down, wire.IpamGetDefaultAddressSpaces, ``, 500, `{"Error":"server; is down","Err":"server; is down"}`},
+		{down, wire.IpamRequestAddress, `{"PoolID":"p1"}`, 500, `{"Error":"pool \"p1\": server; is down; start it","Err":"pool \"p1\": server; is down; start it"}`},
+		{down, wire.IpamReleasePool, `{"PoolID":"p1"}`, 500, `{"Error":"pool \"p1\": server; is down; start it","Err":"pool \"p1\": server; is down; start it"}`},
+		{down, wire.IpamGetDefaultAddressSpaces, ``, 500, `{"Error":"server; is down; start it","Err":"server; is down; start it"}`},
 		{gone, wire.IpamReleasePool, `{"PoolID":"p1"}`, 200, `{}`},
 		{gone, wire.IpamReleaseAddress, `{"PoolID":"p1","Address":"10.0.0.2/24"}`, 200, `{}`},
 		{gone, wire.IpamReleaseAddress, `{"PoolID":"p1","Address":"ten"}`, 500, `{"Error":"address \"ten\": not an address","Err":"address \"ten\": not an address"}`},

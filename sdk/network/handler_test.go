@@ -474,7 +474,7 @@ func TestAnswersOnTheWire(t *testing.T) {
 			h, wire.NetworkJoin, `{"NetworkID":"n1","EndpointID":"e1","SandboxKey":"/x"}`, 200,
 			`{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth","DstName":"lan0"},"Gateway":"10.0.0.1","StaticRoutes":[{"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"10.2.0.0/16","RouteType":1}]}`,
 		},
-		{h, wire.NetworkJoin, `{"NetworkID":"n9","EndpointID":"e1","SandboxKey":"/x"}`, 500, `{"Err":"network n9: endpoint e1: this plugin does not know the network"}`},
+		{h, wire.NetworkJoin, `{"NetworkID":"n9","EndpointID":"e1","SandboxKey":"/x"}`, 500, `{"Err":"network n9: endpoint e1: this plugin does not know the network; the plugin lost its state; remove the network and create it again"}`},
 	} {
 		status, got := post(t, tt.h, tt.method, tt.body)
 		if status != tt.status || got != tt.want {

@@ -49,7 +49,7 @@ func (h *Handler) Methods() map[string]http.Handler {
 
 func method[Req, Resp any](h *Handler, name string, object func(*Req) string, f func(context.Context, *Req) (Resp, error)) http.Handler {
 	hooks := rpc.Hooks{Logger: h.log, Observe: h.options.Observe}
-	return rpc.Handle(hooks, rpc.Method{Name: name, NoArgument: name == wire.NetworkGetCapabilities}, object, f)
+	return rpc.Handle(hooks, rpc.Method{Name: name, NoArgument: name == wire.NetworkGetCapabilities, Advise: true}, object, f)
 }
 
 // missing answers for a method that the driver does not have.

@@ -47,6 +47,16 @@ func TestNetworkMany(t *testing.T) {
 		}
 	}
 
+	t.Run("what an operator sees", func(t *testing.T) {
+		want(t, nyc.MustCli("status"), "network: ready, 3 of 3 hosts reachable (", "networks 6, ", "tunnel WireGuard")
+		found, _ := nyc.Cli("doctor") // it fails for what is no matter here
+		want(t, found, "network: ready, 3 of 3 hosts", ":6783 answers", "remora network dns install")
+		nyc.Must("nft", "add", "table", "ip", "strict")
+		nyc.Must("nft", "add", "chain", "ip", "strict", "strictly", "{ type filter hook forward priority 0; policy drop; }")
+		found, _ = nyc.Cli("doctor")
+		want(t, found, `chain "strictly" of the nftables table "strict" drops what it forwards`)
+		nyc.Must("nft", "delete", "table", "ip", "strict")
+	})
 	t.Run("ports are the engine's", func(t *testing.T) {
 		nyc.MustDocker("run", "-d", "--name", "web", "-p", "8080:80", "--net=blue", lab.ImageName, "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
 		if !within(10*time.Second, func() bool {
@@ -62,11 +72,33 @@ func TestNetworkMany(t *testing.T) {
 		want(t, nyc.Fails("docker", "network", "create", "-d", "remora", "--ipam-driver", "remora", "-o", "colour=blue", "bad"), `unknown option "colour"`)
 		want(t, nyc.Fails(m.remora, "network", "create", "--subnet", "10.99.0.0/16", "bad"), "this host has a route")
 		want(t, london.Fails(m.remora, "network", "create", "blue"), "there is one")
-		want(t, london.Fails(m.remora, "network", "rm", "blue"), "host nyc-host created it")
-		want(t, london.Fails("docker", "network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "other"), "has it")
+		want(t, london.Fails(m.remora, "network", "rm", "blue"), `network "blue": in use by at-blue on nyc-host`, "disconnect")
+		want(t, london.Fails(m.remora, "network", "rm", "pink"), `network "pink": the cluster has none`)
+		want(t, london.Fails("docker", "network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "other"), "has it; add --ipam-driver remora")
 		want(t, london.Fails(m.remora, "network", "connect", "nonsense:port"), "not HOST or HOST:PORT")
 		want(t, london.Fails(m.remora, "network", "rmpeer", "--yes", "nobody"), "no member of the cluster")
 		is(t, "networks called bad", strings.Count(nyc.MustCli("network", "status", "networks"), "bad"), 0)
+	})
+	t.Run("attach and detach", func(t *testing.T) {
+		london.MustDocker("run", "-d", "--name", "apart", "--net", "none", lab.ImageName, "sleep", "1000")
+		want(t, london.Fails(m.remora, "network", "attach", "apart"), "none") // the engine's word
+		london.MustDocker("rm", "-f", "apart")
+		london.MustDocker("run", "-d", "--name", "loose", lab.ImageName, "sleep", "1000")
+		got := london.MustCli("network", "attach", "loose", "--network", "blue")
+		is(t, "its address", got, london.MustDocker("inspect", "-f", "{{.NetworkSettings.Networks.blue.IPAddress}}", "loose"))
+		is(t, "attached twice", london.MustCli("network", "attach", "loose", "--network", "blue"), got)
+		london.MustDocker("exec", "loose", "ping", "-c", "1", "-W", "2", at)
+		want(t, london.Fails(m.remora, "network", "attach", "loose", at, "--network", "blue"), "on network \"blue\" already, as "+got, "detach it first")
+		london.MustCli("network", "detach", "loose", "--network", "blue")
+		london.MustCli("network", "detach", "loose", "--network", "blue")
+		if out, err := london.Docker("exec", "loose", "ping", "-c", "1", "-W", "1", at); err == nil {
+			t.Errorf("it reaches the network still: %s", out)
+		}
+		is(t, "the address of before", london.MustCli("network", "attach", "loose", got, "--network", "blue"), got)
+		want(t, london.Fails(m.remora, "network", "attach", "loose", "--network", "pink"), "has none of that name")
+		want(t, london.Fails(m.remora, "network", "attach", "nobody"), `container "nobody"`, "podman network connect")
+		want(t, london.Fails(m.remora, "network", "attach", "loose", "192.0.2.1"), "192.0.2.1")
+		london.MustDocker("rm", "-f", "loose")
 	})
 	t.Run("an engine gives up a network", func(t *testing.T) {
 		london.MustDocker("network", "rm", "blue")
@@ -81,16 +113,21 @@ func TestNetworkMany(t *testing.T) {
 		london.MustDocker("run", "--rm", "--net=blue", lab.ImageName, "ping", "-c", "1", "-W", "2", at)
 	})
 	t.Run("all do", func(t *testing.T) {
-		nyc.MustCli("network", "rm", "green")
-		if !within(10*time.Second, func() bool { return !has(london, "green") && !has(laptop, "green") }) || !has(nyc, "green") {
+		want(t, laptop.Fails(m.remora, "network", "rm", "green"), "in use by at-green on nyc-host")
+		nyc.MustDocker("rm", "-f", "at-green")
+		laptop.MustCli("network", "rm", "green") // which did not make it
+		if !within(10*time.Second, func() bool { return !has(nyc, "green") && !has(london, "green") && !has(laptop, "green") }) {
 			t.Errorf("%s; %s; %s", networks(nyc), networks(london), networks(laptop))
 		}
-		nyc.MustDocker("rm", "-f", "at-green")
-		if !within(10*time.Second, func() bool { return !has(nyc, "green") }) {
-			t.Errorf("it stays where a container was on it: %s", networks(nyc))
+		if !within(10*time.Second, func() bool { return !strings.Contains(london.MustCli("network", "status", "networks"), "green") }) {
+			t.Errorf("it is not forgotten:\n%s", london.MustCli("network", "status", "networks"))
 		}
 	})
 	t.Run("a host is gone for good", func(t *testing.T) {
+		laptop.MustCli("network", "create", "amber")
+		if !within(10*time.Second, func() bool { return has(nyc, "amber") && has(london, "amber") && has(laptop, "amber") }) {
+			t.Fatal("a network does not come")
+		}
 		m.daemons[2].Kill()
 		if !within(15*time.Second, func() bool { return strings.Contains(nyc.MustCli("network", "status"), "1 unreachable") }) {
 			t.Fatal("its end is not noticed")
@@ -98,6 +135,12 @@ func TestNetworkMany(t *testing.T) {
 		want(t, nyc.MustCli("network", "rmpeer", "--yes", "laptop"), "addresses taken over")
 		if !within(10*time.Second, func() bool { return !strings.Contains(london.MustCli("network", "status", "peers"), "laptop") }) {
 			t.Error("the others still have it")
+		}
+		london.MustCli("network", "rm", "amber") // made by the host that is gone
+		if !within(20*time.Second, func() bool {
+			return !has(nyc, "amber") && !has(london, "amber") && !strings.Contains(nyc.MustCli("network", "status", "networks"), "amber")
+		}) {
+			t.Errorf("a network outlives its removal:\n%s", nyc.MustCli("network", "status", "networks"))
 		}
 		// It comes back, is told, loses nothing by a wrong step, and joins as a new one.
 		m.daemons[2] = laptop.Remora("")
@@ -119,6 +162,7 @@ func TestNetworkMany(t *testing.T) {
 		}) {
 			t.Errorf("it is not back:\n%s", laptop.MustCli("network", "status"))
 		}
+		is(t, "networks amber on the host that made it", has(laptop, "amber"), false)
 	})
 }
 

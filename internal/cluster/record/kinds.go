@@ -11,6 +11,7 @@ const (
 	KindMember  = "member"  // the writer itself; no name
 	KindLinks   = "links"   // what the writer sees of its neighbours; no name
 	KindNetwork = "network" // a network; its name
+	KindEnding  = "ending"  // a network that is to go, or is gone; its ID
 	KindRange   = "range"   // whence the subnets of networks are cut; no name; the founder's
 	KindGrant   = "grant"   // addresses that the writer gives to another host; "SPACE PREFIX SERIAL"
 	KindRemoval = "removal" // a host that is no more; its Host
@@ -83,6 +84,15 @@ type Claim struct {
 	Network string     `json:"network"` // its ID in the cluster
 	Address netip.Addr `json:"address"`
 	Since   time.Time  `json:"since"`
+}
+
+// Ending says of a network that another host made what that host's own record would say if it were asked: the network is
+// to be removed on every host. Any member may write it, since the creator may be gone for good. It goes
+// when the network's record does.
+type Ending struct {
+	// Gone: no host has a part in it any more, so it counts no longer. The record of a creator that was removed, or left,
+	// stays for ever, and this one with it. Only who owned all of the network says so.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Range is the addresses of the cluster. The founder writes it once.

@@ -11,7 +11,7 @@ import (
 // made are all hosts'.
 func outlives(kind string) bool {
 	switch kind {
-	case record.KindRemoval, record.KindGrant, record.KindSettled, record.KindNetwork, record.KindRange:
+	case record.KindRemoval, record.KindGrant, record.KindSettled, record.KindNetwork, record.KindEnding, record.KindRange:
 		return true
 	}
 	return false
@@ -19,7 +19,11 @@ func outlives(kind string) bool {
 
 // everybodys reports whether records of this kind are listed with all the others although their writer was removed.
 func everybodys(kind string) bool {
-	return kind == record.KindRemoval || kind == record.KindNetwork || kind == record.KindRange
+	switch kind {
+	case record.KindRemoval, record.KindNetwork, record.KindEnding, record.KindRange:
+		return true
+	}
+	return false
 }
 
 // isRemoved reports whether the writer of r was removed after it wrote r. A host never takes its own

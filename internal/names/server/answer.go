@@ -133,6 +133,9 @@ func (s *Server) ask(req *dns.Msg) *dns.Msg {
 	begin(req, reply)
 	opt := req.IsEdns0()
 	got, err := s.cfg.Forward.Forward(s.base(), q, Flags{CheckingDisabled: req.CheckingDisabled, DNSSEC: opt != nil && opt.Do()})
+	if err != nil {
+		s.counts.failed.Add(1)
+	}
 	single := names.Single(q.Name)
 	switch {
 	case err != nil && single:

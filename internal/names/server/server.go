@@ -61,12 +61,13 @@ type Server struct {
 	own       atomic.Pointer[[]netip.AddrPort]
 }
 
-type counts struct{ answered, forwarded, refused, malformed, dropped atomic.Uint64 }
+type counts struct{ answered, forwarded, failed, refused, malformed, dropped atomic.Uint64 }
 
 // Stats are what has been counted since the server was made.
 type Stats struct {
 	Answered  uint64 `json:"answered"`  // out of the cluster's names
 	Forwarded uint64 `json:"forwarded"` // asked other servers
+	Failed    uint64 `json:"failed"`    // of these, the ones that no server answered
 	Refused   uint64 `json:"refused"`   // the asker is not served
 	Malformed uint64 `json:"malformed"`
 	Dropped   uint64 `json:"dropped"` // too many were waiting
@@ -84,7 +85,7 @@ func New(ctx context.Context, cfg Config) *Server {
 // Stats returns the counts.
 func (s *Server) Stats() Stats {
 	c := &s.counts
-	return Stats{c.answered.Load(), c.forwarded.Load(), c.refused.Load(), c.malformed.Load(), c.dropped.Load()}
+	return Stats{c.answered.Load(), c.forwarded.Load(), c.failed.Load(), c.refused.Load(), c.malformed.Load(), c.dropped.Load()}
 }
 
 // Listen begins to answer at an address, over UDP and TCP. It may be one that the host will only have in a moment.

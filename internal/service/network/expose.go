@@ -67,10 +67,8 @@ func (in *inside) hide(ctx context.Context, space address.Space) error {
 // named returns the network of a name; that of no name is the first one.
 func (in *inside) named(name string) (address.Space, error) {
 	name = cmp.Or(name, firstNetwork)
-	for _, s := range in.alloc.Networks() {
-		if s.Name == name {
-			return s, nil
-		}
+	if s, ok := in.find(name); ok {
+		return s, nil
 	}
 	return address.Space{}, errdefs.Errorf(errdefs.ErrNotFound, "network %q: the cluster has none of that name", name)
 }

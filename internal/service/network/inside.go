@@ -86,7 +86,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 			in.wg.Go(func() { in.followSwarm(ctx, e) })
 			continue
 		}
-		changed, stop := records.Watch(record.KindNetwork, record.KindGrant)
+		changed, stop := records.Watch(record.KindNetwork, record.KindEnding, record.KindGrant)
 		f := &follower{
 			engine: e, driver: u.s.o.Driver, spaces: in.alloc, changed: changed, refused: refused, log: in.log.With(slog.String("engine", e.Socket)),
 			onEngine: map[string]string{},
@@ -134,7 +134,7 @@ func (in *inside) openMesh() error {
 		return err
 	}
 	conf := mesh.Config{
-		Records: in.records, Blocks: in.blocks, Dir: dir, RunDir: in.u.s.o.RunDir, TunnelPort: in.u.conf.Tunnel,
+		Records: living{in.records}, Blocks: in.blocks, Dir: dir, RunDir: in.u.s.o.RunDir, TunnelPort: in.u.conf.Tunnel,
 		Command: in.u.s.o.Tunnel, Log: in.log,
 	}
 	if key := in.u.conf.Password; key != nil {
@@ -148,7 +148,7 @@ func (in *inside) openMesh() error {
 }
 
 func (in *inside) openNames() {
-	in.zones = names.New(names.Config{Domains: []string{in.u.conf.Domain}}, in.records, hosts{in.u})
+	in.zones = names.New(names.Config{Domains: []string{in.u.conf.Domain}}, living{in.records}, hosts{in.u})
 	in.hand = names.NewHand(in.records, []string{in.u.conf.Domain})
 	in.forward = forward.New(in.u.life, forward.Config{Servers: (&before{in: in}).servers, Own: func() []netip.AddrPort { return in.dns.Listening() }, Log: in.log})
 	in.dns = server.New(in.u.life, server.Config{Zone: in.zones.Zone, Forward: in.forward, Allow: new(server.Bridges).Contains, Log: in.log})

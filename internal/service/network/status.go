@@ -22,7 +22,10 @@ import (
 )
 
 // Status implements [control.Networks].
-func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
+func (s *Service) Status(context.Context) (control.NetworkStatus, error) { return s.Known(), nil }
+
+// Known is the status, out of memory.
+func (s *Service) Known() control.NetworkStatus {
 	s.mu.Lock()
 	u, conf := s.up, s.saved
 	s.mu.Unlock()
@@ -34,7 +37,7 @@ func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
 		if conf.Launched {
 			st.Problems = append(st.Problems, control.Advice{Text: "it was launched and does not run: the daemon's log says why", Mend: `"remora network launch" tries again`})
 		}
-		return st, nil
+		return st
 	}
 	c := u.cluster.Status()
 	st.State, st.Nickname, st.Peer, st.Password = "joining", conf.Nickname, c.Host.Short(), conf.Password != nil
@@ -57,11 +60,11 @@ func (s *Service) Status(context.Context) (control.NetworkStatus, error) {
 		if len(st.Targets) == 0 && u.problem() == nil {
 			st.Problems = append(st.Problems, control.Advice{Text: "the launch was cut off: this host is in no cluster, and dials none", Mend: `"remora network launch" again, with its peers if it is to join some`})
 		}
-		return st, nil
+		return st
 	}
 	st.State, st.Cluster, st.RefusedRecords = "ready", c.Cluster.String(), int64(c.Store.Refused)
 	in.fill(&st, c)
-	return st, nil
+	return st
 }
 
 func target(t cluster.Target) control.NetworkTarget {
@@ -263,7 +266,11 @@ func (in *inside) nicknames() nicknames {
 func (n nicknames) of(h record.Host) string { return cmp.Or(n[h], h.Short()) }
 
 func (in *inside) dnsInfo() control.NetworkDNS {
-	return control.NetworkDNS{Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len()}
+	c := in.dns.Stats()
+	return control.NetworkDNS{
+		Domain: in.u.conf.Domain, Servers: in.gateways(), Entries: in.zones.Zone().Len(),
+		Answered: c.Answered, Forwarded: c.Forwarded, Failed: c.Failed, Refused: c.Refused, Dropped: c.Dropped,
+	}
 }
 
 // DNS implements [control.Networks].

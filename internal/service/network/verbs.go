@@ -224,15 +224,6 @@ func (s *Service) Create(ctx context.Context, r control.NetworkCreateRequest) (c
 	return in.info(space, in.nicknames()), nil
 }
 
-// Remove implements [control.Networks].
-func (s *Service) Remove(ctx context.Context, r control.NetworkRequest) error {
-	in, err := s.inside()
-	if err != nil {
-		return err
-	}
-	return in.alloc.EndNetwork(ctx, r.Name)
-}
-
 // AddName implements [control.Networks].
 func (s *Service) AddName(_ context.Context, r control.NetworkNameRequest) error {
 	in, err := s.inside()

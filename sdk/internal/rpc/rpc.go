@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk"
@@ -50,6 +51,17 @@ type Method struct {
 	MaxBody int64
 	// ErrorBody makes the body of an error answer; nil is [wire.Error].
 	ErrorBody func(text string) any
+	// Advise adds the hints of an error to its text: an engine shows that alone.
+	Advise bool
+}
+
+// text is what an engine is told of err, on one line.
+func (m Method) text(err error) string {
+	parts := []string{err.Error()}
+	if m.Advise {
+		parts = append(parts, errdefs.Hints(err)...)
+	}
+	return errdefs.OneLine(strings.Join(parts, "; "))
 }
 
 // Hooks is what every kind's Options lend to its methods. The zero value is silent.
@@ -82,7 +94,7 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 			answered = true
 			h.finish(r.Context(), m.Name, name, start, err)
 			w.Header().Set("Connection", "close") // it is taken as long as the driver has the call
-			Fail(w, status, err, m.ErrorBody(errdefs.OneLine(err.Error())))
+			Fail(w, status, err, m.ErrorBody(m.text(err)))
 			_ = http.NewResponseController(w).Flush() // where that cannot be, the server does it later
 		})
 		defer caller.Answered()
@@ -101,7 +113,7 @@ func Handle[Req, Resp any](h Hooks, m Method, object func(*Req) string, call fun
 			panic(http.ErrAbortHandler)
 		}
 		if err != nil {
-			Fail(w, status, err, m.ErrorBody(errdefs.OneLine(err.Error())))
+			Fail(w, status, err, m.ErrorBody(m.text(err)))
 		} else if err = write(w, resp); err != nil {
 			err = fmt.Errorf("write answer: %w", err)
 		}

@@ -159,6 +159,7 @@ func TestErrorsOfMethods(t *testing.T) {
 		{"late", rpc.Method{}, fmt.Errorf("late: %w", context.DeadlineExceeded), `{"Err":"late: context deadline exceeded"}`, "timeout", "WARN"},
 		{"lines", rpc.Method{}, errors.New("mount:\r\n  bad\n\n superblock \n"), `{"Err":"mount:; bad; superblock"}`, "internal", "ERROR"},
 		{"a hint stays here", rpc.Method{}, errdefs.Hint(errors.New("e"), "Pay the bill."), `{"Err":"e"}`, "internal", "ERROR"},
+		{"hints go along", rpc.Method{Advise: true}, errdefs.Hint(errdefs.Hint(errors.New("e"), "or\nleave"), "pay"), `{"Err":"e; pay; or; leave"}`, "internal", "ERROR"},
 		{"IPAM", rpc.Method{ErrorBody: ipam}, errors.New("e"), `{"Error":"e","Err":"e"}`, "internal", "ERROR"},
 	}
 	for _, tt := range tests {
