@@ -58,6 +58,9 @@ func (d driver) DeleteNetwork(ctx context.Context, n network.Network) error {
 	if in == nil {
 		return nil
 	}
+	if err := in.podman.giveWay(ctx, n); err != nil {
+		return err
+	}
 	err := in.overlay.DeleteNetwork(ctx, n)
 	if err == nil && foreign(n) {
 		err = in.leaveForeign(ctx, n)
