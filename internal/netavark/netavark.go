@@ -51,10 +51,11 @@ func (r Range) Prefix(within netip.Prefix) (netip.Prefix, bool) {
 	}
 	for bits := within.Bits(); bits <= r.End.BitLen(); bits++ {
 		p, err := r.End.Prefix(bits)
-		if err != nil || !within.Contains(p.Addr()) || p.Addr() != r.Start && p.Addr().Next() != r.Start {
+		if err != nil || !within.Contains(p.Addr()) {
 			continue
 		}
-		if last(p) == r.End {
+		whole := p.Addr() == r.Start || p.Addr().Next() == r.Start && bits < r.End.BitLen()-1
+		if whole && last(p) == r.End {
 			return p, true
 		}
 	}
