@@ -158,7 +158,7 @@ fetch_netavark() {
 		Dir::Etc::sourcelist "$new/sources.list"; Dir::Etc::sourceparts "-"; Dir::Etc::preferencesparts "-"; APT::Sandbox::User "root";
 	END
 	APT_CONFIG=$new/apt.conf apt-get -q update || return
-	APT_CONFIG=$new/apt.conf apt-get -q install -y --download-only --no-install-recommends podman netavark aardvark-dns crun nftables dash || return
+	APT_CONFIG=$new/apt.conf apt-get -q install -y --download-only --no-install-recommends podman netavark aardvark-dns runc nftables dash || return
 	for deb in "$new"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$new/tree" || return; done
 	for dir in bin sbin lib lib64; do [ -e "$new/tree/$dir" ] || ln -s "usr/$dir" "$new/tree/$dir" || return; done
 	rm -rf "$pods/tree" && mv -T "$new/tree" "$pods/tree" && rm -rf "$new"

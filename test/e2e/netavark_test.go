@@ -14,7 +14,7 @@ import (
 const netavarkConf = `[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-runtime = "crun"
+runtime = "runc"
 [network]
 netavark_plugin_dirs = ["/run/netavark"]
 [containers]
