@@ -32,7 +32,7 @@ func Attach(path string, i Interface) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	defer h.Close()
 	if _, err := h.LinkByName(i.Name); err == nil {
 		return errdefs.Errorf(errdefs.ErrExists, "interface %q: the container has one of that name", i.Name)
