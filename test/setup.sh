@@ -93,7 +93,15 @@ if [ "${1:-}" != docker ] && [ "$(uname -m)" = x86_64 ] && ! compgen -G "$kernel
 	kernel=yes
 fi
 
-[ ${#missing[@]} -gt 0 ] || [ -n "$kernel" ] || exit 0
+# A Podman that has plugins of netavark, which Debian 12 has not: that of Debian 13, with all it stands
+# on, is unpacked beside other tools (53 MB to fetch). Tests run it in there.
+pods=${XDG_CACHE_HOME:-$HOME/.cache}/remora-tools/netavark
+netavark=
+if [ "${1:-}" != docker ] && [ ! -x "$pods/tree/usr/bin/podman" ] && [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
+	netavark=yes
+fi
+
+[ ${#missing[@]} -gt 0 ] || [ -n "$kernel$netavark" ] || exit 0
 # shellcheck disable=SC2206 # an entry may be two packages
 missing=(${missing[@]})
 
@@ -107,7 +115,7 @@ if [ "$(id -u)" != 0 ]; then
 	as_root=(sudo)
 fi
 
-echo "setup: installing ${missing[*]}${kernel:+ (a kernel for a virtual machine)}" >&2
+echo "setup: installing ${missing[*]}${kernel:+ (a kernel for a virtual machine)}${netavark:+ (Podman of Debian 13, beside)}" >&2
 # A package that is installed starts its service, unless this file says no
 # (invoke-rc.d(8)). One that is there already is somebody's decision and stays.
 policy=/usr/sbin/policy-rc.d
@@ -140,5 +148,24 @@ fetch_kernel() {
 if [ -n "$kernel" ]; then
 	rm -rf "$kernels/.new"
 	(fetch_kernel) >>"$log" 2>&1 || fail "the kernel of linux-image-cloud-amd64"
+fi
+
+fetch_netavark() {
+	local new=$pods/.new dir
+	mkdir -p "$new"/{lists/partial,cache/archives/partial,tree} && : >"$new/status" || return
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" >"$new/sources.list"
+	cat >"$new/apt.conf" <<-END
+		Dir::State "$new"; Dir::State::lists "$new/lists"; Dir::State::status "$new/status"; Dir::Cache "$new/cache";
+		Dir::Etc::sourcelist "$new/sources.list"; Dir::Etc::sourceparts "-"; Dir::Etc::preferencesparts "-"; APT::Sandbox::User "root";
+	END
+	APT_CONFIG=$new/apt.conf apt-get -q update || return
+	APT_CONFIG=$new/apt.conf apt-get -q install -y --download-only --no-install-recommends podman netavark aardvark-dns runc nftables dash || return
+	for deb in "$new"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$new/tree" || return; done
+	for dir in bin sbin lib lib64; do [ -e "$new/tree/$dir" ] || ln -s "usr/$dir" "$new/tree/$dir" || return; done
+	rm -rf "$pods/tree" && mv -T "$new/tree" "$pods/tree" && rm -rf "$new"
+}
+if [ -n "$netavark" ]; then
+	rm -rf "$pods/.new"
+	(fetch_netavark) >>"$log" 2>&1 || fail "Podman of Debian 13"
 fi
 rm -f "$log"

@@ -22,6 +22,13 @@ const Rest = 5 * time.Minute
 // GatewayKey is the key under which a subnet's gateway on this host is allocated.
 const GatewayKey = "gateway"
 
+// PodmanKey begins the keys of what Podman's containers have, which is asked for without a pool. Another engine of the host may have
+// the same network beside them, or come and go.
+const PodmanKey = "podman/"
+
+// PodmanGatewayKey is the key of a gateway that Podman's containers alone have: an engine that asks for one takes it over.
+const PodmanGatewayKey = PodmanKey + "gateway"
+
 // AuxKey is the key of an address that an engine has put aside for nobody ("--aux-address").
 const AuxKey = "aux"
 
@@ -252,11 +259,14 @@ func (a *Allocator) take(ctx context.Context, w Want) (got netip.Addr, short str
 		err = s.mayUse()
 	case w.Address.IsValid():
 		got, err = a.named(v, s, w)
-	case w.Key == GatewayKey:
-		got = a.gateway(s, w.Subnet)
-		if got.IsValid() {
-			a.mu.Unlock()
-			return got, "", nil
+	case w.Key == GatewayKey || w.Key == PodmanGatewayKey:
+		var key string
+		if got, key = a.gateway(s, w.Subnet); got.IsValid() {
+			if key == GatewayKey || key == w.Key {
+				a.mu.Unlock()
+				return got, "", nil
+			}
+			break
 		}
 		fallthrough
 	default:
@@ -267,6 +277,7 @@ func (a *Allocator) take(ctx context.Context, w Want) (got netip.Addr, short str
 		return netip.Addr{}, short, err
 	}
 	at, u := spot{s.ID, got}, use{key: w.Key, since: time.Now()}
+	before, taken := a.used[at] // by Podman
 	a.used[at] = u
 	a.spent = without(a.spent, at)
 	delete(a.left, w.Space)
@@ -277,21 +288,28 @@ func (a *Allocator) take(ctx context.Context, w Want) (got netip.Addr, short str
 	a.mu.Unlock()
 	if err := a.ledger.append([]byte(giveLine(at, u))); err != nil {
 		a.mu.Lock()
-		delete(a.used, at)
+		if delete(a.used, at); taken {
+			a.used[at] = before
+		}
 		a.mu.Unlock()
 		return netip.Addr{}, "", err
 	}
 	return got, "", nil
 }
 
-// gateway returns the gateway that is out already.
-func (a *Allocator) gateway(s Space, subnet netip.Prefix) (found netip.Addr) {
-	for at, u := range a.used {
-		if u.key == GatewayKey && at.space == s.ID && subnet.Contains(at.address) && (!found.IsValid() || at.address.Less(found)) {
-			found = at.address
+// gateway returns the gateway that is out already, and its key: an engine's before one that Podman's containers alone have.
+func (a *Allocator) gateway(s Space, subnet netip.Prefix) (found netip.Addr, key string) {
+	for _, key = range []string{GatewayKey, PodmanGatewayKey} {
+		for at, u := range a.used {
+			if u.key == key && at.space == s.ID && subnet.Contains(at.address) && (!found.IsValid() || at.address.Less(found)) {
+				found = at.address
+			}
+		}
+		if found.IsValid() {
+			break
 		}
 	}
-	return found
+	return found, key
 }
 
 // count returns how many addresses of a subnet are out, and how many rest.
@@ -339,16 +357,18 @@ func (a *Allocator) free(at spot) freed {
 	return f
 }
 
-// Leave takes back all addresses of a subnet: this host has no part in it any more. What it owns of a network that it has
-// left altogether goes back to where it came from.
+// Leave takes back all addresses of a subnet: the engine has no part in it any more. What Podman has stays. What this host owns of
+// a network that it has left altogether goes back to where it came from.
 func (a *Allocator) Leave(ctx context.Context, space string, subnet netip.Prefix) error {
 	a.mu.Lock()
 	delete(a.making, space)
 	var lines strings.Builder
 	others := false
-	for at := range a.used {
+	for at, u := range a.used {
 		switch {
 		case at.space != space:
+		case strings.HasPrefix(u.key, PodmanKey):
+			others = true
 		case subnet.Contains(at.address):
 			lines.WriteString(freeLine(a.free(at)))
 		default:

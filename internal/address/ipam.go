@@ -106,10 +106,20 @@ func (d IPAM) known(r ipam.PoolRequest) (s Space, p netip.Prefix, ok bool, err e
 	if sub := r.SubPool; sub.IsValid() && !slices.Contains(s.Range, sub) {
 		return s, p, false, errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "network %q: its range is %s, not %s", s.Name, join(s.Range), sub), "leave out --ip-range: the network has the same one on all hosts")
 	}
-	if out, _ := d.count(s.ID, p); out > 0 {
+	if d.engineHas(s.ID, p) {
 		return s, p, false, errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "subnet %s: this host has network %q of it already", p, s.Name), "choose another --subnet, or remove the network that has it")
 	}
 	return s, p, true, nil
+}
+
+// engineHas reports whether an engine that asks for pools has addresses of a subnet. The caller holds mu.
+func (a *Allocator) engineHas(space string, subnet netip.Prefix) bool {
+	for at, u := range a.used {
+		if at.space == space && subnet.Contains(at.address) && !strings.HasPrefix(u.key, PodmanKey) {
+			return true
+		}
+	}
+	return false
 }
 
 // create makes the network that is asked for, or adds a subnet of the other family to it.

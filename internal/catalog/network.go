@@ -59,3 +59,9 @@ type NetworkEnv struct {
 	// cluster's: by the time one is removed, the cluster may know it no more.
 	Root *os.Root
 }
+
+// Joined is implemented by a driver that tells whether an endpoint is connected, for one whose sandbox may have gone without a
+// word.
+type Joined interface {
+	Joined(ep network.Endpoint) (bool, error)
+}

@@ -28,7 +28,7 @@ func (a *app) networkCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.networkLaunch(), a.networkConnect(), a.networkForget(), a.networkStatus(), a.networkReport(), a.networkStop(),
 		a.networkReset(), a.networkRemovePeer(), a.networkCreate(), a.networkRemove(), a.networkExpose(), a.networkHide(), a.networkAttach(), a.networkDetach(), a.networkDNSArgs(), a.networkDNSAdd(),
-		a.networkDNSRemove(), a.networkDNSLookup(), a.networkDNS(), networkTunnel())
+		a.networkDNSRemove(), a.networkDNSLookup(), a.networkDNS(), a.networkPodman(), networkTunnel())
 	return cmd
 }
 

@@ -101,3 +101,23 @@ func (n clientNetworks) do(ctx context.Context, method string, req any) error {
 	_, err := call[struct{}](ctx, n.c, method, req)
 	return err
 }
+
+// PodmanCreate implements [Networks].
+func (n clientNetworks) PodmanCreate(ctx context.Context, req NetworkPodmanCreateRequest) (NetworkPodmanCreated, error) {
+	return call[NetworkPodmanCreated](ctx, n.c, MethodNetworkPodmanCreate, req)
+}
+
+// PodmanSetup implements [Networks].
+func (n clientNetworks) PodmanSetup(ctx context.Context, req NetworkPodmanRequest) (NetworkPodmanConnected, error) {
+	return call[NetworkPodmanConnected](ctx, n.c, MethodNetworkPodmanSetup, req)
+}
+
+// PodmanTeardown implements [Networks].
+func (n clientNetworks) PodmanTeardown(ctx context.Context, req NetworkPodmanRequest) error {
+	return n.do(ctx, MethodNetworkPodmanTeardown, req)
+}
+
+// InstallPodman implements [Networks].
+func (n clientNetworks) InstallPodman(ctx context.Context, req NetworkInstallPodmanRequest) (NetworkInstalledPodman, error) {
+	return call[NetworkInstalledPodman](ctx, n.c, MethodNetworkInstallPodman, req)
+}

@@ -35,6 +35,7 @@ type Networks interface {
 	NetworksCluster
 	NetworksMade
 	NetworksNames
+	NetworksPodman
 }
 
 // NetworksCluster has the methods about the hosts.

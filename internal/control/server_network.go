@@ -26,6 +26,10 @@ func handleNetworks(s *Server, n Networks) {
 		}
 		return names, err
 	})
+	handle(s, MethodNetworkPodmanCreate, n.PodmanCreate)
+	handle(s, MethodNetworkPodmanSetup, n.PodmanSetup)
+	handle(s, MethodNetworkPodmanTeardown, nothing(n.PodmanTeardown))
+	handle(s, MethodNetworkInstallPodman, n.InstallPodman)
 	handle(s, MethodNetworkInstallDNS, n.InstallDNS)
 	handle(s, MethodNetworkDNS, func(ctx context.Context, _ struct{}) (NetworkDNS, error) { return n.DNS(ctx) })
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,8 @@ var (
 	Apt = Need{"apt", programs("apt and dpkg, on Debian", "apt-get", "dpkg-deb")}
 	// Podman is the command podman.
 	Podman = Need{"podman", programs("podman", "podman")}
+	// Netavark is a Podman that has plugins of netavark, in a tree of its own. [NetavarkTree] says where it is.
+	Netavark = Need{"netavark", func() error { _, err := NetavarkTree(); return err }}
 	// Netns is the right to make network and mount namespaces, and the commands ip
 	// and unshare to do it with.
 	Netns = Need{"netns", sync.OnceValue(netns)}
@@ -81,7 +84,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, Runc, DockerCLI, Compose, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Compose, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables, Netavark}
 }
 
 func root() error {
@@ -237,6 +240,19 @@ func BusyboxPath() (string, error) {
 		}
 	}
 	return path, nil
+}
+
+// NetavarkTree returns the directory in which test/setup.sh unpacked a Podman of a later Debian, or says what to do.
+func NetavarkTree() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	tree := filepath.Join(cache, "remora-tools", "netavark", "tree")
+	if _, err := os.Stat(filepath.Join(tree, "usr", "lib", "podman", "netavark")); err != nil {
+		return "", fmt.Errorf("no Podman of Debian 13 in %s; run test/setup.sh", tree)
+	}
+	return tree, nil
 }
 
 // programs returns a check that each of names is in PATH.

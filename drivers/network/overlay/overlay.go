@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -32,6 +34,7 @@ type Driver struct{ c catalog.NetworkEnv }
 var (
 	_ network.Driver = (*Driver)(nil)
 	_ network.Scoper = (*Driver)(nil)
+	_ catalog.Joined = (*Driver)(nil)
 )
 
 // New returns a Driver.
@@ -166,4 +169,14 @@ func (d *Driver) Leave(_ context.Context, _ network.Network, ep network.Endpoint
 		}
 	}
 	return nil
+}
+
+// Joined implements [catalog.Joined]: the end of a pair that stays on the host goes with the sandbox.
+func (d *Driver) Joined(ep network.Endpoint) (bool, error) {
+	outside, _ := portNames(ep.ID)
+	_, err := netlink.LinkByName(outside)
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -77,7 +77,7 @@ func (in *inside) named(name string) (address.Space, error) {
 func (in *inside) bridge(space string) []netip.Addr {
 	var at []netip.Addr
 	for _, a := range in.alloc.Addresses() {
-		if a.Network == space && a.Key == address.GatewayKey {
+		if a.Network == space && gatewayKey(a.Key) {
 			at = append(at, a.Address)
 		}
 	}

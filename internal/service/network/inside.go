@@ -38,6 +38,7 @@ type inside struct {
 	alloc     *address.Allocator
 	mesh      *mesh.Mesh
 	overlay   network.Driver
+	podman    *podman
 	zones     *names.Zones
 	hand      *names.Hand
 	dns       *server.Server
@@ -74,6 +75,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 	}
 	in.overlay = u.s.o.Network.Open(catalog.NetworkEnv{Networks: known{in.alloc, in}, Mesh: bridges{in.mesh}, Root: engines})
 	in.openNames()
+	in.podman = &podman{in: in, turn: make(chan struct{}, 1)}
 	refused, err := newRefused(u.s.root, in.log)
 	if err != nil {
 		return nil, err
@@ -101,6 +103,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 	in.wg.Go(func() { in.zones.Run(ctx) })
 	in.wg.Go(func() { in.listen(ctx) })
 	in.wg.Go(func() { in.reconcile(ctx) })
+	in.wg.Go(func() { in.podman.run(ctx) })
 	in.wg.Go(func() {
 		if err := in.mesh.Run(ctx); err != nil {
 			in.log.ErrorContext(ctx, "data plane", slog.Any("error", err))
@@ -238,7 +241,7 @@ func (in *inside) gateways() []netip.Addr {
 	}
 	for _, a := range in.alloc.Addresses() {
 		switch {
-		case a.Key != address.GatewayKey:
+		case !gatewayKey(a.Key):
 		case byID[a.Network] == firstNetwork && a.Address.Is4():
 			first = append(first, a.Address)
 		default:
@@ -254,6 +257,9 @@ func (in *inside) gateways() []netip.Addr {
 	slices.SortFunc(rest, netip.Addr.Compare)
 	return append(first, rest...)
 }
+
+// gatewayKey reports whether a key is that of a bridge's address.
+func gatewayKey(key string) bool { return key == address.GatewayKey || key == address.PodmanGatewayKey }
 
 // everybody is the store as addresses need it: what a removed host gave away stays given.
 type everybody struct{ *store.Store }

@@ -83,6 +83,9 @@ func (d driver) DeleteNetwork(ctx context.Context, n network.Network) error {
 	if in == nil {
 		return nil
 	}
+	if err := in.podman.giveWay(ctx, n); err != nil {
+		return err
+	}
 	err := in.overlay.DeleteNetwork(ctx, n)
 	switch {
 	case err != nil:

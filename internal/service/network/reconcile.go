@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/address"
@@ -28,7 +29,9 @@ func (in *inside) reconcile(ctx context.Context) {
 			in.log.DebugContext(ctx, "addresses are not compared", slog.Any("error", err))
 			continue
 		}
-		freed, err := in.alloc.Reconcile(ctx, asked, inUse, func(key string) bool { return key == address.GatewayKey })
+		freed, err := in.alloc.Reconcile(ctx, asked, inUse, func(key string) bool {
+			return key == address.GatewayKey || strings.HasPrefix(key, address.PodmanKey) // of which no engine knows
+		})
 		if err != nil {
 			in.log.WarnContext(ctx, "addresses that nobody has are not freed", slog.Any("error", err))
 		}

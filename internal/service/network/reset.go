@@ -41,6 +41,9 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 			}
 		}
 		if err = in.leaveEngines(ctx, r.Force); err == nil {
+			err = in.podman.leaveAll(ctx)
+		}
+		if err == nil {
 			err = in.handOver(ctx, heir, r.Force)
 		}
 		if err != nil {
@@ -59,6 +62,9 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return err
 	}
 	if _, err := s.uninstallDNS(true); err != nil {
+		return err
+	}
+	if _, err := s.uninstallPodman(); err != nil {
 		return err
 	}
 	return s.forget()

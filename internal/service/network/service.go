@@ -39,7 +39,9 @@ type Options struct {
 	// Engines returns the engines of this host, which are asked for names and given networks.
 	Engines func() []engine.Engine
 	// Tunnel is the command that carries encrypted packets where the kernel cannot.
-	Tunnel  []string
+	Tunnel []string
+	// Podman is the command that Podman's network program starts as its plugin.
+	Podman  []string
 	Version string
 	Log     *slog.Logger
 }
