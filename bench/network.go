@@ -26,8 +26,8 @@ type networkPlan struct {
 
 var (
 	wholeNetwork = networkPlan{
-		rounds: 5, seconds: 2, pings: 500,
-		tries: 6, addresses: 1000, peers: 50, names: 100, questions: 3 * time.Second,
+		rounds: 6, seconds: 1, pings: 500,
+		tries: 5, addresses: 1000, peers: 50, names: 100, questions: 3 * time.Second,
 	}
 	quickNetwork = networkPlan{
 		rounds: 1, seconds: 1, pings: 100,
