@@ -203,7 +203,7 @@ func (s *networkSuite) manyPeers() error {
 		if err := m.launch(true, more); err != nil {
 			return err
 		}
-		if err := until(30*time.Second, 5*time.Millisecond, m.attach); err != nil {
+		if err := until(2*time.Minute, 5*time.Millisecond, m.attach); err != nil {
 			return err
 		}
 		if members = append(members, m); i%10 == 9 {
