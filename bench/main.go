@@ -8,7 +8,9 @@
 //
 // With -suite storage it measures drivers and backups instead, against the bare file system
 // and other backup programs, in a dozen minutes; -part runs one of its parts. With -suite plugins it
-// measures managed plugins, against dockerd with the same registry, in two minutes.
+// measures managed plugins, against dockerd with the same registry, in two minutes. With -suite network it measures the
+// network across hosts, against plain routes, VXLAN, Swarm's overlay, wireguard-go and Nebula, in ten minutes; -part
+// runs one of its parts.
 //
 // The part with a real engine needs root and Docker, and is left out without.
 package main
@@ -25,8 +27,8 @@ import (
 func main() {
 	quick := flag.Bool("quick", false, "measure little, to see that it works; writes only where -out says")
 	render := flag.Bool("render", false, "measure nothing, write the document from its results")
-	which := flag.String("suite", "calls", "what to measure: calls, storage or plugins")
-	part := flag.String("part", "", "measure one `part` of the storage suite: fio, snapshots, lists or backups; the rest stays as it was")
+	which := flag.String("suite", "calls", "what to measure: calls, storage, plugins or network")
+	part := flag.String("part", "", "measure one `part` of a suite: of storage fio, snapshots, lists or backups, of network data, control, answers or peers; the rest stays as it was")
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
 	only := flag.Int("volumes", 0, "measure with this `number` of volumes alone")
@@ -41,10 +43,12 @@ func main() {
 		err = run(*quick, *render, *only, *out, *daemon, *scratch)
 	case "storage":
 		err = runStorage(*quick, *render, *part, *out, *daemon, *scratch)
+	case "network":
+		err = runNetwork(*quick, *render, *part, *out, *daemon, *scratch)
 	case "plugins":
 		err = runPlugins(*quick, *render, *out, *daemon, *scratch)
 	default:
-		err = fmt.Errorf("no suite %q; there are calls, storage and plugins", *which)
+		err = fmt.Errorf("no suite %q; there are calls, storage, plugins and network", *which)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -163,18 +163,24 @@ func (p *peer) cpu() (time.Duration, error) {
 func (p *peer) rss() (int64, error) { return rssOf(p.cmd.Process.Pid) }
 
 // rssOf returns the resident memory of a process in bytes.
-func rssOf(pid int) (int64, error) {
+func rssOf(pid int) (int64, error) { return memoryOf(pid, "VmRSS:") }
+
+// ownOf returns the resident memory of a process without the pages of files, which are the page cache's too: how
+// many of a program's are mapped depends on the file system that it lies on.
+func ownOf(pid int) (int64, error) { return memoryOf(pid, "RssAnon:") }
+
+func memoryOf(pid int, line string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+	for l := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(l, line); ok {
 			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS in the status of process %d", pid)
+	return 0, fmt.Errorf("no %s in the status of process %d", line, pid)
 }
 
 // seed gives a peer that does not run yet its n volumes. The helpers peer gets its state

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
 
 	"github.com/remora-plugins/remora/internal/mesh/plan"
 )
@@ -53,5 +54,35 @@ func TestFingerprint(t *testing.T) {
 		if change(&r); build(r).fingerprint() == first {
 			t.Errorf("another %s is not noticed", what)
 		}
+	}
+}
+
+// TestNoRuleInVain: what no packet can match costs none of them a look.
+func TestNoRuleInVain(t *testing.T) {
+	n := plan.Net{Name: "b1", Bridge: "rm-b1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.40.0.0/16")}, Plain: []netip.Prefix{netip.MustParsePrefix("10.40.1.0/24")}}
+	plain := build(plan.Rules{VXLANPort: 6785, Nets: []plan.Net{n}})
+	for _, rule := range plain.rules {
+		for _, e := range rule.exprs {
+			if l, ok := e.(*expr.Lookup); ok && !l.Invert && plain.never(l) {
+				t.Errorf("chain %s looks into %s, which is empty", rule.chain.Name, l.SetName)
+			}
+		}
+	}
+	looks := func(r *ruleset, set string) (n int) {
+		for _, rule := range r.rules {
+			for _, e := range rule.exprs {
+				if l, ok := e.(*expr.Lookup); ok && l.SetName == set {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	if n := looks(plain, "set-b1-plain4"); n != 3 {
+		t.Errorf("%d rules look where plain packets come from and go", n)
+	}
+	n.Sealed = []netip.Prefix{netip.MustParsePrefix("10.40.2.0/24")}
+	if n := looks(build(plan.Rules{VXLANPort: 6785, Nets: []plan.Net{n}}), "set-b1-sealed4"); n != 3 {
+		t.Errorf("%d rules look where encrypted packets come from and go", n)
 	}
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -197,8 +198,18 @@ func (r *ruleset) chain(name string) *nftables.Chain {
 	return c
 }
 
+// add adds a rule. One that no packet matches is left out, for every packet would be looked up in its empty set: of IPv6
+// where there is none, of encrypted ways where all are plain.
 func (r *ruleset) add(c *nftables.Chain, parts ...exprs) {
-	r.rules = append(r.rules, &rule{c, all(parts...)})
+	if e := all(parts...); !slices.ContainsFunc(e, r.never) {
+		r.rules = append(r.rules, &rule{c, e})
+	}
+}
+
+// never reports whether something holds for no packet.
+func (r *ruleset) never(e expr.Any) bool {
+	l, ok := e.(*expr.Lookup)
+	return ok && !l.Invert && slices.ContainsFunc(r.sets, func(s *set) bool { return s.Name == l.SetName && len(s.elements) == 0 })
 }
 
 // pair makes a set for each family.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/address"
@@ -95,6 +96,7 @@ func (s *saved) takePassword(r control.NetworkLaunchRequest) (generated string, 
 		text = generated
 	}
 	key, err := password.Derive(text)
+	debug.FreeOSMemory() // to make the key took 64 MiB, on purpose, which are of no use any more
 	if err != nil {
 		return "", err
 	}
