@@ -2,6 +2,7 @@ package ec2_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -172,10 +173,30 @@ func mount(t *testing.T, dev string) string {
 	return at
 }
 
+// unmount takes the file system off and waits until its disk is free: a process that starts meanwhile, with mounts of its own,
+// has a copy of the mount for a moment.
 func unmount(t *testing.T, at string) {
 	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(at, &st); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Unmount(at, 0); err != nil {
 		t.Fatal(err)
+	}
+	name, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		fd, err := unix.Open(filepath.Join("/dev", filepath.Base(name)), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err == nil {
+			_ = unix.Close(fd)
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is still in use: %v", name, err)
+		}
 	}
 }
 
