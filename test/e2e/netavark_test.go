@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,7 +36,7 @@ func newPods(t *testing.T, l *lab.Lab, h *lab.Host) *pods {
 	p := &pods{h, t, tree}
 	h.Write("/etc/containers/containers.conf", netavarkConf)
 	h.Write("/etc/containers/policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
-	tmp, err := filepath.EvalSymlinks(os.TempDir())
+	tmp, err := filepath.EvalSymlinks(filepath.Dir(l.Image)) // and the binary
 	noErr(t, err)
 	h.Must("sh", "-c", `mount --bind "$1" "$1"; for d in /proc /sys /dev /run /etc/containers /var/lib/docker "$2"; do mkdir -p "$1$d"; mount --rbind "$d" "$1$d"; done; mkdir -p "$1/var/tmp"`, "sh", tree, tmp)
 	p.must("import", "-q", l.Image, lab.ImageName)
