@@ -139,7 +139,13 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	if err := inside.device.capacity(); err != nil {
 		return d.Fail(name, err)
 	}
-	return inside.growUnmounted(ctx, 0)
+	if err := inside.growUnmounted(ctx, 0); err != nil {
+		return err
+	}
+	if f.Reserved { // what grew has zeroed its tables, which makes holes
+		return d.Fail(name, reserveAll(image))
+	}
+	return nil
 }
 
 // Usage asks the file system while it is mounted. While it is not, what the image takes in the
