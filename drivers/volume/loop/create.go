@@ -36,7 +36,7 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 		return err
 	}
 	defer p.close()
-	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.Name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.Name, Reserved: !m.sparse, Written: m.written, Mount: m.Mount, Options: opts}
 	if there, err := d.adopt(ctx, p, f, m); there || err != nil {
 		return err
 	}
@@ -139,11 +139,14 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 // the journal blocks, and not written them: that is made up for, as each fsync would else have a
 // new block to commit outside, until the journal has been gone through once.
 func fill(ctx context.Context, image *os.File, m made) error {
-	err := writeOut(ctx, image, m.size)
+	err := writeOut(ctx, image, 0, m.size)
 	if err != nil && !errors.Is(err, errdefs.ErrUnsupported) {
 		return err
 	}
-	return reserve(image, 0, m.size)
+	if err := reserve(image, 0, m.size); err != nil || !m.written {
+		return err
+	}
+	return writeOut(ctx, image, 0, m.size)
 }
 
 // apply sets owner and mode of the directory that a container gets, as far as they were
@@ -220,7 +223,7 @@ func (d *driver) adopt(ctx context.Context, p pool, f facts, m made) (there bool
 	if m.FS != nil && k.Name != *m.FS {
 		return true, errdefs.Errorf(errdefs.ErrExists, "the file system in its image is %s, not %s", k.Name, *m.FS)
 	}
-	f.FS, f.Reserved = k.Name, false
+	f.FS, f.Reserved, f.Written = k.Name, false, false
 	f.Mount = slices.DeleteFunc(f.Mount, func(option string) bool { return !k.Takes(option) })
 	inside, err := d.enter(ctx, f.Name, image, f, nil)
 	if err != nil {

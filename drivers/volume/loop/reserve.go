@@ -50,10 +50,10 @@ const (
 	fiemapExtents   = 256
 )
 
-// unwritten returns what a file has blocks for that were never written, below an end. The first
+// unwritten returns what a part of a file has blocks for that were never written. The first
 // write to such a block has to be committed to the log of the file system that the file is on.
-func unwritten(image *os.File, end int64) (all []span, err error) {
-	for at := int64(0); at < end; {
+func unwritten(image *os.File, from, to int64) (all []span, err error) {
+	for at := from; at < to; {
 		q := struct { // struct fiemap
 			start, length                  uint64
 			flags, mapped, count, reserved uint32
@@ -63,7 +63,7 @@ func unwritten(image *os.File, end int64) (all []span, err error) {
 				flags                     uint32
 				_                         [3]uint32
 			}
-		}{start: uint64(at), length: uint64(end - at), flags: fiemapSync, count: fiemapExtents}
+		}{start: uint64(at), length: uint64(to - at), flags: fiemapSync, count: fiemapExtents}
 		if err := ioctl(image, fiemap, unsafe.Pointer(&q)); err != nil {
 			return nil, fmt.Errorf("fiemap: %w", err)
 		}
@@ -72,7 +72,7 @@ func unwritten(image *os.File, end int64) (all []span, err error) {
 		}
 		for _, e := range q.extents[:q.mapped] {
 			if e.flags&fiemapUnwritten != 0 {
-				all = append(all, span{max(int64(e.logical), at), min(int64(e.logical+e.length), end)})
+				all = append(all, span{max(int64(e.logical), at), min(int64(e.logical+e.length), to)})
 			}
 			at = int64(e.logical + e.length)
 			if e.flags&fiemapLast != 0 {
@@ -83,10 +83,10 @@ func unwritten(image *os.File, end int64) (all []span, err error) {
 	return all, nil
 }
 
-// writeOut writes zeros to what a file has blocks for that were never written, which changes
+// writeOut writes zeros to what a part of a file has blocks for that were never written, which changes
 // nothing that is read, and has it on the disk.
-func writeOut(ctx context.Context, image *os.File, end int64) error {
-	spans, err := unwritten(image, end)
+func writeOut(ctx context.Context, image *os.File, from, to int64) error {
+	spans, err := unwritten(image, from, to)
 	if err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) {
 			err = errdefs.Errorf(errdefs.ErrUnsupported, "the file system of the pool does not tell which blocks of a file were written")

@@ -127,6 +127,12 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 		if err := extend(image, fi.Size(), size, f.Reserved); err != nil {
 			return d.Fail(name, err)
 		}
+		if f.Written {
+			if err := writeOut(ctx, image, fi.Size(), size); err != nil {
+				_ = image.Truncate(fi.Size())
+				return d.Fail(name, err)
+			}
+		}
 		if err := image.Sync(); err != nil {
 			return d.Fail(name, err)
 		}
