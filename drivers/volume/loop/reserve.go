@@ -15,7 +15,7 @@ import (
 // keeping are the mount options with which the kernel does not give back what is reserved. It
 // makes the tables of inodes that mkfs has left for later into holes of the image, and a btrfs
 // discards by itself.
-var keeping = map[string][]string{"ext4": {"noinit_itable"}, "btrfs": {"nodiscard"}}
+var keeping = map[string][]string{"ext4": {"noinit_itable", "nodiscard"}, "xfs": {"nodiscard"}, "btrfs": {"nodiscard"}}
 
 // reserve gives a part of a file its blocks. What is there stays.
 func reserve(image *os.File, from, to int64) error {
@@ -29,13 +29,21 @@ func reserve(image *os.File, from, to int64) error {
 	return nil
 }
 
-// reserveAll gives all of an image its blocks.
+// reserveAll gives an image the blocks that it lacks, all of them or, where there is no room, none.
 func reserveAll(image *os.File) error {
-	fi, err := image.Stat()
-	if err != nil {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := errors.Join(unix.Fstat(int(image.Fd()), &st), unix.Fstatfs(int(image.Fd()), &fs)); err != nil {
 		return err
 	}
-	return reserve(image, 0, fi.Size())
+	lacks := st.Size - st.Blocks*512
+	if lacks <= 0 {
+		return nil
+	}
+	if uint64(lacks) > fs.Bavail*uint64(fs.Bsize) {
+		return fmt.Errorf("reserve %d bytes: %w", lacks, unix.ENOSPC)
+	}
+	return reserve(image, 0, st.Size)
 }
 
 // span is a part of a file.
