@@ -35,6 +35,9 @@ var jobs = []struct {
 // limited is btrfs with a limit on the volume, which has it count.
 const limited = "btrfs, with a limit"
 
+// wholly is loop with all of the volume written when it is made.
+const wholly = "loop, written"
+
 // pair is a volume, and a directory on the bare file system.
 type pair struct {
 	driver     string
@@ -67,15 +70,15 @@ func (s *storageSuite) dataPath() error {
 		return err
 	}
 	var pairs []pair
-	for _, p := range []struct{ driver, pool, bare, opt string }{
+	for i, p := range []struct{ driver, pool, bare, opt string }{
 		{"dir", "dir", at["ext4"], ""}, {"btrfs", "btrfs", at["plain"], ""}, {limited, "limited", at["plain"], "size=4g"},
-		{"loop", "loop", at["xfs"], "size=4g"}, {"sshfs", "sshfs", "", ""},
+		{"loop", "loop", at["xfs"], "size=4g"}, {wholly, "loop", at["xfs"], "size=4g,written=true"}, {"sshfs", "sshfs", "", ""},
 	} {
 		var opts []string
 		if p.opt != "" {
-			opts = append(opts, p.opt)
+			opts = strings.Split(p.opt, ",")
 		}
-		ours, err := s.volume(h, p.pool, "fio", opts...)
+		ours, err := s.volume(h, p.pool, fmt.Sprintf("fio%d", i), opts...)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ var Kinds = map[string]Kind{
 	"ext4": {
 		Name: "ext4", Package: "e2fsprogs", Min: 16 << 20, label: 16,
 		options: regexp.MustCompile(`^(commit=\d{1,5}|data=(ordered|writeback|journal)|dioread_nolock|dioread_lock|delalloc|nodelalloc|auto_da_alloc|acl|user_xattr)$`),
-		mkfs:    []string{"mkfs.ext4", "-q", "-m", "0", "-e", "remount-ro", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"},
+		mkfs:    []string{"mkfs.ext4", "-q", "-m", "0", "-e", "remount-ro", "-E", "nodiscard,lazy_itable_init=1," + lazyJournal},
 		uuid:    "-U", over: "-F",
 	},
 	"xfs": {
@@ -52,6 +52,9 @@ var Kinds = map[string]Kind{
 		uuid:    "-U", over: "-f",
 	},
 }
+
+// lazyJournal leaves what is in the journal as it is.
+const lazyJournal = "lazy_journal_init=1"
 
 // general are the mount options that each kind takes.
 var general = []string{
@@ -72,6 +75,8 @@ type New struct {
 	UUID string
 	// BlockSize is in bytes, empty for what mkfs finds right. Only ext4 heeds it.
 	BlockSize string
+	// Journal has all of the journal zeroed, and so given blocks.
+	Journal bool
 	// Over has it written over what is there; without it mkfs refuses.
 	Over bool
 	// Advice is for a person whose storage fails.
@@ -84,6 +89,11 @@ var notInLabel = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 func (k Kind) Make(ctx context.Context, n New) error {
 	label := strings.TrimLeft(notInLabel.ReplaceAllString(n.Label, "_"), "-")
 	args := slices.Clone(k.mkfs[1:])
+	if n.Journal {
+		for i := range args {
+			args[i] = strings.Replace(args[i], lazyJournal, "lazy_journal_init=0", 1)
+		}
+	}
 	switch {
 	case n.UUID != "" && strings.HasSuffix(k.uuid, "="):
 		args = append(args, k.uuid+n.UUID)

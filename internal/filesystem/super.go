@@ -124,3 +124,25 @@ func Ext4Bytes(image io.ReaderAt) (int64, error) {
 	}
 	return blocks << (10 + binary.LittleEndian.Uint32(sb[0x18:])), nil
 }
+
+// Sector returns the size of the smallest piece that a file system reads or writes: the sectors of
+// its device may be as large, and no larger. ok is false where none of the kinds is there.
+func Sector(image io.ReaderAt) (size int64, ok bool) {
+	k, ok := Identify(image)
+	if !ok {
+		return 0, false
+	}
+	at := map[string]int64{"ext4": ext4Super + 0x18, "xfs": 0x66, "btrfs": btrfsSuper + 0x90}[k.Name]
+	b := make([]byte, 4)
+	if _, err := image.ReadAt(b, at); err != nil {
+		return 0, false
+	}
+	switch k.Name {
+	case "ext4":
+		return 1024 << (binary.LittleEndian.Uint32(b) & 31), true // s_log_block_size
+	case "xfs":
+		return int64(binary.BigEndian.Uint16(b)), true // sb_sectsize
+	default:
+		return int64(binary.LittleEndian.Uint32(b)), true // sectorsize
+	}
+}

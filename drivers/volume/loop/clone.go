@@ -80,6 +80,9 @@ func decodeClone(was facts, size int64, opts map[string]string) (made, error) {
 	if o.Sparse != nil && !*o.Sparse {
 		return m, errdefs.Errorf(errdefs.ErrInvalid, `option "sparse": a clone cannot have room of its own reserved`)
 	}
+	if o.Written != nil && *o.Written {
+		return m, errdefs.Errorf(errdefs.ErrInvalid, `option "written": a clone shares what is written`)
+	}
 	if o.Size != nil {
 		if m.size = int64(*o.Size); roundUp(m.size) < size {
 			return m, errdefs.Errorf(errdefs.ErrInvalid, `option "size": %s is below the %s of what is cloned`, *o.Size, catalog.Bytes(size))

@@ -8,21 +8,23 @@ import (
 )
 
 type config struct {
-	Path   string        `opt:"path" help:"directory of the pool, which must exist; without it one is made at volumes/POOL below the daemon's state directory"`
-	Size   catalog.Bytes `opt:"size" default:"10g" help:"size of a volume that is made without one"`
-	FS     string        `opt:"fs" enum:"ext4,xfs,btrfs" default:"ext4" help:"file system of a volume that is made without one"`
-	Sparse bool          `opt:"sparse" default:"true" help:"whether a volume takes room only as it is written to; false reserves all of it"`
-	Mount  []string      `opt:"mount_options" help:"mount options of every volume, such as noatime; those that its file system does not know are left out"`
+	Path    string        `opt:"path" help:"directory of the pool, which must exist; without it one is made at volumes/POOL below the daemon's state directory"`
+	Size    catalog.Bytes `opt:"size" default:"10g" help:"size of a volume that is made without one"`
+	FS      string        `opt:"fs" enum:"ext4,xfs,btrfs" default:"ext4" help:"file system of a volume that is made without one"`
+	Sparse  bool          `opt:"sparse" default:"true" help:"whether a volume takes room only as it is written to; false reserves all of it"`
+	Written bool          `opt:"written" help:"whether all of a volume is written when it is made, so that no write has new blocks to commit; sparse is false then"`
+	Mount   []string      `opt:"mount_options" help:"mount options of every volume, such as noatime; those that its file system does not know are left out"`
 }
 
 type options struct {
-	Size   *catalog.Bytes `opt:"size" help:"hard limit of the volume, made larger by a resize and never smaller"`
-	FS     *string        `opt:"fs" enum:"ext4,xfs,btrfs" help:"file system in the image"`
-	Sparse *bool          `opt:"sparse" help:"false reserves all room when the volume is made"`
-	Mount  []string       `opt:"mount_options" help:"mount options, after those of the pool"`
-	UID    *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
-	GID    *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
-	Mode   *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+	Size    *catalog.Bytes `opt:"size" help:"hard limit of the volume, made larger by a resize and never smaller"`
+	FS      *string        `opt:"fs" enum:"ext4,xfs,btrfs" help:"file system in the image"`
+	Sparse  *bool          `opt:"sparse" help:"false reserves all room when the volume is made"`
+	Written *bool          `opt:"written" help:"true writes all of the volume when it is made, and reserves its room"`
+	Mount   []string       `opt:"mount_options" help:"mount options, after those of the pool"`
+	UID     *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
+	GID     *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
+	Mode    *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
 }
 
 // sizeUnit is what sizes are rounded up to: the block of each file system.
@@ -42,7 +44,7 @@ func (c config) check() error {
 			return errdefs.Errorf(errdefs.ErrInvalid, "mount_options: %q is not allowed for any file system", option)
 		}
 	}
-	if !c.Sparse {
+	if !c.Sparse || c.Written {
 		if err := checkReserved(c.Mount); err != nil {
 			return err
 		}
@@ -53,9 +55,10 @@ func (c config) check() error {
 // made is what the options of a volume and the keys of its pool come to.
 type made struct {
 	options
-	kind   kind
-	size   int64
-	sparse bool
+	kind    kind
+	size    int64
+	sparse  bool
+	written bool // all of it; it is not sparse then
 }
 
 // decode reads the options of a volume and checks what their tags cannot say.
@@ -73,6 +76,16 @@ func (d *driver) decode(opts map[string]string) (made, error) {
 	}
 	if o.Sparse != nil {
 		m.sparse = *o.Sparse
+	}
+	m.written = d.config.Written && (o.Sparse == nil || !*o.Sparse)
+	if o.Written != nil {
+		m.written = *o.Written
+	}
+	if m.written {
+		if o.Sparse != nil && *o.Sparse {
+			return made{}, errdefs.Errorf(errdefs.ErrInvalid, `option "sparse": a volume that is written when it is made cannot be sparse`)
+		}
+		m.sparse = false
 	}
 	return m, m.check()
 }

@@ -83,7 +83,7 @@ func filesystemOf(t testing.TB, fs string, size int64) string {
 		t.Fatal(err)
 	}
 	defer v.close()
-	if err := kinds[fs].Make(t.Context(), onDevice(v.path, "pool")); err != nil {
+	if err := kinds[fs].Make(t.Context(), onDevice(v.path, "pool", false)); err != nil {
 		t.Fatal(err)
 	}
 	m, err := mount.Detach(v.path, fs, nil)

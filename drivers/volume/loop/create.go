@@ -36,7 +36,7 @@ func (d *driver) Create(ctx context.Context, name string, opts map[string]string
 		return err
 	}
 	defer p.close()
-	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.Name, Reserved: !m.sparse, Mount: m.Mount, Options: opts}
+	f := facts{Name: name, ID: pooldir.NewID(), Created: time.Now().UTC().Truncate(time.Second), FS: m.kind.Name, Reserved: !m.sparse, Written: m.written, Mount: m.Mount, Options: opts}
 	if there, err := d.adopt(ctx, p, f, m); there || err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (d *driver) build(ctx context.Context, p pool, f facts, fill func(image *os
 
 // newImage makes a file system with a data directory in an empty file.
 func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) error {
-	if err := extend(image, 0, m.size, f.Reserved); err != nil {
+	if err := extend(image, 0, m.size, false); err != nil {
 		return d.Fail(f.Name, err)
 	}
 	v, err := attach(ctx, image)
@@ -105,8 +105,13 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 		return d.Fail(f.Name, err)
 	}
 	defer v.close()
-	if err := m.kind.Make(ctx, onDevice(v.path, f.Name)); err != nil {
+	if err := m.kind.Make(ctx, onDevice(v.path, f.Name, f.Reserved)); err != nil {
 		return err
+	}
+	if f.Reserved {
+		if err := fill(ctx, image, m); err != nil {
+			return d.Fail(f.Name, err)
+		}
 	}
 	inside, err := d.enter(ctx, f.Name, image, f, nil)
 	if err != nil {
@@ -128,6 +133,20 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 		return d.Fail(f.Name, err)
 	}
 	return d.Fail(f.Name, unix.Syncfs(int(top.Fd())))
+}
+
+// fill reserves the room of an image in which there is nothing but what mkfs made. mkfs has given
+// the journal blocks, and not written them: that is made up for, as each fsync would else have a
+// new block to commit outside, until the journal has been gone through once.
+func fill(ctx context.Context, image *os.File, m made) error {
+	err := writeOut(ctx, image, 0, m.size)
+	if err != nil && !errors.Is(err, errdefs.ErrUnsupported) {
+		return err
+	}
+	if err := reserve(image, 0, m.size); err != nil || !m.written {
+		return err
+	}
+	return writeOut(ctx, image, 0, m.size)
 }
 
 // apply sets owner and mode of the directory that a container gets, as far as they were
@@ -160,15 +179,11 @@ func (inside *entered) apply(dir string, o options) error {
 
 // extend makes a file longer, and where it is to be reserved has the blocks for it before
 // it is; when it fails the file is as it was.
-func extend(image *os.File, from, to int64, reserve bool) error {
-	if reserve {
-		err := unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
-		for errors.Is(err, unix.EINTR) {
-			err = unix.Fallocate(int(image.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
-		}
-		if err != nil {
+func extend(image *os.File, from, to int64, reserved bool) error {
+	if reserved {
+		if err := reserve(image, from, to); err != nil {
 			_ = image.Truncate(from) // frees what was had
-			return fmt.Errorf("reserve %d bytes: %w", to-from, err)
+			return err
 		}
 	}
 	err := image.Truncate(to)
@@ -208,7 +223,7 @@ func (d *driver) adopt(ctx context.Context, p pool, f facts, m made) (there bool
 	if m.FS != nil && k.Name != *m.FS {
 		return true, errdefs.Errorf(errdefs.ErrExists, "the file system in its image is %s, not %s", k.Name, *m.FS)
 	}
-	f.FS, f.Reserved = k.Name, false
+	f.FS, f.Reserved, f.Written = k.Name, false, false
 	f.Mount = slices.DeleteFunc(f.Mount, func(option string) bool { return !k.Takes(option) })
 	inside, err := d.enter(ctx, f.Name, image, f, nil)
 	if err != nil {

@@ -12,13 +12,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // mark is what our loop devices have as the name of their file. The kernel does not use it.
 const mark = "remora"
 
-const sectorSize = 512
+// The sectors of a loop device. Only with large ones has the kernel direct I/O for an image that
+// shares blocks with a snapshot on xfs, and for all on a disk with such sectors.
+const (
+	smallSector = 512
+	largeSector = 4096
+)
+
+// sectorOf returns the sectors for an image: large ones, which every new file system is made for,
+// unless what is in it was made for smaller ones.
+func sectorOf(image *os.File) uint32 {
+	size, ok := filesystem.Sector(image)
+	if fi, err := image.Stat(); err != nil || fi.Size()%largeSector != 0 || ok && size < largeSector {
+		return smallSector
+	}
+	return largeSector
+}
 
 // device is a loop device that is held open. The kernel takes it apart when the last one
 // who holds it lets go: this process, or what is mounted from it.
@@ -70,8 +86,7 @@ func attach(ctx context.Context, image *os.File) (*device, error) {
 }
 
 // configure puts an image on a device that is free. The kernel leaves direct I/O out where
-// the file system of the pool cannot do it. The size of a sector stays what every host can
-// read.
+// the file system of the pool cannot do it.
 func configure(n int, image *os.File) (*device, error) {
 	path := fmt.Sprintf("/dev/loop%d", n)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -81,7 +96,7 @@ func configure(n int, image *os.File) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := unix.LoopConfig{Fd: uint32(image.Fd()), Size: sectorSize}
+	c := unix.LoopConfig{Fd: uint32(image.Fd()), Size: sectorOf(image)}
 	c.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO
 	copy(c.Info.File_name[:], mark)
 	err = unix.IoctlLoopConfigure(int(f.Fd()), &c)

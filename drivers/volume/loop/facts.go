@@ -40,6 +40,8 @@ type facts struct {
 	FS      string    `json:"fs"`
 	// Reserved: all of the image has its room in the pool.
 	Reserved bool `json:"reserved,omitzero"`
+	// Written: all of it was written when it was made.
+	Written bool `json:"written,omitzero"`
 	// Whole: the image came from elsewhere, and a container gets all of its file system.
 	Whole   bool              `json:"whole,omitzero"`
 	Mount   []string          `json:"mount_options,omitempty"`

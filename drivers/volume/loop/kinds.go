@@ -14,9 +14,9 @@ var kinds = filesystem.Kinds
 
 // onDevice is a file system on a device on which there is nothing. The size of a block is one that
 // every host can read.
-func onDevice(device, label string) filesystem.New {
+func onDevice(device, label string, journal bool) filesystem.New {
 	return filesystem.New{
-		Device: device, Label: label, BlockSize: "4096",
+		Device: device, Label: label, BlockSize: "4096", Journal: journal,
 		Advice: "look for room on the file system of the pool, and for its faults in dmesg",
 	}
 }

@@ -121,6 +121,11 @@ func (d *driver) Mount(ctx context.Context, name, target string) (string, error)
 		}
 		d.Log.WarnContext(ctx, "the file system could not be made as large as its image", slog.String("volume", name), slog.Any("error", err))
 	}
+	if f.Reserved { // a grow makes holes, and what fstrim(8) gave back is missing
+		if err := reserveAll(image); err != nil {
+			d.Log.WarnContext(ctx, "not all room of the volume is reserved", slog.String("volume", name), slog.Any("error", err))
+		}
+	}
 	if err := inside.Attach(f.dir(), target); err != nil {
 		return "", err
 	}
@@ -196,6 +201,9 @@ func (d *driver) enterDevice(ctx context.Context, name string, image *os.File, v
 		}
 	}
 	all = slices.Concat(all, f.Mount, extra)
+	if f.Reserved {
+		all = append(all, keeping[k.Name]...)
+	}
 	m, err := mount.Detach(v.path, k.Name, all)
 	if err != nil {
 		if errdefs.Class(err) == nil {

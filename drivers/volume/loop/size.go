@@ -127,6 +127,12 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 		if err := extend(image, fi.Size(), size, f.Reserved); err != nil {
 			return d.Fail(name, err)
 		}
+		if f.Written {
+			if err := writeOut(ctx, image, fi.Size(), size); err != nil {
+				_ = image.Truncate(fi.Size())
+				return d.Fail(name, err)
+			}
+		}
 		if err := image.Sync(); err != nil {
 			return d.Fail(name, err)
 		}
@@ -139,7 +145,13 @@ func (d *driver) Resize(ctx context.Context, name string, size int64) error {
 	if err := inside.device.capacity(); err != nil {
 		return d.Fail(name, err)
 	}
-	return inside.growUnmounted(ctx, 0)
+	if err := inside.growUnmounted(ctx, 0); err != nil {
+		return err
+	}
+	if f.Reserved { // what grew has zeroed its tables, which makes holes
+		return d.Fail(name, reserveAll(image))
+	}
+	return nil
 }
 
 // Usage asks the file system while it is mounted. While it is not, what the image takes in the

@@ -118,7 +118,7 @@ func TestPoolThatStops(t *testing.T) {
 		}
 		defer v.close()
 		if format {
-			if err := kinds["xfs"].Make(t.Context(), onDevice(v.path, "pool")); err != nil {
+			if err := kinds["xfs"].Make(t.Context(), onDevice(v.path, "pool", false)); err != nil {
 				t.Fatal(err)
 			}
 		}
