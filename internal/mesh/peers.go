@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -178,9 +179,9 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		case !ok && asked < firstTimes:
 			wait = 0 // the question itself took that long
 		case !ok && misses < downAfter:
-			wait = askAgain
+			wait = by(askAgain)
 		case !ok:
-			wait = askEvery
+			wait = by(askEvery)
 		case active:
 			wait = askActive
 		}
@@ -192,6 +193,10 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		}
 	}
 }
+
+// by is a time around the one that is given. Two hosts that begin a handshake with each other in the same millisecond get nowhere,
+// and would not the next time either if both waited as long.
+func by(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
 // again has the tunnel begin anew with a peer that has never answered, or not for so long that the two need new keys. WireGuard
 // itself asks for these every five seconds, if at all.
