@@ -128,7 +128,7 @@ func (s *stage) crashAt(at int, after bool) bool {
 	s.mustRead(h.target(name), "f", text)
 	step("unmount again", func() error { return h.unmount(name) })
 	step("remove", func() error {
-		err := h.driver.Remove(s.Context(), name)
+		err := h.live().Remove(s.Context(), name)
 		if crashed && errors.Is(err, errdefs.ErrNotFound) {
 			err = nil // it was done already
 		}

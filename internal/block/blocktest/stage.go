@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ type host struct {
 	dir    string
 	faults *Faults
 	driver volume.Driver
+	mu     sync.Mutex
+	last   volume.Driver // guarded by mu
 	change []func(*block.Config)
 	stall  func(*Faults) func(op string) error // what the next daemon's calls begin with
 	pool   string
@@ -107,7 +110,17 @@ func (h *host) open() {
 		h.s.Fatal(err)
 	}
 	h.driver = d
+	h.mu.Lock()
+	h.last = d
+	h.mu.Unlock()
 	h.ready()
+}
+
+// live is the driver that was opened last, for calls that a crash may meet. It may be dead.
+func (h *host) live() volume.Driver {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.last
 }
 
 // ready waits for the first list.
@@ -181,7 +194,7 @@ func (h *host) create(name string, opts ...string) error {
 	}
 	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
-	return h.driver.Create(ctx, name, all)
+	return h.live().Create(ctx, name, all)
 }
 
 func (h *host) mustCreate(name string, opts ...string) {
@@ -199,7 +212,7 @@ func (h *host) mount(name string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
-	at, err := h.driver.Mount(ctx, name, target)
+	at, err := h.live().Mount(ctx, name, target)
 	if err == nil && at != target {
 		h.s.Fatalf("mounted at %q, not at %q", at, target)
 	}
@@ -218,7 +231,7 @@ func (h *host) mustMount(name string) string {
 func (h *host) unmount(name string) error {
 	ctx, cancel := context.WithTimeout(h.s.Context(), max(time.Minute, h.s.Slow))
 	defer cancel()
-	return h.driver.Unmount(ctx, name, h.target(name))
+	return h.live().Unmount(ctx, name, h.target(name))
 }
 
 func (h *host) mustUnmount(name string) {
