@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 )
 
@@ -38,25 +35,12 @@ var (
 // networkSuite measures the network across hosts, with namespaces for hosts.
 type networkSuite struct {
 	networkPlan
+	stage
 	dir       string
 	remora    string
 	wireguard string
 	prefix    string // of the names of namespaces
-	say       func(format string, args ...any)
 	results   *NetworkResults
-	undo      []func() error
-	ctx       context.Context //nolint:containedctx // ends when somebody interrupts the suite
-}
-
-// networkParts are the parts of the suite, by the name that -part takes.
-var networkParts = []struct {
-	name string
-	run  func(*networkSuite) error
-}{
-	{"data", (*networkSuite).dataPlane},
-	{"control", (*networkSuite).controlPlane},
-	{"answers", (*networkSuite).answers},
-	{"peers", (*networkSuite).manyPeers},
 }
 
 // networkTools are the programs that it needs, and where Debian has them.
@@ -80,10 +64,7 @@ func measureNetwork(p networkPlan, only, daemon, scratch string, old *NetworkRes
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	begin := time.Now()
-	s := &networkSuite{networkPlan: p, dir: dir, remora: daemon, results: new(NetworkResults), prefix: fmt.Sprintf("rb%d", os.Getpid()), say: func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}}
+	s := &networkSuite{networkPlan: p, dir: dir, remora: daemon, results: new(NetworkResults), prefix: fmt.Sprintf("rb%d", os.Getpid()), stage: newStage()}
 	if only != "" && old != nil {
 		*s.results = *old
 	}
@@ -102,48 +83,10 @@ func measureNetwork(p networkPlan, only, daemon, scratch string, old *NetworkRes
 		"iperf3": said("sh", "-c", "iperf3 --version | head -n 1"), "ping": said("ping", "-V"),
 		"wireguard-go": said("go", "list", "-C", "..", "-m", "-f", "{{.Version}}", wireguardModule), "Nebula": nebulaVersion,
 	}
-	// Who interrupts it is left with no namespaces: the next step sees that there is an end to it.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	s.ctx = ctx
-	found := false
-	for _, part := range networkParts {
-		if only != "" && only != part.name {
-			continue
-		}
-		found = true
-		if err := s.part(part.run); err != nil {
-			return nil, fmt.Errorf("%s: %w", part.name, err)
-		}
-	}
-	if !found {
-		return nil, fmt.Errorf("no part %q; there are data, control, answers, peers", only)
-	}
-	return s.results, nil
+	return s.results, s.play(only, []part{{"data", s.dataPlane}, {"control", s.controlPlane}, {"answers", s.answers}, {"peers", s.manyPeers}}...)
 }
 
 const wireguardModule = "golang.zx2c4.com/wireguard"
-
-// part runs one part, and undoes what it set up, the last first.
-func (s *networkSuite) part(run func(*networkSuite) error) (err error) {
-	defer func() {
-		for len(s.undo) > 0 {
-			last := s.undo[len(s.undo)-1]
-			s.undo = s.undo[:len(s.undo)-1]
-			err = errors.Join(err, last())
-		}
-	}()
-	return run(s)
-}
-
-// step says what comes next, unless the suite was interrupted.
-func (s *networkSuite) step(format string, args ...any) error {
-	if s.ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	s.say(format, args...)
-	return nil
-}
 
 // dataPlane measures each way in turn, in rounds whose order turns around.
 func (s *networkSuite) dataPlane() error {

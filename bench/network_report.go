@@ -1,53 +1,21 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
 
 // runNetwork measures the network suite, or renders what it measured before.
 func runNetwork(quick, render bool, part, out, daemon, scratch string) error {
-	path := filepath.Join(out, "performance", "network.json")
-	var old *NetworkResults
-	if out != "" && (render || part != "") {
-		var err error
-		if old, err = loadNetwork(path); err != nil && (render || !errors.Is(err, fs.ErrNotExist)) {
-			return err
-		}
+	p := wholeNetwork
+	if quick {
+		p = quickNetwork
 	}
-	r := old
-	if !render {
-		p := wholeNetwork
-		if quick {
-			p = quickNetwork
-		}
-		var err error
-		if r, err = measureNetwork(p, part, daemon, scratch, old); err != nil {
-			return err
-		}
-	}
-	if out == "" {
-		for _, part := range r.parts() {
-			fmt.Println(part.text)
-		}
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := r.save(path); err != nil {
-		return err
-	}
-	if err := fillDocument(out, r.parts()); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(out, "performance", "network.svg"), []byte(r.plot()), 0o644)
+	return runSuite("network", render, part, out, func(old *NetworkResults) (*NetworkResults, error) {
+		return measureNetwork(p, part, daemon, scratch, old)
+	})
 }
 
 func (r *NetworkResults) parts() []section {

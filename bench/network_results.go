@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"os"
 	"slices"
 )
 
@@ -115,12 +113,3 @@ func (r *NetworkResults) of(what string) (value, p99 []float64) {
 
 // save writes the results with a line for each sample.
 func (r *NetworkResults) save(path string) error { return saveLines(r, path) }
-
-func loadNetwork(path string) (*NetworkResults, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	r := new(NetworkResults)
-	return r, json.Unmarshal(b, r)
-}

@@ -71,7 +71,7 @@ func TestNetworkTables(t *testing.T) {
 	if err := r.save(path); err != nil {
 		t.Fatal(err)
 	}
-	again, err := loadNetwork(path)
+	again, err := load[NetworkResults](path)
 	if err != nil || again.targets() != text || again.dataTable() != r.dataTable() {
 		t.Errorf("what was saved says something else: %v", err)
 	}

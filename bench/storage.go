@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,33 +46,11 @@ var (
 // storageSuite measures drivers and backups.
 type storageSuite struct {
 	storagePlan
+	stage
 	dir     string
 	remora  string
 	tarball string
-	say     func(format string, args ...any)
 	results *StorageResults
-	undo    []func() error
-	ctx     context.Context //nolint:containedctx // ends when somebody interrupts the suite
-}
-
-// step says what comes next, unless the suite was interrupted.
-func (s *storageSuite) step(format string, args ...any) error {
-	if s.ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	s.say(format, args...)
-	return nil
-}
-
-// The parts of the suite, each on file systems of its own, by the name that -part takes.
-var storageParts = []struct {
-	name string
-	run  func(*storageSuite) error
-}{
-	{"fio", (*storageSuite).dataPath},
-	{"snapshots", (*storageSuite).snapshots},
-	{"lists", (*storageSuite).lists},
-	{"backups", (*storageSuite).backups},
 }
 
 // storageTools are the programs that it needs, and where Debian has them.
@@ -99,10 +74,7 @@ func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageRes
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	begin := time.Now()
-	s := &storageSuite{storagePlan: p, dir: dir, remora: daemon, results: new(StorageResults), say: func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}}
+	s := &storageSuite{storagePlan: p, dir: dir, remora: daemon, results: new(StorageResults), stage: newStage()}
 	if only != "" && old != nil {
 		*s.results = *old
 	}
@@ -118,36 +90,7 @@ func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageRes
 		"fio": said("fio", "--version"), "restic": said("restic", "version"), "zstd": said("zstd", "--version"),
 		"tar": said("tar", "--version"), "sshfs": said("sshfs", "--version"),
 	}
-	// Who interrupts it is left with no mounts: the next step sees that there is an end to it.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	s.ctx = ctx
-	found := false
-	for _, part := range storageParts {
-		if only != "" && only != part.name {
-			continue
-		}
-		found = true
-		if err := s.part(part.run); err != nil {
-			return nil, fmt.Errorf("%s: %w", part.name, err)
-		}
-	}
-	if !found {
-		return nil, fmt.Errorf("no part %q; there are fio, snapshots, lists, backups", only)
-	}
-	return s.results, nil
-}
-
-// part runs one part, and undoes what it set up, the last first.
-func (s *storageSuite) part(run func(*storageSuite) error) (err error) {
-	defer func() {
-		for len(s.undo) > 0 {
-			last := s.undo[len(s.undo)-1]
-			s.undo = s.undo[:len(s.undo)-1]
-			err = errors.Join(err, last())
-		}
-	}()
-	return run(s)
+	return s.results, s.play(only, []part{{"fio", s.dataPath}, {"snapshots", s.snapshots}, {"lists", s.lists}, {"backups", s.backups}}...)
 }
 
 // disk makes a file system in a file below the scratch directory, on a loop device with direct

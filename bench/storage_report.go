@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -20,41 +18,13 @@ var goals = []struct {
 
 // runStorage measures the storage suite, or renders what it measured before.
 func runStorage(quick, render bool, part, out, daemon, scratch string) error {
-	path := filepath.Join(out, "performance", "storage.json")
-	var old *StorageResults
-	if out != "" && (render || part != "") {
-		var err error
-		if old, err = loadStorage(path); err != nil && (render || !errors.Is(err, fs.ErrNotExist)) {
-			return err
-		}
+	p := wholeStorage
+	if quick {
+		p = quickStorage
 	}
-	r := old
-	if !render {
-		p := wholeStorage
-		if quick {
-			p = quickStorage
-		}
-		var err error
-		if r, err = measureStorage(p, part, daemon, scratch, old); err != nil {
-			return err
-		}
-	}
-	if out == "" {
-		for _, part := range r.parts() {
-			fmt.Println(part.text)
-		}
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := r.save(path); err != nil {
-		return err
-	}
-	if err := fillDocument(out, r.parts()); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(out, "performance", "storage.svg"), []byte(r.plot()), 0o644)
+	return runSuite("storage", render, part, out, func(old *StorageResults) (*StorageResults, error) {
+		return measureStorage(p, part, daemon, scratch, old)
+	})
 }
 
 // section is what stands between two marks of the document.

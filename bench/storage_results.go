@@ -154,12 +154,3 @@ func saveLines(r any, path string) error {
 	b = bytes.ReplaceAll(b, []byte(":[{"), []byte(":[\n{"))
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
-
-func loadStorage(path string) (*StorageResults, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	r := new(StorageResults)
-	return r, json.Unmarshal(b, r)
-}

@@ -21,7 +21,7 @@ func (s *storageSuite) snapshots() error {
 		{"btrfs", "btrfs", "btrfs", "", false}, {limited, "btrfs", "btrfs", "", true},
 		{"loop, ext4 on xfs", "xfs", "loop", "ext4", true}, {"loop, ext4 on btrfs", "btrfs", "loop", "ext4", true},
 	} {
-		if err := s.part(func(s *storageSuite) error { return s.snapshotsOf(c.storage, c.disk, c.driver, c.fs, c.limit) }); err != nil {
+		if err := s.alone(func() error { return s.snapshotsOf(c.storage, c.disk, c.driver, c.fs, c.limit) }); err != nil {
 			return fmt.Errorf("%s: %w", c.storage, err)
 		}
 	}
