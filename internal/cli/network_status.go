@@ -94,37 +94,20 @@ func (a *app) networkSummary(s control.NetworkStatus) error {
 		return a.printf("%s", b.String())
 	}
 	b.WriteString("\n")
-	line("Cluster", "%s", s.Cluster)
-	line("Peer", "%s (%s)", s.Nickname, s.Peer)
-	line("Password", "%s", yesNo(s.Password, "yes", "none: every host may join"))
-	line("Listen", "%s", orNone(texts(s.Listen)))
-	line("Tunnel", "%s", cmp.Or(s.Tunnel, "none"))
-	line("Trusted", "%s", orNone(texts(s.Trusted)))
-	line("Targets", "%s", counted(s.Targets, func(t control.NetworkTarget) string { return t.State }))
-	connections, established := 0, 0
-	for _, p := range s.Peers {
-		for _, c := range p.Connections {
-			connections++
-			if c.State == "established" {
-				established++
-			}
-		}
+	if s.State != "stopped" { // then nothing of this is known
+		networkDetails(s, line, &b)
 	}
-	line("Peers", "%s, with %d connections (%d established)", counted(s.Peers, func(p control.NetworkPeer) string { return p.State }), connections, established)
-	b.WriteString("\n")
-	line("Range", "%s", s.Range)
-	line("Networks", "%s", orNone(networkNames(s.Networks)))
-	line("Domain", "%s", s.DNS.Domain)
-	line("DNS", "%s, %d names", orNone(texts(s.DNS.Servers)), s.DNS.Entries)
-	line("Installed", "%s", yesNo(s.DNS.Installed, "yes: all containers ask it", "no: containers need \"remora network dns-args\", or \"remora network dns install\" once"))
 	for i, problem := range s.Problems {
-		if i == 0 {
+		if i == 0 && s.State != "stopped" {
 			b.WriteString("\n")
 		}
 		line("Problem", "%s", problem.Text)
 		if problem.Mend != "" {
 			line("do", "%s", problem.Mend)
 		}
+	}
+	if s.State == "stopped" && len(s.Problems) == 0 {
+		b.WriteString("\nLaunch it again with \"remora network launch\".\n")
 	}
 	return a.printf("%s", b.String())
 }
@@ -173,6 +156,33 @@ func counted[T any](list []T, state func(T) string) string {
 		return "0"
 	}
 	return fmt.Sprintf("%d (%s)", len(list), strings.Join(parts, ", "))
+}
+
+// networkDetails writes how a network is that runs.
+func networkDetails(s control.NetworkStatus, line func(string, string, ...any), b *strings.Builder) {
+	line("Cluster", "%s", s.Cluster)
+	line("Peer", "%s (%s)", s.Nickname, s.Peer)
+	line("Password", "%s", yesNo(s.Password, "yes", "none: every host may join"))
+	line("Listen", "%s", orNone(texts(s.Listen)))
+	line("Tunnel", "%s", cmp.Or(s.Tunnel, "none"))
+	line("Trusted", "%s", orNone(texts(s.Trusted)))
+	line("Targets", "%s", counted(s.Targets, func(t control.NetworkTarget) string { return t.State }))
+	connections, established := 0, 0
+	for _, p := range s.Peers {
+		for _, c := range p.Connections {
+			connections++
+			if c.State == "established" {
+				established++
+			}
+		}
+	}
+	line("Peers", "%s, with %d connections (%d established)", counted(s.Peers, func(p control.NetworkPeer) string { return p.State }), connections, established)
+	b.WriteString("\n")
+	line("Range", "%s", s.Range)
+	line("Networks", "%s", orNone(networkNames(s.Networks)))
+	line("Domain", "%s", s.DNS.Domain)
+	line("DNS", "%s, %d names", orNone(texts(s.DNS.Servers)), s.DNS.Entries)
+	line("Installed", "%s", yesNo(s.DNS.Installed, "yes: all containers ask it", "no: containers need \"remora network dns-args\", or \"remora network dns install\" once"))
 }
 
 func (a *app) networkPeers(s control.NetworkStatus) error {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -32,4 +33,19 @@ func TestNetworkLaunchKilled(t *testing.T) {
 		want(t, h.MustCli("network", "status"), "State: off")
 		is(t, "interfaces of ours", h.Must("sh", "-c", "ip -o link | grep -c rm- || true"), "0")
 	}
+}
+
+// TestNetworkNowhere: a host that no other could reach says so, and is reset without a launch that cannot be.
+func TestNetworkNowhere(t *testing.T) {
+	l := newLab(t, append([]testenv.Need{testenv.Nftables}, engine...)...)
+	h := l.Host(t, "h1")
+	h.Remora("")
+	want(t, h.Fails(l.Remora, "network", "launch", "--no-password"), "no address at which another could reach it")
+	got := h.MustCli("network", "status")
+	want(t, got, "State: stopped", "Problem:")
+	if strings.Contains(got, "Range") {
+		t.Errorf("what is not known is told:\n%s", got)
+	}
+	h.MustCli("network", "reset", "--yes")
+	want(t, h.MustCli("network", "status"), "State: off")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -25,11 +26,15 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 	switch {
 	case !once:
 		return nil
-	case u == nil:
+	case u == nil && s.entered():
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "reset: the network was stopped, and cannot give back what this host owns"),
 			`launch it again with "remora network launch", then reset it`)
 	}
-	if in := u.in(); in != nil {
+	var in *inside
+	if u != nil {
+		in = u.in()
+	}
+	if in != nil {
 		heir, err := in.heir(r.Force)
 		if err != nil {
 			return err
@@ -68,6 +73,12 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return err
 	}
 	return s.forget()
+}
+
+// entered reports whether this host was ever in a cluster, and so may own a part of it.
+func (s *Service) entered() bool {
+	_, err := s.root.Stat("cluster/records")
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // leaveEngines removes the cluster's networks from this host's engines. It is refused where containers are on them.
