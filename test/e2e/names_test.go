@@ -138,10 +138,10 @@ func (n *named) answer(name string) string {
 	return strings.Join(all, " ")
 }
 
-// soon fails the test unless a name has an answer within a few seconds.
+// soon waits until a name has an answer.
 func (n *named) soon(t *testing.T, name, want string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); n.answer(name) != want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); n.answer(name) != want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			known, err := names.List(n.Records(record.KindName))
 			t.Fatalf("%s is %q, want %q; known is %+v, %v", name, n.answer(name), want, known, err)
@@ -288,9 +288,18 @@ func TestNamesInContainers(t *testing.T) {
 		out, _ := h.Docker("exec", "asker", "busybox", "ping", "-c", "1", "-W", "1", tt.name)
 		want(t, out, "("+tt.want+")")
 	}
-	begun := time.Now()
-	if out, err := h.Docker("exec", "asker", "busybox", "ping", "-c", "1", "-W", "1", "nobody"); err == nil || time.Since(begun) > 3*time.Second {
-		t.Errorf("a name that nobody has: %q after %s", out, time.Since(begun))
+	var took time.Duration
+	for range 3 { // a machine may be slow once; a resolver that waits for an answer is so each time
+		begun := time.Now()
+		if out, err := h.Docker("exec", "asker", "busybox", "ping", "-c", "1", "-W", "1", "nobody"); err == nil {
+			t.Fatalf("a name that nobody has: %q", out)
+		}
+		if took = time.Since(begun); took < 3*time.Second {
+			break
+		}
+	}
+	if took > 3*time.Second {
+		t.Errorf("that nobody has a name is told after %s", took)
 	}
 	mu.Lock()
 	defer mu.Unlock()

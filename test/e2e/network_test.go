@@ -65,7 +65,9 @@ func (m *meshed) whole(t *testing.T) {
 	}
 }
 
+// within waits until ok, for d or [lab.Patience], and tells whether it came to that.
 func within(d time.Duration, ok func() bool) bool {
+	d = max(d, lab.Patience)
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if ok() {
 			return true

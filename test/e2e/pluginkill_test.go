@@ -8,6 +8,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/test/e2e/lab"
 )
 
 // TestPluginKills kills the daemon in the middle of each verb, at any point, and wants the next one to find a plugin that is
@@ -65,7 +66,7 @@ func TestPluginKills(t *testing.T) {
 func (h pluginHost) is(name string) string {
 	h.t.Helper()
 	var p control.Plugin
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if !strings.Contains(h.MustCli("plugin", "ls"), name+":latest") {
 			return ""
 		}

@@ -116,7 +116,7 @@ func TestLoopUnderContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.Exited()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); ; time.Sleep(100 * time.Millisecond) {
 		devices := h.Must("losetup", "-a")
 		if !strings.Contains(devices, "/img/") {
 			break

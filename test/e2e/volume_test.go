@@ -27,9 +27,10 @@ func mountsIn(t *testing.T, h *lab.Host, pool, name string) int {
 	return n
 }
 
-// eventually waits until ok, and fails the test when that takes longer than d.
+// eventually waits until ok, and fails the test when that takes longer than d and [lab.Patience].
 func eventually(t *testing.T, d time.Duration, ok func() bool) {
 	t.Helper()
+	d = max(d, lab.Patience)
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if ok() {
 			return

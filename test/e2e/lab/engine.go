@@ -124,11 +124,16 @@ func (h *Host) MustCli(args ...string) string {
 	return h.Must(h.lab.Remora, args...)
 }
 
-// Wait calls ok until it returns nil, and fails the test when that takes longer than d
-// or the process ends.
+// Patience is how long a test waits at least for what has to come. Where all is well nobody waits so long; where a
+// machine has much else to do, seconds say nothing about what is tested.
+const Patience = 90 * time.Second
+
+// Wait calls ok until it returns nil, and fails the test when that takes longer than d and [Patience] or the
+// process ends.
 func (h *Host) Wait(p *Process, d time.Duration, what string, ok func() error) {
 	h.t.Helper()
 	var err error
+	d = max(d, Patience)
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if err = ok(); err == nil {
 			return

@@ -65,6 +65,10 @@ const boot = `set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 run "$1/run"
 for d in $2; do mkdir -p "/$d" "$1/$d"; mount --bind "$1/$d" "/$d"; done
+case "$1" in
+/dev/shm/*) ;; # here is all that the host has
+*) mount -t tmpfs -o mode=1777 shm /dev/shm ;; # podman's locks, which are not for two hosts
+esac
 mount --make-rshared /
 mkdir -p /run/lock /run/docker/plugins
 if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/memory ]; then
@@ -222,9 +226,10 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop asks the process to end, and kills it when it has not after d. It returns how it
+// Stop asks the process to end, and kills it when it has not after d and [Patience]. It returns how it
 // ended.
 func (p *Process) Stop(d time.Duration) error {
+	d = max(d, Patience)
 	_ = p.Signal(syscall.SIGTERM) // it may be gone already
 	select {
 	case <-p.done:
