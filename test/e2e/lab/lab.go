@@ -35,7 +35,7 @@ type Lab struct {
 // New builds the binary and the image in dir, which the caller removes.
 func New(dir, busybox string) (*Lab, error) {
 	l := &Lab{Remora: filepath.Join(dir, "remora"), Image: filepath.Join(dir, "image.tar")}
-	build := exec.Command("go", "build", "-o", l.Remora, "github.com/remora-plugins/remora/cmd/remora")
+	build := exec.Command("go", "build", "-trimpath", "-o", l.Remora, "github.com/remora-plugins/remora/cmd/remora")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build: %w: %s", err, out)
