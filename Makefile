@@ -43,6 +43,7 @@ cloud: ## the tests against a real Ceph and a real OpenStack; installs them; nee
 
 soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times each; two hours; needs root
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run 'Soak|KilledWhilePaused|PluginKills' ./test/e2e/... ./internal/backup
+	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run '^TestClocksJump$$' ./internal/cluster
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKilled(RestoreInPlace|RestoreToNew|Create|Proof)$$' ./internal/daemon
 	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed$$|ServerRestarts|LinkCut' ./drivers/volume/mount ./drivers/volume/sshfs
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKills?$$' ./drivers/volume/btrfs ./internal/block
@@ -85,7 +86,7 @@ packages: build ## dist/*.deb and dist/*.rpm
 	for kind in deb rpm; do VERSION=$(VERSION) ARCH=$$(go env GOARCH) \
 		go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0 package -f packaging/nfpm.yaml -p $$kind -t dist || exit 1; done
 
-plugin: ## dist/plugin and dist/plugin.tar, the bundle of a managed plugin; ADD="rclone s3fs" puts more Debian packages in
+plugin: ## dist/plugin and dist/plugin-network, each as a .tar too: the bundles of the managed plugins; ADD="rclone s3fs" puts more Debian packages in
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/remora ./cmd/remora
 	go run ./packaging/plugin -remora dist/remora -o dist/plugin -add '$(ADD)'
 

@@ -29,6 +29,7 @@ if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&
 fi
 if [ "${1:-}" != docker ]; then
 	need podman podman
+	need docker-compose docker-compose
 	need docker-registry docker-registry
 	need iproute2 ip
 	need nftables nft

@@ -30,6 +30,21 @@ func (a *Allocator) Rename(id, name string) error {
 	return a.config.Store.Delete(record.KindNetwork, s.Name) // until then it has two names
 }
 
+// Tell says that the engine of this host has made a network that it asked addresses for, and with which labels. It is
+// ErrDenied but for the host that created it.
+func (a *Allocator) Tell(id string, labels map[string]string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.view = nil
+	s, err := a.created(id)
+	if err != nil || s.network.Told {
+		return err
+	}
+	s.network.Told, s.network.Labels = true, labels
+	a.view = nil
+	return a.config.Store.Put(record.KindNetwork, s.Name, s.network)
+}
+
 // EndNetwork says that a network is to go: every host removes it from its engine, and when none has a part in it any
 // more DeleteNetwork succeeds. Only the host that created it can say so; on any other it is ErrDenied.
 func (a *Allocator) EndNetwork(_ context.Context, name string) error {

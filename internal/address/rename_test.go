@@ -106,3 +106,25 @@ func TestGiveAll(t *testing.T) {
 		}
 	}
 }
+
+// TestTell has other hosts hear that the engine that asked for addresses has made the network.
+func TestTell(t *testing.T) {
+	l := newLab(t, 2)
+	a, b := l.hosts[0], l.hosts[1]
+	_, err := request(t, a, ipam.PoolRequest{Options: map[string]string{OptionNet: "blue"}})
+	must(t, err)
+	l.gossip()
+	s := b.Networks()[0]
+	if r := s.Record(); r.Told || !r.Engine {
+		t.Errorf("before it is made: %+v", r)
+	}
+	if err := b.Tell(s.ID, nil); !errors.Is(err, errdefs.ErrDenied) {
+		t.Errorf("on the host that did not make it: %v", err)
+	}
+	must(t, a.Tell(s.ID, map[string]string{"x": "y"}))
+	must(t, a.Tell(s.ID, nil)) // once is enough
+	l.gossip()
+	if r := b.Networks()[0].Record(); !r.Told || r.Labels["x"] != "y" {
+		t.Errorf("after that: %+v", r)
+	}
+}

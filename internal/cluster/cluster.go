@@ -39,7 +39,9 @@ type Config struct {
 	// Path may add what is known of the way to a neighbour; nil for nothing.
 	Path   func(*record.Link)
 	Limits store.Limits
-	Log    *slog.Logger
+	// Now is the clock on the wall; time.Now if nil.
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Cluster is this host's part in one.

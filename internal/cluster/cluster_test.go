@@ -152,13 +152,10 @@ func TestLostAndBack(t *testing.T) {
 				time.Sleep(away)
 				n.split(nil)
 				start := time.Now()
-				soon(t, "a link", 45*time.Second, func() bool { return len(hosts[3].Peers()) > 0 })
+				soon(t, "a link", 5*time.Second, func() bool { return len(hosts[3].Peers()) > 0 })
 				link := time.Since(start)
 				took = soon(t, "all know each other again", time.Second, func() bool { return know(hosts) && agree(hosts) })
 				t.Logf("a link after %v, all well %v later", link, took)
-				if away < time.Minute && link > 5*time.Second {
-					t.Errorf("a link after %v", link)
-				}
 			})
 		})
 	}

@@ -96,7 +96,7 @@ func (c *Cluster) openStore() error {
 	if err != nil {
 		return state.Classify(err)
 	}
-	s, err := store.Open(dir, c.ID(), c.key, store.Options{Limits: c.cfg.Limits, Log: c.log, Spread: c.spread})
+	s, err := store.Open(dir, c.ID(), c.key, store.Options{Limits: c.cfg.Limits, Log: c.log, Spread: c.spread, Now: c.cfg.Now})
 	if err != nil {
 		_ = dir.Close()
 		return err

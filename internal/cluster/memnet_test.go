@@ -17,10 +17,12 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// verdict is after how long a silent link is closed, as package link does it; idle when one that was made for an errand is.
+// verdict is after how long a silent link is closed, as package link does it; connectLimit how long a connection may take; idle when
+// one that was made for an errand is closed.
 const (
-	verdict = 5 * time.Second
-	idle    = 30 * time.Second
+	connectLimit = 2 * time.Second
+	verdict      = 5 * time.Second
+	idle         = 30 * time.Second
 )
 
 // memnet carries what hosts of one process send each other, with latency and loss, and can be cut.
@@ -242,6 +244,8 @@ func (h *memhost) Dial(ctx context.Context, address string) (Peer, error) {
 		return Peer{}, errdefs.Errorf(errdefs.ErrUnavailable, "%s: connection refused", address)
 	}
 	if h.net.broken(h, o) {
+		ctx, cancel := context.WithTimeout(ctx, connectLimit)
+		defer cancel()
 		<-ctx.Done()
 		return Peer{}, errdefs.Errorf(errdefs.ErrUnavailable, "%s: %w", address, ctx.Err())
 	}

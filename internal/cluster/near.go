@@ -71,18 +71,14 @@ func (c *Cluster) linkUp(p Peer) {
 
 // wake has all who keep a link to a host look again. Callers hold mu.
 func (c *Cluster) wake(h record.Host) {
-	poke := func(k *keeper) {
-		if k != nil && k.Host == h {
-			select {
-			case k.wake <- struct{}{}:
-			default:
-			}
+	for _, k := range c.targets {
+		if k.Host == h {
+			k.poke()
 		}
 	}
-	for _, k := range c.targets {
-		poke(k)
+	if k := c.near[h]; k != nil {
+		k.poke()
 	}
-	poke(c.near[h])
 }
 
 // meet makes this host and a neighbour in the same cluster know each other as members.

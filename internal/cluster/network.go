@@ -46,6 +46,17 @@ type Event struct {
 	Err error // why it is down
 }
 
+// LaterError says that another attempt is of no use before Wait has passed.
+type LaterError struct {
+	Wait time.Duration
+	Err  error
+}
+
+func (e *LaterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *LaterError) Unwrap() error { return e.Err }
+
 // Standing is what a host is to this cluster.
 type Standing int
 

@@ -43,8 +43,13 @@ func (o overLinks) Dial(ctx context.Context, address string) (Peer, error) {
 	if err == nil {
 		return peerOf(p), nil
 	}
-	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Reason == link.OtherCluster {
-		err = &OtherError{Summary{Cluster: r.Other.Cluster, Host: r.Host, Hosts: r.Other.Hosts, Founded: r.Other.Founded}, address}
+	if r, ok := errors.AsType[*link.RefusedError](err); ok {
+		switch {
+		case r.Reason == link.OtherCluster:
+			err = &OtherError{Summary{Cluster: r.Other.Cluster, Host: r.Host, Hosts: r.Other.Hosts, Founded: r.Other.Founded}, address}
+		case r.Wait > 0:
+			err = &LaterError{Wait: r.Wait, Err: err}
+		}
 	}
 	return Peer{}, err
 }

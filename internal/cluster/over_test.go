@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,17 @@ type real struct {
 	c       *Cluster
 	l       *link.Links
 	address string
+	secret  atomic.Pointer[password.Key]
+}
+
+// password has the host ask for one from now on.
+func (r *real) password(t *testing.T, text string) {
+	t.Helper()
+	key, err := password.Derive(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.secret.Store(&key)
 }
 
 func newReal(t *testing.T, name string, dumb bool) *real {
@@ -40,7 +52,7 @@ func newReal(t *testing.T, name string, dumb bool) *real {
 		t.Fatal(err)
 	}
 	cfg := r.c.LinkConfig()
-	cfg.Password = func() *password.Key { return nil }
+	cfg.Password = r.secret.Load
 	if cfg.Listener = listener; dumb {
 		cfg.Listener = nil
 		_ = listener.Close()
@@ -114,7 +126,8 @@ func TestRealLinks(t *testing.T) {
 	if err := hosts[1].c.Remove(hosts[3].c.Self()); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "the removed one has no links", 30*time.Second, func() bool { return len(hosts[3].l.Peers()) == 0 })
+	took = soon(t, "the removed one has no links", 30*time.Second, func() bool { return len(hosts[3].l.Peers()) == 0 })
+	t.Logf("the removed one has no links after %v", took)
 	soon(t, "three are left", 30*time.Second, func() bool {
 		return len(hosts[0].c.Members()) == 3 && len(hosts[2].c.Members()) == 3
 	})

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -18,12 +19,19 @@ import (
 // Pauses between two attempts to reach a host, and how many targets there may be.
 const (
 	firstPause = 200 * time.Millisecond
-	soonPause  = 3 * time.Second // at most, in the first minutes
+	// steadyPause is the longest while nobody answers, for however long: it costs a packet or two, and what was cut off is
+	// back in a moment.
+	steadyPause = 1500 * time.Millisecond
+	// soonPause and lastPause are the longest after a refusal, in the first minutes and from then on.
+	soonPause  = 3 * time.Second
 	lastPause  = 30 * time.Second
 	soonFor    = 5 * time.Minute
 	dialLimit  = 5 * time.Second
 	maxTargets = 256
 	port       = 6783 // where an address has none
+	// Of the addresses of one host, which are dialled one after the other without waiting for those before.
+	maxAddresses = 8
+	stagger      = 300 * time.Millisecond
 )
 
 // Target is an address that this host was told to connect to.
@@ -205,52 +213,47 @@ func (c *Cluster) hold(ctx context.Context, k *keeper) {
 			pause, since = firstPause, time.Now()
 			continue
 		}
-		wait := jitter(pause)
+		wait, wake := jitter(pause), k.wake
+		if later, ok := errors.AsType[*LaterError](err); ok {
+			wait, wake = later.Wait+jitter(firstPause), nil // before that it would count as one more
+		}
 		c.failed(k, err, wait)
-		if !sleep(ctx, wait, k.wake) {
+		if !sleep(ctx, wait, wake) {
 			return
 		}
-		if pause = min(2*pause, lastPause); time.Since(since) < soonFor {
-			pause = min(pause, soonPause)
-		}
+		pause = min(2*pause, longest(err, since))
 	}
 }
 
-// dial makes a link for the keeper.
-func (c *Cluster) dial(ctx context.Context, k *keeper) error {
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	if k.Address != "" {
-		p, err := c.net.Dial(ctx, k.Address)
-		if err != nil {
-			var again bool
-			if err, again = c.mixed(err); again {
-				p, err = c.net.Dial(ctx, k.Address)
-			}
-		}
-		if err == nil && p.Host == c.self {
-			err = errdefs.Errorf(errdefs.ErrInvalid, "%s: that is this host itself", k.Address)
-		}
-		if err == nil {
-			c.mu.Lock()
-			k.Host = p.Host
-			c.mu.Unlock()
-			c.linkUp(p)
-		}
-		return err
+// longest is the longest pause after an attempt that failed. Who refuses will not think better of it within a second.
+func longest(err error, since time.Time) time.Duration {
+	switch {
+	case !errors.Is(err, errdefs.ErrDenied) && !errors.Is(err, errdefs.ErrUnsupported) && !errors.Is(err, errdefs.ErrInvalid):
+		return steadyPause
+	case time.Since(since) < soonFor:
+		return soonPause
 	}
-	err := errdefs.Errorf(errdefs.ErrUnavailable, "host %s: it tells no address at which it can be dialled", k.Host.Short())
-	for _, a := range c.Addresses(k.Host) {
-		var p Peer
-		if p, err = c.net.Dial(ctx, a.String()); err == nil {
-			c.linkUp(p)
-			if p.Host == k.Host {
-				return nil
-			}
-			err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: host %s answers there, not %s", a, p.Host.Short(), k.Host.Short())
-		}
+	return lastPause
+}
+
+// Redial has all who keep a link that is not there try at once: the ways out of this host are others than before.
+func (c *Cluster) Redial() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.targets {
+		k.poke()
 	}
-	return err
+	for _, k := range c.near {
+		k.poke()
+	}
+}
+
+// poke wakes who keeps the link.
+func (k *keeper) poke() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
 }
 
 // linked reports whether there is a link to whom the keeper is for, and notes it.
@@ -273,8 +276,11 @@ func (c *Cluster) linked(k *keeper) bool {
 func (c *Cluster) failed(k *keeper, err error, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, later := errors.AsType[*LaterError](err); later && errors.Is(k.Err, errdefs.ErrDenied) {
+		err = k.Err // why it has to wait
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: no answer within %v", k.Address, dialLimit)
+		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: no answer", cmp.Or(k.Address, "host "+k.Host.Short()))
 	}
 	if k.State != "failed" {
 		k.State, k.Since = "failed", time.Now()

@@ -105,6 +105,8 @@ type Engine struct {
 type Network struct {
 	// Driver is the name; empty is not at all.
 	Driver string
+	// Scope is "local" or "global".
+	Scope string
 }
 
 // Pool is one configured driver.

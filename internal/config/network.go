@@ -1,5 +1,7 @@
 package config
 
+import "fmt"
+
 func networkKeys() []Key {
 	return []Key{{
 		Name: "network.driver", Type: typeText, Default: "remora", Restart: true,
@@ -9,6 +11,16 @@ func networkKeys() []Key {
 			if s == "none" {
 				c.Network.Driver = ""
 			}
+			return nil
+		},
+	}, {
+		Name: "network.scope", Type: "local|global", Default: "local", Restart: true,
+		Help: "whose networks engines are given: `local` is each engine's own, and one on all hosts; `global` those of a Swarm, of which engines take none but from a managed plugin",
+		set: func(c *Config, s string) error {
+			if s != "local" && s != "global" {
+				return fmt.Errorf("want local or global, not %q", s)
+			}
+			c.Network.Scope = s
 			return nil
 		},
 	}}

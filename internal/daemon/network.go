@@ -11,6 +11,7 @@ import (
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/service/network"
 	"github.com/remora-plugins/remora/sdk"
+	sdknetwork "github.com/remora-plugins/remora/sdk/network"
 )
 
 // openNetwork makes the network across hosts, nil if there is to be none.
@@ -24,7 +25,7 @@ func (d *Daemon) openNetwork(ctx context.Context) (*network.Service, error) {
 	}
 	return network.Open(ctx, network.Options{
 		Dir: filepath.Join(d.boot.StateDir, "network"), RunDir: filepath.Join(d.boot.RunDir, "network"),
-		Driver: d.boot.Network.Driver, Network: d.options.Network, Engines: d.networkEngines, Tunnel: []string{exe, "network", "tunnel"},
+		Driver: d.boot.Network.Driver, Scope: sdknetwork.Scope(d.boot.Network.Scope), Network: d.options.Network, Engines: d.networkEngines, Tunnel: []string{exe, "network", "tunnel"},
 		Version: d.options.Version, Log: d.log,
 	})
 }

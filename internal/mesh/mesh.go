@@ -125,7 +125,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	changed, stop := m.cfg.Records.Watch(record.KindMember, record.KindLinks, record.KindNetwork, record.KindGrant, record.KindRemoval)
+	changed, stop := m.cfg.Records.Watch(record.KindMember, record.KindLinks, record.KindNetwork, record.KindGrant, record.KindRemoval, record.KindSwarm, record.KindClaim)
 	defer stop()
 	wg.Go(func() { kernel.Watch(ctx, m.Nudge) })
 	wg.Go(func() { m.observe(ctx) })

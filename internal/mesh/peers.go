@@ -17,12 +17,18 @@ import (
 // How hosts are asked. One through which data flows is asked often, and with packets as large as its own.
 const (
 	askEvery     = 2 * time.Second
+	askActive    = time.Second
 	askFirst     = 200 * time.Millisecond // while it has not yet answered, for the first few times
 	firstTimes   = 5
-	askIdleEvery = 5 * time.Second
+	askIdleEvery = 3 * time.Second
 	askEach      = 10 * time.Millisecond // of an idle one more for each host there is
 	answerWithin = time.Second
-	largeWithin  = 400 * time.Millisecond
+	// askAgain is how soon a question is asked again that was not answered, until it is clear that the path does not
+	// work.
+	askAgain = 300 * time.Millisecond
+	// soonWithin is the least that an answer to such a question may take.
+	soonWithin  = 400 * time.Millisecond
+	largeWithin = 400 * time.Millisecond
 	// downAfter are the questions without an answer that make a path one that does not work.
 	downAfter = 3
 	// growEvery is how often a path that was found narrow is tried for more.
@@ -47,6 +53,7 @@ type peers struct {
 
 type peer struct {
 	stop    context.CancelFunc
+	again   chan struct{} // has a value when it is to be asked at once
 	latency time.Duration
 	at      time.Time // of the last answer
 	misses  int
@@ -98,7 +105,7 @@ func (m *Mesh) start(ctx context.Context, wg *sync.WaitGroup) {
 			continue
 		}
 		asking, stop := context.WithCancel(ctx)
-		p.byHost[h] = &peer{stop: stop}
+		p.byHost[h] = &peer{stop: stop, again: make(chan struct{}, 1)}
 		wg.Go(func() {
 			defer stop()
 			m.ask(asking, h)
@@ -135,24 +142,28 @@ func (m *Mesh) readTunnel() {
 // ask asks one host until ctx ends.
 func (m *Mesh) ask(ctx context.Context, h record.Host) {
 	var grown, checked time.Time
+	misses := 0
 	for asked := 0; ; asked++ {
 		path, active, all := m.peers.get(h)
 		within := answerWithin
-		if asked < firstTimes {
+		switch {
+		case asked < firstTimes:
 			within = askFirst
+		case misses > 0 && misses < downAfter:
+			within = min(answerWithin, max(soonWithin, 4*m.peers.latency(h)))
 		}
 		rtt, ok := m.ping(ctx, path.Inner, probe.Least, within)
 		if ctx.Err() != nil {
 			return
 		}
-		misses := m.peers.note(h, rtt, ok)
-		if !ok && asked < firstTimes+3 && asked >= firstTimes-1 {
+		misses = m.peers.note(h, rtt, ok)
+		if !ok && (asked < firstTimes+3 && asked >= firstTimes-1 || misses >= downAfter) {
 			m.again(path)
 		}
 		switch {
 		case ok:
 			m.learn(ctx, h, func(l *learned) { l.Down = false })
-			if active || time.Since(checked) > checkEvery {
+			if since := time.Since(checked); active && since >= askEvery || since > checkEvery {
 				checked = time.Now()
 				m.measure(ctx, h, path, &grown)
 			}
@@ -166,19 +177,24 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		switch {
 		case !ok && asked < firstTimes:
 			wait = 0 // the question itself took that long
-		case active || !ok:
+		case !ok && misses < downAfter:
+			wait = askAgain
+		case !ok:
 			wait = askEvery
+		case active:
+			wait = askActive
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.peers.again(h):
 		case <-time.After(wait):
 		}
 	}
 }
 
-// again has the tunnel begin anew with a peer that has never answered. Where the first packet came before the other host
-// knew us, WireGuard would be silent for five seconds.
+// again has the tunnel begin anew with a peer that has never answered, or not for so long that the two need new keys. WireGuard
+// itself asks for these every five seconds, if at all.
 func (m *Mesh) again(path plan.Path) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -186,7 +202,7 @@ func (m *Mesh) again(path plan.Path) {
 		return
 	}
 	peer, ok := m.last.Tunnel.Peers[path.Key]
-	if now, err := m.tunnel.State(); !ok || err != nil || !now.Seen[path.Key].Handshake.IsZero() {
+	if now, err := m.tunnel.State(); !ok || err != nil || time.Since(now.Seen[path.Key].Handshake) < freshFor {
 		return
 	}
 	_ = tunnel.Begin(m.tunnel, path.Key, peer)

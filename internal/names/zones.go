@@ -2,6 +2,7 @@ package names
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,14 +63,14 @@ func (z *Zones) Bad() int { return int(z.bad.Load()) }
 func (z *Zones) Refresh() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	networks := z.records.Records(record.KindNetwork)
+	networks := slices.Concat(z.records.Records(record.KindNetwork), z.records.Records(record.KindSwarm))
 	z.current.Store(z.build.update(z.records.Records(record.KindName), networks, z.hosts.Reachable, time.Now()))
 	z.bad.Store(int64(z.build.bad))
 }
 
 // Run makes a new zone whenever something has changed, until ctx ends.
 func (z *Zones) Run(ctx context.Context) {
-	records, stopRecords := z.records.Watch(record.KindName, record.KindNetwork)
+	records, stopRecords := z.records.Watch(record.KindName, record.KindNetwork, record.KindSwarm)
 	defer stopRecords()
 	hosts, stopHosts := z.hosts.Watch()
 	defer stopHosts()

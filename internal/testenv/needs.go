@@ -26,6 +26,8 @@ var (
 	Runc = Need{"runc", programs("docker.io or runc", "runc")}
 	// DockerCLI is the command docker.
 	DockerCLI = Need{"docker-cli", programs("docker.io", "docker")}
+	// Compose is docker-compose.
+	Compose = Need{"compose", programs("docker-compose", "docker-compose")}
 	// Registry is Debian's docker-registry, which a test starts for itself.
 	Registry = Need{"registry", programs("docker-registry", "docker-registry")}
 	// Apt is a package manager that can fetch packages of Debian.
@@ -79,7 +81,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, Runc, DockerCLI, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Compose, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables}
 }
 
 func root() error {

@@ -115,3 +115,28 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("configuration is %+v", c)
 	}
 }
+
+// TestNetworkPlugin: it is one of networks of Swarm, whatever is set, and asks for no right that is for volumes.
+func TestNetworkPlugin(t *testing.T) {
+	c := networkConfig()
+	got, err := config.Load(source(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Network.Driver != networkName || got.Network.Scope != "global" || c.Interface.Socket != networkName+".sock" || got.StateDir != kept {
+		t.Errorf("the network is %+v, on socket %s, in %s", got.Network, c.Interface.Socket, got.StateDir)
+	}
+	for _, right := range c.Linux.Capabilities {
+		if !slices.Contains([]string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"}, right) {
+			t.Errorf("it asks for %s", right)
+		}
+	}
+	if c.PidHost || c.Linux.AllowAllDevices || len(c.Mounts) != 1 {
+		t.Errorf("it asks for more: %+v", c)
+	}
+	for _, e := range c.Env {
+		if strings.HasPrefix(e.Name, "REMORA_NETWORK_") && len(e.Settable) > 0 {
+			t.Errorf("%s can be set", e.Name)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-// Command plugin makes Remora's bundle for managed plugins: config.json and rootfs, as the
+// Command plugin makes Remora's bundles for managed plugins, of volumes and of networks: config.json and rootfs, as the
 // directory that "docker plugin create" takes and as the tar that is sent to an engine.
 //
 //	go run ./packaging/plugin -remora bin/remora -o dist/plugin
@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/moby/api/types/plugin"
+
 	"github.com/remora-plugins/remora/drivers/all"
 )
 
@@ -34,7 +36,7 @@ func main() {
 func build(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("plugin", flag.ContinueOnError)
 	program := flags.String("remora", "bin/remora", "the static program")
-	dir := flags.String("o", "dist/plugin", "directory to write; the tar is beside it")
+	dir := flags.String("o", "dist/plugin", "directory to write for volumes; that for networks, and tars, are beside it")
 	cache := flags.String("cache", "", "directory for packages (remora-tools/plugin in the user's cache)")
 	add := flags.String("add", "", "further Debian packages that are taken whole, such as \"rclone s3fs\"")
 	if err := flags.Parse(args); err != nil {
@@ -68,12 +70,18 @@ func build(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return r.write(*dir, out)
+	if err := r.write(*dir, pluginConfig(all.Volumes()), out); err != nil {
+		return err
+	}
+	if r, err = assembleNetwork(from, remora); err != nil {
+		return err
+	}
+	return r.write(*dir+"-network", networkConfig(), out)
 }
 
-// write writes the bundle in both forms, and says what is in it.
-func (r *rootfs) write(dir string, out io.Writer) error {
-	config, err := json.MarshalIndent(pluginConfig(all.Volumes()), "", "  ")
+// write writes a bundle in both forms, and says what is in it.
+func (r *rootfs) write(dir string, c plugin.Config, out io.Writer) error {
+	config, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err
 	}

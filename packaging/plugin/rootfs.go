@@ -20,6 +20,18 @@ type rootfs struct {
 
 // assemble takes what is wanted of the packages, and the program itself.
 func assemble(from map[string]*file, remora []byte, more []string) (*rootfs, error) {
+	return assembleOf(programs(), from, remora, more)
+}
+
+// assembleNetwork takes what the plugin of networks wants, which calls no program but to mount.
+func assembleNetwork(from map[string]*file, remora []byte) (*rootfs, error) {
+	few := slices.DeleteFunc(programs(), func(p program) bool {
+		return !slices.Contains([]string{"busybox-static", "mount", "netbase", "tzdata", "libgcc-s1"}, p.pkg)
+	})
+	return assembleOf(few, from, remora, nil)
+}
+
+func assembleOf(programs []program, from map[string]*file, remora []byte, more []string) (*rootfs, error) {
 	r := &rootfs{from: from, files: map[string]*file{}}
 	r.files["usr/bin/remora"] = &file{mode: 0o755, data: remora}
 	for name, to := range links {
@@ -31,7 +43,7 @@ func assemble(from map[string]*file, remora []byte, more []string) (*rootfs, err
 	for applet := range strings.FieldsSeq(applets) {
 		r.files["usr/bin/"+applet] = &file{mode: 0o777, link: "busybox"}
 	}
-	for _, p := range programs() {
+	for _, p := range programs {
 		if err := r.takePatterns(p); err != nil {
 			return nil, err
 		}

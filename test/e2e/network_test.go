@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 const networkPassword = "correct-horse-battery-staple"
 
-// meshed is three hosts with engines: two on a switch, and one that can only dial out.
+// meshed is hosts with engines: some on a switch, and some that can only dial out.
 type meshed struct {
 	wires   *lab.Switch
 	hosts   []*lab.Host
@@ -24,11 +25,17 @@ type meshed struct {
 // newMeshed starts the hosts and launches the network on each.
 func newMeshed(t *testing.T) *meshed {
 	t.Helper()
+	return newMeshedOf(t, "nyc-host", "london", "laptop")
+}
+
+// newMeshedOf does so with hosts of these names; one that is called laptop can only dial out.
+func newMeshedOf(t *testing.T, names ...string) *meshed {
+	t.Helper()
 	l := newLab(t, append([]testenv.Need{testenv.Dockerd, testenv.DockerCLI, testenv.Nftables}, engine...)...)
 	m := &meshed{wires: l.Switch(t), remora: l.Remora}
-	for _, name := range []string{"nyc-host", "london", "laptop"} {
+	for _, name := range names {
 		h := l.Host(t, name)
-		if name == "laptop" {
+		if strings.HasPrefix(name, "laptop") {
 			m.wires.WireBehindNAT(h)
 		} else {
 			at := m.wires.Wire(h)
@@ -52,13 +59,14 @@ func newMeshed(t *testing.T) *meshed {
 // whole waits until every host sees every other, and its engine has the network.
 func (m *meshed) whole(t *testing.T) {
 	t.Helper()
+	peers := fmt.Sprintf("%d (1 self, %d reachable)", len(m.hosts), len(m.hosts)-1)
 	for _, h := range m.hosts {
 		last := ""
 		if !within(20*time.Second, func() bool {
 			out, err := h.Cli("network", "status")
 			list, lerr := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}")
 			last = out + "\n" + list
-			return err == nil && lerr == nil && strings.Contains(out, "3 (1 self, 2 reachable)") && strings.Contains(list, "remora remora")
+			return err == nil && lerr == nil && strings.Contains(out, peers) && strings.Contains(list, "remora remora")
 		}) {
 			t.Fatalf("host %s: the network is not whole:\n%s", h.Name, last)
 		}
@@ -178,6 +186,24 @@ func TestNetworkFaults(t *testing.T) {
 			t.Errorf("it answers after it is hidden: %s", out)
 		}
 		want(t, nyc.Fails(m.remora, "network", "dns-lookup", "london-host"), "nobody has it")
+	})
+	t.Run("a host gets another address", func(t *testing.T) {
+		was := m.wires.Address(london)
+		m.wires.Move(london)
+		end := time.Now().Add(4 * time.Second) // a link that is silent is closed after five
+		if !within(time.Until(end), func() bool {
+			_, err := nyc.Docker("exec", "nyc", "ping", "-c", "1", "-W", "1", m.addressOf(t, london, "london"))
+			return err == nil
+		}) {
+			t.Errorf("it is not reached:\n%s", nyc.MustCli("network", "status", "connections"))
+		}
+		if !within(time.Until(end), func() bool {
+			out := nyc.MustCli("network", "status", "peers")
+			return strings.Contains(out, m.wires.Address(london).String()+":") && !strings.Contains(out, was.String()+":")
+		}) {
+			t.Errorf("it is not known where it is:\n%s", nyc.MustCli("network", "status", "peers"))
+		}
+		m.whole(t)
 	})
 	t.Run("a host is cut off", func(t *testing.T) {
 		m.wires.Cut(laptop)

@@ -191,7 +191,7 @@ func (l *Links) dial(ctx context.Context, address string, want record.Host, erra
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
 	defer context.AfterFunc(l.life, cancel)() //nolint:contextcheck // it ends with either
-	conn, err := l.cfg.Dial(ctx, "tcp", address)
+	conn, err := l.connect(ctx, address)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 			err = op.Err // the address would stand there twice
@@ -200,6 +200,19 @@ func (l *Links) dial(ctx context.Context, address string, want record.Host, erra
 	}
 	tune(conn)
 	return l.dialed(ctx, conn, greeting{dialed: true, address: address, remote: addrPort(conn.RemoteAddr())}, want, record.Host{}, errand)
+}
+
+// connectLimit is how long one address is given to take a connection: two packets, and some time. With more it would be found
+// late that it is there again.
+const connectLimit = 2 * time.Second
+
+func (l *Links) connect(ctx context.Context, address string) (net.Conn, error) {
+	if _, err := netip.ParseAddrPort(address); err == nil { // a name may have several
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, connectLimit)
+		defer cancel()
+	}
+	return l.cfg.Dial(ctx, "tcp", address)
 }
 
 // dialed makes a link of a connection that this host made, directly or through another host.

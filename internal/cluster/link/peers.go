@@ -73,7 +73,8 @@ func (l *Links) Peer(h record.Host) (Peer, bool) {
 	return k.peer(), true
 }
 
-// Event says that there is a link to a host that was not there before, or that there is none any more.
+// Event says that there is a link to a host that was not there before, perhaps in the place of one that was, or that there is
+// none any more.
 type Event struct {
 	Peer
 	Up  bool
@@ -127,9 +128,12 @@ func (l *Links) tell(seen map[record.Host]Peer, yield func(Event) bool) bool {
 		if n, ok := now[h]; ok && n.Same(p) {
 			continue
 		}
-		// A better link to the same run is no end.
+		// Another link to the same run is no end; but the end will be that of the other one.
 		if n, ok := now[h]; ok && n.link.g.peer.instance == p.link.g.peer.instance && n.Via == p.Via {
 			seen[h] = n
+			if !yield(Event{Peer: n, Up: true}) {
+				return false
+			}
 			continue
 		}
 		delete(seen, h)

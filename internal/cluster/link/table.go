@@ -2,6 +2,8 @@ package link
 
 import (
 	"bytes"
+	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -67,7 +69,11 @@ func (l *Links) add(k *link) error {
 		return l.refuse(k.g, reason)
 	}
 	for _, o := range others {
-		o.leave(Replaced)
+		if k.overtakes(o) {
+			o.leave(Duplicate)
+		} else {
+			o.leave(Replaced)
+		}
 	}
 	l.settle(k)
 	return nil
@@ -96,6 +102,11 @@ func (l *Links) addLocked(k *link, others *[]*link) Reason {
 		h.instance = k.g.peer.instance
 		*others = slices.Clone(h.links)
 	}
+	for _, o := range h.links {
+		if k.overtakes(o) {
+			*others = append(*others, o)
+		}
+	}
 	// Links of a run before stay behind until they are closed.
 	at, _ := slices.BinarySearchFunc(h.links, k, func(o, k *link) int {
 		if o.g.peer.instance != k.g.peer.instance {
@@ -106,6 +117,12 @@ func (l *Links) addLocked(k *link, others *[]*link) Reason {
 	h.links = slices.Insert(h.links, at, k)
 	l.count++
 	return 0
+}
+
+// overtakes tells whether a link is there although there was one already for longer than two that cross may differ: who dialled it
+// did so because it has the other one no more, such as a host whose address is another one now.
+func (k *link) overtakes(o *link) bool {
+	return !k.g.dialed && k.direct() && o.direct() && o.g.peer.instance == k.g.peer.instance && k.since.Sub(o.since) > handshakeLimit
 }
 
 // settle closes what a better link makes superfluous, once the better one has shown to live: that also says that the other side has it.
@@ -230,5 +247,18 @@ func (l *Links) Disconnect(h record.Host) {
 	l.mu.Unlock()
 	for _, k := range links {
 		k.leave(Leaving)
+	}
+}
+
+// Moved closes at once the links whose end here is an address that is none of this host's any more: nothing that comes back
+// for them finds it, and to wait until they are silent would take seconds.
+func (l *Links) Moved(own []netip.Addr) {
+	l.mu.Lock()
+	links := l.all()
+	l.mu.Unlock()
+	for _, k := range links {
+		if at := addrPort(k.g.conn.LocalAddr()).Addr(); at.IsValid() && !at.IsLoopback() && !slices.Contains(own, at) {
+			k.fail(k.failure(Cut, errors.New("its address is gone from this host")))
+		}
 	}
 }

@@ -15,6 +15,8 @@ const (
 	KindGrant   = "grant"   // addresses that the writer gives to another host; "SPACE PREFIX SERIAL"
 	KindRemoval = "removal" // a host that is no more; its Host
 	KindSettled = "settled" // what the writer knows of a removed host's addresses; that Host
+	KindSwarm   = "swarm"   // a network of a Swarm that the writer has; its ID in Swarm
+	KindClaim   = "claim"   // an address of such a network that a task has on the writer; "ID ADDRESS"
 	KindName    = "name"    // names of one container in one network, or given by hand; "ENGINE/CONTAINER/NETWORK" or "hand/NAME"
 )
 
@@ -61,8 +63,26 @@ type Network struct {
 	Created   time.Time      `json:"created"`
 	// Engine: an engine's request for addresses made it, and it goes with the last engine that has it.
 	Engine bool `json:"engine,omitempty"`
+	// Told: that engine has made it since. Labels are those of the engine's network that the other hosts' are to have, too.
+	Told   bool              `json:"told,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 	// Going: it is to be removed on every host.
 	Going bool `json:"going,omitempty"`
+}
+
+// Swarm is a network of a Swarm, which that has decided on: all hosts that have it say the same. Its ID is made of the one in
+// Swarm. It is gone with the last of these hosts.
+type Swarm struct {
+	Network
+	// Gateways are the addresses of the bridges, the same on all hosts, with the length of the subnet.
+	Gateways []netip.Prefix `json:"gateways"`
+}
+
+// Claim is an address that Swarm has given to a task of the writer's. Nobody but Swarm gives it out.
+type Claim struct {
+	Network string     `json:"network"` // its ID in the cluster
+	Address netip.Addr `json:"address"`
+	Since   time.Time  `json:"since"`
 }
 
 // Range is the addresses of the cluster. The founder writes it once.

@@ -84,7 +84,7 @@ func (s *Store) known(r *record.Record) bool {
 		return h.Signature == r.Signature
 	}
 	if h == nil {
-		return r.Deleted && r.Writer != s.self && time.Since(r.Written) > tombstoneAge
+		return r.Deleted && r.Writer != s.self && s.now().Sub(r.Written) > tombstoneAge
 	}
 	return !r.Newer(h.Record)
 }

@@ -100,7 +100,7 @@ func (s *Store) write(r record.Record) error {
 	if closed {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "record %s %q: the store is closed", r.Kind, r.Name)
 	}
-	r.Cluster, r.Written = s.cluster, time.Now()
+	r.Cluster, r.Written = s.cluster, s.now()
 	r.Version = record.Version{Incarnation: s.at.Incarnation, Counter: s.at.Counter + 1}
 	r, err := record.Sign(r, s.key)
 	if err != nil {

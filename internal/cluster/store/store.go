@@ -44,6 +44,8 @@ type Options struct {
 	// Spread is given every record that is new here, this host's own and those that came by Merge. It
 	// must not call the store, nor wait.
 	Spread func([]record.Record)
+	// Now is the clock on the wall, which may be wrong and jump; time.Now if nil.
+	Now func() time.Time
 }
 
 // Store is the records of a cluster on one host. Its methods may be called at the same time.
@@ -53,6 +55,7 @@ type Store struct {
 	key     ed25519.PrivateKey
 	root    *os.Root
 	limits  Limits
+	now     func() time.Time
 	log     *slog.Logger
 	spread  func([]record.Record)
 
@@ -100,13 +103,16 @@ type held struct {
 // the key. What on the disk is damaged is left out and told by Status. The root stays the caller's.
 func Open(root *os.Root, cluster record.Cluster, key ed25519.PrivateKey, o Options) (*Store, error) {
 	s := &Store{
-		cluster: cluster, key: key, root: root, limits: o.Limits.withDefaults(), log: o.Log, spread: o.Spread,
+		cluster: cluster, key: key, root: root, limits: o.Limits.withDefaults(), log: o.Log, spread: o.Spread, now: o.Now,
 		writers: map[record.Host]*writer{}, kinds: map[string]map[record.Key]*held{}, removals: map[record.Host]uint64{},
 		watchers: map[*watcher]bool{},
 	}
 	copy(s.self[:], key.Public().(ed25519.PublicKey))
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
 	}
 	if s.spread == nil {
 		s.spread = func([]record.Record) {}
@@ -137,7 +143,7 @@ func Open(root *os.Root, cluster record.Cluster, key ed25519.PrivateKey, o Optio
 
 // load reads both logs.
 func (s *Store) load(lost bool) (err error) {
-	now, strange := time.Now(), 0
+	now, strange := s.now(), 0
 	s.at.Incarnation = s.meta.Incarnation
 	var d damage
 	s.own, d, err = openLog(s.root, ownName, func(r record.Record) {

@@ -35,15 +35,16 @@ func (in *Input) Gather(records func(kind string) []record.Record) (bad int) {
 		by record.Host
 	}
 	first := map[string]made{}
-	for _, r := range records(record.KindNetwork) {
+	for _, r := range slices.Concat(records(record.KindNetwork), records(record.KindSwarm)) {
 		var n record.Network
 		if json.Unmarshal(r.Body, &n) != nil || !sound(n) {
 			bad++
 			continue
 		}
-		old, ok := first[r.Name]
+		name := r.Kind + " " + r.Name // of a network and of a Swarm's ID
+		old, ok := first[name]
 		if !ok || cmp.Or(n.Created.Compare(old.Created), r.Writer.Compare(old.by)) < 0 {
-			first[r.Name] = made{n, r.Writer}
+			first[name] = made{n, r.Writer}
 		}
 	}
 	in.Networks = nil

@@ -160,6 +160,20 @@ func Begin(t Tunnel, key Key, p Peer) error {
 	return t.set(edits{peers: []edit{{key: key, remove: true}, {key: key, Peer: p, shared: true, keepalive: true, allowed: true}}})
 }
 
+// Resend gives each peer the endpoint that it has, so that the device chooses anew from which address it sends there.
+func Resend(t Tunnel, now State) error {
+	var e edits
+	for key, p := range now.Peers {
+		if p.Endpoint.IsValid() {
+			e.peers = append(e.peers, edit{key: key, Peer: Peer{Endpoint: p.Endpoint}})
+		}
+	}
+	if len(e.peers) == 0 {
+		return nil
+	}
+	return t.set(e)
+}
+
 func diff(now State, want Config) (e edits) {
 	if now.Private != want.Private {
 		e.private = &want.Private

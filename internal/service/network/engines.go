@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type spaces interface {
 	Networks() []address.Space
 	// Rename gives a network that this host made another name.
 	Rename(id, name string) error
+	// Tell says that the engine has made a network that it asked addresses for.
+	Tell(id string, labels map[string]string) error
 	// DeleteNetwork makes a network unknown, once nobody has a part in it.
 	DeleteNetwork(ctx context.Context, name string) error
 }
@@ -48,9 +51,10 @@ type follower struct {
 	comparing sync.Mutex // held for a comparison; taken before mu
 
 	mu       sync.Mutex
-	leaving  bool              // this host leaves the cluster: nothing is made here any more
-	problems map[string]string // by the network's name
-	onEngine map[string]string // the engine's ID of a network, by that of the cluster's
+	leaving  bool                 // this host leaves the cluster: nothing is made here any more
+	problems map[string]string    // by the network's name
+	onEngine map[string]string    // the engine's ID of a network, by that of the cluster's
+	seen     map[string]time.Time // when a network that is in the making was first seen; for compare alone
 }
 
 // run compares until ctx ends.
@@ -120,7 +124,7 @@ func (f *follower) compare(ctx context.Context) error {
 	for _, s := range f.spaces.Networks() {
 		wanted[s.ID] = s
 	}
-	problems, on := map[string]string{}, map[string]string{}
+	problems, on, waits := map[string]string{}, map[string]string{}, false
 	for _, n := range all {
 		if n.Driver != f.driver {
 			continue
@@ -133,6 +137,7 @@ func (f *follower) compare(ctx context.Context) error {
 		on[s.ID] = n.ID
 		f.refused.drop(s.ID)
 		f.rename(s, n.Name, problems)
+		f.tell(s, n)
 	}
 	f.mu.Lock()
 	before := f.onEngine
@@ -145,7 +150,11 @@ func (f *follower) compare(ctx context.Context) error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		s := wanted[id]
-		if on[id] == "" && !s.Record().Going && !unnamed(s) && !f.refused.has(id) {
+		switch {
+		case on[id] != "" || s.Record().Going || unnamed(s) || f.refused.has(id):
+		case f.inTheMaking(s):
+			waits = true
+		default:
 			f.create(ctx, s, problems)
 		}
 	}
@@ -160,7 +169,7 @@ func (f *follower) compare(ctx context.Context) error {
 	if f.followed != nil && (len(before) != len(on)) {
 		f.followed()
 	}
-	if len(problems) > 0 {
+	if len(problems) > 0 || waits {
 		return errors.New("not as they should be")
 	}
 	return nil
@@ -192,6 +201,45 @@ func (f *follower) rename(s address.Space, name string, problems map[string]stri
 	}
 }
 
+// tellTime is how long an engine may take to make a network that it has asked addresses for.
+const tellTime = 5 * time.Second
+
+// inTheMaking tells whether an engine, this one or that of another host, has asked for the addresses of a network and may
+// still be making it: whoever made it here as well would come between, and its labels are not known yet.
+func (f *follower) inTheMaking(s address.Space) bool {
+	if r := s.Record(); !r.Engine || r.Told {
+		delete(f.seen, s.ID)
+		return false
+	}
+	if _, ok := f.seen[s.ID]; !ok {
+		if f.seen == nil {
+			f.seen = map[string]time.Time{}
+		}
+		f.seen[s.ID] = time.Now()
+	}
+	return time.Since(f.seen[s.ID]) < tellTime
+}
+
+// composeLabels are those by which Compose knows a network for its own.
+const composeLabels = "com.docker.compose."
+
+// tell tells the other hosts of a network that this engine has made for a person.
+func (f *follower) tell(s address.Space, n engine.Network) {
+	r := s.Record()
+	if !r.Engine || r.Told || unnamed(s) || n.Labels[labelNetwork] != "" {
+		return
+	}
+	labels := map[string]string{}
+	for k, v := range n.Labels {
+		if strings.HasPrefix(k, composeLabels) {
+			labels[k] = v
+		}
+	}
+	if err := f.spaces.Tell(s.ID, labels); err != nil && !errors.Is(err, errdefs.ErrDenied) { // who made it does it
+		f.log.Debug("network is not told of", slog.String("network", s.Name), slog.Any("error", err))
+	}
+}
+
 // remove removes a network from the engine that is no network of the cluster any more.
 func (f *follower) remove(ctx context.Context, n engine.Network, problems map[string]string) {
 	if err := f.engine.RemoveNetwork(ctx, n.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -213,6 +261,7 @@ func (f *follower) create(ctx context.Context, s address.Space, problems map[str
 		n.IPAM.Config = append(n.IPAM.Config, engine.Subnet{Subnet: p})
 		n.IPv6 = n.IPv6 || p.Addr().Is6()
 	}
+	maps.Copy(n.Labels, r.Labels)
 	id, err := f.engine.CreateNetwork(ctx, n)
 	if err != nil {
 		problems[s.Name] = fmt.Sprintf("it is not made in the engine: %v", err)

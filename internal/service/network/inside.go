@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/address"
@@ -42,6 +44,8 @@ type inside struct {
 	forward   *forward.Forwarder
 	followers []*follower
 	watchers  []*watch.Watcher
+	// swarmNames are what engines call the networks of Swarm that this host has.
+	swarmNames atomic.Pointer[map[string]string]
 
 	roots []*os.Root
 	end   context.CancelFunc
@@ -68,13 +72,20 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 	if err != nil {
 		return nil, err
 	}
-	in.overlay = u.s.o.Network.Open(catalog.NetworkEnv{Networks: known{in.alloc}, Mesh: bridges{in.mesh}, Root: engines})
+	in.overlay = u.s.o.Network.Open(catalog.NetworkEnv{Networks: known{in.alloc, in}, Mesh: bridges{in.mesh}, Root: engines})
 	in.openNames()
 	refused, err := newRefused(u.s.root, in.log)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range u.s.o.Engines() {
+		if u.s.ofSwarm() {
+			w := watch.New(watch.Config{Engine: e, Domains: []string{u.conf.Domain}, Network: in.swarmIn, Store: records, Log: in.log})
+			in.watchers = append(in.watchers, w)
+			in.wg.Go(func() { w.Run(ctx) })
+			in.wg.Go(func() { in.followSwarm(ctx, e) })
+			continue
+		}
 		changed, stop := records.Watch(record.KindNetwork, record.KindGrant)
 		f := &follower{
 			engine: e, driver: u.s.o.Driver, spaces: in.alloc, changed: changed, refused: refused, log: in.log.With(slog.String("engine", e.Socket)),
@@ -103,8 +114,18 @@ func (in *inside) openAddresses() error {
 	if err != nil {
 		return err
 	}
-	in.alloc, err = address.New(address.Config{Root: root, Store: everybody{in.records}, Asker: in.u, Routes: kernel.Foreign, Log: in.log})
+	in.alloc, err = address.New(address.Config{Root: root, Store: everybody{in.records}, Asker: in.u, Routes: in.routes, Log: in.log})
 	return err
+}
+
+// routes are those of this host, and the subnets of Swarm's networks, which no other network may have.
+func (in *inside) routes() ([]netip.Prefix, error) {
+	all, err := kernel.Foreign()
+	swarm, _ := in.swarmNetworks()
+	for _, s := range swarm {
+		all = append(all, s.Subnets...)
+	}
+	return all, err
 }
 
 func (in *inside) openMesh() error {
@@ -176,7 +197,7 @@ func (in *inside) blocks() []plan.Block {
 			all = append(all, plan.Block{Network: s.ID, Prefix: o.Prefix, Host: o.Owner})
 		}
 	}
-	return all
+	return append(all, in.swarmBlocks()...)
 }
 
 // listenEvery is how often the DNS server looks for bridges of ours that have come and gone.
@@ -224,6 +245,13 @@ func (in *inside) gateways() []netip.Addr {
 			rest = append(rest, a.Address)
 		}
 	}
+	swarm, here := in.swarmNetworks()
+	for id := range here {
+		for _, g := range swarm[id].Gateways {
+			rest = append(rest, g.Addr())
+		}
+	}
+	slices.SortFunc(rest, netip.Addr.Compare)
 	return append(first, rest...)
 }
 

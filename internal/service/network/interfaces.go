@@ -11,7 +11,13 @@ import (
 
 // notOurs are how the names of interfaces begin at whose addresses no other host reaches this one: those of engines, and
 // our own.
-var notOurs = []string{"docker", "br-", "veth", "rm-", "rmv", "cni", "podman", "virbr"}
+var notOurs = prefixes{"docker", "br-", "veth", "rm-", "rmv", "cni", "podman", "virbr"}
+
+type prefixes []string
+
+func (p prefixes) has(name string) bool {
+	return slices.ContainsFunc(p, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
 
 // hostAddresses are those at which other hosts may reach this one: of the interface that it listens on, or of all.
 func hostAddresses(listen string) ([]netip.Addr, error) {
@@ -28,8 +34,7 @@ func hostAddresses(listen string) ([]netip.Addr, error) {
 	}
 	var at []netip.Addr
 	for _, i := range all {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 ||
-			slices.ContainsFunc(notOurs, func(p string) bool { return strings.HasPrefix(i.Name, p) }) {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || notOurs.has(i.Name) {
 			continue
 		}
 		of, err := i.Addrs()

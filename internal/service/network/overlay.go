@@ -14,10 +14,16 @@ import (
 )
 
 // known are the networks of the cluster, as the driver asks for them.
-type known struct{ alloc *address.Allocator }
+type known struct {
+	alloc *address.Allocator
+	in    *inside
+}
 
 // Lookup implements [catalog.Networks].
 func (k known) Lookup(p network.Pool) (string, error) {
+	if s, ok := k.in.swarmOf(p.Prefix); ok {
+		return s.ID, nil
+	}
 	s, ok := k.alloc.Find(p.Prefix)
 	if !ok {
 		return "", errdefs.Errorf(errdefs.ErrNotFound, "subnet %s: of no network of the cluster", p.Prefix)
@@ -40,6 +46,9 @@ func (k known) Lookup(p network.Pool) (string, error) {
 
 // Configure implements [catalog.Networks].
 func (k known) Configure(ctx context.Context, id string, c catalog.Choices) error {
+	if all, _ := k.in.swarmNetworks(); all[id].ID != "" {
+		return nil // it says so itself
+	}
 	choices := address.Choices{Multicast: c.Multicast, Internal: c.Internal, MTU: c.MTU}
 	if c.Encrypted != nil {
 		plain := !*c.Encrypted

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -37,18 +38,42 @@ func (s *Service) Plugins() []sdk.Plugin { return []sdk.Plugin{s.plugin.network,
 // what undoes succeeds: what it made is gone with the cluster, or is looked after when the host is back.
 type driver struct{ s *Service }
 
-// Scope says that each engine has networks of its own, which connect to those of other hosts.
-func (driver) Scope() (scope, connectivity network.Scope) { return network.Local, network.Global }
+// Scope says that each engine has networks of its own, which connect to those of other hosts, unless they are Swarm's.
+func (d driver) Scope() (scope, connectivity network.Scope) {
+	return cmp.Or(d.s.o.Scope, network.Local), network.Global
+}
+
+// AllocateNetwork checks on a manager of a Swarm what every node would refuse. There is nothing to decide for all.
+func (d driver) AllocateNetwork(_ context.Context, n network.Network) (map[string]string, error) {
+	if _, err := d.s.o.Network.Choose(n); err != nil {
+		return nil, err
+	}
+	return n.Options, nil
+}
+
+// FreeNetwork has nothing to undo.
+func (driver) FreeNetwork(context.Context, string) error { return nil }
+
+// NodeJoined and NodeLeft are told to every driver by an engine in a Swarm, which warns of one that does not listen. Who is
+// there the cluster knows by itself.
+func (driver) NodeJoined(context.Context, network.Node) error { return nil }
+
+// NodeLeft is the other half.
+func (driver) NodeLeft(context.Context, network.Node) error { return nil }
 
 func (d driver) CreateNetwork(ctx context.Context, n network.Network) error {
 	in, err := d.s.inside()
 	if err != nil {
 		return err
 	}
-	if foreign(n) {
-		if err := in.takeForeign(ctx, n); err != nil {
-			return err
-		}
+	switch {
+	case d.s.ofSwarm():
+		err = in.takeSwarm(n)
+	case foreign(n):
+		err = in.takeForeign(ctx, n)
+	}
+	if err != nil {
+		return err
 	}
 	return in.overlay.CreateNetwork(ctx, n)
 }
@@ -59,7 +84,11 @@ func (d driver) DeleteNetwork(ctx context.Context, n network.Network) error {
 		return nil
 	}
 	err := in.overlay.DeleteNetwork(ctx, n)
-	if err == nil && foreign(n) {
+	switch {
+	case err != nil:
+	case d.s.ofSwarm():
+		err = in.leaveSwarm(n.ID)
+	case foreign(n):
 		err = in.leaveForeign(ctx, n)
 	}
 	return err
@@ -70,10 +99,14 @@ func (d driver) CreateEndpoint(ctx context.Context, n network.Network, ep networ
 	if err != nil {
 		return network.Assigned{}, err
 	}
-	if foreign(n) {
-		if err := in.endpoint(ctx, n, ep); err != nil {
-			return network.Assigned{}, err
-		}
+	switch {
+	case d.s.ofSwarm():
+		err = in.claim(n, ep)
+	case foreign(n):
+		err = in.endpoint(ctx, n, ep)
+	}
+	if err != nil {
+		return network.Assigned{}, err
 	}
 	return in.overlay.CreateEndpoint(ctx, n, ep)
 }
@@ -84,7 +117,11 @@ func (d driver) DeleteEndpoint(ctx context.Context, n network.Network, ep networ
 		return nil
 	}
 	err := in.overlay.DeleteEndpoint(ctx, n, ep)
-	if err == nil && foreign(n) {
+	switch {
+	case err != nil:
+	case d.s.ofSwarm():
+		err = in.unclaim(n, ep)
+	case foreign(n):
 		err = in.release(ctx, n, ep)
 	}
 	return err

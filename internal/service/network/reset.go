@@ -66,6 +66,12 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 
 // leaveEngines removes the cluster's networks from this host's engines. It is refused where containers are on them.
 func (in *inside) leaveEngines(ctx context.Context, force bool) error {
+	tasks := 0
+	in.ownClaims(func(record.Record, record.Claim) { tasks++ })
+	if tasks > 0 && !force {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "reset: tasks of Swarm have %d addresses on this host", tasks),
+			"\"docker node update --availability drain NODE\" has them go elsewhere; then reset again")
+	}
 	for _, f := range in.followers {
 		f.leave(true)
 		all, err := f.engine.Networks(ctx)

@@ -20,6 +20,7 @@ import (
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/network"
 )
 
 // DefaultDriver is the name of the driver for engines where nothing else was chosen.
@@ -31,6 +32,8 @@ type Options struct {
 	Dir, RunDir string
 	// Driver is as which engines know it; empty is [DefaultDriver].
 	Driver string
+	// Scope is whose networks engines are given: their own, or with [network.Global] those of a Swarm.
+	Scope network.Scope
 	// Network is the driver of networks.
 	Network catalog.Network
 	// Engines returns the engines of this host, which are asked for names and given networks.

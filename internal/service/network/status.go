@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -95,6 +96,7 @@ func (in *inside) fill(st *control.NetworkStatus, c cluster.Status) {
 	for _, s := range in.alloc.Networks() {
 		st.Networks = append(st.Networks, in.info(s, nick))
 	}
+	st.Networks = append(st.Networks, in.swarmInfo(nick)...)
 	for _, n := range st.Networks {
 		if n.Error != "" && n.Error != going {
 			st.Problems = append(st.Problems, control.Advice{Text: fmt.Sprintf("network %q: %s", n.Name, n.Error)})
@@ -209,6 +211,43 @@ func (in *inside) info(s address.Space, nick nicknames) control.NetworkInfo {
 	return info
 }
 
+// swarmInfo are the networks of Swarm as they are told.
+func (in *inside) swarmInfo(nick nicknames) (infos []control.NetworkInfo) {
+	all, here := in.swarmNetworks()
+	names := map[string]string{}
+	if known := in.swarmNames.Load(); known != nil {
+		names = *known
+	}
+	ids := map[string]string{}
+	decoded(in.records.Records(record.KindSwarm), func(r record.Record, s record.Swarm) { ids[s.ID] = r.Name })
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		s := all[id]
+		info := control.NetworkInfo{
+			ID: id, Name: cmp.Or(names[id], ids[id]), Subnets: s.Subnets, Encrypted: !s.Plain && in.u.conf.Password != nil, Multicast: s.Multicast,
+			Internal: s.Internal, Creator: "Swarm", Owned: map[string]float64{},
+		}
+		var every uint64
+		for _, p := range s.Subnets {
+			every += size(p)
+		}
+		for _, b := range in.swarmBlocks() {
+			switch {
+			case b.Network != id:
+				continue
+			case b.Host == in.records.Self() && here[id]:
+				info.Blocks = append(info.Blocks, b.Prefix)
+				info.Used++
+			}
+			if every > 0 {
+				info.Owned[nick.of(b.Host)] += float64(size(b.Prefix)) / float64(every)
+			}
+		}
+		slices.SortFunc(info.Blocks, netip.Prefix.Compare)
+		infos = append(infos, info)
+	}
+	return infos
+}
+
 // nicknames are what people call hosts.
 type nicknames map[record.Host]string
 
@@ -262,6 +301,9 @@ func (s *Service) Lookup(_ context.Context, r control.NetworkNameRequest) (contr
 	networks, nick := map[string]string{}, in.nicknames()
 	for _, s := range in.alloc.Networks() {
 		networks[s.ID] = s.Name
+	}
+	for _, n := range in.swarmInfo(nick) {
+		networks[n.ID] = n.Name
 	}
 	for _, k := range all {
 		if name != "" && k.Name != name {

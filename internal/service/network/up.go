@@ -139,7 +139,11 @@ func (u *up) left() {
 // spare says that this host has nothing that would be lost with its cluster.
 func (u *up) spare() bool {
 	in := u.in()
-	return in == nil || len(in.alloc.Addresses()) == 0
+	if in == nil {
+		return true
+	}
+	_, here := in.swarmNetworks()
+	return len(in.alloc.Addresses()) == 0 && len(here) == 0
 }
 
 // member is what this host says of itself.
