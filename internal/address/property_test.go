@@ -30,13 +30,16 @@ type life struct {
 // containers that come and go, with records that arrive in any order or not at all, and looks at each
 // address that is given out.
 func TestNoAddressTwice(t *testing.T) {
-	total := map[string]int{}
-	for seed := range *seeds {
+	total, lives, acts := map[string]int{}, *seeds, 600
+	if testing.Short() {
+		lives, acts = min(lives, 3), 150
+	}
+	for seed := range lives {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &life{lab: newLab(t, 3), out: map[netip.Addr]*labHost{}, freed: map[spot]time.Time{}, did: map[string]int{}}
 				l.rand = rand.New(rand.NewPCG(uint64(seed), 7))
-				for range 600 {
+				for range acts {
 					l.act()
 					if t.Failed() {
 						for _, line := range l.log[max(0, len(l.log)-60):] {
@@ -54,7 +57,7 @@ func TestNoAddressTwice(t *testing.T) {
 	}
 	t.Log(total)
 	for _, what := range []string{"allocated", "released", "cut", "crashed", "joined", "removed", "removed by two", "came back", "network", "left", "named"} {
-		if total[what] == 0 && *seeds > 5 {
+		if total[what] == 0 && lives > 5 {
 			t.Errorf("nothing was ever %s", what)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 // TestAdoptDockerLocal takes over volumes that a real engine made, by the commands that are
 // printed, and containers find their data.
 func TestAdoptDockerLocal(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, engine...)
 	h := l.Host(t, "h1")
 	h.Remora("")

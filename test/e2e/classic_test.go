@@ -12,6 +12,7 @@ import (
 // container, read in another, inspect, remove. Between the two containers the daemon is
 // killed.
 func TestClassicFlow(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	remora := h.Remora("")
 	h.Dockerd()
@@ -50,6 +51,7 @@ func TestClassicFlow(t *testing.T) {
 
 // TestVolumeDriverFlag is the one-liner of the old tutorials: the volume is made by the run.
 func TestVolumeDriverFlag(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Remora("")
 	h.Dockerd()
@@ -68,6 +70,7 @@ func TestVolumeDriverFlag(t *testing.T) {
 // TestExternalVolumes does what "docker compose up" does with "external: true": the
 // volumes are there before, the containers name them, and both outlive the project.
 func TestExternalVolumes(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Remora("")
 	h.Dockerd()
@@ -90,6 +93,7 @@ func TestExternalVolumes(t *testing.T) {
 
 // TestCopyUp fills a new volume from the image, as the engine does, and leaves no count.
 func TestCopyUp(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Remora("")
 	h.Dockerd()
@@ -101,6 +105,7 @@ func TestCopyUp(t *testing.T) {
 // TestDockerdRestarts kills and restarts the engine under a live daemon, with and without
 // live restore, and looks at the counts.
 func TestDockerdRestarts(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -109,6 +114,7 @@ func TestDockerdRestarts(t *testing.T) {
 		{"live-restore", []string{"--live-restore"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			h := newLab(t, engine...).Host(t, "h1")
 			h.Remora("", "REMORA_VOLUME_MOUNT_GRACE=1s", "REMORA_VOLUME_REFRESH=1s")
 			e := h.Dockerd(tt.args...)
@@ -134,6 +140,7 @@ func TestDockerdRestarts(t *testing.T) {
 // TestDaemonRestartsUnderContainers restarts Remora, kindly and not, under a container
 // that writes on.
 func TestDaemonRestartsUnderContainers(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	r := h.Remora("")
 	h.Dockerd()

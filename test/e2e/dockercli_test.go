@@ -112,6 +112,7 @@ func (i invocation) words(dir string) []string {
 // TestDockerCLI has the docker command drive a real dockerd and Remora side by side, and wants the same output, error
 // texts and exit statuses.
 func TestDockerCLI(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(engine, testenv.Registry)...)
 	dir := t.TempDir()
 	for _, version := range []string{"1", "2", "3"} {

@@ -31,6 +31,7 @@ func rows(h *lab.Host, volume string) string {
 // TestHookInContainer: a database in a container is told to put everything in its main file
 // before a snapshot and before a backup; where that fails there is neither.
 func TestHookInContainer(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs, testenv.SQLite)...)
 	h := l.Host(t, "h1")
 	checkpoint := "before = [\"/usr/bin/sqlite3\", \"-cmd\", \".timeout 9000\", \"/data/db\", \"pragma wal_checkpoint(full); select 'no' where 0;\"]\n"
@@ -86,6 +87,7 @@ func TestHookInContainer(t *testing.T) {
 // TestComposeProject: what belongs to a project is kept and backed up at once, as its labels and
 // those of its containers say.
 func TestComposeProject(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
 	h := l.Host(t, "h1")
 	h.Write("/etc/remora/near.password", "correct horse battery staple\n")
@@ -142,6 +144,7 @@ func TestComposeProject(t *testing.T) {
 // TestScheduleByLabel: a volume asks for a schedule by a label, which engines do not tell
 // plugins, or by an option.
 func TestScheduleByLabel(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
 	h := l.Host(t, "h1")
 	h.Remora("[pool.snap]\ndriver = \"btrfs\"\n[schedule.often]\ncron = \"* * * * *\"\nkeep_last = 1\n")
@@ -165,6 +168,7 @@ func TestScheduleByLabel(t *testing.T) {
 // TestHooksAndProjectsOfPodman: Podman answers the same API, with streams, labels and names of its
 // own making.
 func TestHooksAndProjectsOfPodman(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, testenv.Podman, testenv.Btrfs)
 	h := l.Host(t, "h1")
 	h.Remora("[pool.remora]\ndriver = \"btrfs\"\n" +

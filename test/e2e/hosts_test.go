@@ -8,6 +8,7 @@ import (
 // TestDataOutlivesItsHost puts a pool on storage that two hosts share, destroys the first
 // with its containers running, and finds everything on the second under the same names.
 func TestDataOutlivesItsHost(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, engine...)
 	shared := t.TempDir()
 	config := fmt.Sprintf("version = 1\n[pool.remora]\ndriver = \"dir\"\npath = %q\n", shared)

@@ -18,7 +18,7 @@ import (
 // Otherwise it is as often as fits into briefly.
 const (
 	soakKills = 200
-	briefly   = 90 * time.Second
+	briefly   = 45 * time.Second
 )
 
 // enough tells whether to stop after n kills.

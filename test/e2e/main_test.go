@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// Tests run beside each other, for nearly all of each is waiting and each has hosts of its own. Those that kill at
+// certain moments, or count what is lost meanwhile, run alone.
+
 // newLab returns the lab, or skips the test where the machine cannot have one.
 func newLab(t *testing.T, needs ...testenv.Need) *lab.Lab {
 	t.Helper()

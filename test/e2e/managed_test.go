@@ -152,6 +152,7 @@ var managedNeeds = append([]testenv.Need{testenv.Loop, testenv.Apt, testenv.Regi
 // and back: what containers wrote and the snapshots of it survive disabling and an upgrade,
 // and containers go on writing meanwhile.
 func TestManagedPlugin(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, managedNeeds...)
 	dir := bundle(t, l)
 	h := newManagedHost(t, l)
@@ -301,6 +302,7 @@ func (h *managedHost) readable(t *testing.T) {
 // TestBundle: the same input makes the same bytes, and every program of the bundle finds its
 // libraries there.
 func TestBundle(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, managedNeeds...)
 	dir := bundle(t, l)
 	again := filepath.Join(t.TempDir(), "plugin")

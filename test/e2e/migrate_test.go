@@ -16,6 +16,7 @@ import (
 // the engine has of it, containers and Compose's volumes among it, goes on without a word to the
 // engine.
 func TestAdoptKeepsTheDriversName(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, engine...)
 	h := l.Host(t, "h1")
 	bin := filepath.Join(t.TempDir(), "plugin")
@@ -57,6 +58,7 @@ func TestAdoptKeepsTheDriversName(t *testing.T) {
 // TestSshfsTutorial is the walk of the well-known plugin with its password, which is then not
 // shown; first with a volume that its own state file has.
 func TestSshfsTutorial(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append([]testenv.Need{testenv.Sshfs}, engine...)...)
 	h := l.Host(t, "h1")
 	passwordServer(t, h)
@@ -105,6 +107,7 @@ func TestSshfsTutorial(t *testing.T) {
 // TestAdoptRexray: a disk that is mounted where REX-Ray had it is taken over in place, and without
 // the disk a container does not start.
 func TestAdoptRexray(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, engine...)
 	h := l.Host(t, "h1")
 	h.Remora("")

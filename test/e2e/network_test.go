@@ -96,6 +96,7 @@ func (m *meshed) run(h *lab.Host, script string) (string, error) {
 // TestNetworkClassic is the walk-through that everybody knows: a container in New York answers one in London, and one on a
 // laptop behind NAT, by its name.
 func TestNetworkClassic(t *testing.T) {
+	t.Parallel()
 	m := newMeshed(t)
 	nyc := m.hosts[0]
 	nyc.MustDocker("run", "-d", "--name", "nyc", "--net=remora", lab.ImageName, "nc", "-ll", "-p", "4242", "-e", "echo", "Hello from NYC")

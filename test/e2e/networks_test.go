@@ -11,7 +11,8 @@ import (
 )
 
 // TestNetworkMany makes networks in every way that there is, and has each reach from every host, and no other.
-func TestNetworkMany(t *testing.T) {
+func TestNetworkMany(t *testing.T) { //nolint:tparallel // one after the other, on the same hosts
+	t.Parallel()
 	m := newMeshed(t)
 	nyc, london, laptop := m.hosts[0], m.hosts[1], m.hosts[2]
 	nyc.MustDocker("network", "create", "-d", "remora", "--subnet", "10.60.0.0/16", "red") // the engine gives out the addresses

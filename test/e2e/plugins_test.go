@@ -55,6 +55,7 @@ func (h *pluginHost) again() {
 
 // TestPluginLife is the life of a managed plugin on a host without an engine, by Remora's own commands.
 func TestPluginLife(t *testing.T) {
+	t.Parallel()
 	h := newPluginHost(t)
 	v1, v2 := reg+"/rs/p:v1", reg+"/rs/p:v2"
 
@@ -157,6 +158,7 @@ func remoraOf(pluginHost) string { return build.lab.Remora }
 
 // TestPluginForEngines has dockerd and podman use a plugin that Remora runs, found by its name.
 func TestPluginForEngines(t *testing.T) {
+	t.Parallel()
 	h := newPluginHost(t, testenv.DockerCLI, testenv.Podman)
 	h.MustCli("plugin", "install", "--grant-all-permissions", "--alias", "disk", reg+"/rs/p:v1", "args=-mounts=/data/m")
 	h.Dockerd()

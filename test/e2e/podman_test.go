@@ -34,6 +34,7 @@ func podman(t *testing.T, h *lab.Host) func(args ...string) string {
 // TestPodman is the classic flow on podman, whose client differs from dockerd's in most
 // that a plugin can notice.
 func TestPodman(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, testenv.Podman)
 	h := l.Host(t, "h1")
 	r := h.Remora("")

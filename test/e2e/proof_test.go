@@ -27,6 +27,7 @@ func withRepository(h *lab.Host, config string) *lab.Process {
 // TestConvoysWay: an engine makes a volume of a backup by an option, and a container finds in it
 // what another wrote.
 func TestConvoysWay(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
 	h := l.Host(t, "h1")
 	withRepository(h, "[pool.snap]\ndriver = \"btrfs\"\n[pool.remora]\n")
@@ -68,6 +69,7 @@ func TestConvoysWay(t *testing.T) {
 // TestProofWithCheck: a check in a container without a network decides whether a backup is good,
 // and nothing of it is left, also where the daemon is killed in it.
 func TestProofWithCheck(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
 	h := l.Host(t, "h1")
 	config := func(command string) string {

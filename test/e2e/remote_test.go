@@ -71,8 +71,12 @@ var shares = map[string]share{
 // answer at once, a new container is refused in seconds with the reason, nothing is written to the
 // host, and when the server is back the container writes on.
 func TestServerKilledUnderContainers(t *testing.T) {
+	t.Parallel()
 	for name, s := range shares {
-		t.Run(name, func(t *testing.T) { serverKilled(t, newLab(t, append(s.needs, engine...)...).Host(t, "h1"), s) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			serverKilled(t, newLab(t, append(s.needs, engine...)...).Host(t, "h1"), s)
+		})
 	}
 }
 

@@ -25,6 +25,7 @@ func writes(h *lab.Host, volume, file, line string) {
 // TestSnapshotsUnderContainers: a pool with nothing but a driver's name has snapshots, and a
 // container that writes all the while does not hinder one.
 func TestSnapshotsUnderContainers(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...)
 	h := l.Host(t, "h1")
 	h.Remora("[pool.snap]\ndriver = \"btrfs\"\n")
@@ -77,6 +78,7 @@ func numbered(t *testing.T, log string) {
 // TestLoopUnderContainers: an image file serves a container whose daemon is killed, is grown,
 // and leaves no loop device behind.
 func TestLoopUnderContainers(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, append(slices.Clone(engine), testenv.Loop)...).Host(t, "h1")
 	const config = "[pool.img]\ndriver = \"loop\"\n"
 	p := h.Remora(config)
@@ -130,6 +132,7 @@ func TestLoopUnderContainers(t *testing.T) {
 // TestSshfsUnderContainers: the volume of the well-known tutorial, on a server with a key; and
 // what becomes of a container whose mount dies.
 func TestSshfsUnderContainers(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, append(slices.Clone(engine), testenv.Sshfs)...).Host(t, "h1")
 	h.Must("mkdir", "-p", "/run/sshd", "/run/keys", "/var/lib/docker/remote")
 	for _, key := range []string{"host", "user"} {
@@ -181,6 +184,7 @@ func TestSshfsUnderContainers(t *testing.T) {
 // TestBackupUnderContainers: a database is backed up while its container writes, from a
 // snapshot, and read by another container from the volume that is made of the backup.
 func TestBackupUnderContainers(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, append(slices.Clone(engine), testenv.Btrfs)...).Host(t, "h1")
 	h.Write("/etc/remora/near.password", "correct horse battery staple\n")
 	h.Must("chmod", "0600", "/etc/remora/near.password")

@@ -28,6 +28,7 @@ var varies = []struct {
 // TestTour types the tour of the README and wants what it shows. The image is the only thing
 // that it fetches, so here it is put there before. The host has podman, too.
 func TestTour(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../README.md")
 	noErr(t, err)
 	h := newLab(t, append([]testenv.Need{testenv.Podman}, engine...)...).Host(t, "h1")

@@ -11,6 +11,7 @@ import (
 // TestUndoOfDockerRemove: what "docker volume rm" removed is there again for the engine, with
 // its data, and what is protected it cannot remove.
 func TestUndoOfDockerRemove(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Remora("")
 	h.Dockerd()
@@ -34,6 +35,7 @@ func TestUndoOfDockerRemove(t *testing.T) {
 
 // TestPrune asks a real engine what its containers have, stopped ones too.
 func TestPrune(t *testing.T) {
+	t.Parallel()
 	h := newLab(t, engine...).Host(t, "h1")
 	h.Remora("")
 	h.Dockerd()
@@ -58,6 +60,7 @@ func TestPrune(t *testing.T) {
 
 // TestPruneAsksPodman does the same with podman, which answers only where it is asked to.
 func TestPruneAsksPodman(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, testenv.Podman)
 	h := l.Host(t, "h1")
 	h.Remora("")
