@@ -17,24 +17,24 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// look is one turn of the loop.
-func (m *Mesh) look(ctx context.Context) {
+// look is one turn of the loop. The kernel is compared with a plan that is as it was only if compare says so.
+func (m *Mesh) look(ctx context.Context, compare bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.err
-	if err := m.apply(ctx); err != nil && (before == nil || before.Error() != err.Error()) {
+	if err := m.apply(ctx, compare); err != nil && (before == nil || before.Error() != err.Error()) {
 		m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the data plane is not whole", slog.Any("error", err))
 	}
 }
 
 // apply plans, and makes it so. m.mu is held.
-func (m *Mesh) apply(ctx context.Context) error {
-	m.err = m.tryApply(ctx)
+func (m *Mesh) apply(ctx context.Context, compare bool) error {
+	m.err = m.tryApply(ctx, compare)
 	m.applied = time.Now()
 	return m.err
 }
 
-func (m *Mesh) tryApply(ctx context.Context) error {
+func (m *Mesh) tryApply(ctx context.Context, compare bool) error {
 	in, err := m.input()
 	if err != nil {
 		return err
@@ -44,6 +44,9 @@ func (m *Mesh) tryApply(ctx context.Context) error {
 	}
 	p := plan.Compute(in)
 	again := reflect.DeepEqual(p, m.last)
+	if again && !compare && m.err == nil {
+		return nil
+	}
 	m.last = p
 	m.peers.want(p.Paths)
 	changes, terr := m.applyTunnel(ctx, p)

@@ -81,10 +81,13 @@ type Mesh struct {
 	prober *probe.Prober
 }
 
-// How often the loop looks without being told, and how long after a look the next may be.
+// How often the loop looks without being told, and how long after a look the next may be: the more it took, the
+// later, so that fifty hosts that join at once do not keep a busy machine busy.
 const (
 	verifyEvery = 30 * time.Second
 	restFor     = 100 * time.Millisecond
+	restTimes   = 5
+	restAtMost  = time.Second
 )
 
 // New opens a mesh and remembers what it had. Nothing is changed before [Mesh.Run].
@@ -131,19 +134,24 @@ func (m *Mesh) Run(ctx context.Context) error {
 	wg.Go(func() { m.observe(ctx) })
 	verify := time.NewTicker(verifyEvery)
 	defer verify.Stop()
+	compare := true
 	for {
-		m.look(ctx)
+		begun := time.Now()
+		m.look(ctx, compare)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(restFor):
+		case <-time.After(min(max(restFor, restTimes*time.Since(begun)), restAtMost)):
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.nudged:
+			compare = true
 		case <-changed:
+			compare = false // most records of others change nothing here
 		case <-verify.C:
+			compare = true
 		}
 	}
 }

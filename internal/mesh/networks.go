@@ -122,7 +122,7 @@ func (m *Mesh) EnsureNetwork(ctx context.Context, id string, addresses ...netip.
 		m.networks.Attached = before
 		return Link{}, err
 	}
-	err := m.apply(ctx)
+	err := m.apply(ctx, true)
 	if l, ok := m.link(id, addresses); ok {
 		return l, err
 	}
@@ -172,7 +172,7 @@ func (m *Mesh) RemoveNetwork(ctx context.Context, id string) error {
 	if err := m.saveNetworks(); err != nil {
 		return err
 	}
-	return m.apply(ctx)
+	return m.apply(ctx, true)
 }
 
 // Expose lets a whole network reach this host at addresses of its own; none takes that back.
@@ -188,7 +188,7 @@ func (m *Mesh) Expose(ctx context.Context, id string, addresses ...netip.Addr) e
 	if err := m.saveNetworks(); err != nil {
 		return err
 	}
-	return m.apply(ctx)
+	return m.apply(ctx, true)
 }
 
 // AttachPort connects one end of a container's link to the bridge of its network. If the bridge is ever made
