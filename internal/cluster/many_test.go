@@ -88,6 +88,28 @@ func memory() int {
 	return int(m.HeapAlloc + m.StackInuse)
 }
 
+// spreads gives names, each on one of the hosts, and returns how long each takes to be on all, the fastest first.
+func spreads(t *testing.T, hosts []*memhost, names int) []time.Duration {
+	t.Helper()
+	var all []time.Duration
+	for i := range names {
+		h, name := hosts[rand.N(len(hosts))], fmt.Sprintf("new%d", i)
+		put(t, h, name)
+		key := record.Key{Writer: h.c.Self(), Kind: record.KindName, Name: name}
+		all = append(all, soon(t, name+" on all", 20*time.Second, func() bool {
+			for _, o := range hosts {
+				if !slices.ContainsFunc(o.c.Store().Records(record.KindName), func(r record.Record) bool { return r.Key == key }) {
+					return false
+				}
+			}
+			return true
+		}))
+		time.Sleep(100 * time.Millisecond)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // TestMembers says what a member costs in a cluster of many.
 func TestMembers(t *testing.T) {
 	count := 50
@@ -164,7 +186,12 @@ func TestMembers(t *testing.T) {
 		hosts = append(hosts, late)
 		put(t, late, "a name")
 		took = soon(t, "a name on all", 10*time.Second, func() bool { return agree(hosts) })
-		t.Logf("a name is on all after %v", took)
+		t.Logf("all agree %v after it made a name", took)
+		spread := spreads(t, hosts, 100)
+		t.Logf("a new name is on all hosts after p50 %v, p99 %v", spread[len(spread)/2], spread[len(spread)*99/100])
+		if limit := 150 * time.Millisecond; count <= allPairs && spread[len(spread)*99/100] > limit {
+			t.Errorf("more than %v", limit)
+		}
 
 		lost := hosts[count/3]
 		n.split(func(h *memhost) int {
