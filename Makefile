@@ -8,7 +8,7 @@ PARTS ?= lint unit storage vm e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz check-foreign lint fix vuln bench bench-calls bench-storage bench-plugins bench-network docs docs-check setup packages check clean
+.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz check-foreign lint fix vuln bench bench-calls bench-storage bench-plugins bench-network bench-members docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ fix: ## let gofmt and go fix rewrite what they can
 vuln: ## known vulnerabilities in what we import; needs the net
 	test/run.sh vuln
 
-bench: bench-calls bench-storage bench-plugins bench-network ## measure against the named peers, write docs/performance.md
+bench: bench-calls bench-storage bench-plugins bench-network bench-members ## measure against the named peers, write docs/performance.md
 
 bench-calls: ## the part of it about the calls of plugins
 	cd bench && go run .
@@ -77,6 +77,9 @@ bench-plugins: ## the part of it about managed plugins; needs root, Docker and d
 
 bench-network: ## the part of it about the network across hosts; needs root, iperf3, ethtool and wireguard-tools
 	cd bench && go run . -suite network
+
+bench-members: ## the part of it about clusters of up to a thousand hosts, in virtual time; an hour or more
+	cd bench && go run . -suite members
 
 docs: ## write docs/reference from the code
 	go generate ./...

@@ -27,8 +27,8 @@ import (
 func main() {
 	quick := flag.Bool("quick", false, "measure little, to see that it works; writes only where -out says")
 	render := flag.Bool("render", false, "measure nothing, write the document from its results")
-	which := flag.String("suite", "calls", "what to measure: calls, storage, plugins or network")
-	part := flag.String("part", "", "measure one `part` of a suite: of storage fio, snapshots, lists or backups, of network data, control, answers or peers; the rest stays as it was")
+	which := flag.String("suite", "calls", "what to measure: calls, storage, plugins, network or members")
+	part := flag.String("part", "", "measure one `part` of a suite: of storage fio, snapshots, lists or backups, of network data, control, answers or peers, of members their number; the rest stays as it was")
 	out := flag.String("out", "", "`directory` of the document (default ../docs, none with -quick)")
 	daemon := flag.String("remora", "", "`program` to measure (default: built from this tree)")
 	only := flag.Int("volumes", 0, "measure with this `number` of volumes alone")
@@ -45,10 +45,12 @@ func main() {
 		err = runStorage(*quick, *render, *part, *out, *daemon, *scratch)
 	case "network":
 		err = runNetwork(*quick, *render, *part, *out, *daemon, *scratch)
+	case "members":
+		err = runMembers(*quick, *render, *part, *out, *scratch)
 	case "plugins":
 		err = runPlugins(*quick, *render, *out, *daemon, *scratch)
 	default:
-		err = fmt.Errorf("no suite %q; there are calls, storage, plugins and network", *which)
+		err = fmt.Errorf("no suite %q; there are calls, storage, plugins, network and members", *which)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -155,8 +155,11 @@ func TestMembers(t *testing.T) {
 				}
 			}
 		}
+		tell := func(key string, value any) { t.Attr(key, fmt.Sprint(value)) } // for the bench
+		joined := time.Since(started) - time.Duration(count)*20*time.Millisecond
 		t.Logf("%d members, 50 a second: all known to all %v after the last joined; %v of a core, %d KB sent each",
-			count, time.Since(started)-time.Duration(count)*20*time.Millisecond, (cpu()-used)/time.Duration(count), int(n.bytes.Load())/count>>10)
+			count, joined, (cpu()-used)/time.Duration(count), int(n.bytes.Load())/count>>10)
+		tell("joined_ms", joined.Milliseconds())
 		time.Sleep(time.Minute)
 
 		used, bytes, packets, errands, began := cpu(), n.bytes.Load(), n.packets.Load(), n.errands.Load(), time.Now()
@@ -171,6 +174,9 @@ func TestMembers(t *testing.T) {
 		}
 		t.Logf("idle, each: %.3f %% of a core, %d KB of memory, %.0f B/s, %.1f messages/s, %.2f links made a second, %d links",
 			share, kb, each(n.bytes.Load()-bytes), each(n.packets.Load()-packets), each(n.errands.Load()-errands), links/count)
+		tell("core_percent", share)
+		tell("memory_kb", kb)
+		tell("bytes_per_second", each(n.bytes.Load()-bytes))
 		if share > 5 || kb > 100<<10 {
 			t.Errorf("a member takes %.1f %% of a core and %d KB", share, kb)
 		}
@@ -183,12 +189,15 @@ func TestMembers(t *testing.T) {
 			return late.c.Store() != nil && late.reaches() > count*99/100
 		})
 		t.Logf("one more joined, and reaches 99 of 100: %v", took)
+		tell("late_ms", took.Milliseconds())
 		hosts = append(hosts, late)
 		put(t, late, "a name")
 		took = soon(t, "a name on all", 10*time.Second, func() bool { return agree(hosts) })
 		t.Logf("all agree %v after it made a name", took)
 		spread := spreads(t, hosts, 100)
 		t.Logf("a new name is on all hosts after p50 %v, p99 %v", spread[len(spread)/2], spread[len(spread)*99/100])
+		tell("name_p50_ms", spread[len(spread)/2].Milliseconds())
+		tell("name_p99_ms", spread[len(spread)*99/100].Milliseconds())
 		if limit := 150 * time.Millisecond; count <= allPairs && spread[len(spread)*99/100] > limit {
 			t.Errorf("more than %v", limit)
 		}
@@ -218,6 +227,7 @@ func TestMembers(t *testing.T) {
 			}
 		}
 		t.Logf("one was silently lost: the first noticed after %v, all after %v", first, last)
+		tell("noticed_ms", last.Milliseconds())
 		if last == 0 || last > 12*time.Second {
 			t.Errorf("all noticed after %v", last)
 		}
