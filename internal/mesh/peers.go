@@ -22,7 +22,10 @@ const (
 	askFirst     = 200 * time.Millisecond // while it has not yet answered, for the first few times
 	firstTimes   = 5
 	askIdleEvery = 3 * time.Second
-	askEach      = 10 * time.Millisecond // of an idle one more for each host there is
+	askEach      = 10 * time.Millisecond // of one without data more for each host there is
+	// askDown is how long after a question was not answered the next is asked, where the path is known not to work: after a cut
+	// has healed this is what containers wait for.
+	askDown = 500 * time.Millisecond
 	answerWithin = time.Second
 	// askAgain is how soon a question is asked again that was not answered, until it is clear that the path does not
 	// work.
@@ -181,7 +184,7 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		case !ok && misses < downAfter:
 			wait = by(askAgain)
 		case !ok:
-			wait = by(askEvery)
+			wait = max(by(askDown), time.Duration(all)*askEach)
 		case active:
 			wait = askActive
 		}

@@ -164,9 +164,10 @@ func (s *soaked) fault(i int) (name string, undo func()) {
 func (s *soaked) back(what string, since time.Time, limit time.Duration) time.Duration {
 	s.t.Helper()
 	if within(limit+10*time.Second, func() bool { return s.traffic.silent(since) == "" }) {
-		took := s.traffic.last(since).Sub(since)
+		last, pair := s.traffic.last(since)
+		took := last.Sub(since)
 		if took > limit {
-			s.t.Errorf("%s: containers reach each other only after %v", what, took)
+			s.t.Errorf("%s: containers reach each other only after %v, the last %s", what, took, pair)
 		}
 		return took
 	}

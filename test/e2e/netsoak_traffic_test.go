@@ -167,19 +167,19 @@ func (f *traffic) silent(since time.Time) string {
 	return strings.Join(pairs, ", ")
 }
 
-// last is when the last of all pairs had its first answer since a moment.
-func (f *traffic) last(since time.Time) (at time.Time) {
+// last is when the last of all pairs had its first answer since a moment, and which that is.
+func (f *traffic) last(since time.Time) (at time.Time, pair string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at = since
 	for i := range f.pairs {
 		for j, a := range f.pairs[i] {
 			if i != j && a.first.After(at) {
-				at = a.first
+				at, pair = a.first, fmt.Sprintf("%s of %s", f.hosts[i], f.hosts[j])
 			}
 		}
 	}
-	return at
+	return at, pair
 }
 
 func (f *traffic) summary() string {
