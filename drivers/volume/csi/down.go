@@ -150,8 +150,10 @@ func (d *driver) lowerNode(ctx context.Context, r *jobs.Run, v *vol, facts conn.
 		}); err != nil {
 			return err
 		}
-		if where, err := elsewhere(n.Device); err != nil || len(where) > 0 {
-			return errors.Join(err, stillMounted(where))
+		if n.Disk != "" {
+			if where, err := mountsOf(n.Disk); err != nil || len(where) > 0 {
+				return errors.Join(err, stillMounted(where))
+			}
 		}
 	}
 	if err := rmdir(dir); err != nil {

@@ -110,7 +110,7 @@ const margin = 3 * time.Second
 func (d *driver) do(ctx context.Context, kind, object, key string, data any) error {
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, end.Add(-margin), errors.New("this call cannot wait any longer"))
+		ctx, cancel = context.WithDeadlineCause(ctx, end.Add(-min(margin, time.Until(end)/4)), errors.New("this call cannot wait any longer"))
 		defer cancel()
 	}
 	return d.jobs.Do(ctx, kind, object, key, data)

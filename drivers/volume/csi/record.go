@@ -125,8 +125,10 @@ type node struct {
 	Mountpoint string    `json:"mountpoint,omitempty"`
 	Since      time.Time `json:"since"`
 	Boot       string    `json:"boot"`
-	// Device is that of the file system, "8:16", as long as one is staged.
+	// Device is that of what is mounted at the staging path, such as "8:16". Disk is the same where nothing else of
+	// it was mounted.
 	Device string `json:"device,omitempty"`
+	Disk   string `json:"disk,omitempty"`
 }
 
 const nodeVersion = 1

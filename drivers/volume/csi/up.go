@@ -331,9 +331,12 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 	if err != nil {
 		return d.notUp(v, rec, n, err)
 	}
-	n.Phase, n.Doing = phaseStaged, ""
+	n.Phase, n.Doing, n.Device, n.Disk = phaseStaged, "", "", ""
 	if m, err := topmost(staging); err == nil && m != nil {
 		n.Device = deviceOf(*m)
+		if all, err := mountsOf(n.Device); err == nil && len(all) == 1 && m.Root == "/" && m.Major != 0 {
+			n.Disk = n.Device
+		}
 	}
 	return d.store.saveNode(v, n)
 }
