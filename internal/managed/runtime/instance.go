@@ -27,6 +27,7 @@ type instance struct {
 	record record
 	pub    *publication
 	holder *holder
+	gate   *os.File           // what lets a program of the host go on; nil otherwise
 	cancel context.CancelFunc // ends the supervisor
 	done   chan struct{}      // closed when it has ended; nil without one
 
@@ -53,7 +54,7 @@ func (in *instance) prepare(p Plugin) error {
 	in.plugin = p
 	in.mu.Unlock()
 	in.log = r.opts.Logger.With(slog.String("plugin", p.ID), slog.String("name", p.Name))
-	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now()}
+	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now(), Version: p.Version, Serves: p.Serves}
 	var err error
 	discovery := r.opts.Discovery
 	if p.Unpublished {
@@ -83,7 +84,7 @@ func (in *instance) prepare(p Plugin) error {
 		return r.watcher.add(r.path(p.ID, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
 			if name == socket || name == "" {
 				if err := pub.again(r.path(p.ID, "s", socket)); err != nil {
-					in.log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
+					in.log.Warn(in.plugin.title()+" made its socket anew, which cannot be published", slog.String("error", err.Error()))
 				}
 			}
 		})
@@ -160,7 +161,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 	in.rest()
 	if in.pub != nil {
 		if err := in.pub.withdraw(); err != nil {
-			in.log.WarnContext(ctx, "managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, in.plugin.title()+" is stopped, and its name stays", slog.String("error", err.Error()))
 		}
 	}
 	if in.proc != nil {
@@ -238,7 +239,7 @@ func (in *instance) clear(ctx context.Context) error {
 
 // clear takes away what a record tells of. The record goes last.
 func (r *Runtime) clear(ctx context.Context, rec *record) error {
-	if err := r.destroy(ctx, rec.ID); err != nil {
+	if err := r.destroy(ctx, rec.ID, rec.Serves); err != nil {
 		return err
 	}
 	if rec.Rootfs != "" {

@@ -14,27 +14,6 @@ import (
 	"github.com/remora-plugins/remora/internal/state"
 )
 
-// share makes dir a mount of its own that is seen by whoever has it (rshared), unless it is one.
-func share(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return state.Classify(err)
-	}
-	dir, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return state.Classify(err)
-	}
-	at, err := mount.At(dir)
-	if err != nil {
-		return err
-	}
-	if !at {
-		if err := mount.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return err
-		}
-	}
-	return mount.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
-}
-
 // unmountBelow unmounts what is mounted below dir, and at it too where also is set, from the last to the first. What is
 // in use is unmounted lazily: who uses it keeps it, and nobody meets it any more.
 func unmountBelow(dir string, also bool) error {

@@ -112,13 +112,13 @@ func (o *output) ends() (stdout, stderr *os.File, err error) {
 // released waits until no process has the end of a plugin's output open any more: what runc began and did not bring as
 // far as the control group ends by itself, when runc has been killed, but not at the same instant. It waits for a while
 // only, since a plugin may have given its output to a process of the host.
-func released(ctx context.Context, dir string) {
+func released(ctx context.Context, dir string, limit time.Duration) {
 	f, err := os.Open(filepath.Join(dir, Stdout))
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	for deadline := time.Now().Add(sweepTime); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
 			return // closing it unlocks it
 		}
