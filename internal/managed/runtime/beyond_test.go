@@ -175,7 +175,7 @@ func TestGate(t *testing.T) {
 	p.Command = []string{"/bin/sh", "-c", "echo > " + touched}
 	noErr(t, r.checkedPrepare(p))
 	in := r.find(p.ID)
-	proc, err := in.createOnHost(r.path(p.ID, "s"))
+	proc, err := in.createOnHost()
 	noErr(t, err)
 	if all := l.within(t, p.ID); !slices.Contains(all, proc.pid) {
 		t.Errorf("process %d is not in %v", proc.pid, all)

@@ -18,7 +18,7 @@ import (
 const gate = `read -r go && exec "$@" </dev/null`
 
 // createOnHost starts a program of the host, which waits at the gate, and returns its process.
-func (in *instance) createOnHost(sockets string) (*process, error) {
+func (in *instance) createOnHost() (*process, error) {
 	p := &in.plugin
 	if fi, err := os.Stat(p.Command[0]); err != nil || fi.IsDir() || fi.Mode()&0o111 == 0 {
 		return nil, errdefs.Errorf(errdefs.ErrInvalid, "%s: there is no such program", p.Command[0])
@@ -38,7 +38,7 @@ func (in *instance) createOnHost(sockets string) (*process, error) {
 		return nil, err
 	}
 	defer hold.Close()
-	cmd := exec.Command("/bin/sh", append([]string{"-c", gate, p.Command[0]}, p.Command...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", gate, p.Command[0]}, p.Command...)...) //nolint:noctx // it outlives all that has a context
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", hold, stdout, stderr
 	cmd.Env = slices.Concat([]string{defaultPath}, p.Settings.Env, secrets)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -54,6 +54,9 @@ func (in *instance) prepare(p Plugin) error {
 	in.plugin = p
 	in.mu.Unlock()
 	in.log = r.opts.Logger.With(slog.String("plugin", p.ID), slog.String("name", p.Name))
+	if p.Word != "" {
+		in.log = slog.New(called{r.opts.Logger.Handler(), p.Word})
+	}
 	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now(), Version: p.Version, Serves: p.Serves}
 	var err error
 	discovery := r.opts.Discovery
@@ -71,6 +74,7 @@ func (in *instance) prepare(p Plugin) error {
 		if err != nil {
 			return state.Classify(err)
 		}
+		out.klog = p.Word != ""
 		in.mu.Lock()
 		in.out = out
 		in.mu.Unlock()
@@ -84,7 +88,7 @@ func (in *instance) prepare(p Plugin) error {
 		return r.watcher.add(r.path(p.ID, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
 			if name == socket || name == "" {
 				if err := pub.again(r.path(p.ID, "s", socket)); err != nil {
-					in.log.Warn(in.plugin.title()+" made its socket anew, which cannot be published", slog.String("error", err.Error()))
+					in.log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
 				}
 			}
 		})
@@ -161,7 +165,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 	in.rest()
 	if in.pub != nil {
 		if err := in.pub.withdraw(); err != nil {
-			in.log.WarnContext(ctx, in.plugin.title()+" is stopped, and its name stays", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, "managed plugin is stopped, and its name stays", slog.String("error", err.Error()))
 		}
 	}
 	if in.proc != nil {

@@ -41,6 +41,7 @@ type output struct {
 	recent    []string
 	followers map[chan Line]struct{}
 	failed    bool // the last write to the log failed
+	klog      bool // on stderr is all that is said, each line with its level
 	closed    bool
 }
 
@@ -176,11 +177,8 @@ func (o *output) emit(lines []Line) {
 		return
 	}
 	for _, line := range lines {
-		say := o.log.Info
-		if line.Stream == Stderr {
-			say = o.log.Error
-		}
-		say(line.Text)
+		say := map[slog.Level]func(string, ...any){slog.LevelInfo: o.log.Info, slog.LevelWarn: o.log.Warn, slog.LevelError: o.log.Error}
+		say[o.level(line)](line.Text)
 		if strings.TrimSpace(line.Text) == "" {
 			continue
 		}
@@ -189,6 +187,24 @@ func (o *output) emit(lines []Line) {
 		}
 	}
 	o.keep(lines)
+}
+
+// level is how grave a line is. Most drivers of storage write all to stderr, as klog does: "E0102 15:04:05 …" is an error.
+func (o *output) level(line Line) slog.Level {
+	switch {
+	case line.Stream != Stderr:
+		return slog.LevelInfo
+	case !o.klog:
+		return slog.LevelError
+	case len(line.Text) > 5 && strings.Trim(line.Text[1:5], "0123456789") == "":
+		switch line.Text[0] {
+		case 'W':
+			return slog.LevelWarn
+		case 'E', 'F':
+			return slog.LevelError
+		}
+	}
+	return slog.LevelInfo
 }
 
 func (o *output) keep(lines []Line) {

@@ -29,7 +29,7 @@ type Plugin struct {
 	Config   plugin.Config
 	Settings plugin.Settings
 	// Secrets are variables of the environment whose value is what is in a file, without the
-	// newline at its end: name to absolute path. The file is read at each start, and nobody but
+	// newline at its end: name to absolute path, or to env:NAME of the daemon's own environment. The file is read at each start, and nobody but
 	// its owner may be able to read it. The value is in the plugin's environment and nowhere else.
 	Secrets map[string]string
 	// Unpublished leaves it to the caller to publish the plugin, as for one in whose answers there are paths.
@@ -160,7 +160,7 @@ func (p *Plugin) check() error {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return bad("secret %q: not the name of a variable", name)
 		}
-		if !filepath.IsAbs(file) {
+		if !filepath.IsAbs(file) && !strings.HasPrefix(file, envSecret) {
 			return bad("secret %q: file %q: not an absolute path", name, file)
 		}
 	}
@@ -173,6 +173,3 @@ func (p *Plugin) errorf(format string, args ...any) error {
 }
 
 func (p *Plugin) word() string { return cmp.Or(p.Word, "plugin") }
-
-// title is what it is called in logs.
-func (p *Plugin) title() string { return cmp.Or(p.Word, "managed plugin") }

@@ -258,7 +258,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 			*s = State{ID: p.ID, Name: p.Name, Status: Running, Since: rec.Since, Pid: rec.Pid, Restarts: rec.Restarts, Last: rec.Last}
 		})
 		if err := in.publish(); err != nil {
-			in.log.WarnContext(ctx, p.title()+" runs, and cannot be published", slog.String("error", err.Error()))
+			in.log.WarnContext(ctx, "managed plugin runs, and cannot be published", slog.String("error", err.Error()))
 		}
 	} else {
 		if rec != nil && rec.Pid != 0 {

@@ -60,7 +60,7 @@ func (in *instance) end(ctx context.Context, proc *process, grace time.Duration)
 		err = in.rt.destroy(ctx, in.id, in.record.Serves)
 	}
 	if err != nil {
-		in.log.WarnContext(ctx, in.plugin.title()+" was not started, and not all of it is gone", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "managed plugin was not started, and not all of it is gone", slog.String("error", err.Error()))
 	}
 }
 
@@ -82,7 +82,7 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 		}
 	}
 	if len(p.Command) > 0 {
-		return in.createOnHost(sockets)
+		return in.createOnHost()
 	}
 	for _, dir := range p.Shared {
 		if err := mount.Share(dir); err != nil {
@@ -221,17 +221,17 @@ func (in *instance) ended(ctx context.Context, proc *process) {
 	}
 	in.record.Last, in.record.Pid, in.record.Start, in.record.Since = &exit, 0, 0, time.Now()
 	if err := in.rt.saveRecord(&in.record); err != nil {
-		in.log.WarnContext(ctx, "the state of a "+in.plugin.title()+" cannot be kept", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "the state of a managed plugin cannot be kept", slog.String("error", err.Error()))
 	}
 	wait := in.rt.backOff(in.record.Restarts)
 	in.set(func(s *State) {
 		s.Status, s.Since, s.Pid, s.Last, s.Error = Restarting, exit.Time, 0, &exit, ""
 		s.Restarts, s.Next = in.record.Restarts, time.Now().Add(wait)
 	})
-	in.log.WarnContext(ctx, in.plugin.title()+" ended, and is started again", slog.String("exit", exit.String()),
+	in.log.WarnContext(ctx, "managed plugin ended, and is started again", slog.String("exit", exit.String()),
 		slog.Int("restarts", in.record.Restarts), slog.Duration("wait", wait))
 	if err := in.rt.destroy(ctx, in.id, in.record.Serves); err != nil {
-		in.log.WarnContext(ctx, in.plugin.title()+" left something behind", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "managed plugin left something behind", slog.String("error", err.Error()))
 	}
 }
 
@@ -249,7 +249,7 @@ func (in *instance) hold(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		in.log.WarnContext(ctx, "callers of a "+in.plugin.title()+" cannot be kept waiting", slog.String("error", err.Error()))
+		in.log.WarnContext(ctx, "callers of a managed plugin cannot be kept waiting", slog.String("error", err.Error()))
 	}
 }
 
@@ -262,7 +262,7 @@ func (in *instance) failed(err error) {
 		s.Restarts, s.Next = in.record.Restarts, time.Now().Add(wait)
 	})
 	in.out.note("not started: " + err.Error())
-	in.log.Error(in.plugin.title()+" cannot be started, and is tried again", slog.String("error", err.Error()),
+	in.log.Error("managed plugin cannot be started, and is tried again", slog.String("error", err.Error()),
 		slog.Int("restarts", in.record.Restarts), slog.Duration("wait", wait))
 }
 
@@ -285,7 +285,7 @@ func (in *instance) restart(ctx context.Context) *process {
 					in.holder.release()
 					in.holder = nil
 				}
-				in.log.InfoContext(ctx, in.plugin.title()+" runs again", slog.Int("pid", proc.pid), slog.Int("restarts", in.record.Restarts))
+				in.log.InfoContext(ctx, "managed plugin runs again", slog.Int("pid", proc.pid), slog.Int("restarts", in.record.Restarts))
 				return proc
 			}
 			in.end(ctx, proc, in.rt.limits.stop)
