@@ -126,6 +126,18 @@ func testDriver(t *testing.T, host bool) {
 	if s := r.State(p.ID); s.Pid != was || s.Status != Running {
 		t.Errorf("it was not taken over: %+v", s)
 	}
+	// What is shared is another directory to one that was started before.
+	noErr(t, r.Close())
+	noErr(t, unmountBelow(l.dir+"/mounts", true))
+	noErr(t, mount.Share(l.dir+"/mounts"))
+	r = l.open(t)
+	noErr(t, r.Adopt(t.Context(), []Plugin{p}))
+	if pid := r.State(p.ID).Pid; (pid == was) != host {
+		t.Errorf("process %d was followed by %d", was, pid)
+	}
+	was = r.State(p.ID).Pid
+	call.get(t, "mount?dir="+where)
+	read("the directory was shared anew")
 	// Both die, and the daemon's successor finds neither.
 	noErr(t, r.Close())
 	noErr(t, killPid(was))
@@ -133,13 +145,14 @@ func testDriver(t *testing.T, host bool) {
 	noErr(t, r.Adopt(t.Context(), []Plugin{p}))
 	until(t, "a start after the death of both", func() bool { s := r.State(p.ID); return s.Status == Running && s.Pid != was })
 	read("the death of both")
-	if n := len(l.serving(t, p.ID)); n != 3 {
-		t.Errorf("%d processes serve, want 3", n)
+	want := map[bool]int{false: 4, true: 3}[host]
+	if n := len(l.serving(t, p.ID)); n != want {
+		t.Errorf("%d processes serve, want %d", n, want)
 	}
 	noErr(t, r.Stop(t.Context(), p.ID, 0))
 	read("its stop")
-	if n := len(l.serving(t, p.ID)); n != 4 {
-		t.Errorf("%d processes serve, want 4", n)
+	if n := len(l.serving(t, p.ID)); n != want+1 {
+		t.Errorf("%d processes serve, want %d", n, want+1)
 	}
 	if all := l.within(t, p.ID); len(all) != 0 {
 		t.Errorf("processes %v are left", all)

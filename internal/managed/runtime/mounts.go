@@ -7,7 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mount"
@@ -67,4 +70,48 @@ func removeTree(dir string) error {
 		return state.Classify(err)
 	}
 	return nil
+}
+
+// sharing tells whether what a process mounts in the directories is seen here, and the other way round. A directory that was
+// unmounted and shared anew is another one to a process that was started before.
+func sharing(pid int, dirs []string) bool {
+	if len(dirs) == 0 {
+		return true
+	}
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/mountinfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	there, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return false
+	}
+	here, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return false
+	}
+	for _, dir := range dirs {
+		if group := peersOf(here, dir); group == "" || group != peersOf(there, dir) {
+			return false
+		}
+	}
+	return true
+}
+
+// peersOf returns the peer group of the mount that a directory is in, or is (mount_namespaces(7)).
+func peersOf(mounts []*mountinfo.Info, dir string) string {
+	longest, group := 0, ""
+	for _, m := range mounts {
+		if !within(dir, m.Mountpoint) || len(m.Mountpoint) < longest {
+			continue
+		}
+		longest, group = len(m.Mountpoint), ""
+		for field := range strings.FieldsSeq(m.Optional) {
+			if strings.HasPrefix(field, "shared:") {
+				group = field
+			}
+		}
+	}
+	return group
 }

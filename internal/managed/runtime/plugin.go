@@ -45,7 +45,7 @@ type Plugin struct {
 type Beyond struct {
 	// Word is what it is called in logs and errors; empty is "plugin".
 	Word string
-	// Version is any text. Adopt starts anew what runs with another one.
+	// Version is any text. Adopt starts anew what runs with another one, and what does not see Shared as the host does.
 	Version string
 	// Command runs a program of the host, with its arguments, in place of a container. There is no Rootfs then, the
 	// sockets are in Runtime.Sockets, and of Config and Settings only the socket's name and Env count.

@@ -244,7 +244,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 		in.record.Restarts, in.record.Last = rec.Restarts, rec.Last
 	}
 	proc := rec.process()
-	if proc != nil && rec.Version != p.Version {
+	if proc != nil && (rec.Version != p.Version || !sharing(proc.pid, p.Shared)) {
 		err := r.terminate(proc, r.limits.stop)
 		proc.close()
 		if err != nil {
