@@ -215,10 +215,16 @@ func (d *Driver) readNode(ctx context.Context, f *Facts) error {
 	case err != nil:
 		return err
 	}
-	if id := info.GetNodeId(); id != clean(id, maxNodeID) || id == "" && f.Controller.Has(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME) {
+	return d.place(f, info)
+}
+
+// place takes over where this host is, and what it is called.
+func (d *Driver) place(f *Facts, info *csi.NodeGetInfoResponse) error {
+	id := info.GetNodeId()
+	if id != clean(id, maxNodeID) || id == "" && f.Controller.Has(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME) {
 		return errdefs.Errorf(errdefs.ErrInvalid, "%s: NodeGetInfo: %q is no id of a node", f.Name, clean(id, maxNodeID))
 	}
-	f.NodeID, f.MaxVolumes = info.GetNodeId(), max(0, info.GetMaxVolumesPerNode())
+	f.NodeID, f.MaxVolumes = id, max(0, info.GetMaxVolumesPerNode())
 	f.Topology = info.GetAccessibleTopology().GetSegments()
 	return nil
 }
