@@ -120,7 +120,8 @@ func clean(text string, limit int) string {
 	return text
 }
 
-// Facts returns what the driver says of itself. It is asked once for each connection.
+// Facts returns what the driver says of itself. It is asked once for each connection. With an error they are what
+// it had said until then.
 func (d *Driver) Facts(ctx context.Context) (Facts, error) {
 	if err := d.lock(ctx); err != nil {
 		return Facts{}, err
@@ -137,7 +138,7 @@ func (d *Driver) Facts(ctx context.Context) (Facts, error) {
 	}
 	f, err := d.read(ctx)
 	if err != nil {
-		return Facts{}, err
+		return f, err
 	}
 	d.mu.Lock()
 	was := d.facts
