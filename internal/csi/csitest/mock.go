@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -138,6 +139,27 @@ func (m *Mock) Restart() {
 	m.s.addNode(m.Options.NodeID, m.Options.Topology)
 	if err := m.d.listen(m.Endpoint, m.Controller); err != nil {
 		m.t.Fatal(err)
+	}
+}
+
+// Alive tells whether the driver runs.
+func (m *Mock) Alive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		// A process that has ended is there until it is waited for.
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && !strings.HasPrefix(state, "Z")
+	}
+	if m.d == nil {
+		return false
+	}
+	select {
+	case <-m.d.dead:
+		return false
+	default:
+		return true
 	}
 }
 
