@@ -3,8 +3,6 @@ package csi
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -44,11 +42,11 @@ func TestFaults(t *testing.T) {
 					h.mock.Faults.Set(rpc, when, what, 1)
 					h.revive(t)
 					d := h.open(t)
-					h.life(t, d)
+					h.twice(t, d)
 					if left := h.mock.Faults.Left(); len(left) > 0 {
 						t.Errorf("faults that did not come: %v", left)
 					}
-					h.nothing(t, d)
+					h.nothingLeft(t)
 				})
 			}
 		}
@@ -75,8 +73,8 @@ func (h *host) revive(t *testing.T) {
 	t.Cleanup(func() { close(stop); <-done })
 }
 
-// life makes a volume, has two containers after each other use it, and removes it.
-func (h *host) life(t *testing.T, d *driver) {
+// twice makes a volume, has two containers after each other use it, and removes it.
+func (h *host) twice(t *testing.T, d *driver) {
 	t.Helper()
 	target := filepath.Join(h.dir, "mnt")
 	if err := os.MkdirAll(target, 0o700); err != nil {
@@ -120,32 +118,6 @@ func (h *host) life(t *testing.T, d *driver) {
 		}
 		return nil
 	})
-}
-
-// nothing checks that nothing is left anywhere.
-func (h *host) nothing(t *testing.T, d *driver) {
-	t.Helper()
-	within(t, func() error {
-		if left := h.mock.Left(); len(left) > 0 {
-			return fmt.Errorf("left at the storage: %q", left)
-		}
-		return nil
-	})
-	if err := d.Close(); err != nil {
-		t.Error(err)
-	}
-	if list, err := mount.List(h.dir); err != nil || len(list) > 0 {
-		t.Errorf("left mounted: %v, %v", list, err)
-	}
-	_ = filepath.WalkDir(h.dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			t.Errorf("left: %s", path)
-		}
-		return nil
-	})
-	if list, err := os.ReadDir(d.dir); err != nil || len(list) > 0 {
-		t.Errorf("left: %v, %v", list, err)
-	}
 }
 
 // patient does what an engine and its user do: again, when it says that it could not yet.

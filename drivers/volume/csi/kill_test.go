@@ -1,385 +1,319 @@
 package csi
 
 import (
-	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/internal/mount"
-	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// bridgeEnv has what a process is told that is the bridge of a host.
-const bridgeEnv = "REMORA_CSI_TEST_BRIDGE"
-
-// bridge is a daemon with a pool, in a process of its own that is killed.
-type bridge struct {
-	Dir, Endpoint string
-	Finish        bool // it removes all there is, and ends
+// life is what a volume goes through, one step after the other. Each may be repeated.
+func (h *host) life() []func(ctx context.Context, d *driver) error {
+	mnt := func(name string) string { return filepath.Join(h.dir, "mnt", name) }
+	up := func(name, want string) func(context.Context, *driver) error {
+		return func(ctx context.Context, d *driver) error {
+			if err := os.MkdirAll(mnt(name), 0o700); err != nil {
+				return err
+			}
+			at, err := d.Mount(ctx, name, mnt(name))
+			if err != nil {
+				return err
+			}
+			file := filepath.Join(at, "f")
+			if got, err := os.ReadFile(file); want != "" && string(got) != want {
+				return fmt.Errorf("%s has %q, want %q (%w)", name, got, want, err)
+			}
+			return nil
+		}
+	}
+	put := func(name, text string) func(context.Context, *driver) error {
+		return func(context.Context, *driver) error {
+			if m, err := topmost(mnt(name)); err != nil || m == nil {
+				return fmt.Errorf("%s is not mounted: %w", name, err)
+			}
+			return os.WriteFile(filepath.Join(mnt(name), "f"), []byte(text), 0o600)
+		}
+	}
+	down := func(name string) func(context.Context, *driver) error {
+		return func(ctx context.Context, d *driver) error { return d.Unmount(ctx, name, mnt(name)) }
+	}
+	unless := func(class error, f func(context.Context, *driver) error) func(context.Context, *driver) error {
+		return func(ctx context.Context, d *driver) error { // that which an earlier life has done already
+			if err := f(ctx, d); !errors.Is(err, class) {
+				return err
+			}
+			return nil
+		}
+	}
+	remove := func(name string) func(context.Context, *driver) error {
+		return unless(errdefs.ErrNotFound, func(ctx context.Context, d *driver) error { return d.Remove(ctx, name) })
+	}
+	return []func(context.Context, *driver) error{
+		func(ctx context.Context, d *driver) error {
+			return d.Create(ctx, "a", map[string]string{"size": "32m"})
+		},
+		up("a", ""), put("a", "first"),
+		unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error { return d.CreateSnapshot(ctx, "a", "s", nil) }),
+		put("a", "second"),
+		func(ctx context.Context, d *driver) error { return d.Resize(ctx, "a", 64<<20) },
+		down("a"), up("a", "second"), down("a"),
+		unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error { return d.Clone(ctx, "b", "a", "", nil) }),
+		unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error { return d.Clone(ctx, "c", "a", "s", nil) }),
+		up("b", "second"), up("c", "first"), down("b"), remove("b"),
+		func(ctx context.Context, d *driver) error { return d.Rollback(ctx, "a", "s") },
+		up("a", "first"), down("a"), down("c"), remove("c"),
+		unless(errdefs.ErrNotFound, func(ctx context.Context, d *driver) error { return d.RemoveSnapshot(ctx, "a", "s") }),
+		remove("a"),
+	}
 }
 
-// names are the volumes that it uses, each by a worker of its own.
-var names = []string{"a", "b", "c"}
+// These say whose bridge a process is to be.
+const (
+	bridgeEnv       = "REMORA_CSI_BRIDGE"
+	bridgeSocketEnv = "REMORA_CSI_BRIDGE_ENDPOINT"
+)
 
-func (b bridge) target(name string) string { return filepath.Join(b.Dir, "mnt", name) }
-
-// live makes, mounts, writes, unmounts and now and then removes volumes for ever. Each line that it says is true when it is
-// said.
-func (b bridge) live() error {
-	c := config{Endpoint: b.Endpoint, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 5 * time.Millisecond, Wait: 2 * time.Second}
-	s, err := c.check()
+// bridge lives as a process of its own, which can be killed.
+func bridge(dir string) error {
+	h := &host{dir: dir, c: testConfig(os.Getenv(bridgeSocketEnv))}
+	s, err := h.c.check()
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
-	d, err := start(ctx, c, s, catalog.Env{PoolName: "pool", StateDir: b.Dir + "/state", RunDir: b.Dir + "/run"})
+	d, err := start(ctx, h.c, s, h.env())
 	if err != nil {
 		return err
 	}
-	d.pace = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 20 * time.Second}
-	fmt.Println("opened")
-	errs := make(chan error, len(names))
-	for _, name := range names {
-		go func() { errs <- b.work(ctx, d, name) }()
-	}
-	for range names {
-		if err := <-errs; err != nil {
+	d.pace = quick
+	for i, step := range h.life() {
+		if err := step(ctx, d); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "step"), fmt.Append(nil, i+1), 0o600); err != nil {
 			return err
 		}
-	}
-	return d.Close()
-}
-
-// work uses one volume.
-func (b bridge) work(ctx context.Context, d *driver, name string) error {
-	if err := os.MkdirAll(b.target(name), 0o700); err != nil {
-		return err
-	}
-	// What the one before left mounted is taken back, as the Handler does.
-	if err := d.Unmount(ctx, name, b.target(name)); err != nil {
-		return fmt.Errorf("unmount %s at the start: %w", name, err)
-	}
-	if b.Finish {
-		if err := d.Remove(ctx, name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-			return fmt.Errorf("remove %s at the end: %w", name, err)
+		if i == 8 { // let the volume be detached
+			time.Sleep(5 * h.c.Detach)
 		}
-		return nil
-	}
-	for round := 0; ; round++ {
-		if err := b.use(ctx, d, name, round%5 == 4); err != nil {
-			return err
-		}
-		if round%3 == 1 {
-			time.Sleep(20 * time.Millisecond) // it is detached meanwhile
-		}
-	}
-}
-
-// use mounts a volume, adds one to the number in it, and says which it is.
-func (b bridge) use(ctx context.Context, d *driver, name string, remove bool) error {
-	at := b.target(name)
-	if err := d.Create(ctx, name, map[string]string{}); err != nil {
-		return fmt.Errorf("create %s: %w", name, err)
-	}
-	if _, err := d.Mount(ctx, name, at); err != nil {
-		return fmt.Errorf("mount %s: %w", name, err)
-	}
-	if is, err := mount.At(at); err != nil || !is {
-		return fmt.Errorf("mount %s: mounted %t: %w", name, is, err)
-	}
-	if err := count(at, name); err != nil {
-		if dead(err) {
-			fmt.Println("died " + name)
-		} else {
-			return err
-		}
-	}
-	if err := d.Unmount(ctx, name, at); err != nil {
-		return fmt.Errorf("unmount %s: %w", name, err)
-	}
-	if remove {
-		fmt.Println("removing " + name)
-		if err := d.Remove(ctx, name); err != nil {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-		fmt.Println("removed " + name)
 	}
 	return nil
 }
 
-// dead tells that a file system went away while it was used.
-func dead(err error) bool {
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOENT)
-}
-
-// contents is the text of a number: 16 KiB, and their checksum.
-func contents(name string, n int) string {
-	body := strings.Repeat(name+" "+strconv.Itoa(n)+"\n", 1+16<<10/(len(name)+2+len(strconv.Itoa(n))))
-	sum := sha256.Sum256([]byte(body))
-	return hex.EncodeToString(sum[:]) + " " + strconv.Itoa(n) + "\n" + body
-}
-
-// count reads the number in a volume, which has to be whole, and writes the next one.
-func count(at, name string) error {
-	file := at + "/n"
-	text, err := os.ReadFile(file)
-	n := 0
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.ReadDir(at); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	default:
-		if _, err := fmt.Sscanf(string(text), "%s %d\n", new(string), &n); err != nil || string(text) != contents(name, n) {
-			fmt.Printf("damaged %s %d\n", name, n)
-			return nil
-		}
-	}
-	fmt.Printf("found %s %d\n", name, n)
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteString(contents(name, n+1)); err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		return err
-	}
-	fmt.Printf("wrote %s %d\n", name, n+1)
-	return nil
-}
-
-// told runs the bridge, if this process is one.
-func told() bool {
-	text := os.Getenv(bridgeEnv)
-	if text == "" {
-		return false
-	}
-	var b bridge
-	err := json.Unmarshal([]byte(text), &b)
-	if err == nil {
-		err = b.live()
-	}
-	if err != nil {
-		fmt.Println("error:", err)
-	}
-	return true
-}
-
-// victims are what is killed. A reboot is the bridge and the driver, with all their mounts and what is in /run.
-var victims = []string{"bridge", "bridge", "driver", "both", "reboot"}
-
-// TestKills kills the bridge, the CSI driver, both, or the host, at each point between two calls: a thousand times in a soak.
-// What was written is there, a volume is there once, nothing is done that a CSI driver forbids, and in the end nothing
-// is left.
-func TestKills(t *testing.T) {
-	kills := 60
-	switch {
-	case testenv.Soak():
-		kills = 1000
-	case testing.Short():
-		kills = 20
-	}
-	o := csitest.All()
-	h := newHost(t, o)
-	k := &killer{t: t, h: h, chance: rand.New(rand.NewPCG(testenv.Seed(t), 0)), last: map[string]int{}, maybe: map[string]bool{}} //nolint:gosec // chance of a test
-	h.mock.OnCall(k.call)
-	for i := range kills {
-		k.round(i)
-		if t.Failed() {
-			t.Fatalf("at kill %d, of %s", i, k.victim)
-		}
-	}
-	k.finish()
-	t.Logf("%d kills %v: %d writes, %d removals, %d calls of the driver", kills, k.killed, k.writes, k.removals, len(h.mock.Log()))
-	if k.writes < kills/4 {
-		t.Errorf("%d writes: something is stuck", k.writes)
-	}
-}
-
-// killer kills, and knows what has to be there.
-type killer struct {
-	t      *testing.T
-	h      *host
-	chance *rand.Rand
-	victim string
-	last   map[string]int  // the number that was last written, by volume
-	maybe  map[string]bool // it was about to be removed
-
-	left   atomic.Int64 // calls until the kill
-	mu     sync.Mutex
-	kill   func()
-	killed map[string]int
-
-	writes, removals int
-}
-
-// call is made by the driver before and after each call has its effect.
-func (k *killer) call(string, csitest.When) {
-	if k.left.Add(-1) == 0 {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.kill != nil {
-			k.kill()
-		}
-	}
-}
-
-// round lets a bridge live until something is killed.
-func (k *killer) round(i int) {
-	t := k.t
-	k.victim = victims[k.chance.IntN(len(victims))]
-	if k.killed == nil {
-		k.killed = map[string]int{}
-	}
-	k.killed[k.victim]++
-	cmd, lines := k.start(false)
-	dead := make(chan struct{})
-	var once sync.Once
-	k.mu.Lock()
-	k.kill = func() {
-		switch k.victim {
-		case "bridge":
-			_ = cmd.Process.Signal(syscall.SIGKILL)
-		case "driver":
-			go k.h.mock.Restart() // not from a call of its own
-		default:
-			_ = cmd.Process.Signal(syscall.SIGKILL)
-			go k.h.mock.Kill()
-		}
-		once.Do(func() { close(dead) })
-	}
-	k.mu.Unlock()
-	k.left.Store(int64(1 + k.chance.IntN(60)))
-	timeout := time.AfterFunc(time.Minute, func() {
-		t.Errorf("kill %d: the bridge makes no calls", i)
-		_ = cmd.Process.Signal(syscall.SIGKILL)
-		once.Do(func() { close(dead) })
-	})
-	defer timeout.Stop()
-	go func() {
-		<-dead
-		if k.victim == "driver" { // the bridge lives on, for a while
-			time.Sleep(time.Duration(50+i%7*50) * time.Millisecond)
-			_ = cmd.Process.Signal(syscall.SIGKILL)
-		}
-	}()
-	k.read(lines)
-	_ = cmd.Wait()
-	once.Do(func() { close(dead) })
-	k.mu.Lock()
-	k.kill = nil
-	k.mu.Unlock()
-	switch k.victim {
-	case "both", "driver":
-		k.h.mock.Restart()
-	case "reboot":
-		k.reboot()
-	}
-	for _, v := range k.h.mock.Violations() {
-		t.Errorf("kill %d: %s", i, v)
-	}
-	if n := len(k.h.mock.Volumes()); n > len(names) {
-		t.Errorf("kill %d: %d volumes of %d names", i, n, len(names))
-	}
-}
-
-func (k *killer) start(finish bool) (*exec.Cmd, *bufio.Scanner) {
-	k.t.Helper()
-	text, err := json.Marshal(bridge{Dir: k.h.dir, Endpoint: k.h.mock.Endpoint, Finish: finish})
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), bridgeEnv+"="+string(text))
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	return cmd, bufio.NewScanner(out)
-}
-
-// read compares what a bridge says with what it must find.
-func (k *killer) read(lines *bufio.Scanner) {
-	for lines.Scan() {
-		var word, name string
-		var n int
-		_, _ = fmt.Sscan(lines.Text(), &word, &name, &n)
-		switch word {
-		case "error:", "damaged":
-			k.t.Error(lines.Text())
-		case "found":
-			// A write that a kill cut off may have come to the disk without a word.
-			if n != k.last[name] && n != k.last[name]+1 && (n != 0 || !k.maybe[name]) {
-				k.t.Errorf("%s has %d in it, and had %d", name, n, k.last[name])
+// TestKilledBridge kills the daemon at each point before and after the effect of each RPC of a volume's life. The next
+// one goes on, and nothing is left at the storage in the end.
+func TestKilledBridge(t *testing.T) {
+	events := 0
+	run := func(t *testing.T, at int) {
+		h := newHost(t, csitest.All())
+		var cmd *exec.Cmd
+		var mu sync.Mutex
+		n := 0
+		h.mock.OnCall(func(rpc string, _ csitest.When) {
+			if !changes(rpc) {
+				return
 			}
-			k.last[name], k.maybe[name] = n, false
-		case "wrote":
-			k.last[name] = n
-			k.writes++
-		case "removing":
-			k.maybe[name] = true
-		case "removed":
-			k.last[name], k.maybe[name] = 0, false
-			k.removals++
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n == at+1 && cmd != nil {
+				_ = cmd.Process.Kill()
+				t.Logf("killed at %s", rpc)
+			}
+		})
+		mu.Lock()
+		cmd = exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), bridgeEnv+"="+h.dir, bridgeSocketEnv+"="+h.mock.Endpoint)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		mu.Unlock()
+		err := cmd.Wait()
+		if at < 0 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			events = n
+			mu.Unlock()
+		}
+		step := 0
+		if text, err := os.ReadFile(filepath.Join(h.dir, "step")); err == nil {
+			_, _ = fmt.Sscan(string(text), &step)
+		}
+		h.goOn(t, step)
+	}
+	run(t, -1)
+	if events < 40 {
+		t.Fatalf("only %d events in a whole life", events)
+	}
+	every := 1
+	if testing.Short() {
+		every = 9
+	}
+	for at := 0; at < events; at += every {
+		t.Run(fmt.Sprint(at), func(t *testing.T) { run(t, at) })
+	}
+}
+
+// changes tells whether an RPC changes anything.
+func changes(rpc string) bool {
+	return slices.Contains([]string{
+		callCreate, callDelete, callAttach, callDetach, callStage, callUnstage, callPublish, callUnpublish, callGrow, callGrowNode, callSnapshot, callUnsnapshot,
+	}, rpc)
+}
+
+// goOn lives the rest of a life, with another bridge, and wants nothing left of it.
+func (h *host) goOn(t *testing.T, step int) {
+	t.Helper()
+	d := h.open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i, f := range h.life()[step:] {
+		if err := f(ctx, d); err != nil {
+			t.Fatalf("step %d: %v", step+i, err)
+		}
+	}
+	h.nothingLeft(t)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// nothingLeft waits until nothing is left: at the storage, mounted, or written down.
+func (h *host) nothingLeft(t *testing.T) {
+	t.Helper()
+	left := func() []string {
+		all := h.mock.Left()
+		mounts, err := mount.List(h.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range mounts {
+			if m.Mountpoint != filepath.Join(h.dir, "run/csi/pool/m") {
+				all = append(all, "mount "+m.Mountpoint)
+			}
+		}
+		for _, dir := range []string{"state/csi/pool/volumes", "state/csi/pool/trash", "state/csi/pool/snapshots", "run/csi/pool/nodes", "run/csi/pool/m"} {
+			entries, err := os.ReadDir(filepath.Join(h.dir, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				all = append(all, filepath.Join(dir, e.Name()))
+			}
+		}
+		return all
+	}
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		all := left()
+		if len(all) == 0 {
+			return
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("left: %q", all)
 		}
 	}
 }
 
-// reboot takes away what a reboot takes away.
-func (k *killer) reboot() {
-	k.t.Helper()
-	list, err := mount.List(k.h.dir)
-	for i := len(list) - 1; i >= 0; i-- {
-		err = errors.Join(err, unix.Unmount(list[i].Mountpoint, 0))
+// TestCrashedDriver has the CSI driver crash at each of these points, and come back. Nobody notices but by the time that
+// it takes.
+func TestCrashedDriver(t *testing.T) {
+	h := newHost(t, csitest.All())
+	h.goOn(t, 0)
+	seen := map[string]int{}
+	type point struct {
+		rpc  string
+		skip int
+		when csitest.When
 	}
-	k.h.mock.Reboot()
-	if err := errors.Join(err, os.RemoveAll(filepath.Join(k.h.dir, "run"))); err != nil {
-		k.t.Fatal(err)
+	var points []point
+	for _, c := range h.mock.Log() {
+		if changes(c.RPC) {
+			points = append(points, point{c.RPC, seen[c.RPC], csitest.Before}, point{c.RPC, seen[c.RPC], csitest.After})
+			seen[c.RPC]++
+		}
+	}
+	every := 1
+	if testing.Short() {
+		every = 9
+	}
+	for i := 0; i < len(points); i += every {
+		p := points[i]
+		t.Run(fmt.Sprintf("%s-%d-%s", p.rpc, p.skip, p.when), func(t *testing.T) {
+			h := newHost(t, csitest.All())
+			h.mock.Faults.Add(csitest.Fault{RPC: p.rpc, When: p.when, What: csitest.Crash, Times: 1, Skip: p.skip})
+			var over atomic.Bool
+			var restarting sync.WaitGroup
+			restarting.Go(func() {
+				for !over.Load() {
+					if len(h.mock.Faults.Left()) == 0 {
+						time.Sleep(20 * time.Millisecond)
+						h.mock.Restart()
+						return
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			})
+			defer restarting.Wait()
+			defer over.Store(true)
+			h.goOn(t, 0)
+		})
 	}
 }
 
-// finish has a bridge that is not killed remove everything.
-func (k *killer) finish() {
-	k.t.Helper()
-	cmd, lines := k.start(true)
-	k.read(lines)
-	if err := cmd.Wait(); err != nil {
-		k.t.Error(err)
+// TestReboot: what was mounted has gone, and what was attached is so still.
+func TestReboot(t *testing.T) {
+	h := newHost(t, csitest.All(), func(c *config) { c.Detach = time.Hour })
+	d := h.open(t)
+	life := h.life()
+	for i := range 3 {
+		if err := life[i](t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
 	}
-	k.h.mock.OnCall(nil)
-	d := k.h.open(k.t)
-	k.h.nothing(k.t, d)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := unbind(filepath.Join(h.dir, "mnt", "a"), false); err != nil {
+		t.Fatal(err)
+	}
+	h.mock.Reboot()
+	if err := os.RemoveAll(filepath.Join(h.dir, "run", "csi", "pool", "nodes")); err != nil {
+		t.Fatal(err)
+	}
+	before := h.mock.Calls()[callAttach]
+	d = h.open(t)
+	v, _ := d.store.find("a")
+	if r, n := d.store.see(v); r.Phase != phaseAttached || !n.idle() {
+		t.Errorf("after a reboot: %s, %+v", r.Phase, n)
+	}
+	h.c.Detach = 20 * time.Millisecond
+	d.c.Detach = h.c.Detach
+	if err := life[1](t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(h.dir, "mnt", "a", "f")); string(got) != "first" {
+		t.Errorf("after a reboot: %q, %v", got, err)
+	}
+	if after := h.mock.Calls()[callAttach]; after != before {
+		t.Errorf("attached %d times more", after-before)
+	}
+	if err := errors.Join(d.Unmount(t.Context(), "a", filepath.Join(h.dir, "mnt", "a")), d.Remove(t.Context(), "a")); err != nil {
+		t.Fatal(err)
+	}
+	h.nothingLeft(t)
 }
