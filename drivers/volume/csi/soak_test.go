@@ -77,8 +77,12 @@ func (u user) work(ctx context.Context, d *driver, name string) error {
 		return err
 	}
 	// What the one before left mounted is taken back, as the Handler does.
-	if err := d.Unmount(ctx, name, u.target(name)); err != nil {
+	clone := name + "-clone"
+	if err := errors.Join(d.Unmount(ctx, name, u.target(name)), d.Unmount(ctx, clone, u.target(clone))); err != nil {
 		return fmt.Errorf("unmount %s at the start: %w", name, err)
+	}
+	if err := d.Remove(ctx, clone); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("remove %s at the start: %w", clone, err)
 	}
 	if u.Finish {
 		if err := d.Remove(ctx, name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -87,7 +91,7 @@ func (u user) work(ctx context.Context, d *driver, name string) error {
 		return nil
 	}
 	for round := 0; ; round++ {
-		if err := u.use(ctx, d, name, round%5 == 4); err != nil {
+		if err := u.use(ctx, d, name); err != nil {
 			return err
 		}
 		if round%3 == 1 {
@@ -96,41 +100,123 @@ func (u user) work(ctx context.Context, d *driver, name string) error {
 	}
 }
 
-// use mounts a volume, adds one to the number in it, and says which it is.
-func (u user) use(ctx context.Context, d *driver, name string, remove bool) error {
-	at := u.target(name)
+// use mounts a volume, adds one to the number in it, and says which it is. Then it may do one thing more.
+func (u user) use(ctx context.Context, d *driver, name string) error {
 	if err := d.Create(ctx, name, map[string]string{}); err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
+	n, err := u.with(ctx, d, name, func(at string) (int, error) { return count(at, name) })
+	if err != nil || n == 0 {
+		return err
+	}
+	return u.more(ctx, d, name, n)
+}
+
+// with does something with a volume that is mounted meanwhile.
+func (u user) with(ctx context.Context, d *driver, name string, f func(at string) (int, error)) (n int, err error) {
+	at := u.target(name)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return 0, err
+	}
 	if _, err := d.Mount(ctx, name, at); err != nil {
-		return fmt.Errorf("mount %s: %w", name, err)
+		return 0, fmt.Errorf("mount %s: %w", name, err)
 	}
-	if is, err := mount.At(at); err != nil || !is {
-		return fmt.Errorf("mount %s: mounted %t: %w", name, is, err)
+	if is, err := mount.At(at); err != nil && !dead(err) || err == nil && !is {
+		return 0, fmt.Errorf("mount %s: mounted %t: %w", name, is, err)
 	}
-	if err := count(at, name); err != nil {
-		if dead(err) {
-			fmt.Println("died " + name)
-		} else {
-			return err
-		}
+	if n, err = f(at); dead(err) {
+		fmt.Println("died " + name)
+		n, err = 0, nil
 	}
-	if err := d.Unmount(ctx, name, at); err != nil {
-		return fmt.Errorf("unmount %s: %w", name, err)
+	if uerr := d.Unmount(ctx, name, at); uerr != nil {
+		return 0, fmt.Errorf("unmount %s: %w", name, uerr)
 	}
-	if remove {
+	return n, err
+}
+
+// more makes a snapshot, a clone, a volume larger, or what it was, or removes it.
+func (u user) more(ctx context.Context, d *driver, name string, n int) error {
+	list, err := d.Snapshots(ctx, name)
+	if err != nil {
+		return fmt.Errorf("snapshots of %s: %w", name, err)
+	}
+	last := ""
+	if len(list) > 0 {
+		last = list[len(list)-1].Name
+	}
+	snapped, _ := strconv.Atoi(last)
+	switch rand.IntN(10) {
+	case 0:
 		fmt.Println("removing " + name)
 		if err := d.Remove(ctx, name); err != nil {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 		fmt.Println("removed " + name)
+	case 1, 2:
+		if err := d.CreateSnapshot(ctx, name, strconv.Itoa(n), nil); err != nil && !errors.Is(err, errdefs.ErrExists) {
+			return fmt.Errorf("snapshot of %s: %w", name, err)
+		}
+		fmt.Printf("snapped %s %d\n", name, n)
+	case 3:
+		if last == "" {
+			return nil
+		}
+		fmt.Printf("rolling %s %d\n", name, snapped)
+		if err := d.Rollback(ctx, name, last); err != nil {
+			return fmt.Errorf("rollback of %s: %w", name, err)
+		}
+		fmt.Printf("rolled %s %d\n", name, snapped)
+	case 4:
+		if last == "" {
+			snapped = n
+		}
+		return u.copied(ctx, d, name, last, snapped)
+	case 5:
+		if last == "" {
+			return nil
+		}
+		if err := d.RemoveSnapshot(ctx, name, last); err != nil {
+			return fmt.Errorf("remove snapshot %s of %s: %w", last, name, err)
+		}
+		fmt.Println("unsnapped " + name)
+	case 6:
+		v, _ := d.store.find(name)
+		if r, _ := d.store.see(v); r.Capacity < 1<<30 {
+			if err := d.Resize(ctx, name, r.Capacity+1<<20); err != nil {
+				return fmt.Errorf("resize %s: %w", name, err)
+			}
+			fmt.Println("resized " + name)
+		}
 	}
+	return nil
+}
+
+// copied makes a clone, which has to have what was in it, and removes it.
+func (u user) copied(ctx context.Context, d *driver, name, snapshot string, want int) error {
+	clone := name + "-clone"
+	if err := d.Clone(ctx, clone, name, snapshot, nil); err != nil {
+		return fmt.Errorf("clone of %s@%s: %w", name, snapshot, err)
+	}
+	_, err := u.with(ctx, d, clone, func(at string) (int, error) {
+		text, err := os.ReadFile(at + "/n")
+		if err == nil && string(text) != contents(name, want) {
+			fmt.Printf("damaged clone of %s@%s: not %d: %.80q\n", name, snapshot, want, text)
+		}
+		return 0, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.Remove(ctx, clone); err != nil {
+		return fmt.Errorf("remove %s: %w", clone, err)
+	}
+	fmt.Println("cloned " + name)
 	return nil
 }
 
 // dead tells that a file system went away while it was used.
 func dead(err error) bool {
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOENT)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EIO)
 }
 
 // contents is the text of a number: 16 KiB, and their checksum.
@@ -140,40 +226,40 @@ func contents(name string, n int) string {
 	return hex.EncodeToString(sum[:]) + " " + strconv.Itoa(n) + "\n" + body
 }
 
-// count reads the number in a volume, which has to be whole, and writes the next one.
-func count(at, name string) error {
+// count reads the number in a volume, which has to be whole, and writes the next one, which it returns.
+func count(at, name string) (int, error) {
 	file := at + "/n"
 	text, err := os.ReadFile(file)
 	n := 0
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.ReadDir(at); err != nil {
-			return err
+			return 0, err
 		}
 	case err != nil:
-		return err
+		return 0, err
 	default:
 		if _, err := fmt.Sscanf(string(text), "%s %d\n", new(string), &n); err != nil || string(text) != contents(name, n) {
 			fmt.Printf("damaged %s %d\n", name, n)
-			return nil
+			return 0, nil
 		}
 	}
 	fmt.Printf("found %s %d\n", name, n)
 	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err = f.WriteString(contents(name, n+1)); err == nil {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return err
+		return 0, err
 	}
 	if err := os.Rename(file+".new", file); err != nil {
-		return err
+		return 0, err
 	}
 	fmt.Printf("wrote %s %d\n", name, n+1)
-	return nil
+	return n + 1, nil
 }
 
 // soaked runs the daemon, if this process is one.
@@ -196,31 +282,58 @@ func soaked() bool {
 // victims are what is killed. A reboot is the bridge and the driver, with all their mounts and what is in /run.
 var victims = []string{"bridge", "bridge", "driver", "both", "reboot"}
 
-// TestSoakKills kills the bridge, the CSI driver, both, or the host, at each point between two calls: a thousand times in a soak.
-// What was written is there, a volume is there once, nothing is done that a CSI driver forbids, and in the end nothing
-// is left.
-func TestSoakKills(t *testing.T) {
-	kills := 60
+// kills is how often it is done: a thousand times in a soak, all tests together.
+func kills(usual, soak int) int {
 	switch {
 	case testenv.Soak():
-		kills = 1000
+		return soak
 	case testing.Short():
-		kills = 20
+		return usual / 4
 	}
+	return usual
+}
+
+// TestSoakKills kills the daemon, the CSI driver, both, or the host, between any two calls of the CSI driver, while three volumes are
+// used. What was written is there, nothing is done that the specification forbids, and in the end nothing is left.
+func TestSoakKills(t *testing.T) {
+	soak(t, csitest.All(), victims, kills(40, 500))
+}
+
+// TestSoakProcessKills is the same with a CSI driver in a process of its own, at any moment.
+func TestSoakProcessKills(t *testing.T) {
 	o := csitest.All()
+	o.Process = true
+	soak(t, o, victims, kills(20, 250))
+}
+
+// TestSoakFUSEKills is the same with volumes that a process serves, which is killed too.
+func TestSoakFUSEKills(t *testing.T) {
+	testenv.Require(t, testenv.Sshfs)
+	o := csitest.All()
+	o.FUSE = true
+	soak(t, o, append([]string{"fuse", "fuse", "fuse"}, victims...), kills(20, 250))
+}
+
+func soak(t *testing.T, o csitest.Options, victims []string, kills int) {
+	t.Helper()
 	h := newHost(t, o)
-	k := &killer{t: t, h: h, chance: rand.New(rand.NewPCG(testenv.Seed(t), 0)), last: map[string]int{}, maybe: map[string]bool{}} //nolint:gosec // chance of a test
-	h.mock.OnCall(k.call)
+	k := &killer{
+		t: t, h: h, chance: rand.New(rand.NewPCG(testenv.Seed(t), 0)), last: map[string]int{}, maybe: map[string]map[int]bool{}, //nolint:gosec // chance of a test
+		did: map[string]int{}, killed: map[string]int{},
+	}
+	if !o.Process {
+		h.mock.OnCall(k.call)
+	}
 	for i := range kills {
-		k.round(i)
+		k.round(i, victims[k.chance.IntN(len(victims))])
 		if t.Failed() {
 			t.Fatalf("at kill %d, of %s", i, k.victim)
 		}
 	}
 	k.finish()
-	t.Logf("%d kills %v: %d writes, %d removals, %d calls of the driver", kills, k.killed, k.writes, k.removals, len(h.mock.Log()))
-	if k.writes < kills/4 {
-		t.Errorf("%d writes: something is stuck", k.writes)
+	t.Logf("%d kills %v: %v, %d calls of the CSI driver, %d FUSE daemons killed", kills, k.killed, k.did, len(h.mock.Log()), k.fuses.Load())
+	if k.did["wrote"] < kills/4 {
+		t.Errorf("%d writes: something is stuck", k.did["wrote"])
 	}
 }
 
@@ -230,75 +343,80 @@ type killer struct {
 	h      *host
 	chance *rand.Rand
 	victim string
-	last   map[string]int  // the number that was last written, by volume
-	maybe  map[string]bool // it was about to be removed
+	last   map[string]int          // the number that was last written, by volume
+	maybe  map[string]map[int]bool // what it may have instead: it was about to be removed, or rolled back
 
 	left   atomic.Int64 // calls until the kill
 	mu     sync.Mutex
 	kill   func()
 	killed map[string]int
 
-	writes, removals int
+	fuses atomic.Int64
+	did   map[string]int // how often a worker said so
 }
 
 // call is made by the driver before and after each call has its effect.
 func (k *killer) call(string, csitest.When) {
 	if k.left.Add(-1) == 0 {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.kill != nil {
-			k.kill()
-		}
+		k.fire()
+	}
+}
+
+func (k *killer) fire() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.kill != nil {
+		k.kill()
+		k.kill = nil
 	}
 }
 
 // round lets a bridge live until something is killed.
-func (k *killer) round(i int) {
+func (k *killer) round(i int, victim string) {
 	t := k.t
-	k.victim = victims[k.chance.IntN(len(victims))]
-	if k.killed == nil {
-		k.killed = map[string]int{}
-	}
-	k.killed[k.victim]++
+	k.victim = victim
+	k.killed[victim]++
 	cmd, lines := k.start(false)
-	dead := make(chan struct{})
-	var once sync.Once
+	end := func() { _ = cmd.Process.Signal(syscall.SIGKILL) }
+	later := time.Duration(100+k.chance.IntN(400)) * time.Millisecond // the bridge lives on, for a while
+	which := k.chance.IntN(10)
+	var done sync.WaitGroup
 	k.mu.Lock()
 	k.kill = func() {
-		switch k.victim {
+		switch victim {
 		case "bridge":
-			_ = cmd.Process.Signal(syscall.SIGKILL)
+			end()
+			return
 		case "driver":
-			go k.h.mock.Restart() // not from a call of its own
+			done.Go(k.h.mock.Restart) // not in a call of its own
+		case "fuse":
+			done.Go(func() { k.killFUSE(which) })
 		default:
-			_ = cmd.Process.Signal(syscall.SIGKILL)
-			go k.h.mock.Kill()
+			end()
+			done.Go(k.h.mock.Kill)
+			return
 		}
-		once.Do(func() { close(dead) })
+		time.AfterFunc(later, end)
 	}
 	k.mu.Unlock()
-	k.left.Store(int64(1 + k.chance.IntN(60)))
-	timeout := time.AfterFunc(time.Minute, func() {
+	if k.h.mock.Options.Process {
+		moment := time.AfterFunc(time.Duration(100+k.chance.IntN(1500))*time.Millisecond, k.fire)
+		defer moment.Stop()
+	}
+	k.left.Store(int64(1 + k.chance.IntN(150)))
+	stuck := time.AfterFunc(2*time.Minute, func() {
 		t.Errorf("kill %d: the bridge makes no calls", i)
-		_ = cmd.Process.Signal(syscall.SIGKILL)
-		once.Do(func() { close(dead) })
+		end()
 	})
-	defer timeout.Stop()
-	go func() {
-		<-dead
-		if k.victim == "driver" { // the bridge lives on, for a while
-			time.Sleep(time.Duration(50+i%7*50) * time.Millisecond)
-			_ = cmd.Process.Signal(syscall.SIGKILL)
-		}
-	}()
 	k.read(lines)
 	_ = cmd.Wait()
-	once.Do(func() { close(dead) })
+	stuck.Stop()
 	k.mu.Lock()
 	k.kill = nil
 	k.mu.Unlock()
-	switch k.victim {
-	case "both", "driver":
+	done.Wait()
+	switch victim {
+	case "both":
 		k.h.mock.Restart()
 	case "reboot":
 		k.reboot()
@@ -306,8 +424,16 @@ func (k *killer) round(i int) {
 	for _, v := range k.h.mock.Violations() {
 		t.Errorf("kill %d: %s", i, v)
 	}
-	if n := len(k.h.mock.Volumes()); n > len(soakNames) {
-		t.Errorf("kill %d: %d volumes of %d names", i, n, len(soakNames))
+}
+
+// killFUSE kills the process of a volume that has one.
+func (k *killer) killFUSE(which int) {
+	all := k.h.mock.Volumes()
+	for i := range all {
+		if k.h.mock.KillFUSE(all[(which+i)%len(all)].ID) {
+			k.fuses.Add(1)
+			return
+		}
 	}
 }
 
@@ -337,23 +463,26 @@ func (k *killer) read(lines *bufio.Scanner) {
 		var word, name string
 		var n int
 		_, _ = fmt.Sscan(lines.Text(), &word, &name, &n)
+		k.did[word]++
 		switch word {
 		case "error:", "damaged":
 			k.t.Error(lines.Text())
 		case "found":
 			// A write that a kill cut off may have come to the disk without a word.
-			if n != k.last[name] && n != k.last[name]+1 && (n != 0 || !k.maybe[name]) {
+			if n != k.last[name] && n != k.last[name]+1 && !k.maybe[name][n] {
 				k.t.Errorf("%s has %d in it, and had %d", name, n, k.last[name])
 			}
-			k.last[name], k.maybe[name] = n, false
+			k.last[name], k.maybe[name] = n, nil
 		case "wrote":
 			k.last[name] = n
-			k.writes++
 		case "removing":
-			k.maybe[name] = true
+			k.maybe[name] = map[int]bool{0: true}
+		case "rolling":
+			k.maybe[name] = map[int]bool{n: true}
+		case "rolled":
+			k.last[name], k.maybe[name] = n, nil
 		case "removed":
-			k.last[name], k.maybe[name] = 0, false
-			k.removals++
+			k.last[name], k.maybe[name] = 0, nil
 		}
 	}
 }
@@ -379,7 +508,9 @@ func (k *killer) finish() {
 	if err := cmd.Wait(); err != nil {
 		k.t.Error(err)
 	}
-	k.h.mock.OnCall(nil)
+	if !k.h.mock.Options.Process {
+		k.h.mock.OnCall(nil)
+	}
 	d := k.h.open(k.t)
 	k.h.nothingLeft(k.t)
 	if err := d.Close(); err != nil {

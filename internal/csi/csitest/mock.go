@@ -127,9 +127,9 @@ func (m *Mock) OnCall(f func(rpc string, when When)) {
 // Restart ends the driver, if it still lives, and starts it.
 func (m *Mock) Restart() {
 	m.t.Helper()
-	m.Kill()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.end()
 	if m.Options.Process {
 		m.restartProcess()
 		return
@@ -167,6 +167,11 @@ func (m *Mock) Alive() bool {
 func (m *Mock) Kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.end()
+}
+
+// end is Kill, for who has the lock.
+func (m *Mock) end() {
 	if m.d != nil {
 		m.d.end()
 		m.d = nil
