@@ -27,6 +27,7 @@ var waysOfFailing = map[string]csitest.What{
 // TestFaults has each call of a life fail once in each way, before it has its effect and after it. The engine asks again,
 // where it has to; in the end there is one volume, its data is what was written, and nothing of it is left.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	chance := rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // chance of a test
 	for _, rpc := range []string{callCreate, callAttach, callStage, callPublish, callUnpublish, callUnstage, callDetach, callDelete} {
 		for _, when := range []csitest.When{csitest.Before, csitest.After} {
