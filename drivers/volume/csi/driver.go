@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -17,14 +18,15 @@ import (
 
 // driver is the volume driver of one pool.
 type driver struct {
-	c     config
-	s     settings
-	log   *slog.Logger
-	conn  *conn.Driver
-	store *store
-	jobs  *jobs.Keeper
-	dir   string // below which staging and target paths are
-	pace  pace
+	c       config
+	s       settings
+	log     *slog.Logger
+	process *launch.Process
+	conn    *conn.Driver
+	store   *store
+	jobs    *jobs.Keeper
+	dir     string // below which staging and target paths are
+	pace    pace
 
 	attaches, makes, single limit
 	looks                   looks
@@ -75,8 +77,15 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	if err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
+	d.process, err = launch.Start(ctx, launch.Config{
+		Keys: c.Keys, Pool: env.PoolName, Mounts: d.dir, Log: d.log,
+		Dir: filepath.Join(env.StateDir, "csi", env.PoolName, "driver"), RunDir: filepath.Join(env.RunDir, "csi", env.PoolName, "driver"),
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.jobs.Close(ctx), d.unprepare(), d.store.close())
+	}
 	d.conn = conn.Open(conn.Config{
-		Controller: c.Controller, Node: c.Endpoint, Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
+		Controller: d.process.Controller(), Node: d.process.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
 	})
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.jobs.Resume(); err != nil { //nolint:contextcheck // jobs outlive the call
@@ -97,7 +106,7 @@ func (d *driver) Close() error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(d.ctx), 10*time.Second, errors.New("gave up after 10s"))
 	defer cancel()
 	err := d.jobs.Close(ctx)
-	err = errors.Join(err, d.conn.Close())
+	err = errors.Join(err, d.conn.Close(), d.process.Close())
 	d.background.Wait() // for jobs that have ended
 	return errors.Join(err, d.unprepare(), d.store.close())
 }
