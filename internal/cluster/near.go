@@ -62,8 +62,8 @@ func (c *Cluster) linkUp(p Peer) {
 		c.lone = time.AfterFunc(foundAfter, func() { c.spawn(c.foundForAll) })
 	}
 	c.mu.Unlock()
-	if own == (record.Cluster{}) && p.Cluster != own {
-		c.spawn(func() { c.adopt(p.Cluster) })
+	if p.Cluster != (record.Cluster{}) && p.Cluster != own {
+		c.spawn(func() { c.follow(p) })
 		return
 	}
 	c.meet(p)

@@ -64,6 +64,9 @@ func (c *Cluster) Status() Status {
 		}
 	}
 	for _, o := range others {
+		if slices.ContainsFunc(s.Records(record.KindMember), func(r record.Record) bool { return r.Writer == o.Host }) {
+			continue // it has come over since
+		}
 		st.Wrong = append(st.Wrong, fmt.Sprintf("%s: host %s is in another cluster, %s", o.Address, o.Host.Short(), o.describe(time.Now())))
 	}
 	st.Store = s.Status()
