@@ -100,7 +100,7 @@ func (c *Cluster) tend() {
 	var settled <-chan time.Time
 	stop := func() {}
 	defer func() { stop() }()
-	told, compared := time.Now(), time.Now().Add(-rand.N(rootEvery))
+	told, compared, asked := time.Now(), time.Now().Add(-rand.N(rootEvery)), time.Time{}
 	for {
 		select {
 		case <-c.life.Done():
@@ -146,6 +146,10 @@ func (c *Cluster) tend() {
 		if time.Since(compared) >= rootEvery {
 			compared = time.Now()
 			g.compare()
+		}
+		if time.Since(asked) >= clockEvery {
+			asked = time.Now()
+			g.askClocks()
 		}
 	}
 }
