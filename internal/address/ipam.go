@@ -132,9 +132,17 @@ func (d IPAM) create(ctx context.Context, r ipam.PoolRequest) (s Space, p netip.
 		n.Network.Range = []netip.Prefix{r.SubPool}
 	}
 	d.mu.Lock()
-	old, ok := d.look().named(n.Name)
+	v := d.look()
+	var old Space
+	ok := false
+	switch {
+	case n.Name != "":
+		old, ok = v.named(n.Name)
+	case r.V6:
+		old, ok = d.half(v)
+	}
 	d.mu.Unlock()
-	if ok && n.Name != "" {
+	if ok {
 		s, err = d.addSubnet(ctx, old, n)
 	} else {
 		s, err = d.CreateNetwork(ctx, n)
@@ -143,6 +151,22 @@ func (d IPAM) create(ctx context.Context, r ipam.PoolRequest) (s Space, p netip.
 		return s, p, err
 	}
 	return s, ofFamily(s.Prefixes, r.V6)[0], nil
+}
+
+// half is the network of which an engine has just asked for a subnet of IPv4, without naming it: it asks for that and one of IPv6, one
+// after the other, and makes the network then. Where there are several, none is taken for it. The caller holds mu.
+func (d IPAM) half(v *view) (half Space, ok bool) {
+	for id := range d.making {
+		s, known := v.spaces[id]
+		if !known || s.Creator != v.self || !s.network.Engine || s.network.Told || len(ofFamily(s.Prefixes, true)) > 0 || s.Name != s.Prefixes[0].String() {
+			continue
+		}
+		if ok {
+			return Space{}, false
+		}
+		half, ok = s, true
+	}
+	return half, ok
 }
 
 // RequestAddress hands out an address; the gateway is the first of this host's first block.

@@ -121,6 +121,32 @@ func TestSecondFamily(t *testing.T) {
 	}
 }
 
+// TestSecondFamilyUnnamed: an engine that names no network asks for a subnet of each family, and means one network.
+func TestSecondFamilyUnnamed(t *testing.T) {
+	l := newLab(t, 1)
+	a := l.hosts[0]
+	four, err := request(t, a, ipam.PoolRequest{})
+	must(t, err)
+	six, err := request(t, a, ipam.PoolRequest{V6: true, Pool: pfx("fd00:8::/64")})
+	must(t, err)
+	if s := a.Networks(); len(s) != 1 || !slices.Equal(s[0].Prefixes, []netip.Prefix{four.Prefix, six.Prefix}) {
+		t.Errorf("networks %v", s)
+	}
+	must(t, a.Configure(t.Context(), a.Networks()[0].ID, Choices{}))
+	// One that was made, and two that are in the making, are not taken for it.
+	_, err = request(t, a, ipam.PoolRequest{V6: true, Pool: pfx("fd00:9::/64")})
+	must(t, err)
+	for range 2 {
+		_, err = request(t, a, ipam.PoolRequest{})
+		must(t, err)
+	}
+	_, err = request(t, a, ipam.PoolRequest{V6: true, Pool: pfx("fd00:a::/64")})
+	must(t, err)
+	if s := a.Networks(); len(s) != 5 {
+		t.Errorf("networks %v", s)
+	}
+}
+
 func TestWrongPools(t *testing.T) {
 	l := newLab(t, 2)
 	a, b := l.hosts[0], l.hosts[1]

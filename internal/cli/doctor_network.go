@@ -58,6 +58,7 @@ func (d *doctor) network(ctx context.Context) {
 	d.networkPorts(ctx, s)
 	d.networkPaths(s)
 	d.networkKernel(s)
+	d.networkManagers("/")
 	if s.State == "ready" && !s.DNS.Installed {
 		d.warn(check, "the engine does not tell its containers of the DNS server: only those that were run with it find names of other hosts",
 			"remora network dns install; or run them with what \"remora network dns-args\" prints")

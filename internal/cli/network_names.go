@@ -20,6 +20,7 @@ func (a *app) networkCreate() *cobra.Command {
 	flags := cmd.Flags()
 	prefixesFlag(cmd, &req.Subnets, "subnet", "`subnet` of the network; one of IPv4, one of IPv6")
 	prefixesFlag(cmd, &req.Range, "ip-range", "part of the `subnet` from which addresses are given")
+	flags.BoolVar(&req.IPv6, "ipv6", false, "give containers IPv6 addresses too, of a subnet of the cluster's own if none is named")
 	flags.BoolVar(&req.Internal, "internal", false, "keep containers of this network from reaching anything else")
 	flags.FuncP("opt", "o", "`KEY=VALUE`: encrypted=false, multicast=true, mtu=1400; may be repeated", func(s string) error { return setPair(req.Options, s) })
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

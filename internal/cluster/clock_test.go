@@ -90,3 +90,64 @@ func TestClocksJump(t *testing.T) {
 		t.Logf("%d rounds; all agreed within %v of the heal", rounds, slowest)
 	})
 }
+
+// TestClocksWrong: a clock that is wrong is told on every host, on its own in one line, and no more once it is right.
+func TestClocksWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemnet()
+		var hosts []*memhost
+		wrong := make([]atomic.Int64, 4)
+		for i := range wrong {
+			h := n.add(t, t.TempDir(), fmt.Sprintf("h%d", i), func(c *Config) {
+				c.Now = func() time.Time { return time.Now().Round(0).Add(time.Duration(wrong[i].Load())) }
+			})
+			if i == 0 {
+				if err := h.c.Found(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				join(t, h, hosts[0].address)
+			}
+			hosts = append(hosts, h)
+		}
+		said := func(want ...string) func() bool {
+			return func() bool {
+				for i, h := range hosts {
+					lines := h.c.Status().Wrong
+					if i >= len(want) || want[i] == "" {
+						if len(lines) > 0 {
+							return false
+						}
+					} else if len(lines) != 1 || lines[0] != want[i] {
+						return false
+					}
+				}
+				return know(hosts)
+			}
+		}
+		soon(t, "all is well", 5*time.Second, said())
+		time.Sleep(time.Minute)
+		if !said()() {
+			t.Error("clocks that are right are told")
+		}
+		wrong[0].Store(int64(2 * time.Second)) // which is no matter
+		time.Sleep(time.Minute)
+		if !said()() {
+			t.Error("clocks that are nearly right are told")
+		}
+		wrong[0].Store(int64(90 * time.Second))
+		soon(t, "a clock that is ahead is told", 12*time.Second, said(
+			"the clock of this host is 1m30s ahead of those of 3 other hosts: have it set by NTP",
+			"the clock of host h0 is 1m30s ahead of this host's: have clocks set by NTP on both",
+			"the clock of host h0 is 1m30s ahead of this host's: have clocks set by NTP on both",
+			"the clock of host h0 is 1m30s ahead of this host's: have clocks set by NTP on both"))
+		wrong[0].Store(-int64(40 * 24 * time.Hour))
+		soon(t, "a clock that is behind is told", 12*time.Second, said(
+			"the clock of this host is 960h0m0s behind those of 3 other hosts: have it set by NTP",
+			"the clock of host h0 is 960h0m0s behind this host's: have clocks set by NTP on both",
+			"the clock of host h0 is 960h0m0s behind this host's: have clocks set by NTP on both",
+			"the clock of host h0 is 960h0m0s behind this host's: have clocks set by NTP on both"))
+		wrong[0].Store(0)
+		soon(t, "all is well again", 12*time.Second, said())
+	})
+}

@@ -28,11 +28,11 @@ type Config struct {
 	// Member is what this host says of itself. Started and Founded are filled in.
 	Member record.Member
 	// Entered is called when this host has entered a cluster, and at once if it is in one already; Left before it gives
-	// one up for another. They must not call the cluster. Both may be nil.
+	// one up for another, which it does not if that fails. They must not call the cluster. Both may be nil.
 	Entered func(*store.Store)
-	Left    func()
+	Left    func() error
 	// Spare says that nothing on this host uses the cluster that it is in, so that a host that is alone in its own may give it up
-	// for that of a host to which it was told to connect. nil is never.
+	// for that of a host to which it was told to connect, or that connects to it. nil is never.
 	Spare func() bool
 	// Answer answers what another member asks by [Cluster.Ask]; nil answers nothing.
 	Answer func(ctx context.Context, from record.Host, question []byte) []byte
@@ -68,6 +68,7 @@ type Cluster struct {
 	near     map[record.Host]*keeper
 	up       map[record.Host]Peer
 	others   map[record.Cluster]OtherError
+	kept     time.Time // when the cluster could not be given up
 	lone     *time.Timer
 	watchers map[chan struct{}]bool
 	closed   bool

@@ -243,7 +243,7 @@ func TestTwoClusters(t *testing.T) {
 		var left, entered atomic.Int32
 		alone := n.add(t, t.TempDir(), "alone", func(c *Config) {
 			c.Spare = spare.Load
-			c.Left = func() { left.Add(1) }
+			c.Left = func() error { left.Add(1); return nil }
 			c.Entered = func(*store.Store) { entered.Add(1) }
 		})
 		if err := alone.c.Found(); err != nil {

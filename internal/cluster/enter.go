@@ -137,7 +137,9 @@ func (c *Cluster) begin(s *store.Store) error {
 // give gives the cluster up, for another. Callers hold entering.
 func (c *Cluster) give() error {
 	if c.cfg.Left != nil {
-		c.cfg.Left()
+		if err := c.cfg.Left(); err != nil {
+			return err
+		}
 	}
 	c.mu.Lock()
 	g, s, next := c.gossip, c.store, c.state

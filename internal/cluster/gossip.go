@@ -26,6 +26,8 @@ const (
 	toRecord          // how often it may be passed on, one byte, and a record
 	toSync            // a stream on which two hosts bring each other what they lack
 	toQuestion        // a stream with a question, and its answer
+	toClock           // what time is it? with eight bytes that come back
+	toTime            // they, and the time in milliseconds
 )
 
 const (
@@ -43,6 +45,7 @@ type gossip struct {
 	queue   *memberlist.TransmitLimitedQueue
 	packets chan *memberlist.Packet
 	streams chan net.Conn
+	began   time.Time
 	done    chan struct{}
 	once    sync.Once
 
@@ -53,13 +56,14 @@ type gossip struct {
 	doubted map[record.Host]time.Time // since the link broke, and nothing was heard
 	meeting map[record.Host]bool
 	syncing map[record.Host]bool
+	clocks  map[record.Host]clock
 }
 
 func newGossip(c *Cluster, s *store.Store) (*gossip, error) {
 	g := &gossip{
 		c: c, net: c.net, store: s, packets: make(chan *memberlist.Packet, backlog), streams: make(chan net.Conn, 16), done: make(chan struct{}),
 		hosts: map[string]record.Host{}, alive: map[record.Host]time.Time{}, lost: map[record.Host]time.Time{}, doubted: map[record.Host]time.Time{},
-		meeting: map[record.Host]bool{}, syncing: map[record.Host]bool{},
+		meeting: map[record.Host]bool{}, syncing: map[record.Host]bool{}, clocks: map[record.Host]clock{}, began: time.Now(),
 	}
 	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: 4}
 	cfg := memberlist.DefaultLANConfig()
@@ -252,6 +256,10 @@ func (c *Cluster) packet(from record.Host, b []byte) {
 		g.pushed(from, b)
 	case toAsk:
 		_ = g.net.Send(from, []byte{toTell})
+	case toClock:
+		g.tellClock(from, b)
+	case toTime:
+		g.learnClock(from, b)
 	case toMemberlist:
 		g.note(from)
 		p := &memberlist.Packet{Buf: append([]byte(nil), b[1:]...), From: &net.UDPAddr{IP: hostIP(from), Port: port}, Timestamp: time.Now()}

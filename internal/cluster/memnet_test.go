@@ -261,7 +261,12 @@ func (h *memhost) link(o *memhost) (Peer, error) {
 	l := &memlink{a: h, b: o, since: time.Now(), ca: h.c.ID(), cb: o.c.ID(), closed: make(chan struct{})}
 	switch {
 	case l.ca != none && l.cb != none && l.ca != l.cb:
-		return Peer{}, &OtherError{o.c.Summary(), o.address}
+		if !o.c.Yields(h.c.Summary()) {
+			return Peer{}, &OtherError{o.c.Summary(), o.address}
+		}
+		l.cb = none
+	}
+	switch {
 	case h.c.Standing(o.c.self) == Removed, o.c.Standing(h.c.self) == Removed:
 		return Peer{}, errdefs.Errorf(errdefs.ErrDenied, "%s: a host was removed", o.address)
 	}

@@ -62,8 +62,8 @@ func (c *Cluster) linkUp(p Peer) {
 		c.lone = time.AfterFunc(foundAfter, func() { c.spawn(c.foundForAll) })
 	}
 	c.mu.Unlock()
-	if own == (record.Cluster{}) && p.Cluster != own {
-		c.spawn(func() { c.adopt(p.Cluster) })
+	if p.Cluster != (record.Cluster{}) && p.Cluster != own {
+		c.spawn(func() { c.follow(p) })
 		return
 	}
 	c.meet(p)
@@ -100,7 +100,7 @@ func (c *Cluster) tend() {
 	var settled <-chan time.Time
 	stop := func() {}
 	defer func() { stop() }()
-	told, compared := time.Now(), time.Now().Add(-rand.N(rootEvery))
+	told, compared, asked := time.Now(), time.Now().Add(-rand.N(rootEvery)), time.Time{}
 	for {
 		select {
 		case <-c.life.Done():
@@ -146,6 +146,10 @@ func (c *Cluster) tend() {
 		if time.Since(compared) >= rootEvery {
 			compared = time.Now()
 			g.compare()
+		}
+		if time.Since(asked) >= clockEvery {
+			asked = time.Now()
+			g.askClocks()
 		}
 	}
 }

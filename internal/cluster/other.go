@@ -15,6 +15,7 @@ type Summary struct {
 	Host    record.Host
 	Hosts   int       // in it; 0 is not known
 	Founded time.Time // likewise
+	Spare   bool      // the host is alone in it, and nothing uses it
 }
 
 // OtherError says that a host was found in a cluster that is not this host's. Errors of a Network that are about that are one.
@@ -39,6 +40,7 @@ func (c *Cluster) Summary() Summary {
 	if s != nil {
 		o.Hosts = len(s.Records(record.KindMember))
 	}
+	o.Spare = o.Hosts == 1 && c.spare()
 	return o
 }
 
@@ -56,6 +58,16 @@ func (o Summary) describe(now time.Time) string {
 	return text
 }
 
+// keepFor is how long a cluster counts as used after it could not be given up.
+const keepFor = time.Minute
+
+func (c *Cluster) spare() bool {
+	c.mu.Lock()
+	kept := time.Since(c.kept) < keepFor
+	c.mu.Unlock()
+	return !kept && c.cfg.Spare != nil && c.cfg.Spare()
+}
+
 // mixed makes of an error about another cluster one that says what both are. It gives up this host's own
 // cluster if nothing depends on that, and returns true then.
 func (c *Cluster) mixed(err error) (error, bool) {
@@ -64,7 +76,10 @@ func (c *Cluster) mixed(err error) (error, bool) {
 		return err, false
 	}
 	own := c.Summary()
-	if c.yield(own, o) {
+	if own.Cluster == (record.Cluster{}) { // it was given up just now
+		return err, true
+	}
+	if own.yields(o.Summary) && c.giveUp(own.Cluster, o.Cluster) {
 		return err, true
 	}
 	c.mu.Lock()
@@ -76,30 +91,57 @@ func (c *Cluster) mixed(err error) (error, bool) {
 		"reset the host whose cluster is to go, and let it join the other"), false
 }
 
-// yield gives this host's cluster up for another, if the host is alone in it and nothing uses it. Of two that are told to connect to
-// each other at once the younger one yields, where that is known.
-func (c *Cluster) yield(own Summary, o *OtherError) bool {
-	if own.Cluster == (record.Cluster{}) {
-		return true // it was given up just now
-	}
-	if own.Hosts > 1 || c.cfg.Spare == nil || !c.cfg.Spare() {
+// yields says which of two clusters goes when hosts of them meet: the one that nothing uses, and of two such the younger. Both
+// hosts come to the same.
+func (own Summary) yields(o Summary) bool {
+	switch {
+	case !own.Spare:
 		return false
+	case !o.Spare:
+		return true
+	case own.Founded.Equal(o.Founded):
+		return own.Cluster.String() > o.Cluster.String()
 	}
-	if o.Hosts == 1 && (own.Founded.Before(o.Founded) || own.Founded.Equal(o.Founded) && own.Cluster.String() < o.Cluster.String()) {
-		return false
-	}
+	return own.Founded.After(o.Founded)
+}
+
+// Yields tells the links whether this host gives its own cluster up for that of a host that dials it. It is done when there is a link
+// to that host, which then has proved that it may.
+func (c *Cluster) Yields(o Summary) bool { return c.Summary().yields(o) }
+
+// giveUp gives this host's cluster up for another.
+func (c *Cluster) giveUp(own, other record.Cluster) bool {
 	c.entering.Lock()
 	defer c.entering.Unlock()
-	if c.ID() != own.Cluster || c.life.Err() != nil {
+	if c.ID() != own || c.life.Err() != nil {
 		return false
 	}
-	c.log.Info("this host is alone in its cluster, and gives it up for another", "own", own.Cluster.String(), "other", o.Cluster.String())
+	c.log.Info("this host is alone in its cluster, and gives it up for another", "own", own.String(), "other", other.String())
 	if err := c.give(); err != nil {
 		c.log.Error("cannot give up the cluster", "err", err)
+		c.mu.Lock()
+		c.kept = time.Now()
+		c.mu.Unlock()
+		return false
 	}
 	c.mu.Lock()
 	c.state.Join = true
+	clear(c.others)
 	c.changed()
 	c.mu.Unlock()
 	return true
+}
+
+// follow enters the cluster of a host that has dialled this one, in the place of its own, if that may still be given up.
+func (c *Cluster) follow(p Peer) {
+	own := c.Summary()
+	if own.Cluster == p.Cluster {
+		c.meet(p)
+		return
+	}
+	if own.Cluster != (record.Cluster{}) && (!own.Spare || !c.giveUp(own.Cluster, p.Cluster)) {
+		c.net.Disconnect(p.Host)
+		return
+	}
+	c.adopt(p.Cluster)
 }

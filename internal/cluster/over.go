@@ -16,7 +16,10 @@ func (c *Cluster) LinkConfig() link.Config {
 		Key: c.key,
 		Cluster: func() link.Summary {
 			o := c.Summary()
-			return link.Summary{Cluster: o.Cluster, Hosts: o.Hosts, Founded: o.Founded}
+			return link.Summary{Cluster: o.Cluster, Hosts: o.Hosts, Founded: o.Founded, Spare: o.Spare}
+		},
+		Yields: func(o link.Summary) bool {
+			return c.Yields(Summary{Cluster: o.Cluster, Hosts: o.Hosts, Founded: o.Founded, Spare: o.Spare})
 		},
 		Standing: func(h record.Host) link.Standing {
 			switch c.Standing(h) {
@@ -46,7 +49,8 @@ func (o overLinks) Dial(ctx context.Context, address string) (Peer, error) {
 	if r, ok := errors.AsType[*link.RefusedError](err); ok {
 		switch {
 		case r.Reason == link.OtherCluster:
-			err = &OtherError{Summary{Cluster: r.Other.Cluster, Host: r.Host, Hosts: r.Other.Hosts, Founded: r.Other.Founded}, address}
+			o := r.Other
+			err = &OtherError{Summary{Cluster: o.Cluster, Host: r.Host, Hosts: o.Hosts, Founded: o.Founded, Spare: o.Spare}, address}
 		case r.Wait > 0:
 			err = &LaterError{Wait: r.Wait, Err: err}
 		}

@@ -33,7 +33,7 @@ func (r *real) password(t *testing.T, text string) {
 	r.secret.Store(&key)
 }
 
-func newReal(t *testing.T, name string, dumb bool) *real {
+func newReal(t *testing.T, name string, dumb bool, change ...func(*Config)) *real {
 	t.Helper()
 	root, err := os.OpenRoot(t.TempDir())
 	if err != nil {
@@ -48,7 +48,11 @@ func newReal(t *testing.T, name string, dumb bool) *real {
 	if dumb {
 		m.Control = nil
 	}
-	if r.c, err = Open(context.WithoutCancel(t.Context()), Config{Root: root, Member: m}); err != nil {
+	conf := Config{Root: root, Member: m}
+	for _, f := range change {
+		f(&conf)
+	}
+	if r.c, err = Open(context.WithoutCancel(t.Context()), conf); err != nil {
 		t.Fatal(err)
 	}
 	cfg := r.c.LinkConfig()

@@ -36,7 +36,7 @@ func (c *Cluster) Status() Status {
 	for _, o := range c.others {
 		others = append(others, o)
 	}
-	s, waits := c.store, c.state.Join
+	s, g, waits := c.store, c.gossip, c.state.Join
 	c.mu.Unlock()
 	slices.SortFunc(st.Links, func(a, b Peer) int { return a.Host.Compare(b.Host) })
 	if s == nil {
@@ -64,7 +64,18 @@ func (c *Cluster) Status() Status {
 		}
 	}
 	for _, o := range others {
+		if slices.ContainsFunc(s.Records(record.KindMember), func(r record.Record) bool { return r.Writer == o.Host }) {
+			continue // it has come over since
+		}
 		st.Wrong = append(st.Wrong, fmt.Sprintf("%s: host %s is in another cluster, %s", o.Address, o.Host.Short(), o.describe(time.Now())))
+	}
+	if g != nil {
+		st.Wrong = append(st.Wrong, g.clocksWrong(func(h record.Host) string {
+			if m := c.member(h); m.Nickname != "" {
+				return m.Nickname
+			}
+			return h.Short()
+		})...)
 	}
 	st.Store = s.Status()
 	st.Wrong = append(st.Wrong, wrong(st.Store)...)

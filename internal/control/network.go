@@ -176,10 +176,12 @@ type NetworkExposed struct {
 	Addresses []netip.Addr `json:"Addresses"`
 }
 
-// NetworkCreateRequest asks for a network. Without Subnets one is cut from the cluster's range.
+// NetworkCreateRequest asks for a network. Without Subnets one is cut from the cluster's range, and with IPv6 one of that family too
+// where there is none among them.
 type NetworkCreateRequest struct {
 	Name     string            `json:"Name"`
 	Subnets  []netip.Prefix    `json:"Subnets,omitempty"`
+	IPv6     bool              `json:"IPv6,omitempty"`
 	Range    []netip.Prefix    `json:"Range,omitempty"`
 	Internal bool              `json:"Internal,omitempty"`
 	Options  map[string]string `json:"Options,omitempty"`

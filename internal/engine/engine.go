@@ -8,13 +8,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -91,13 +94,32 @@ func (e Engine) do(ctx context.Context, method, path string, body any, read func
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return err
+		return e.unreached(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 300 || resp.StatusCode == http.StatusNotModified {
 		return read(resp.Body)
 	}
 	return refused(resp)
+}
+
+// unreached says of an engine that could not be called why, and what to do.
+func (e Engine) unreached(err error) error {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "dial" {
+		return err
+	}
+	unit := "docker"
+	if e.Socket == PodmanSocket {
+		unit = "podman.socket"
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "it does not run"), `start it, such as by "systemctl start `+unit+`"`)
+	case errors.Is(err, fs.ErrPermission):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "its socket may not be opened"), "run it as root")
+	}
+	return op.Err
 }
 
 // refused makes an error of an answer.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -71,13 +72,19 @@ func TestErrors(t *testing.T) {
 		{answering(t, 409, ``), errdefs.ErrInUse, "409 Conflict"},
 		{answering(t, 200, `{`), errdefs.ErrUnavailable, "unexpected EOF"},
 		{answering(t, 0, ``), context.DeadlineExceeded, "too late"},
-		{Engine{filepath.Join(t.TempDir(), "gone")}, errdefs.ErrUnavailable, "no such file"},
+		{Engine{filepath.Join(t.TempDir(), "gone")}, errdefs.ErrUnavailable, "it does not run"},
 	} {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errdefs.Errorf(context.DeadlineExceeded, "too late"))
 		_, err := tt.e.Containers(ctx)
 		cancel()
 		if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.text) || !strings.HasPrefix(err.Error(), "engine at "+tt.e.Socket+": ") {
 			t.Errorf("error is %v, want %s", err, tt.text)
+		}
+	}
+	for socket, unit := range map[string]string{filepath.Join(t.TempDir(), "gone"): "start docker\"", PodmanSocket: "start podman.socket\""} {
+		err := (Engine{socket}).unreached(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+		if hints := errdefs.Hints(err); len(hints) != 1 || !strings.Contains(hints[0], unit) || err.Error() != "it does not run" {
+			t.Errorf("error is %v, hints %q", err, hints)
 		}
 	}
 	if got := There([]string{"/none/of/these", os.DevNull}); len(got) != 1 || got[0].Socket != os.DevNull {

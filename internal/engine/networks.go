@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -78,6 +80,30 @@ func (e Engine) Addresses(ctx context.Context, network string) ([]netip.Addr, er
 		}
 	}
 	return all, nil
+}
+
+// On returns the names of the containers on a network, of those that are stopped too.
+func (e Engine) On(ctx context.Context, network string) ([]string, error) {
+	text, err := json.Marshal(map[string][]string{"network": {network}})
+	if err != nil {
+		return nil, err
+	}
+	var list []struct {
+		ID    string `json:"Id"`
+		Names []string
+	}
+	if err := e.Get(ctx, "/containers/json?all=1&filters="+url.QueryEscape(string(text)), &list); err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(list))
+	for _, c := range list {
+		name := fmt.Sprintf("%.12s", c.ID)
+		if len(c.Names) > 0 {
+			name = trimSlash(c.Names[0])
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // CreateNetwork makes a network and returns its ID. One of that name that is there already is ErrExists.

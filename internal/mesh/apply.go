@@ -106,14 +106,15 @@ func (m *Mesh) input() (plan.Input, error) {
 // lostTunnel is what a tunnel that was open and is no more is called among the repairs.
 const lostTunnel = "tunnel"
 
-// tried is where a peer was last told to be.
-type tried struct{ endpoint netip.AddrPort }
+// tried is where a peer was last told to be, and told where it says that it is, which is not tried while it answers as it is.
+type tried struct{ endpoint, told netip.AddrPort }
 
 // freshFor is how long a handshake is good for; WireGuard's own limit.
 const freshFor = 3 * time.Minute
 
 // applyTunnel brings the tunnel to the plan. Once a peer answers, the device itself follows it to wherever its packets
-// come from, so an endpoint is set only when it is a new one to be tried.
+// come from, so an endpoint is set only when it is a new one to be tried. Of a peer that answers it is not: what one behind NAT tells is an
+// address at which others do not reach it. It is asked at once whether it answers still.
 func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, err error) {
 	if p.Tunnel == nil {
 		if m.tunnel != nil {
@@ -142,6 +143,11 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 	want := *p.Tunnel
 	want.Peers = map[tunnel.Key]tunnel.Peer{}
 	var moved []tunnel.Key
+	hosts := map[tunnel.Key]record.Host{}
+	for _, path := range p.Paths {
+		hosts[path.Key] = path.Host
+	}
+	late := 0 // endpoints that the plan before this one had as well
 	for key, peer := range p.Tunnel.Peers {
 		last, known := m.tried[key]
 		has, there := now.Peers[key]
@@ -152,11 +158,22 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 			peer.Endpoint = has.Endpoint
 		case !known && time.Since(handshake) < freshFor:
 			peer.Endpoint = has.Endpoint
+		case known && has.Endpoint.IsValid() && time.Since(handshake) < freshFor && m.peers.answers(hosts[key]):
+			if last.told != peer.Endpoint {
+				m.peers.askNow(hosts[key])
+			}
+			m.tried[key] = tried{last.endpoint, peer.Endpoint}
+			peer.Endpoint = has.Endpoint
+			want.Peers[key] = peer
+			continue
 		case peer.Endpoint.IsValid() && time.Since(handshake) > freshFor:
 			moved = append(moved, key)
 		}
+		if known && last.told.IsValid() {
+			late++
+		}
 		want.Peers[key] = peer
-		m.tried[key] = tried{p.Tunnel.Peers[key].Endpoint}
+		m.tried[key] = tried{endpoint: p.Tunnel.Peers[key].Endpoint}
 	}
 	for key := range m.tried {
 		if _, ok := p.Tunnel.Peers[key]; !ok {
@@ -164,7 +181,7 @@ func (m *Mesh) applyTunnel(ctx context.Context, p plan.Plan) (changes []string, 
 		}
 	}
 	n, err := tunnel.Apply(m.tunnel, now, want)
-	if n > 0 {
+	if n > late {
 		changes = append(changes, fmt.Sprintf("%d of the tunnel", n))
 	}
 	for _, key := range moved { // at once, not when WireGuard would try again

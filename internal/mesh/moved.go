@@ -23,11 +23,33 @@ func (m *Mesh) Moved() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, one := range p.byHost {
-		select {
-		case one.again <- struct{}{}:
-		default:
-		}
+		one.ask()
 	}
+}
+
+// ask has a peer asked at once.
+func (p *peer) ask() {
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+// askNow has a host asked at once.
+func (p *peers) askNow(h record.Host) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if one := p.byHost[h]; one != nil {
+		one.ask()
+	}
+}
+
+// answers reports whether a host answered when it was last asked.
+func (p *peers) answers(h record.Host) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.byHost[h]
+	return one != nil && one.misses == 0 && !one.at.IsZero()
 }
 
 // again has a value when the host is to be asked at once.

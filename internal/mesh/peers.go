@@ -146,21 +146,23 @@ func (m *Mesh) readTunnel() {
 // ask asks one host until ctx ends.
 func (m *Mesh) ask(ctx context.Context, h record.Host) {
 	var grown, checked time.Time
-	misses := 0
+	misses, hurry := 0, false
 	for asked := 0; ; asked++ {
 		path, active, all := m.peers.get(h)
 		within := answerWithin
 		switch {
 		case asked < firstTimes:
 			within = askFirst
-		case misses > 0 && misses < downAfter:
+		case hurry || misses > 0 && misses < downAfter:
 			within = min(answerWithin, max(soonWithin, 4*m.peers.latency(h)))
 		}
 		rtt, ok := m.ping(ctx, path.Inner, probe.Least, within)
 		if ctx.Err() != nil {
 			return
 		}
-		misses = m.peers.note(h, rtt, ok)
+		if misses = m.peers.note(h, rtt, ok); misses == 1 {
+			m.Nudge() // where it says that it is may be another place
+		}
 		if !ok && (asked < firstTimes+3 && asked >= firstTimes-1 || misses >= downAfter) {
 			m.again(path)
 		}
@@ -188,10 +190,12 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 		case active:
 			wait = askActive
 		}
+		hurry = false
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.peers.again(h):
+			hurry = true
 		case <-time.After(wait):
 		}
 	}

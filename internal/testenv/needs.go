@@ -42,6 +42,8 @@ var (
 	Netns = Need{"netns", sync.OnceValue(netns)}
 	// Nftables is the commands nft and iptables, the latter of both kinds, by which a test looks at rules and breaks them.
 	Nftables = Need{"nftables", programs("nftables and iptables", "nft", "iptables-nft", "iptables-legacy", "ip6tables-legacy")}
+	// Networkd is systemd's program that configures interfaces, which a test starts for itself.
+	Networkd = Need{"networkd", programs("systemd", "/lib/systemd/systemd-networkd")}
 	// Systemd is a machine that systemd started.
 	Systemd = Need{"systemd", systemd}
 	// Btrfs is a kernel that can mount a btrfs from an image, and the program that makes
@@ -84,7 +86,7 @@ var (
 
 // All returns every need there is.
 func All() []Need {
-	return []Need{Root, Dockerd, Runc, DockerCLI, Compose, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables, Netavark}
+	return []Need{Root, Dockerd, Runc, DockerCLI, Compose, Podman, Netns, Systemd, Btrfs, SQLite, Busybox, Sshfs, Loop, Sshd, S3, Rclone, Davfs, S3fs, Registry, Glusterfs, Ceph, OpenStack, Immutable, VM, Apt, Strace, Nftables, Netavark, Networkd}
 }
 
 func root() error {

@@ -21,7 +21,9 @@ func sampleHello() hello {
 func TestHello(t *testing.T) {
 	unexported := cmp.AllowUnexported(hello{})
 	compare := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
-	for _, want := range []hello{sampleHello(), {min: 1, max: 1}} {
+	spare := sampleHello()
+	spare.Spare = true
+	for _, want := range []hello{sampleHello(), spare, {min: 1, max: 1}} {
 		b := want.encode()
 		for _, tail := range []string{"", "of a later version"} {
 			got, err := decodeHello(append(bytes.Clone(b), tail...))

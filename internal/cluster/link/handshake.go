@@ -109,10 +109,13 @@ func (l *Links) hellos(g *greeting) error {
 	if g.peer, err = decodeHello(body); err != nil {
 		return &strangeError{err}
 	}
-	if !g.dialed {
-		return writeMessage(g.conn, messageHello, g.own.encode())
+	if g.dialed {
+		return nil
 	}
-	return nil
+	if apart(g.own, g.peer) && l.cfg.Yields != nil && l.cfg.Yields(g.peer.Summary) {
+		g.own.Summary = Summary{} // as it will be once the other has proved to know the password
+	}
+	return writeMessage(g.conn, messageHello, g.own.encode())
 }
 
 // read reads a message of the type that has to come now, or the other side's refusal.

@@ -68,6 +68,7 @@ type Summary struct {
 	Cluster record.Cluster // zero for none
 	Hosts   int            // in it; 0 if that is not known
 	Founded time.Time      // zero likewise
+	Spare   bool           // nothing uses it: it may be given up for another
 }
 
 const maxTime = 253402300799 // in seconds, the last that has a year of four digits
@@ -122,6 +123,9 @@ func (h hello) encode() []byte {
 	if h.password {
 		flags |= 1
 	}
+	if h.Spare {
+		flags |= 2
+	}
 	b = append(b, flags, byte(h.standing))
 	addr, _ := h.observed.MarshalBinary() // it never fails
 	return append(append(b, byte(len(addr))), addr...)
@@ -144,7 +148,7 @@ func decodeHello(b []byte) (h hello, err error) {
 	b = b[12:]
 	b = b[copy(h.instance[:], b):]
 	h.dial = binary.BigEndian.Uint64(b)
-	h.password, h.standing = b[8]&1 != 0, Standing(b[9])
+	h.password, h.Spare, h.standing = b[8]&1 != 0, b[8]&2 != 0, Standing(b[9])
 	n := int(b[10])
 	b = b[11:]
 	if h.min > h.max || h.standing > Removed || n > len(b) {
@@ -163,7 +167,6 @@ func decodeHello(b []byte) (h hello, err error) {
 // judge says why the two hosts cannot have a link, as the one sees it whose hello is own; 0 if they can. The other
 // comes to the mirror image, or to the same.
 func judge(own, peer hello, sameKey bool) Reason {
-	var none record.Cluster
 	switch {
 	case peer.max < own.min:
 		return OldProtocol
@@ -173,7 +176,7 @@ func judge(own, peer hello, sameKey bool) Reason {
 		return Itself
 	case sameKey:
 		return Cloned
-	case own.Cluster != none && peer.Cluster != none && own.Cluster != peer.Cluster:
+	case apart(own, peer):
 		return OtherCluster
 	case peer.standing == Removed:
 		return RemovedHere
@@ -185,6 +188,12 @@ func judge(own, peer hello, sameKey bool) Reason {
 		return NeedsPassword
 	}
 	return 0
+}
+
+// apart reports whether two hosts are in two clusters.
+func apart(own, peer hello) bool {
+	var none record.Cluster
+	return own.Cluster != none && peer.Cluster != none && own.Cluster != peer.Cluster
 }
 
 // needsProof reports whether one of two hosts that judge lets have a link does not know the other.

@@ -44,6 +44,9 @@ type Config struct {
 	Key ed25519.PrivateKey
 	// Cluster is the one that the host is in, zero while it is in none.
 	Cluster func() Summary
+	// Yields says whether this host would give its own cluster up for another, that of a host that dials it. It is asked before that
+	// host has proved anything; what is done is done when there is a link. May be nil, which is never.
+	Yields func(Summary) bool
 	// Standing says what a host is to the cluster.
 	Standing func(record.Host) Standing
 	// Password is the cluster's, nil if it has none; may be nil, which is none as well.

@@ -52,6 +52,7 @@ type follower struct {
 
 	mu       sync.Mutex
 	leaving  bool                 // this host leaves the cluster: nothing is made here any more
+	away     error                // why the engine did not answer when it was last asked; nil if it did
 	problems map[string]string    // by the network's name
 	onEngine map[string]string    // the engine's ID of a network, by that of the cluster's
 	seen     map[string]time.Time // when a network that is in the making was first seen; for compare alone
@@ -117,6 +118,9 @@ func (f *follower) compare(ctx context.Context) error {
 		return nil
 	}
 	all, err := f.engine.Networks(ctx)
+	f.mu.Lock()
+	f.away = err
+	f.mu.Unlock()
 	if err != nil {
 		return err
 	}

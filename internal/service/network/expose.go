@@ -27,8 +27,7 @@ func (s *Service) Expose(ctx context.Context, r control.NetworkExposeRequest) (c
 		return out, err
 	}
 	if out.Addresses = in.bridge(space.ID); len(out.Addresses) == 0 {
-		return out, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "network %q: this host has no address in it", space.Name),
-			"wait until its engine has the network, or make it there")
+		return out, in.without(space.Name)
 	}
 	if err := in.mesh.Expose(ctx, space.ID, out.Addresses...); err != nil {
 		return out, err
@@ -37,6 +36,20 @@ func (s *Service) Expose(ctx context.Context, r control.NetworkExposeRequest) (c
 		err = in.hand.Add(r.Name, out.Addresses)
 	}
 	return out, err
+}
+
+// without is why this host has no address in a network: its engine has not made it.
+func (in *inside) without(network string) error {
+	for _, f := range in.followers {
+		f.mu.Lock()
+		away := f.away
+		f.mu.Unlock()
+		if away != nil {
+			return errdefs.Errorf(errdefs.ErrUnavailable, "network %q: this host has no address in it: %w", network, away)
+		}
+	}
+	return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "network %q: this host has no address in it", network),
+		"wait until its engine has the network, or make it there")
 }
 
 // Hide implements [control.Networks].

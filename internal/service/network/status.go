@@ -281,7 +281,7 @@ func (s *Service) DNS(context.Context) (control.NetworkDNS, error) {
 	}
 	dns := in.dnsInfo()
 	if len(dns.Servers) == 0 {
-		return dns, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "DNS: this host has no network yet"), "wait until the engine has the network "+firstNetwork)
+		return dns, fmt.Errorf("DNS: %w", in.without(firstNetwork))
 	}
 	dns.Servers = dns.Servers[:1]
 	return dns, nil

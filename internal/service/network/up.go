@@ -69,7 +69,7 @@ func newUp(ctx context.Context, s *Service) (_ *up, err error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	u.cluster, err = cluster.Open(u.life, cluster.Config{ //nolint:contextcheck // it outlives the launch
-		Root: u.root, Member: member, Entered: u.entered, Left: u.left, Spare: u.spare, Answer: u.answer, Path: u.path, Log: u.log,
+		Root: u.root, Member: member, Entered: u.entered, Left: u.giveUp, Spare: u.spare, Answer: u.answer, Path: u.path, Log: u.log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -134,16 +134,6 @@ func (u *up) left() {
 			u.log.Error("the network did not end well", slog.Any("error", err))
 		}
 	}
-}
-
-// spare says that this host has nothing that would be lost with its cluster.
-func (u *up) spare() bool {
-	in := u.in()
-	if in == nil {
-		return true
-	}
-	_, here := in.swarmNetworks()
-	return len(in.alloc.Addresses()) == 0 && len(here) == 0
 }
 
 // member is what this host says of itself.

@@ -2,9 +2,11 @@ package network
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/address"
@@ -129,7 +131,7 @@ func (u *up) found(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, u.problem())
 	}
-	if err := in.records.Put(record.KindRange, "", record.Range{Prefixes: []netip.Prefix{u.conf.Range}}); err != nil {
+	if err := in.records.Put(record.KindRange, "", record.Range{Prefixes: []netip.Prefix{u.conf.Range, ownRange(in.records.Cluster())}}); err != nil {
 		return err
 	}
 	_, err = in.alloc.CreateNetwork(ctx, address.NewNetwork{
@@ -139,6 +141,15 @@ func (u *up) found(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// ownRange is whence the IPv6 subnets of a cluster are cut: a unique local /48 (RFC 4193) whose forty bits of chance are those of the
+// cluster's identity, so that two clusters that come together later hardly have the same.
+func ownRange(c record.Cluster) netip.Prefix {
+	sum := sha256.Sum256(append([]byte("remora range "), c[:]...))
+	a := [16]byte{0: 0xfd}
+	copy(a[1:6], sum[:])
+	return netip.PrefixFrom(netip.AddrFrom16(a), 48)
 }
 
 // Connect implements [control.Networks].
@@ -219,7 +230,8 @@ func (s *Service) Create(ctx context.Context, r control.NetworkCreateRequest) (c
 	}
 	n := record.Network{Subnets: r.Subnets, Range: r.Range}
 	chosen(&n, c)
-	space, err := in.alloc.CreateNetwork(ctx, address.NewNetwork{Name: r.Name, Network: n, V4: len(r.Subnets) == 0})
+	v6 := r.IPv6 && !slices.ContainsFunc(r.Subnets, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	space, err := in.alloc.CreateNetwork(ctx, address.NewNetwork{Name: r.Name, Network: n, V4: len(r.Subnets) == 0, V6: v6})
 	if err != nil {
 		return control.NetworkInfo{}, err
 	}
