@@ -9,12 +9,14 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -42,9 +44,14 @@ func Serve(args []string) error {
 	if err = errors.Join(err, serr, say.Close()); err != nil {
 		return err
 	}
+	settled := time.AfterFunc(settle, func() { _ = run.ForgetStart() }) // it goes on with them
+	defer settled.Stop()
 	<-wait
 	return nil
 }
+
+// settle is how long the process may still be at its start.
+const settle = time.Second
 
 func serve(args []string) (<-chan struct{}, error) {
 	if len(args) != 3 {
