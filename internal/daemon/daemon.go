@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/config"
 	"github.com/remora-plugins/remora/internal/hook"
+	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/internal/service/network"
 	"github.com/remora-plugins/remora/internal/service/plugins"
 	"github.com/remora-plugins/remora/internal/service/pool"
@@ -146,6 +148,8 @@ func Run(ctx context.Context, o Options) error {
 		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
+		settled := time.AfterFunc(settle, func() { d.forgetStart(ctx) })
+		defer settled.Stop()
 		ended := d.beside()
 		defer func() {
 			ctx, cancel := d.closing(ctx)
@@ -295,4 +299,15 @@ const closeTime = 2 * time.Second
 func (d *Daemon) closing(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := d.boot.ShutdownTimeout + closeTime
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("gave up after %s", limit))
+}
+
+// settle is how long a daemon that is ready may still be at its start.
+const settle = 3 * time.Second
+
+// forgetStart gives back what the start alone needed, which is more than half of what an idle daemon would hold.
+func (d *Daemon) forgetStart(ctx context.Context) {
+	debug.FreeOSMemory()
+	if err := run.ForgetStart(); err != nil {
+		d.log.DebugContext(ctx, "the pages of the start stay", slog.Any("error", err))
+	}
 }

@@ -9,12 +9,14 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"github.com/remora-plugins/remora/internal/run"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -42,9 +44,14 @@ func Serve(args []string) error {
 	if err = errors.Join(err, serr, say.Close()); err != nil {
 		return err
 	}
+	settled := time.AfterFunc(settle, func() { _ = run.ForgetStart() }) // it goes on with them
+	defer settled.Stop()
 	<-wait
 	return nil
 }
+
+// settle is how long the process may still be at its start.
+const settle = time.Second
 
 func serve(args []string) (<-chan struct{}, error) {
 	if len(args) != 3 {
@@ -71,7 +78,12 @@ func serve(args []string) (<-chan struct{}, error) {
 		return nil, errors.Join(err, dev.Close())
 	}
 	quiet := func(string, ...any) {}
-	d := device.NewDevice(dev, newBind(), &device.Logger{Verbosef: quiet, Errorf: quiet})
+	out, in := newFlight(), newFlight()
+	many, err := inBatches(dev, out, in)
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), dev.Close())
+	}
+	d := device.NewDevice(many, newBind(out, in), &device.Logger{Verbosef: quiet, Errorf: quiet})
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -88,23 +100,35 @@ func serve(args []string) (<-chan struct{}, error) {
 	return d.Wait(), nil
 }
 
-// whole is a bind whose packets are never cut in pieces on the way: one that does not fit is lost, as the
+// uncut is a bind whose packets are never cut in pieces on the way: one that does not fit is lost, as the
 // probes of the path's MTU need it.
-type whole struct{ *conn.StdNetBind }
+type uncut struct {
+	*conn.StdNetBind
+	out, in *flight
+}
 
-func newBind() conn.Bind {
+func newBind(out, in *flight) conn.Bind {
 	if std, ok := conn.NewStdNetBind().(*conn.StdNetBind); ok {
-		return whole{std}
+		return uncut{std, out, in}
 	}
 	return conn.NewDefaultBind()
 }
 
-func (b whole) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+func (b uncut) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, actual, err := b.StdNetBind.Open(port)
 	if err != nil {
 		return nil, 0, err
 	}
+	for i, fn := range fns {
+		fns[i] = b.in.receive(fn)
+	}
 	return fns, actual, keepWhole(actual)
+}
+
+func (b uncut) Send(bufs [][]byte, to conn.Endpoint) error {
+	err := b.StdNetBind.Send(bufs, to)
+	b.out.done(len(bufs))
+	return err
 }
 
 // keepWhole finds the sockets of the port, which the bind does not show, and has the kernel cut none of their packets.
