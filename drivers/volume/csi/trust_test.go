@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,16 +15,6 @@ import (
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
-
-// mnt is a mountpoint as the Handler makes it.
-func (h *host) mnt(name string) string {
-	h.t.Helper()
-	p := filepath.Join(h.dir, "mnt", name)
-	if err := os.MkdirAll(p, 0o700); err != nil {
-		h.t.Fatal(err)
-	}
-	return p
-}
 
 func (h *host) mount(t *testing.T, d *driver, name string) string {
 	t.Helper()
@@ -60,70 +49,6 @@ func once(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// A driver that dies while it makes a snapshot leaves an empty one, which it calls ready when it is asked again.
-func TestSnapshotThatIsNotTrusted(t *testing.T) {
-	o := csitest.All()
-	o.Lies.EmptySnapshot = true
-	h := newHost(t, o)
-	d := h.open(t)
-	must(t, d.Create(t.Context(), "a", nil))
-	must(t, os.WriteFile(filepath.Join(h.mount(t, d, "a"), "f"), []byte("data"), 0o600))
-	h.mock.Faults.Set(callSnapshot, csitest.Before, csitest.Crash, 1)
-	restarted := make(chan struct{})
-	go func() {
-		defer close(restarted)
-		once(t, "the fault", func() bool { return len(h.mock.Faults.Left()) == 0 })
-		h.mock.Restart()
-	}()
-	must(t, d.CreateSnapshot(t.Context(), "a", "s", nil))
-	<-restarted
-	if n := len(h.mock.Snapshots()); n != 1 {
-		t.Errorf("%d snapshots at the storage, want the good one alone", n)
-	}
-	must(t, d.Clone(t.Context(), "b", "a", "s", nil))
-	if got, err := os.ReadFile(filepath.Join(h.mount(t, d, "b"), "f")); string(got) != "data" {
-		t.Errorf("the snapshot has %q, %v", got, err)
-	}
-	for _, name := range []string{"a", "b"} {
-		must(t, d.Unmount(t.Context(), name, h.mnt(name)))
-		must(t, d.Remove(t.Context(), name))
-	}
-	h.nothingLeft(t)
-}
-
-// Answers are compared with what was asked for.
-func TestLies(t *testing.T) {
-	for name, tt := range map[string]struct {
-		lies  csitest.Lies
-		opts  map[string]string
-		class error
-		text  string
-	}{
-		"smaller":     {csitest.Lies{Smaller: true}, nil, errdefs.ErrExists, "and 64m was asked for"},
-		"larger":      {csitest.Lies{Larger: true}, map[string]string{"size": "32m", "limit": "32m"}, errdefs.ErrExists, "was asked for"},
-		"no capacity": {csitest.Lies{NoCapacity: true}, nil, nil, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := csitest.All()
-			o.Lies = tt.lies
-			h := newHost(t, o)
-			d := h.open(t)
-			err := d.Create(t.Context(), "a", tt.opts)
-			if tt.class == nil {
-				must(t, err)
-				if r := h.record(t, d, "a"); r.Capacity != int64(h.c.Size) {
-					t.Errorf("capacity %d", r.Capacity)
-				}
-				return
-			}
-			wantClass(t, err, tt.class, tt.text)
-			if _, err := d.Inspect(t.Context(), "a"); !errors.Is(err, errdefs.ErrNotFound) {
-				t.Errorf("a volume is there all the same: %v", err)
-			}
-		})
-	}
-}
-
 func (h *host) record(t *testing.T, d *driver, name string) record {
 	t.Helper()
 	v, err := d.get(name)
@@ -149,19 +74,6 @@ func TestAnySize(t *testing.T) {
 	wantClass(t, d.Create(t.Context(), "a", map[string]string{"size": "64m"}), errdefs.ErrExists, "whose size is 32m, not 64m")
 	wantClass(t, d.Create(t.Context(), "a", map[string]string{"fs": "xfs"}), errdefs.ErrExists, "whose fs is none, not xfs")
 	must(t, d.Create(t.Context(), "a", nil))
-}
-
-// A CSI driver in a mount namespace of its own says that it has published.
-func TestPublishedNowhere(t *testing.T) {
-	o := csitest.All()
-	o.Lies.Unmounted = true
-	h := newHost(t, o)
-	d := h.open(t)
-	must(t, d.Create(t.Context(), "a", nil))
-	_, err := d.Mount(t.Context(), "a", h.mnt("a"))
-	wantClass(t, err, errdefs.ErrUnavailable, "nothing is mounted at")
-	must(t, d.Remove(t.Context(), "a"))
-	h.nothingLeft(t)
 }
 
 // What lies where a volume is to be mounted is not hidden, and not deleted.
@@ -356,65 +268,36 @@ func TestAttachmentThatHasGone(t *testing.T) {
 	must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
 }
 
-// Secrets go with the calls that take any, and are nowhere else.
-func TestSecretsStayWhereTheyAre(t *testing.T) {
-	o := csitest.All()
-	o.Secrets = map[string]string{"key": "hunter2"}
-	t.Setenv("REMORA_TEST_SECRET", "hunter2")
-	h := newHost(t, o, func(c *config) { c.Secrets = map[string]string{"key": "env:REMORA_TEST_SECRET"} })
-	h.goOn(t, 0)
-	must(t, filepath.WalkDir(h.dir, func(path string, e os.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		if text, _ := os.ReadFile(path); strings.Contains(string(text), "hunter2") {
-			t.Errorf("%s has the secret", path)
-		}
-		return nil
-	}))
-}
-
-// Whatever a CSI driver can do and not do, a volume can be made, used and removed.
-func TestCapabilities(t *testing.T) {
-	all := csitest.All()
-	with := func(change func(*csitest.Options)) csitest.Options {
-		o := all
-		change(&o)
-		return o
-	}
-	for name, o := range map[string]csitest.Options{
-		"nothing": {},
-		"stage":   {Stage: true},
-		"attach":  {Attach: true},
-		"split":   with(func(o *csitest.Options) { o.Split = true }),
-		"odd": with(func(o *csitest.Options) {
-			o.OddIDs, o.KeepTarget, o.SharedOnly, o.OldConditions = true, true, true, true
-		}),
-		"no group": with(func(o *csitest.Options) { o.MountGroup, o.MultiWriter = false, false }),
-		"slow":     with(func(o *csitest.Options) { o.ReadyAfter, o.PendingAfter = 4, 3 }),
-		"no clone": with(func(o *csitest.Options) { o.Clones = false }),
+// Where the CSI driver is slow, or has another way, there is no difference.
+func TestSlowCopies(t *testing.T) {
+	for name, change := range map[string]func(*csitest.Options){
+		"no group": func(o *csitest.Options) { o.MountGroup, o.MultiWriter = false, false },
+		"slow":     func(o *csitest.Options) { o.ReadyAfter, o.PendingAfter = 4, 3 },
+		"no clone": func(o *csitest.Options) { o.Clones = false },
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			h := newHost(t, o)
-			if o.Snapshots {
-				h.goOn(t, 0)
-				return
-			}
-			d := h.open(t)
-			must(t, d.Create(t.Context(), "a", map[string]string{"gid": "1234"}))
-			must(t, os.WriteFile(filepath.Join(h.mount(t, d, "a"), "f"), []byte("data"), 0o600))
-			must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
-			if got, err := os.ReadFile(filepath.Join(h.mount(t, d, "a"), "f")); string(got) != "data" {
-				t.Errorf("data: %q, %v", got, err)
-			}
-			wantClass(t, d.CreateSnapshot(t.Context(), "a", "s", nil), errdefs.ErrUnsupported, "makes no snapshots")
-			wantClass(t, d.Clone(t.Context(), "b", "a", "", nil), errdefs.ErrUnsupported, "neither clones nor snapshots")
-			wantClass(t, d.Resize(t.Context(), "a", 1<<30), errdefs.ErrUnsupported, "cannot change the size")
-			must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
-			h.nothingLeft(t)
-			if slices.Contains([]string{"nothing", "stage"}, name) && h.mock.Calls()[callAttach] > 0 {
-				t.Error("attached without the capability")
-			}
+			o := csitest.All()
+			change(&o)
+			newHost(t, o).goOn(t, 0)
 		})
 	}
+}
+
+// What the CSI driver cannot do is said, and nothing is begun.
+func TestUnsupported(t *testing.T) {
+	h := newHost(t, csitest.Options{})
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", nil))
+	before := len(h.mock.Log())
+	wantClass(t, d.CreateSnapshot(t.Context(), "a", "s", nil), errdefs.ErrUnsupported, "makes no snapshots")
+	wantClass(t, d.Clone(t.Context(), "b", "a", "", nil), errdefs.ErrUnsupported, "neither clones nor snapshots")
+	wantClass(t, d.Resize(t.Context(), "a", 1<<30), errdefs.ErrUnsupported, "cannot change the size")
+	wantClass(t, d.Attach(t.Context(), "a", true), errdefs.ErrUnsupported, "attaches nothing")
+	wantClass(t, d.Create(t.Context(), "c", map[string]string{"zone": "a"}), errdefs.ErrUnsupported, "has no zones")
+	wantClass(t, d.Create(t.Context(), "c", map[string]string{"access": "rw-one-container"}), errdefs.ErrUnsupported, "knows no access")
+	if after := len(h.mock.Log()); after != before {
+		t.Errorf("calls: %v", h.mock.Log()[before:])
+	}
+	must(t, d.Remove(t.Context(), "a"))
+	h.nothingLeft(t)
 }
