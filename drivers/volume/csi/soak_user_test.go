@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -39,7 +40,7 @@ func (u user) target(name string) string { return filepath.Join(u.Dir, "mnt", na
 // live makes, mounts, writes, unmounts and now and then removes volumes for ever. Each line that it says is true when it is
 // said.
 func (u user) live() error {
-	c := config{Endpoint: u.Endpoint, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 5 * time.Millisecond, Wait: 2 * time.Second}
+	c := config{Keys: launch.Keys{Endpoint: u.Endpoint}, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 5 * time.Millisecond, Wait: 2 * time.Second}
 	s, err := c.check()
 	if err != nil {
 		return err
