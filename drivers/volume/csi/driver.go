@@ -155,6 +155,7 @@ const (
 	jobClose      = "close"
 	jobTrash      = "trash"
 	jobForget     = "forget"
+	jobTidy       = "tidy"
 )
 
 func (d *driver) kinds() []jobs.Kind {
@@ -174,6 +175,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobClose, Do: d.remove},
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
+		{Name: jobTidy, Do: d.tidy},
 	}
 	for i := range all {
 		all[i].Volatile = true
