@@ -50,7 +50,7 @@ func (d *driver) launch(ctx context.Context, env catalog.Env) error {
 		}
 		l.Extra.Env = d.kube.Env()
 		if d.c.Kind() == launch.Image {
-			l.Extra.Bind(d.kube.Account(), kubeshim.Inside)
+			l.Extra.Binds = []string{d.kube.Account() + ":" + kubeshim.Inside + ":ro"}
 			l.Extra.Env = append(l.Extra.Env, "KUBECONFIG="+kubeshim.Inside+"/kubeconfig")
 		} else {
 			l.Extra.Env = append(l.Extra.Env, "KUBECONFIG="+d.kube.Account()+"/kubeconfig")

@@ -140,7 +140,7 @@ func (l *lab) config(keys Keys) Config {
 	extra := Extra{Env: []string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "NODE_ID=nor this"}}
 	if keys.Image != "" {
 		if _, err := os.Stat(l.dir + "/account"); err == nil {
-			extra.Bind(l.dir+"/account", "/var/run/secrets/kubernetes.io/serviceaccount")
+			extra.Binds = append(extra.Binds, l.dir+"/account:/var/run/secrets/kubernetes.io/serviceaccount:ro")
 		}
 	}
 	return Config{

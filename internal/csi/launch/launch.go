@@ -37,11 +37,8 @@ type Config struct {
 // Extra is what somebody else than the user gives to a driver.
 type Extra struct {
 	Env   []string
-	binds []bind
+	Binds []string // of an image alone, as [Keys] has them
 }
-
-// Bind gives a driver in an image something of the host, to be read only.
-func (e *Extra) Bind(source, inside string) { e.binds = append(e.binds, bind{source, inside, true}) }
 
 // readyTime is how long a driver may take until it listens: some first talk to their cloud.
 const readyTime = time.Minute

@@ -106,15 +106,11 @@ func (p *Process) container(run *runtime.Plugin, img image) error {
 			add(bind{dir, dir, true})
 		}
 	}
-	binds := slices.Clone(p.c.Extra.binds)
-	for _, text := range p.c.Binds {
+	for _, text := range slices.Concat(p.c.Extra.Binds, p.c.Binds) {
 		b, err := parseBind(text)
 		if err != nil {
 			return err
 		}
-		binds = append(binds, b)
-	}
-	for _, b := range binds {
 		if _, err := os.Stat(b.source); err != nil {
 			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %s: there is no such file or directory on the host", "binds", b.source)
 		}
