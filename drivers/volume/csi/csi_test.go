@@ -4,13 +4,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/internal/csi/launch"
+	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/testenv"
 )
 
@@ -44,6 +48,12 @@ func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
 	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o)}
+	t.Cleanup(func() { // of a test that failed
+		list, _ := mount.List(h.dir)
+		for _, m := range slices.Backward(list) {
+			_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
+		}
+	})
 	h.c = testConfig(h.mock.Endpoint)
 	h.c.Controller = h.mock.Controller
 	for _, f := range change {

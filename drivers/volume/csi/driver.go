@@ -150,6 +150,7 @@ const (
 	jobClose      = "close"
 	jobTrash      = "trash"
 	jobForget     = "forget"
+	jobResume     = "resume"
 )
 
 func (d *driver) kinds() []jobs.Kind {
@@ -169,6 +170,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobClose, Do: d.remove},
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
+		{Name: jobResume, Do: d.resumeJob},
 	}
 	for i := range all {
 		all[i].Volatile = true
