@@ -48,18 +48,23 @@ func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
 	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o)}
-	t.Cleanup(func() { // of a test that failed
-		list, _ := mount.List(h.dir)
-		for _, m := range slices.Backward(list) {
-			_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
-		}
-	})
+	h.unmounted(t)
 	h.c = testConfig(h.mock.Endpoint)
 	h.c.Controller = h.mock.Controller
 	for _, f := range change {
 		f(&h.c)
 	}
 	return h
+}
+
+// unmounted has nothing be mounted at the end of a test, not of one that failed either.
+func (h *host) unmounted(t testing.TB) {
+	t.Cleanup(func() {
+		list, _ := mount.List(h.dir)
+		for _, m := range slices.Backward(list) {
+			_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
+		}
+	})
 }
 
 func testConfig(endpoint string) config {
