@@ -82,11 +82,11 @@ func (h *host) open(t testing.TB) *driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.pace = quick
 	d, err := start(t.Context(), h.c, s, h.env())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.pace = quick
 	t.Cleanup(func() { _ = d.Close() })
 	return d
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -22,6 +23,7 @@ type driver struct {
 	s     settings
 	log   *slog.Logger
 	run   *launch.Process
+	kube  *kubeshim.Shim // nil without one
 	conn  *conn.Driver
 	store *store
 	jobs  *jobs.Keeper
@@ -59,7 +61,7 @@ var _ interface {
 // start opens a pool. The CSI driver is not asked anything before it returns.
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
 	d := &driver{
-		c: c, s: s, log: env.Log(), pace: normal, leaving: map[string]*time.Timer{},
+		c: c, s: s, log: env.Log(), pace: s.pace, leaving: map[string]*time.Timer{},
 		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1),
 		dir: filepath.Join(env.RunDir, "csi", env.PoolName, "m"),
 	}
@@ -73,16 +75,12 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	if err := d.store.load(d.log); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
-	d.run, err = launch.Start(ctx, launch.Config{
-		Keys: c.Keys, Pool: env.PoolName, Mounts: d.dir, Log: d.log,
-		Dir: filepath.Join(env.StateDir, "csi", env.PoolName, "driver"), RunDir: filepath.Join(env.RunDir, "csi", env.PoolName, "driver"),
-	})
-	if err != nil {
+	if err := d.launch(ctx, env); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
-		return nil, errors.Join(err, d.run.Close(), d.store.close())
+		return nil, errors.Join(err, d.letGo(), d.store.close())
 	}
 	d.conn = conn.Open(conn.Config{
 		Controller: d.run.Controller(), Node: d.run.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
@@ -108,7 +106,7 @@ func (d *driver) Close() error {
 	err := d.jobs.Close(ctx)
 	err = errors.Join(err, d.conn.Close())
 	d.background.Wait() // for jobs that have ended
-	err = errors.Join(err, d.run.Close())
+	err = errors.Join(err, d.letGo())
 	if d.c.Kind() == launch.External {
 		err = errors.Join(err, d.unprepare())
 	} // any other runs on, and has the directory as it is
@@ -158,6 +156,7 @@ const (
 	jobTrash      = "trash"
 	jobForget     = "forget"
 	jobResume     = "resume"
+	jobTidy       = "tidy"
 )
 
 func (d *driver) kinds() []jobs.Kind {
@@ -178,6 +177,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
 		{Name: jobResume, Do: d.resumeJob},
+		{Name: jobTidy, Do: d.tidy},
 	}
 	for i := range all {
 		all[i].Volatile = true

@@ -46,11 +46,11 @@ func (u user) live() error {
 		return err
 	}
 	ctx := context.Background()
+	s.pace = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 20 * time.Second}
 	d, err := start(ctx, c, s, catalog.Env{PoolName: "pool", StateDir: u.Dir + "/state", RunDir: u.Dir + "/run"})
 	if err != nil {
 		return err
 	}
-	d.pace = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 20 * time.Second}
 	fmt.Println("opened")
 	errs := make(chan error, len(soakNames))
 	for _, name := range soakNames {

@@ -90,7 +90,7 @@ func TestTargetWithFiles(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(path, "precious")); err != nil {
 			t.Error(err)
 		}
-		must(t, os.Rename(filepath.Join(path, "precious"), filepath.Join(h.dir, filepath.Base(path)+"-moved")))
+		must(t, os.Remove(filepath.Join(path, "precious")))
 	}
 	h.mount(t, d, "a")
 	must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
@@ -125,6 +125,7 @@ func TestNoDetachUnderAMount(t *testing.T) {
 		t.Errorf("%d calls below a mount", n)
 	}
 	must(t, mount.Unmount(inside))
+	must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
 	must(t, d.Remove(t.Context(), "a"))
 	h.nothingLeft(t)
 }
