@@ -48,6 +48,7 @@ soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times ea
 	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed$$|ServerRestarts|LinkCut' ./drivers/volume/mount ./drivers/volume/sshfs
 	REMORA_SOAK=1 go test -count=1 -v -timeout 3h -run '^TestKills?$$' ./drivers/volume/btrfs ./internal/block
 	REMORA_SOAK=1 go test -count=1 -v -timeout 1h -run 'Killed' ./internal/managed/runtime ./internal/managed/store
+	REMORA_SOAK=1 go test -count=1 -v -timeout 2h -run '^Test(Soak|Faults|KilledBridge|CrashedDriver)' ./drivers/volume/csi
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz

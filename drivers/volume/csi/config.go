@@ -59,6 +59,7 @@ type settings struct {
 	quirks   quirk.Set
 	flags    []string
 	secrets  secrets
+	pace     pace
 }
 
 func (c config) check() (s settings, err error) {
@@ -76,7 +77,7 @@ func (c config) check() (s settings, err error) {
 	if err := c.checkKube(); err != nil {
 		return s, err
 	}
-	s.timeouts = map[string]time.Duration{}
+	s.timeouts, s.pace = map[string]time.Duration{}, normal
 	for _, rpc := range slices.Sorted(maps.Keys(c.Timeouts)) {
 		d, err := time.ParseDuration(c.Timeouts[rpc])
 		if err != nil || d <= 0 {

@@ -4,13 +4,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/internal/csi/launch"
+	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/testenv"
 )
 
@@ -44,12 +48,23 @@ func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
 	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o)}
+	h.unmounted(t)
 	h.c = testConfig(h.mock.Endpoint)
 	h.c.Controller = h.mock.Controller
 	for _, f := range change {
 		f(&h.c)
 	}
 	return h
+}
+
+// unmounted has nothing be mounted at the end of a test, not of one that failed either.
+func (h *host) unmounted(t testing.TB) {
+	t.Cleanup(func() {
+		list, _ := mount.List(h.dir)
+		for _, m := range slices.Backward(list) {
+			_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
+		}
+	})
 }
 
 func testConfig(endpoint string) config {
@@ -67,11 +82,11 @@ func (h *host) open(t testing.TB) *driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.pace = quick
 	d, err := start(t.Context(), h.c, s, h.env())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.pace = quick
 	t.Cleanup(func() { _ = d.Close() })
 	return d
 }

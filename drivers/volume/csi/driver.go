@@ -61,7 +61,7 @@ var _ interface {
 // start opens a pool. The CSI driver is not asked anything before it returns.
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
 	d := &driver{
-		c: c, s: s, log: env.Log(), pace: normal, leaving: map[string]*time.Timer{},
+		c: c, s: s, log: env.Log(), pace: s.pace, leaving: map[string]*time.Timer{},
 		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1),
 		dir: filepath.Join(env.RunDir, "csi", env.PoolName, "m"),
 	}
@@ -155,6 +155,7 @@ const (
 	jobClose      = "close"
 	jobTrash      = "trash"
 	jobForget     = "forget"
+	jobResume     = "resume"
 	jobTidy       = "tidy"
 )
 
@@ -175,6 +176,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobClose, Do: d.remove},
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
+		{Name: jobResume, Do: d.resumeJob},
 		{Name: jobTidy, Do: d.tidy},
 	}
 	for i := range all {

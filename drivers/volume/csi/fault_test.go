@@ -54,6 +54,37 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestFaultsOfMore is the same for the calls of a richer life, with snapshots, clones, an expansion and a rollback.
+func TestFaultsOfMore(t *testing.T) {
+	t.Parallel()
+	chance := rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // chance of a test
+	for _, rpc := range []string{callSnapshot, callUnsnapshot, callGrow, callGrowNode, callCreate, callDelete} {
+		for _, when := range []csitest.When{csitest.Before, csitest.After} {
+			for name, what := range waysOfFailing {
+				skip := 0
+				if rpc == callCreate || rpc == callDelete {
+					skip = 1 // the first is that of a volume that is no copy, as in TestFaults
+				}
+				if testing.Short() && chance.IntN(8) > 0 {
+					continue
+				}
+				t.Run(strings.Join([]string{rpc, string(when), name}, "-"), func(t *testing.T) {
+					t.Parallel()
+					h := newHost(t, csitest.All(), func(c *config) {
+						c.Timeouts = map[string]string{rpc: "300ms"}
+					})
+					h.mock.Faults.Add(csitest.Fault{RPC: rpc, When: when, What: what, Times: 1, Skip: skip})
+					h.revive(t)
+					h.goOn(t, 0)
+					if left := h.mock.Faults.Left(); len(left) > 0 {
+						t.Errorf("faults that did not come: %v", left)
+					}
+				})
+			}
+		}
+	}
+}
+
 // revive starts the CSI driver again whenever it has crashed, until the test ends.
 func (h *host) revive(t *testing.T) {
 	t.Helper()

@@ -93,11 +93,11 @@ func bridge(dir string) error {
 		return err
 	}
 	ctx := context.Background()
+	s.pace = quick
 	d, err := start(ctx, h.c, s, h.env())
 	if err != nil {
 		return err
 	}
-	d.pace = quick
 	for i, step := range h.life() {
 		if err := step(ctx, d); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)

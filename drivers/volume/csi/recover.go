@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -28,11 +27,9 @@ func (d *driver) recover() {
 		case r.Hidden != "":
 			d.unhide(v, r)
 		case r.Phase == phaseNew && r.Doing == callCreate:
-			d.resume(jobCreate, r)
-		case r.Phase == phaseDeleting:
-			d.resume(jobRemove, r)
-		case r.Doing == callGrow:
-			d.background.Go(func() { d.finish(jobResize, r.Name, catalog.Bytes(r.Grow).String(), r.Grow) })
+			d.resume(r)
+		case r.Phase == phaseDeleting, r.Doing == callGrow:
+			d.resume(r)
 		case len(r.Suspects)+len(r.Replaced) > 0:
 			d.background.Go(func() { d.finish(jobTidy, r.Name, "", nil) })
 		case !n.idle() || r.Phase == phaseAttached || r.undone(callAttach, callDetach):
@@ -42,13 +39,38 @@ func (d *driver) recover() {
 	}
 }
 
-// resume begins a job that nobody waits for.
-func (d *driver) resume(kind string, r record) {
-	key := ""
-	if kind == jobCreate {
-		key = optionsKey(r.Options)
+// resume goes on with what was cut off, which nobody waits for.
+func (d *driver) resume(r record) {
+	d.background.Go(func() { d.finish(jobResume, r.Name, r.Lineage, r.Lineage) })
+}
+
+// resumeJob is the job. Whoever came first may have done the rest, and the name may be that of another volume by now, which
+// is to stay.
+func (d *driver) resumeJob(ctx context.Context, r *jobs.Run) error {
+	var lineage string
+	if err := r.Load(&lineage); err != nil {
+		return err
 	}
-	d.background.Go(func() { d.finish(kind, r.Name, key, map[string]string{}) })
+	v, free, err := d.turnOf(ctx, r.Object())
+	if err != nil {
+		return err
+	}
+	defer free()
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	switch rec, _ := d.store.see(v); {
+	case rec.Lineage != lineage:
+		return nil
+	case rec.Phase == phaseDeleting, rec.Hidden != "":
+		return d.delete(ctx, r, v, facts)
+	case rec.Phase == phaseNew:
+		return d.make(ctx, r, v, facts)
+	case rec.undone(callGrow):
+		return d.growAgain(ctx, r, v, rec.Grow, facts)
+	}
+	return nil
 }
 
 func (d *driver) finish(kind, object, key string, data any) {
@@ -68,7 +90,7 @@ func (d *driver) unhide(v *vol, r record) {
 			return
 		}
 	}
-	d.resume(jobRemove, r)
+	d.resume(r)
 }
 
 // tidy is the job: to delete what could not be deleted when it was time to.
@@ -96,7 +118,12 @@ func (d *driver) forget(n snapshot) {
 			return // the clone goes on, and deletes it
 		}
 	}
-	d.finish(jobForget, "snapshot "+n.key(), "", n)
+	// The same object as that of who makes a snapshot of this name now: the one must not delete what the other one makes.
+	object := n.Volume + "@" + n.Name
+	if n.Temp != "" {
+		object = n.Temp
+	}
+	d.finish(jobForget, object, n.CSIName, n)
 }
 
 // forgetJob is the job.
@@ -105,8 +132,9 @@ func (d *driver) forgetJob(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&n); err != nil {
 		return err
 	}
-	if now, ok := d.store.findSnapshot(n.Lineage, n.Name); !ok || now.CSIName != n.CSIName {
+	now, ok := d.store.findSnapshot(n.Lineage, n.Name)
+	if !ok || now.CSIName != n.CSIName || now.Doing == "" && now.Temp == "" {
 		return nil
 	}
-	return d.unshoot(ctx, r, n)
+	return d.unshoot(ctx, r, now)
 }

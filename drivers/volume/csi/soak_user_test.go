@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -40,17 +39,18 @@ func (u user) target(name string) string { return filepath.Join(u.Dir, "mnt", na
 // live makes, mounts, writes, unmounts and now and then removes volumes for ever. Each line that it says is true when it is
 // said.
 func (u user) live() error {
-	c := config{Keys: launch.Keys{Endpoint: u.Endpoint}, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 5 * time.Millisecond, Wait: 2 * time.Second}
+	c := testConfig(u.Endpoint)
+	c.Detach, c.Wait = 5*time.Millisecond, 2*time.Second
 	s, err := c.check()
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
+	s.pace = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 20 * time.Second}
 	d, err := start(ctx, c, s, catalog.Env{PoolName: "pool", StateDir: u.Dir + "/state", RunDir: u.Dir + "/run"})
 	if err != nil {
 		return err
 	}
-	d.pace = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 20 * time.Second}
 	fmt.Println("opened")
 	errs := make(chan error, len(soakNames))
 	for _, name := range soakNames {
@@ -66,7 +66,7 @@ func (u user) live() error {
 
 // work uses one volume.
 func (u user) work(ctx context.Context, d *driver, name string) error {
-	if err := os.MkdirAll(u.target(name), 0o700); err != nil {
+	if err := makeDir(u.target(name)); err != nil {
 		return err
 	}
 	// What the one before left mounted is taken back, as the Handler does.
@@ -93,6 +93,14 @@ func (u user) work(ctx context.Context, d *driver, name string) error {
 	}
 }
 
+// makeDir makes a directory, on which there may be a mount that is dead.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 // use mounts a volume, adds one to the number in it, and says which it is. Then it may do one thing more.
 func (u user) use(ctx context.Context, d *driver, name string) error {
 	if err := d.Create(ctx, name, map[string]string{}); err != nil {
@@ -108,7 +116,7 @@ func (u user) use(ctx context.Context, d *driver, name string) error {
 // with does something with a volume that is mounted meanwhile.
 func (u user) with(ctx context.Context, d *driver, name string, f func(at string) (int, error)) (n int, err error) {
 	at := u.target(name)
-	if err := os.MkdirAll(at, 0o700); err != nil {
+	if err := makeDir(at); err != nil {
 		return 0, err
 	}
 	if _, err := d.Mount(ctx, name, at); err != nil {
