@@ -21,13 +21,17 @@ type manager struct {
 
 var managers = []manager{
 	{
-		"systemd-networkd", "systemd-network",
-		[]string{"/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network", "/lib/systemd/network"}, "05-remora.network",
+		"systemd-networkd",
+		"systemd-network",
+		[]string{"/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network", "/lib/systemd/network"},
+		"05-remora.network",
 		`printf '[Match]\nName=rm-* rmv*\n\n[Link]\nUnmanaged=yes\n' >/etc/systemd/network/05-remora.network && networkctl reload`,
 	},
 	{
-		"NetworkManager", "NetworkManager",
-		[]string{"/etc/NetworkManager/conf.d", "/run/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d"}, "90-remora.conf",
+		"NetworkManager",
+		"NetworkManager",
+		[]string{"/etc/NetworkManager/conf.d", "/run/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d"},
+		"90-remora.conf",
 		`printf '[device-remora]\nmatch-device=interface-name:rm-*,interface-name:rmv*\nmanaged=0\n' >/etc/NetworkManager/conf.d/90-remora.conf && nmcli general reload`,
 	},
 }

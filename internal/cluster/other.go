@@ -93,16 +93,16 @@ func (c *Cluster) mixed(err error) (error, bool) {
 
 // yields says which of two clusters goes when hosts of them meet: the one that nothing uses, and of two such the younger. Both
 // hosts come to the same.
-func (own Summary) yields(o Summary) bool {
+func (o Summary) yields(to Summary) bool {
 	switch {
-	case !own.Spare:
-		return false
 	case !o.Spare:
+		return false
+	case !to.Spare:
 		return true
-	case own.Founded.Equal(o.Founded):
-		return own.Cluster.String() > o.Cluster.String()
+	case o.Founded.Equal(to.Founded):
+		return o.Cluster.String() > to.Cluster.String()
 	}
-	return own.Founded.After(o.Founded)
+	return o.Founded.After(to.Founded)
 }
 
 // Yields tells the links whether this host gives its own cluster up for that of a host that dials it. It is done when there is a link
