@@ -41,7 +41,7 @@ func TestRepairs(t *testing.T) {
 	for _, break1 := range []string{
 		"nft delete table inet remora",
 		"nft flush table inet remora",
-		"nft delete element inet remora set-" + blue.ID[:10] + "-sealed4 { 10.40.1.0/24 }",
+		"nft flush chain inet remora net-" + blue.ID[:10] + "-from",
 		"nft insert rule inet remora forward drop",
 		"ip route del 10.40.1.0/24 dev rm-wg",
 		"ip route flush proto 82",

@@ -3,7 +3,9 @@ package mesh_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 )
@@ -34,7 +36,12 @@ func TestManyNetworks(t *testing.T) {
 	if _, err := a1.send(b2, "x", 1); err == nil {
 		t.Error("a container reaches one in another network")
 	}
-	if s := a.status(); len(s.Problems) > 0 {
+	s := a.status()
+	if len(s.Problems) > 0 {
 		t.Errorf("problems: %q", s.Problems)
 	}
+	l.in(a.ns, "nft flush set inet remora set-subnets4")
+	eventually(t, 5*time.Second, "elements of a set are put back", func() bool {
+		return a.status().Repairs > s.Repairs && strings.Contains(l.in(a.ns, "nft list set inet remora set-subnets4"), "10.100.0.0")
+	})
 }

@@ -1,10 +1,8 @@
 package kernel
 
 import (
-	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -46,37 +44,6 @@ func meta(key expr.MetaKey, value ...byte) exprs {
 }
 
 func protocol(p byte) exprs { return meta(expr.MetaKeyL4PROTO, p) }
-
-// Where addresses are in the headers.
-type side int
-
-const (
-	from side = iota
-	to
-)
-
-// addr holds for addresses in a set.
-func addr(s side, set *nftables.Set) exprs {
-	v6 := set.KeyType == nftables.TypeIP6Addr
-	family, offset, size := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
-	if v6 {
-		family, offset, size = unix.NFPROTO_IPV6, 8, 16
-	}
-	if s == to {
-		offset += size
-	}
-	return append(meta(expr.MetaKeyNFPROTO, family),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
-		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
-}
-
-// not turns what addr holds for into what it does not hold for, of the same family.
-func not(parts exprs) exprs {
-	if l, ok := parts[len(parts)-1].(*expr.Lookup); ok {
-		l.Invert = true
-	}
-	return parts
-}
 
 // portOf holds for a port, at its offset in the header.
 func portOf(proto byte, offset uint32, n uint16) exprs {
@@ -145,54 +112,6 @@ func drop() exprs              { return verdict(expr.VerdictDrop, "") }
 func jump(chain string) exprs  { return verdict(expr.VerdictGoto, chain) }
 func untracked() exprs         { return exprs{&expr.Notrack{}} }
 func counted(rule exprs) exprs { return append(exprs{&expr.Counter{}}, rule...) }
-
-// intervals are the elements of a set of prefixes: where each begins, and where it has ended. Those that touch
-// are one.
-func intervals(prefixes []netip.Prefix) (elements []nftables.SetElement) {
-	sorted := slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
-	var end netip.Addr
-	for _, p := range sorted {
-		next := last(p).Next()
-		switch {
-		case end.IsValid() && p.Addr().Compare(end) <= 0:
-			if next.Compare(end) <= 0 {
-				continue
-			}
-			elements = elements[:len(elements)-1]
-		default:
-			elements = append(elements, nftables.SetElement{Key: p.Addr().AsSlice()})
-		}
-		end = next
-		elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
-	}
-	return elements
-}
-
-// last returns the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
-}
-
-func family(prefixes []netip.Prefix, v6 bool) (of []netip.Prefix) {
-	for _, p := range prefixes {
-		if p.Addr().Is6() == v6 {
-			of = append(of, p.Masked())
-		}
-	}
-	return of
-}
-
-func singles(addrs []netip.Addr) (prefixes []netip.Prefix) {
-	for _, a := range addrs {
-		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
-	}
-	return prefixes
-}
 
 // ours are the names of all interfaces of ours.
 const ours = plan.Prefix + "*"

@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,32 +59,79 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// TestNoRuleInVain: what no packet can match costs none of them a look.
+// TestNoRuleInVain: what no packet can match costs none of them a look, and what one prefix says is looked up nowhere.
 func TestNoRuleInVain(t *testing.T) {
-	n := plan.Net{Name: "b1", Bridge: "rm-b1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.40.0.0/16")}, Plain: []netip.Prefix{netip.MustParsePrefix("10.40.1.0/24")}}
-	plain := build(plan.Rules{VXLANPort: 6785, Nets: []plan.Net{n}})
-	for _, rule := range plain.rules {
-		for _, e := range rule.exprs {
-			if l, ok := e.(*expr.Lookup); ok && !l.Invert && plain.never(l) {
-				t.Errorf("chain %s looks into %s, which is empty", rule.chain.Name, l.SetName)
-			}
-		}
+	one := []netip.Prefix{netip.MustParsePrefix("10.40.1.0/24")}
+	two := append(one, netip.MustParsePrefix("10.40.3.0/26"))
+	n := plan.Net{Name: "b1", Bridge: "rm-b1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.40.0.0/16")}, Plain: one}
+	of := func(n plan.Net) *ruleset { return build(plan.Rules{VXLANPort: 6785, Nets: []plan.Net{n}}) }
+	if plain := of(n); len(plain.sets) != 0 {
+		t.Errorf("%d sets for one prefix each, the first is %s", len(plain.sets), plain.sets[0].Name)
 	}
-	looks := func(r *ruleset, set string) (n int) {
+	looks := func(r *ruleset, name string) (n int) {
 		for _, rule := range r.rules {
 			for _, e := range rule.exprs {
-				if l, ok := e.(*expr.Lookup); ok && l.SetName == set {
+				if l, ok := e.(*expr.Lookup); ok && l.SetName == name {
 					n++
 				}
 			}
 		}
 		return n
 	}
-	if n := looks(plain, "set-b1-plain4"); n != 3 {
+	n.Plain = two
+	plain := of(n)
+	for _, s := range plain.sets {
+		if len(s.elements) == 0 || looks(plain, s.Name) == 0 {
+			t.Errorf("set %s has %d elements and is looked into by %d rules", s.Name, len(s.elements), looks(plain, s.Name))
+		}
+	}
+	if n := looks(plain, "set-b1-plain4"); n != 2 {
 		t.Errorf("%d rules look where plain packets come from and go", n)
 	}
-	n.Sealed = []netip.Prefix{netip.MustParsePrefix("10.40.2.0/24")}
-	if n := looks(build(plan.Rules{VXLANPort: 6785, Nets: []plan.Net{n}}), "set-b1-sealed4"); n != 3 {
+	n.Plain, n.Sealed = one, two
+	if n := looks(of(n), "set-b1-sealed4"); n != 2 {
 		t.Errorf("%d rules look where encrypted packets come from and go", n)
+	}
+}
+
+// TestAddr: a prefix of whole bytes is compared as it is, another behind its mask, several are a set, none is never.
+func TestAddr(t *testing.T) {
+	for _, c := range []struct {
+		prefixes []string
+		want     string
+	}{
+		{[]string{"10.40.0.0/16"}, "@16,2 == 0a28"},
+		{[]string{"10.40.0.0/16", "10.40.3.0/24"}, "@16,2 == 0a28"},
+		{[]string{"10.40.128.0/17"}, "@16,4 &ffff8000 == 0a288000"},
+		{[]string{"10.40.0.7/32"}, "@16,4 == 0a280007"},
+		{[]string{"0.0.0.0/0"}, "@16,4 &00000000 == 00000000"},
+		{[]string{"10.40.0.0/16", "10.42.0.0/16"}, "@16,4 in set-x4"},
+		{nil, "never"},
+	} {
+		var in []netip.Prefix
+		for _, p := range c.prefixes {
+			in = append(in, netip.MustParsePrefix(p))
+		}
+		var words []string
+		for _, e := range addr(to, new(ruleset).pair("x", in)[0]) {
+			switch e := e.(type) {
+			case *expr.Payload:
+				words = append(words, fmt.Sprintf("@%d,%d", e.Offset, e.Len))
+			case *expr.Bitwise:
+				words = append(words, fmt.Sprintf("&%x", e.Mask))
+			case *expr.Lookup:
+				words = append(words, "in "+e.SetName)
+			case *expr.Cmp:
+				switch {
+				case e == never:
+					words = append(words, "never")
+				case len(words) > 0:
+					words = append(words, fmt.Sprintf("== %x", e.Data))
+				}
+			}
+		}
+		if got := strings.Join(words, " "); got != c.want {
+			t.Errorf("%q: %s, want %s", c.prefixes, got, c.want)
+		}
 	}
 }

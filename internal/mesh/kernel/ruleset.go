@@ -25,6 +25,8 @@ type ruleset struct {
 	sets   []*set
 	rules  []*rule
 	nextID uint32
+
+	tunnelled bool // some network has blocks behind the tunnel
 }
 
 type set struct {
@@ -44,31 +46,30 @@ type rule struct {
 // answer; one that is passed on between two other hosts stays within one network. Everything else is dropped.
 func build(p plan.Rules) *ruleset {
 	r := &ruleset{table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
-	var subnets, plain []netip.Prefix
+	var subnets, plain, sealed []netip.Prefix
 	for _, n := range p.Nets {
-		subnets, plain = append(subnets, n.Subnets...), append(plain, n.Plain...)
+		subnets, plain, sealed = append(subnets, n.Subnets...), append(plain, n.Plain...), append(sealed, n.Sealed...)
 	}
-	r.sources(subnets, plain, singles(p.Own))
+	r.tunnelled = len(sealed) > 0
+	senders := r.pair("senders", singles(p.Senders))
+	r.sources(p.VXLANPort, senders, subnets, plain, singles(p.Own))
 	forward := r.base("forward", nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	mss := r.base("mss", nftables.ChainHookForward, nftables.ChainPriorityMangle)
-	for _, at := range []expr.MetaKey{in, out} {
-		r.add(mss, isLink(at, ours), clampMSS())
+	if narrow := r.pair("narrow", p.Narrow)[1]; !narrow.empty() {
+		mss := r.base("mss", nftables.ChainHookForward, nftables.ChainPriorityMangle)
+		r.add(mss, addr(from, narrow), leastMSS())
+		r.add(mss, addr(to, narrow), leastMSS())
 	}
-	narrow := r.pair("narrow", p.Narrow)[1]
-	for _, s := range []side{from, to} {
-		r.add(mss, addr(s, narrow), leastMSS())
-	}
-	r.input(p)
-	var leave, enter []nftables.SetElement
+	r.input(p.VXLANPort, senders, p.Nets)
+	var leave, enter []choice
 	for _, n := range p.Nets {
 		if n.Bridge == "" {
 			continue
 		}
 		from, to := r.network(n)
-		leave, enter = append(leave, goes(n.Bridge, from)), append(enter, goes(n.Bridge, to))
+		leave, enter = append(leave, choice{n.Bridge, from}), append(enter, choice{n.Bridge, to})
 	}
-	r.add(forward, r.choose(in, "leave", leave))
-	r.add(forward, r.choose(out, "enter", enter))
+	r.choose(forward, in, "leave", leave)
+	r.choose(forward, out, "enter", enter)
 	transit := r.chain("transit")
 	for _, side := range []expr.MetaKey{in, out} {
 		for _, name := range tunnels {
@@ -77,6 +78,7 @@ func build(p plan.Rules) *ruleset {
 	}
 	r.add(transit, notLink(in, ours), drop())
 	r.add(transit, notLink(out, ours), drop())
+	r.add(transit, clampMSS())
 	for _, n := range p.Nets {
 		for _, s := range r.pair(n.Name+"-subnets", n.Subnets) {
 			r.add(transit, addr(from, s), addr(to, s), accept())
@@ -88,48 +90,59 @@ func build(p plan.Rules) *ruleset {
 
 // sources drops, before anything else, what says that it comes from a network but does not come the way that
 // its sender is reached by. What passes from container to container is not tracked: only what has to do with the
-// host itself, or with what is outside, needs to be. Nor are queries for names, of which there are many.
-func (r *ruleset) sources(subnets, plain, own []netip.Prefix) {
+// host itself, or with what is outside, needs to be. Nor are queries for names, of which there are many, nor the
+// packets around those of a VXLAN, of which both hosts send their own and none is the answer to another.
+func (r *ruleset) sources(port uint16, senders pair, subnets, plain, own []netip.Prefix) {
 	pre := r.base("sources", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	r.add(pre, isLink(in, ours), destPort(53), untracked())
-	nets, host := r.pair("subnets", subnets), r.pair("own", own)
-	for i, s := range nets {
-		r.add(pre, addr(from, s), addr(to, s), not(addr(to, host[i])), untracked())
+	inside, near := r.chain("inside"), r.chain("near")
+	r.add(pre, isLink(in, ours), jump(inside.Name))
+	for _, s := range senders {
+		r.add(pre, destPort(port), addr(from, s), untracked(), accept())
 	}
-	r.add(pre, isLink(in, ours), accept())
-	r.add(pre, isLink(in, "lo"), accept())
 	for _, s := range r.pair("plain", plain) {
-		r.add(pre, addr(from, s), accept())
+		r.add(pre, addr(from, s), jump(near.Name))
 	}
+	nets, host := r.pair("subnets", subnets), r.pair("own", own)
 	for _, s := range nets {
-		r.add(pre, addr(from, s), drop())
+		r.add(pre, addr(from, s), notLink(in, "lo"), drop())
 	}
+	for _, c := range []*nftables.Chain{inside, near} {
+		for i, s := range nets {
+			r.add(c, addr(to, s), not(addr(to, host[i])), untracked(), accept())
+		}
+	}
+	r.add(inside, destPort(53), untracked())
 	output := r.base("answers", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
-	r.add(output, isLink(out, ours), sourcePort(53), untracked())
+	spoken := r.chain("spoken")
+	r.add(output, isLink(out, ours), jump(spoken.Name))
+	for _, s := range senders {
+		r.add(output, destPort(port), addr(to, s), untracked())
+	}
+	r.add(spoken, sourcePort(53), untracked())
 	// Containers route all of a network's IPv6 by their bridge. Told that a neighbour is on their own link they would
 	// believe it for long, and it may be on another host the next minute.
-	r.add(output, isLink(out, ours), protocol(unix.IPPROTO_ICMPV6), icmpType(redirect6), drop())
+	r.add(spoken, protocol(unix.IPPROTO_ICMPV6), icmpType(redirect6), drop())
 }
 
 // input guards the host itself: other hosts' containers may ping it, and reach what it shows them.
-func (r *ruleset) input(p plan.Rules) {
+func (r *ruleset) input(port uint16, senders pair, nets []plan.Net) {
 	chain := r.base("input", nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	guest := r.chain("guest")
-	for _, name := range tunnels { // a network's groups, sent within what is guarded already
-		r.add(chain, isLink(in, name), destPort(p.VXLANPort), accept())
+	ourLinks, guest := r.chain("ours"), r.chain("guest")
+	r.add(chain, isLink(in, ours), jump(ourLinks.Name))
+	for _, s := range senders {
+		r.add(chain, destPort(port), addr(from, s), accept())
 	}
-	for _, s := range r.pair("senders", singles(p.Senders)) {
-		r.add(chain, destPort(p.VXLANPort), addr(from, s), accept())
-	}
-	r.add(chain, destPort(p.VXLANPort), notLink(in, "lo"), drop())
+	r.add(chain, destPort(port), notLink(in, "lo"), drop())
 	for _, name := range tunnels {
-		r.add(chain, isLink(in, name), jump(guest.Name))
+		r.add(ourLinks, isLink(in, name), jump(guest.Name))
 	}
+	r.add(ourLinks, destPort(port), drop())
+	r.add(guest, destPort(port), accept()) // a network's groups, sent within what is guarded already
 	r.add(guest, answers(), accept())
 	r.add(guest, protocol(unix.IPPROTO_ICMP), accept())
 	r.add(guest, protocol(unix.IPPROTO_ICMPV6), accept())
 	var exposed []netip.Addr
-	for _, n := range p.Nets {
+	for _, n := range nets {
 		exposed = append(exposed, n.Exposed...)
 	}
 	for _, s := range r.pair("exposed", singles(exposed)) {
@@ -142,12 +155,18 @@ func (r *ruleset) input(p plan.Rules) {
 func (r *ruleset) network(n plan.Net) (leave, enter *nftables.Chain) {
 	sealed, plain := r.pair(n.Name+"-sealed", n.Sealed), r.pair(n.Name+"-plain", n.Plain)
 	leave, enter = r.chain("net-"+n.Name+"-from"), r.chain("net-"+n.Name+"-to")
+	var by, notBy, sealedFrom exprs
+	if r.tunnelled { // else there is nobody to confuse it with
+		by, notBy, sealedFrom = isLink(out, plan.Tunnel), notLink(out, plan.Tunnel), notLink(in, plan.Tunnel)
+	}
 	r.add(leave, isLink(out, n.Bridge), accept())
+	r.add(leave, clampMSS())
+	for _, s := range r.pair(n.Name+"-remote", slices.Concat(n.Sealed, n.Plain)) {
+		r.add(leave, addr(from, s), drop())
+	}
 	for i := range sealed {
-		r.add(leave, addr(from, sealed[i]), drop())
-		r.add(leave, addr(from, plain[i]), drop())
-		r.add(leave, isLink(out, plan.Tunnel), addr(to, sealed[i]), accept())
-		r.add(leave, notLink(out, plan.Tunnel), addr(to, plain[i]), accept())
+		r.add(leave, addr(to, sealed[i]), by, accept())
+		r.add(leave, addr(to, plain[i]), notBy, accept())
 	}
 	r.add(leave, isLink(out, ours), drop())
 	for _, s := range r.pair(n.Name+"-own", n.Subnets) {
@@ -157,10 +176,10 @@ func (r *ruleset) network(n plan.Net) (leave, enter *nftables.Chain) {
 		r.add(leave, drop())
 	}
 
-	r.add(enter, isLink(in, n.Bridge), accept())
+	r.add(enter, clampMSS())
 	for i := range sealed {
-		r.add(enter, isLink(in, plan.Tunnel), addr(from, sealed[i]), accept())
-		r.add(enter, notLink(in, plan.Tunnel), addr(from, plain[i]), accept())
+		r.add(enter, addr(from, sealed[i]), isLink(in, plan.Tunnel), accept())
+		r.add(enter, addr(from, plain[i]), sealedFrom, accept())
 	}
 	if !n.Internal {
 		r.add(enter, answers(), accept())
@@ -169,20 +188,34 @@ func (r *ruleset) network(n plan.Net) (leave, enter *nftables.Chain) {
 	return leave, enter
 }
 
-// goes is the element of a map that sends packets of an interface to a chain.
-func goes(link string, to *nftables.Chain) nftables.SetElement {
-	return nftables.SetElement{Key: linkName(link), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: to.Name}}
+// choice sends packets of an interface to a chain.
+type choice struct {
+	link string
+	to   *nftables.Chain
 }
 
-// choose goes to the chain that a map has for the interface. However many networks there are, that is one step.
-func (r *ruleset) choose(side expr.MetaKey, name string, elements []nftables.SetElement) exprs {
+// few is up to how many interfaces one after the other is faster than to look into a map, even for a packet of none of them.
+const few = 2
+
+// choose goes to the chain of the interface. However many networks there are, that is one step.
+func (r *ruleset) choose(c *nftables.Chain, side expr.MetaKey, name string, all []choice) {
+	if len(all) <= few {
+		for _, one := range all {
+			r.add(c, isLink(side, one.link), jump(one.to.Name))
+		}
+		return
+	}
+	var elements []nftables.SetElement
+	for _, one := range all {
+		elements = append(elements, nftables.SetElement{Key: linkName(one.link), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: one.to.Name}})
+	}
 	r.nextID++
 	m := &nftables.Set{Table: r.table, ID: r.nextID, Name: "map-" + name, KeyType: nftables.TypeIFName, IsMap: true, DataType: nftables.TypeVerdict}
 	r.sets = append(r.sets, &set{m, elements})
-	return exprs{
+	r.add(c, exprs{
 		&expr.Meta{Key: side, Register: 1},
 		&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
-	}
+	})
 }
 
 func (r *ruleset) base(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
@@ -201,30 +234,9 @@ func (r *ruleset) chain(name string) *nftables.Chain {
 // add adds a rule. One that no packet matches is left out, for every packet would be looked up in its empty set: of IPv6
 // where there is none, of encrypted ways where all are plain.
 func (r *ruleset) add(c *nftables.Chain, parts ...exprs) {
-	if e := all(parts...); !slices.ContainsFunc(e, r.never) {
+	if e := all(parts...); !slices.ContainsFunc(e, func(x expr.Any) bool { return x == expr.Any(never) }) {
 		r.rules = append(r.rules, &rule{c, e})
 	}
-}
-
-// never reports whether something holds for no packet.
-func (r *ruleset) never(e expr.Any) bool {
-	l, ok := e.(*expr.Lookup)
-	return ok && !l.Invert && slices.ContainsFunc(r.sets, func(s *set) bool { return s.Name == l.SetName && len(s.elements) == 0 })
-}
-
-// pair makes a set for each family.
-func (r *ruleset) pair(name string, prefixes []netip.Prefix) (sets []*nftables.Set) {
-	for _, v6 := range []bool{false, true} {
-		kind, suffix := nftables.TypeIPAddr, "4"
-		if v6 {
-			kind, suffix = nftables.TypeIP6Addr, "6"
-		}
-		r.nextID++
-		s := &nftables.Set{Table: r.table, ID: r.nextID, Name: "set-" + name + suffix, KeyType: kind, Interval: true}
-		r.sets = append(r.sets, &set{s, intervals(family(prefixes, v6))})
-		sets = append(sets, s)
-	}
-	return sets
 }
 
 // comment marks a rule with its place and with all that the table was made from, so that a table of another

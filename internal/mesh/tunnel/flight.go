@@ -18,11 +18,15 @@ type flight struct {
 }
 
 func newFlight() *flight {
-	return &flight{most: min(inFlight*runtime.NumCPU(), 1024), room: make(chan struct{}, 1)}
+	return &flight{most: min(perCPU*runtime.NumCPU(), mostInFlight), room: make(chan struct{}, 1)}
 }
 
-// inFlight is how many packets a processor has to do.
-const inFlight = 128
+// How many packets a processor has to do, and how many all of them. WireGuard has a buffer of 64 KiB for each, 384 more, and up to two
+// batches beyond these bounds: all of it is to stay below the limit of memory, or the collector never rests.
+const (
+	perCPU       = 64
+	mostInFlight = 320
+)
 
 func (f *flight) add(n int) {
 	f.mu.Lock()

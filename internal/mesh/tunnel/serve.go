@@ -23,9 +23,9 @@ import (
 // ready is what the process says when it serves.
 const ready = "ready\n"
 
-// memory bounds what the process takes. WireGuard's buffers are pools without a bound; with this limit they
-// take 100 MB under load and cost no speed, with half of it they cost two fifths.
-const memory = 128 << 20
+// memory bounds what the process takes. WireGuard's buffers are pools without a bound; what [flight] leaves in use of
+// them is below it.
+const memory = 96 << 20
 
 // Serve is the process of a tunnel, the last three of whose arguments are the name, the socket and the MTU. It
 // ends when its interface is deleted. What goes wrong at the start it says on file 3, where who
