@@ -124,6 +124,13 @@ func (v Volume) Open(ctx context.Context, table map[string]any, env Env) (volume
 	return v.open(ctx, table, env)
 }
 
+// Describer is implemented by a driver whose storage is served by a program that has a name and
+// a version of its own.
+type Describer interface {
+	// About says in a few words which it is, from memory; it is "" as long as that is not known.
+	About() string
+}
+
 // Adviser is implemented by a driver that knows what could be better about the host for one of
 // its pools.
 type Adviser interface {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,12 +51,16 @@ func (d *doctor) pools() {
 	for _, p := range d.status.Pools {
 		served[p.Name] = true
 		if p.Reachable {
-			d.ok("pool "+p.Name, fmt.Sprintf("driver %s, %d volumes, %d mounted", p.Driver, p.Volumes, p.Mounted))
+			text := fmt.Sprintf("driver %s, %d volumes, %d mounted", p.Driver, p.Volumes, p.Mounted)
+			if p.About != "" {
+				text += "; " + p.About
+			}
+			d.ok("pool "+p.Name, text)
 			if p.Advice != nil {
 				d.add("pool "+p.Name, "ok", p.Advice.Text, p.Advice.Mend)
 			}
 		} else {
-			d.fail("pool "+p.Name, p.Error, "bring the storage back; the daemon notices by itself")
+			d.fail("pool "+p.Name, p.Error, cmp.Or(p.Mend, "bring the storage back; the daemon notices by itself"))
 		}
 	}
 	for _, p := range d.conf.Pools {

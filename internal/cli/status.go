@@ -55,6 +55,9 @@ func (a *app) statusCommand() *cobra.Command {
 		if err := a.table([]string{"POOL", "DRIVER", "VOLUMES", "MOUNTED", "SOCKET", "STATE"}, rows); err != nil {
 			return err
 		}
+		if err := a.aboutPools(s.Pools); err != nil {
+			return err
+		}
 		if s.Network != nil {
 			if err := a.printf("\nnetwork: %s\n", networkLine(*s.Network)); err != nil {
 				return err
@@ -69,6 +72,21 @@ func (a *app) statusCommand() *cobra.Command {
 		return a.proofs(s.Proofs)
 	}
 	return cmd
+}
+
+// aboutPools shows what serves the storage of pools, where it has a name of its own.
+func (a *app) aboutPools(pools []control.Pool) error {
+	first := true
+	for _, p := range pools {
+		if p.About == "" {
+			continue
+		}
+		if err := a.printf("%spool %s: %s\n", yesNo(first, "\n", ""), p.Name, p.About); err != nil {
+			return err
+		}
+		first = false
+	}
+	return nil
 }
 
 // pluginStatus shows the managed plugins, if there are any.

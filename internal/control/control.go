@@ -222,6 +222,10 @@ type Pool struct {
 	Trash bool `json:"Trash,omitempty"`
 	// Error says why the pool is not reachable, or what else is wrong with it.
 	Error string `json:"Error,omitempty"`
+	// Mend is what to do about it, if that is known.
+	Mend string `json:"Mend,omitempty"`
+	// About is what the storage is served by, such as the name and version of a CSI driver.
+	About string `json:"About,omitempty"`
 	// Advice is what the driver says of the host, nil if it has nothing to say.
 	Advice *Advice `json:"Advice,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -95,6 +96,16 @@ var (
 		"Volumes that were taken from this host while they were mounted.",
 		[]string{"account"},
 	}
+	csiRequests = Metric{
+		"remora_csi_requests_total", "counter",
+		"Calls of a CSI driver, by the RPC and the code that it came to, such as OK or Aborted; a code that is known to be wrong is the right one here.",
+		[]string{"pool", "rpc", "code"},
+	}
+	csiDurations = Metric{
+		"remora_csi_request_duration_seconds", "histogram",
+		"Time from a call of a CSI driver to its answer.",
+		[]string{"pool", "rpc", "code"},
+	}
 	poolJobs = Metric{
 		"remora_pool_jobs", "gauge",
 		"Jobs of the pool, by their state: running, or failed in the last day.",
@@ -105,7 +116,7 @@ var (
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
 	return []Metric{
-		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
+		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, csiDurations, csiRequests, reloadOK, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
 		networkPaths, networkProblems, networkReady, networkRefused, networkRepairs, networkTunnel,
 		durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
 		scheduleFailed, scheduleLast, scheduleRuns, volumesTaken,
@@ -254,14 +265,14 @@ func (c proofCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// cloudCollector reads what was asked of clouds, and what jobs there are, when it is asked.
+// cloudCollector reads what was asked of clouds and of CSI drivers, and what jobs there are, when it is asked.
 type cloudCollector struct {
 	d *Daemon
 }
 
 // Describe implements [prometheus.Collector].
 func (c cloudCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range []Metric{cloudRequests, volumesTaken, poolJobs} {
+	for _, m := range []Metric{cloudRequests, volumesTaken, poolJobs, csiRequests, csiDurations} {
 		ch <- desc(m)
 	}
 }
@@ -270,6 +281,14 @@ func (c cloudCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c cloudCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, n := range block.Counts() {
 		ch <- prometheus.MustNewConstMetric(desc(cloudRequests), prometheus.CounterValue, float64(n.N), n.Account, n.Op, n.Result)
+	}
+	for _, n := range conn.Counts() {
+		ch <- prometheus.MustNewConstMetric(desc(csiRequests), prometheus.CounterValue, float64(n.N), n.Pool, n.RPC, n.Code)
+		buckets := map[float64]uint64{}
+		for i, limit := range conn.Buckets {
+			buckets[limit] = n.Took[i]
+		}
+		ch <- prometheus.MustNewConstHistogram(desc(csiDurations), n.N, n.Seconds, buckets, n.Pool, n.RPC, n.Code)
 	}
 	for account, n := range block.Lost() {
 		ch <- prometheus.MustNewConstMetric(desc(volumesTaken), prometheus.CounterValue, float64(n), account)

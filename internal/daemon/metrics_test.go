@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/remora-plugins/remora/internal/block"
+	"github.com/remora-plugins/remora/internal/csi/conn"
 )
 
 func (h *host) metrics() (map[string]*dto.MetricFamily, string) {
@@ -61,6 +62,11 @@ func TestMetrics(t *testing.T) {
 	_, err := h.plugin("a").Mount(ctx, "one", "someone")
 	h.must(err)
 	h.must(block.NewClient("a cloud", 1).Do(ctx, "List", func(context.Context) error { return nil }))
+	csi := conn.Open(conn.Config{Node: h.dir + "/none", Pool: "a csi pool"})
+	if _, err := csi.Facts(ctx); err == nil {
+		t.Error("a CSI driver answers where none is")
+	}
+	h.must(csi.Close())
 	families, text := h.metrics()
 	for _, want := range []struct {
 		name   string
@@ -79,6 +85,8 @@ func TestMetrics(t *testing.T) {
 		{"remora_pool_reachable", 1, []string{"driver=dir", "pool=a"}},
 		{"remora_pool_reachable", 0, []string{"driver=dir", "pool=b"}},
 		{"remora_cloud_requests_total", 1, []string{"account=a cloud", "op=List", "result=ok"}},
+		{"remora_csi_requests_total", 1, []string{"code=Unavailable", "pool=a csi pool", "rpc=GetPluginInfo"}},
+		{"remora_csi_request_duration_seconds", 1, []string{"code=Unavailable", "pool=a csi pool", "rpc=GetPluginInfo"}},
 		{"remora_volumes_taken_total", 0, []string{"account=a cloud"}},
 		{"remora_pool_jobs", 0, []string{"pool=a", "state=running"}},
 		{"remora_schedule_last_success_timestamp_seconds", 0, []string{"pool=a", "schedule=x", "task=backup to near", "volume=one"}},

@@ -73,6 +73,9 @@ func (d *Daemon) newPool(ctx context.Context, conf config.Pool, driver volume.Dr
 	if a, ok := driver.(catalog.Adviser); ok {
 		o.Advice = a.Advice
 	}
+	if a, ok := driver.(catalog.Describer); ok {
+		o.About = a.About
+	}
 	var p *pool.Pool // before anybody can call
 	h, err := volume.NewHandler(ctx, driver, volume.Options{
 		Logger:           log,

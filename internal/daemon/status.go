@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/service/pool"
@@ -36,8 +37,9 @@ func (d *Daemon) Status(ctx context.Context) (control.Status, error) {
 		c.Volumes, c.Mounted = p.Counts()
 		c.Trash = p.KeepsTrash()
 		if err := d.reachable(p); err != nil {
-			c.Reachable, c.Error = false, err.Error()
+			c.Reachable, c.Error, c.Mend = false, err.Error(), strings.Join(errdefs.Hints(err), "; ")
 		}
+		c.About = p.About()
 		if a := p.Advice(); a.Text != "" {
 			c.Advice = (*control.Advice)(&a)
 		}

@@ -116,15 +116,6 @@ func (d *driver) Close() error {
 // Scope is local: the records of the volumes are this host's.
 func (d *driver) Scope() string { return "local" }
 
-// Ping asks the CSI driver whether it is ready.
-func (d *driver) Ping(ctx context.Context) error {
-	if s := d.run.State(); s.Error != "" {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "the CSI driver does not run: %s", s.Error)
-	}
-	_, err := d.conn.Facts(ctx)
-	return err
-}
-
 // margin is how much sooner than its caller a call gives up, so that its own words are heard.
 const margin = 3 * time.Second
 

@@ -36,6 +36,12 @@ func (s *socket) Invoke(ctx context.Context, method string, req, resp any, opts 
 	f := &flight{}
 	bounded, cancel := context.WithTimeout(context.WithValue(ctx, flightKey{}, f), limit)
 	err := s.ClientConn.Invoke(bounded, method, req, resp, opts...)
+	if introduces(rpc) && status.Code(err) == codes.Unavailable && f.sent.Load() {
+		// The connection broke, perhaps long ago, when a driver ended that is back by now. It changes nothing to ask
+		// again.
+		f.sent.Store(false)
+		err = s.ClientConn.Invoke(bounded, method, req, resp, opts...)
+	}
 	cancel()
 	took := time.Since(began)
 	if err != nil {

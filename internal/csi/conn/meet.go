@@ -74,9 +74,9 @@ func (d *Driver) ask(ctx context.Context, s *socket) error {
 		return err
 	}
 	if was := s.met.Swap(w); was == nil || was.name != w.name || was.version != w.version {
-		d.log.InfoContext(ctx, "csi driver", "driver", w.name, "version", w.version, "socket", s.path)
+		d.log.InfoContext(ctx, "CSI driver", "name", w.name, "version", w.version, "socket", s.path)
 	} else {
-		d.log.InfoContext(ctx, "csi driver is back", "driver", w.name, "version", w.version, "socket", s.path)
+		d.log.InfoContext(ctx, "CSI driver is back", "name", w.name, "version", w.version, "socket", s.path)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (d *Driver) Facts(ctx context.Context) (Facts, error) {
 	d.mu.Unlock()
 	d.of = now
 	if was != nil && was.NodeID != f.NodeID {
-		d.log.WarnContext(ctx, "csi driver calls this host by another id than before", "driver", f.Name, "was", was.NodeID, "is", f.NodeID)
+		d.log.WarnContext(ctx, "CSI driver calls this host by another ID than before", "name", f.Name, "was", was.NodeID, "is", f.NodeID)
 	}
 	return f, nil
 }
@@ -158,6 +158,31 @@ func (d *Driver) sockets() []*socket {
 	return []*socket{d.node}
 }
 
+// Ping asks the driver whether it is ready.
+func (d *Driver) Ping(ctx context.Context) error {
+	if _, err := d.Facts(ctx); err != nil {
+		return err
+	}
+	for _, s := range d.sockets() {
+		if err := s.probe(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probe asks whoever is behind the socket whether it is ready. One that does not know the question is.
+func (s *socket) probe(ctx context.Context) error {
+	ready, err := csi.NewIdentityClient(s).Probe(ctx, &csi.ProbeRequest{})
+	if err != nil && CodeOf(err) != codes.Unimplemented {
+		return err
+	}
+	if r := ready.GetReady(); r != nil && !r.GetValue() {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: Probe: it is not ready yet", s.d.name(s)), "wait until it has started; its log says what it waits for")
+	}
+	return nil
+}
+
 // read asks for all there is, with the lock held.
 func (d *Driver) read(ctx context.Context) (Facts, error) {
 	w := d.node.met.Load()
@@ -166,15 +191,10 @@ func (d *Driver) read(ctx context.Context) (Facts, error) {
 		Quirks: quirk.For(w.name, w.version).With(d.conf.Quirks),
 	}
 	for _, s := range d.sockets() {
-		identity := csi.NewIdentityClient(s)
-		ready, err := identity.Probe(ctx, &csi.ProbeRequest{})
-		if err != nil && CodeOf(err) != codes.Unimplemented {
+		if err := s.probe(ctx); err != nil {
 			return f, err
 		}
-		if r := ready.GetReady(); r != nil && !r.GetValue() {
-			return f, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: Probe: it is not ready yet", w.name), "wait until it has started; its log says what it waits for")
-		}
-		resp, err := identity.GetPluginCapabilities(ctx, &csi.GetPluginCapabilitiesRequest{})
+		resp, err := csi.NewIdentityClient(s).GetPluginCapabilities(ctx, &csi.GetPluginCapabilitiesRequest{})
 		if err != nil {
 			return f, err
 		}

@@ -3,6 +3,7 @@ package conn
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -61,7 +62,7 @@ func (d *Driver) open(path string) *socket {
 }
 
 // dialTime bounds a connection to a socket that is there and accepts nobody.
-const dialTime = 5 * time.Second
+const dialTime = 4 * time.Second
 
 func (s *socket) dial(ctx context.Context) (net.Conn, error) {
 	var dialer net.Dialer
@@ -108,7 +109,7 @@ func (s *socket) unreachable(text string) error {
 	at := s.failed.Load()
 	switch {
 	case at != nil:
-	case strings.Contains(text, "http2: ") || strings.Contains(text, "first settings frame"):
+	case strings.Contains(text, "http2: ") || strings.Contains(text, "first settings frame") || plainHTTP(s.path):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "what listens at the socket %s does not speak gRPC", s.path), "give the path of the driver's socket")
 	default:
 		return fail("look at the driver's log: it may hang, or be about to end", "nobody answers at the socket %s", s.path)
@@ -130,6 +131,21 @@ func (s *socket) unreachable(text string) error {
 	default:
 		return fail(start, "socket %s: %w", s.path, errors.Unwrap(err))
 	}
+}
+
+// plainHTTP reports whether a server of HTTP/1 listens at a socket, such as a plugin of Docker.
+func plainHTTP(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(time.Second)) // fails only for a connection that is closed
+	answer := make([]byte, len("HTTP/1."))
+	if _, err = c.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err == nil {
+		_, err = io.ReadFull(c, answer)
+	}
+	return err == nil && string(answer) == "HTTP/1."
 }
 
 func isSocket(path string) bool {

@@ -10,14 +10,17 @@ import "time"
 //	Unmount  NodeUnpublishVolume, NodeUnstageVolume                             20+30 s
 //	Remove   ControllerUnpublishVolume, DeleteVolume                            25+25 s
 //
+// To introduce itself a driver has 4 s for each call, so that one that hangs is told by what it hangs at before whoever
+// looks after pools gives up, after 5 s.
+//
 // A call that takes longer is repeated, which finds what the first one has done.
 var timeouts = map[string]time.Duration{
-	"GetPluginInfo":                  5 * time.Second,
-	"GetPluginCapabilities":          5 * time.Second,
-	"Probe":                          5 * time.Second,
-	"ControllerGetCapabilities":      5 * time.Second,
-	"GroupControllerGetCapabilities": 5 * time.Second,
-	"NodeGetCapabilities":            5 * time.Second,
+	"GetPluginInfo":                  4 * time.Second,
+	"GetPluginCapabilities":          4 * time.Second,
+	"Probe":                          4 * time.Second,
+	"ControllerGetCapabilities":      4 * time.Second,
+	"GroupControllerGetCapabilities": 4 * time.Second,
+	"NodeGetCapabilities":            4 * time.Second,
 	"NodeGetInfo":                    10 * time.Second,
 	"CreateVolume":                   100 * time.Second,
 	"DeleteVolume":                   25 * time.Second,

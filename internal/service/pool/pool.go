@@ -63,13 +63,18 @@ type Options struct {
 	Claims *Claims
 	// Advice is what the driver says of the host; nil if it says nothing.
 	Advice func() catalog.Advice
-	Log    *slog.Logger
+	// About is what the storage is served by; nil if there is nothing to say.
+	About func() string
+	Log   *slog.Logger
 }
 
 // New returns a pool that lives until it is closed.
 func New(ctx context.Context, o Options) *Pool {
 	if o.Advice == nil {
 		o.Advice = func() catalog.Advice { return catalog.Advice{} }
+	}
+	if o.About == nil {
+		o.About = func() string { return "" }
 	}
 	p := &Pool{
 		Options: o, server: sdk.New(sdk.Options{}, append([]sdk.Plugin{o.Handler}, o.Beside...)...), asking: make(chan struct{}, Askers),
