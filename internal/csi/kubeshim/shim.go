@@ -81,9 +81,7 @@ func Start(ctx context.Context, c Config) (*Shim, error) {
 	if err := s.id.save(root); err != nil {
 		return nil, errors.Join(fmt.Errorf("kubeshim: %w", err), ln.Close())
 	}
-	if err := s.fill(); err != nil {
-		return nil, errors.Join(fmt.Errorf("kubeshim: %w", err), ln.Close())
-	}
+	s.fill(ctx)
 	s.server = &http.Server{
 		Handler: s, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
@@ -91,7 +89,7 @@ func Start(ctx context.Context, c Config) (*Shim, error) {
 	go func() {
 		defer close(s.served)
 		if err := s.server.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			c.Log.Error("the Kubernetes API of a CSI driver ended", slog.String("error", err.Error()))
+			c.Log.ErrorContext(ctx, "the Kubernetes API of a CSI driver ended", slog.String("error", err.Error()))
 		}
 	}()
 	return s, nil
@@ -107,7 +105,7 @@ func listen(ctx context.Context, port int) (net.Listener, error) {
 }
 
 // fill makes the objects that are there from the start.
-func (s *Shim) fill() error {
+func (s *Shim) fill(ctx context.Context) {
 	node := s.c.node()
 	own := s.c.Node
 	put := func(k key, o object) {
@@ -121,10 +119,9 @@ func (s *Shim) fill() error {
 	// A file that is not there yet is no reason not to begin: who asks for it is told.
 	for _, plural := range []string{"secrets", "configmaps"} {
 		if err := s.refresh(key{r: find("", "v1", plural)}); err != nil {
-			s.c.Log.Warn("what a CSI driver may ask of its Kubernetes API cannot be read", slog.String("error", err.Error()))
+			s.c.Log.WarnContext(ctx, "what a CSI driver may ask of its Kubernetes API cannot be read", slog.String("error", err.Error()))
 		}
 	}
-	return nil
 }
 
 // refresh reads what is in files again, for what is made of files: one object, or all of a resource.
@@ -202,12 +199,7 @@ func (s *Shim) Account() string { return filepath.Join(s.c.Dir, accountDir) }
 // Close ends the API. A driver that goes on asks in vain until there is one again.
 func (s *Shim) Close() error {
 	s.close.Do(func() { close(s.closing) })
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) //nolint:forbidigo // it is the end of all that has a context
-	defer cancel()
-	err := s.server.Shutdown(ctx)
-	if err != nil {
-		err = s.server.Close()
-	}
+	err := s.server.Close()
 	<-s.served
 	return err
 }
