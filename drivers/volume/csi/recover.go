@@ -132,6 +132,13 @@ func (d *driver) forgetJob(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&n); err != nil {
 		return err
 	}
+	// Whoever has the volume's turn may be removing it, and all its snapshots.
+	free, err := d.turnOfID(ctx, n.Source)
+	if err != nil {
+		return err
+	}
+	defer free()
+	ctx = context.WithValue(ctx, holding{n.Source}, true)
 	now, ok := d.store.findSnapshot(n.Lineage, n.Name)
 	if !ok || now.CSIName != n.CSIName || now.Doing == "" && now.Temp == "" {
 		return nil

@@ -120,6 +120,8 @@ func (d *driver) shoot(ctx context.Context, r *jobs.Run, n snapshot, facts conn.
 		}
 	}
 	switch {
+	case errors.Is(err, errNoSnapshot):
+		return n, err
 	case err == nil && (answer.GetSnapshotId() == "" || answer.GetSourceVolumeId() != "" && answer.GetSourceVolumeId() != n.Source):
 		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s answers with a snapshot %q of volume %q, not of %q", facts.Name, answer.GetSnapshotId(), answer.GetSourceVolumeId(), n.Source)
 	case err == nil:
@@ -149,12 +151,18 @@ func (d *driver) callSnapshot(ctx context.Context, r *jobs.Run, n snapshot, name
 		return nil, err
 	}
 	defer free()
+	gone := false
 	err = d.rpc(ctx, r, copies, func(ctx context.Context) error {
 		free, err := d.turnOfID(ctx, n.Source)
 		if err != nil {
 			return err
 		}
 		defer free()
+		// Its volume may have been removed while this waited, and all its snapshots with it.
+		if _, ok := d.store.findSnapshot(n.Lineage, n.Name); !ok {
+			gone = true
+			return nil
+		}
 		secrets, err := d.s.secrets.get()
 		if err != nil {
 			return err
@@ -163,6 +171,9 @@ func (d *driver) callSnapshot(ctx context.Context, r *jobs.Run, n snapshot, name
 		answer = resp.GetSnapshot()
 		return err
 	})
+	if gone {
+		return nil, errNoSnapshot
+	}
 	return answer, err
 }
 
@@ -232,7 +243,7 @@ func (d *driver) clearShots(ctx context.Context, r *jobs.Run, n snapshot, facts 
 
 func (d *driver) clearShot(ctx context.Context, r *jobs.Run, n snapshot, name string, facts conn.Facts) error {
 	answer, err := d.callSnapshot(ctx, r, n, name, false, facts)
-	if settled(err) {
+	if settled(err) || errors.Is(err, errNoSnapshot) {
 		return nil
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ type driver struct {
 	servers []*grpc.Server
 	dead    chan struct{}
 	die     sync.Once
+	active  atomic.Int64 // calls that are at work
 
 	mu     sync.Mutex
 	flight map[string]*flight
@@ -89,6 +91,13 @@ func (d *driver) listen(node, controller string) error {
 	return serve(node, nodeService)
 }
 
+// ended waits until no call of a driver that has ended is at work any more: a process takes them with it.
+func (d *driver) ended() {
+	for began := time.Now(); d.active.Load() > 0 && time.Since(began) < 10*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // end cuts all connections and takes no other.
 func (d *driver) end() {
 	d.die.Do(func() {
@@ -103,6 +112,8 @@ func (d *driver) end() {
 }
 
 func (d *driver) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	d.active.Add(1)
+	defer d.active.Add(-1)
 	rpc := path.Base(info.FullMethod)
 	keys, of := subject(req)
 	d.j.append("calls", Call{RPC: rpc, Of: of, Time: time.Now()})

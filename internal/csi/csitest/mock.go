@@ -163,7 +163,8 @@ func (m *Mock) Alive() bool {
 	}
 }
 
-// Kill ends the driver without a warning. What it has mounted stays.
+// Kill ends the driver without a warning. What it has mounted stays. In a function of [Mock.OnCall] it has to be called
+// by another goroutine.
 func (m *Mock) Kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -174,6 +175,7 @@ func (m *Mock) Kill() {
 func (m *Mock) end() {
 	if m.d != nil {
 		m.d.end()
+		m.d.ended()
 		m.d = nil
 	}
 	if m.cmd != nil {
