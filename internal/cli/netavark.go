@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/netavark"
+	"github.com/remora-plugins/remora/internal/sandbox"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -134,12 +136,17 @@ func (p podmanPlugin) Setup(ctx context.Context, path string, c netavark.Contain
 	return s, nil
 }
 
-// Teardown implements [netavark.Plugin].
-func (p podmanPlugin) Teardown(ctx context.Context, _ string, c netavark.Container) error {
+// Teardown implements [netavark.Plugin]. A container is removed without the daemon too: its interface goes, by which the daemon sees
+// later what else there is to take back.
+func (p podmanPlugin) Teardown(ctx context.Context, path string, c netavark.Container) error {
 	if err := rootful(c.Network); err != nil {
 		return err
 	}
-	return p.c.PodmanTeardown(ctx, request(c))
+	err := p.c.PodmanTeardown(ctx, request(c))
+	if errors.Is(err, control.ErrUnreachable) {
+		return sandbox.Detach(path, c.Options.Interface)
+	}
+	return err
 }
 
 func request(c netavark.Container) control.NetworkPodmanRequest {

@@ -50,6 +50,30 @@ func Attach(path string, i Interface) error {
 	return nil
 }
 
+// Detach deletes an interface in the namespace at path, and so its other end on the host. What is not there is no error.
+func Detach(path, name string) error {
+	ns, h, err := enter(path)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	if err == nil {
+		err = h.LinkDel(link)
+	}
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("interface %q of the container: %w", name, err)
+	}
+	return nil
+}
+
 // enter opens a namespace, and a socket in it.
 func enter(path string) (netns.NsHandle, *netlink.Handle, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -98,3 +98,23 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestDetach: an interface goes with its other end; where there is none, or no namespace, there is nothing to do.
+func TestDetach(t *testing.T) {
+	path, inside := container(t)
+	pair(t, "rmdt")
+	must(t, Attach(path, Interface{Link: "rmdtc", Name: "eth7"}))
+	for range 2 {
+		must(t, Detach(path, "eth7"))
+	}
+	if out := inside("ip", "-o", "link"); strings.Contains(out, "eth7") {
+		t.Errorf("it is still there:\n%s", out)
+	}
+	if err := exec.Command("ip", "link", "show", "rmdt").Run(); err == nil {
+		t.Error("its other end is still there")
+	}
+	must(t, Detach(filepath.Join(t.TempDir(), "none"), "eth7"))
+	if err := Detach("/proc/self/status", "eth7"); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("what is no namespace: %v", err)
+	}
+}

@@ -153,6 +153,10 @@ func TestNetworkCompose(t *testing.T) {
 			is(t, "label "+label, london.MustDocker(ask...), nyc.MustDocker(ask...))
 		}
 		mustCompose(t, london, "shop", own, "up", "-d", "--scale", "web=2")
+		said, err := london.Run("sh", "-c", "docker-compose -p shop -f /run/shop/docker-compose.yml up -d --scale web=2 2>&1")
+		if err != nil || strings.Contains(said, "recreated") {
+			t.Errorf("Compose takes the network for another one: %s%v", said, err)
+		}
 		for _, h := range m.hosts {
 			asker(h, "shop")
 		}

@@ -24,8 +24,15 @@ func TestNetworkWithoutEngine(t *testing.T) {
 	}) {
 		t.Error("expose does not say that the engine does not run")
 	}
+	// Where there never was one, nothing has to be removed from it.
+	h.MustCli("network", "reset", "--yes")
+	want(t, h.MustCli("network", "status"), "State: off")
+	h.MustCli("network", "launch", "--password-file", "/etc/remora/password")
 	for _, verb := range []string{"there never was one", "it was stopped"} {
 		for _, args := range [][]string{{"attach", "web"}, {"detach", "web"}, {"reset", "--yes"}, {"expose"}, {"dns-args"}} {
+			if verb == "there never was one" && args[0] == "reset" {
+				continue
+			}
 			if verb == "it was stopped" && (args[0] == "expose" || args[0] == "dns-args") {
 				h.MustCli(append([]string{"network"}, args...)...) // they need what the engine made, and not the engine
 				continue

@@ -259,7 +259,10 @@ func (f *follower) create(ctx context.Context, s address.Space, problems map[str
 	n := engine.Network{
 		Name: s.Name, Driver: f.driver, Internal: r.Internal,
 		IPAM:    engine.IPAM{Driver: f.driver, Options: map[string]string{address.OptionNet: s.Name}},
-		Options: optionsOf(r), Labels: map[string]string{labelNetwork: s.ID},
+		Options: optionsOf(r), Labels: map[string]string{},
+	}
+	if len(r.Labels) == 0 { // Compose takes a network with a label more for one that has to be made anew
+		n.Labels[labelNetwork] = s.ID
 	}
 	for _, p := range s.Prefixes {
 		n.IPAM.Config = append(n.IPAM.Config, engine.Subnet{Subnet: p})

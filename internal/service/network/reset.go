@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/address"
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/mesh/kernel"
@@ -92,8 +95,8 @@ func (in *inside) leaveEngines(ctx context.Context, force bool) error {
 	for _, f := range in.followers {
 		f.leave(true)
 		all, err := f.engine.Networks(ctx)
-		if err != nil && force {
-			continue // its networks stay, and are of no use to it
+		if err != nil && (force || !in.engineHad()) {
+			continue // its networks stay, and are of no use to it; or it has none
 		}
 		if err != nil {
 			return errdefs.Hint(fmt.Errorf("reset: %w", err), "start the engine; or reset with --force, and remove its networks of this driver later")
@@ -108,6 +111,11 @@ func (in *inside) leaveEngines(ctx context.Context, force bool) error {
 		}
 	}
 	return nil
+}
+
+// engineHad reports whether an engine of this host has networks of the cluster: it has an address for the bridge of each.
+func (in *inside) engineHad() bool {
+	return slices.ContainsFunc(in.alloc.Addresses(), func(a address.Address) bool { return !strings.HasPrefix(a.Key, address.PodmanKey) })
 }
 
 // heir is the peer that gets what this host owns, none if there is no other, or none that must be. Nothing is touched
