@@ -31,7 +31,8 @@ func ForgetStart() error {
 
 type pages struct{ from, to uintptr }
 
-// unchanged finds in the text of /proc/PID/smaps what a process has mapped of a file, cannot write, and has no page of its own in, as a debugger or the dynamic linker would make.
+// unchanged finds in the text of /proc/PID/smaps what a process has mapped of a file, cannot write, and has no page of its own in, as
+// a debugger or the dynamic linker would make.
 func unchanged(smaps []byte, file string) (list []pages) {
 	var at pages
 	candidate := false

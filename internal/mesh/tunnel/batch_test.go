@@ -225,7 +225,12 @@ func TestReadAtOnce(t *testing.T) {
 	}
 	small := func(n int) []byte { return super("10.1.0.2", "10.1.0.3", unix.IPPROTO_UDP, n, 0) }
 	for _, p := range [][]byte{
-		small(10), {1, 2, 3}, small(11), super("10.1.0.2", "10.1.0.3", unix.IPPROTO_TCP, 4000, 1000), small(12), small(13),
+		small(10),
+		{1, 2, 3},
+		small(11),
+		super("10.1.0.2", "10.1.0.3", unix.IPPROTO_TCP, 4000, 1000),
+		small(12),
+		small(13),
 		super("10.1.0.2", "10.1.0.3", unix.IPPROTO_UDP, 30, 10),
 	} {
 		if _, err := far.Write(p); err != nil {
