@@ -73,6 +73,8 @@ func (f field) value(noun string, raw any) (reflect.Value, error) {
 		text, ok = fmt.Sprint(raw), f.parser.number
 	case []any:
 		return f.list(noun, raw)
+	case map[string]any:
+		return f.table(noun, raw)
 	default:
 		ok = false
 	}
@@ -94,6 +96,25 @@ func (f field) list(noun string, raw []any) (reflect.Value, error) {
 		list[i] = s
 	}
 	return reflect.ValueOf(list), nil
+}
+
+// table takes the values as the texts that they would have been.
+func (f field) table(noun string, raw map[string]any) (reflect.Value, error) {
+	table := make(map[string]string, len(raw))
+	for key, item := range raw {
+		switch item := item.(type) {
+		case string:
+			table[key] = item
+		case bool, int64, int:
+			table[key] = fmt.Sprint(item)
+		default:
+			return reflect.Value{}, f.wrong(noun, raw)
+		}
+		if _, err := parseText(table[key]); !f.parser.table || err != nil {
+			return reflect.Value{}, f.wrong(noun, raw)
+		}
+	}
+	return reflect.ValueOf(table), nil
 }
 
 // maxShown bounds how much of a wrong value an error shows, in bytes.

@@ -14,7 +14,7 @@ import (
 // Key describes one key of a pool, or one option of a volume.
 type Key struct {
 	Name string
-	// Type is "text", "bool", "number", "size", "duration", "mode", "list", "secret",
+	// Type is "text", "bool", "number", "size", "duration", "mode", "list", "table", "secret",
 	// or the allowed words with a bar between them.
 	Type string
 	// Default is the text of the default, empty if there is none.
@@ -36,7 +36,7 @@ type Key struct {
 //	help:"one line"
 //
 // and one of the types string, bool, int, int64, uint32, [Bytes], [time.Duration],
-// [fs.FileMode], []string and [Secret], or a pointer to one of these, which stays nil
+// [fs.FileMode], []string, map[string]string and [Secret], or a pointer to one of these, which stays nil
 // where nothing was given and there is no default. The fields of an embedded struct are
 // keys like those beside it, so that drivers can have keys in common.
 //
@@ -85,6 +85,7 @@ type parser struct {
 	number bool // a number in TOML stands for itself
 	truth  bool // a truth value in TOML stands for itself
 	list   bool // an array of text in TOML stands for itself
+	table  bool // a table of texts, numbers and truth values in TOML stands for itself
 }
 
 func fieldsOf(t reflect.Type) []field {
@@ -190,6 +191,8 @@ func parserOf(t reflect.Type) (parser, bool) {
 		}, true
 	case reflect.TypeFor[[]string]():
 		return parser{name: "list", want: "a list of texts", list: true, parse: parseList}, true
+	case reflect.TypeFor[map[string]string]():
+		return parser{name: "table", want: "a table such as { key = \"value\" }, or text such as key=value,key=value", table: true, parse: parseTable}, true
 	}
 	switch t.Kind() {
 	case reflect.String:

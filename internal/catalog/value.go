@@ -153,6 +153,23 @@ func parseList(s string) (any, error) {
 	return list, nil
 }
 
+// parseTable reads KEY=VALUE between commas; an empty text is an empty table.
+func parseTable(s string) (any, error) {
+	list, err := parseList(s)
+	if err != nil {
+		return nil, err
+	}
+	table := map[string]string{}
+	for _, item := range list.([]string) {
+		key, value, ok := strings.Cut(item, "=")
+		if _, twice := table[key]; !ok || key == "" || twice {
+			return nil, errValue
+		}
+		table[key] = value
+	}
+	return table, nil
+}
+
 func intParser(low, high int64, want string) parser {
 	return parser{name: "number", want: want, number: true, parse: func(s string) (any, error) {
 		n, err := strconv.ParseInt(s, 10, 64)

@@ -1,0 +1,389 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/quirk"
+	"github.com/remora-plugins/remora/internal/jobs"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Create makes the volume, or takes the one that has the name.
+func (d *driver) Create(ctx context.Context, name string, opts map[string]string) error {
+	a, err := decode(opts)
+	if err != nil {
+		return err
+	}
+	if v, ok := d.store.find(name); ok {
+		if r, _ := d.store.see(v); r.Phase != phaseNew && r.Phase != phaseDeleting {
+			return d.same(r, a)
+		}
+	}
+	return d.do(ctx, jobCreate, name, optionsKey(a.plain), a.plain)
+}
+
+// optionsKey is the same for the same options.
+func optionsKey(opts map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(opts)) {
+		parts = append(parts, k, opts[k])
+	}
+	return digest(parts...)
+}
+
+// create is the job.
+func (d *driver) create(ctx context.Context, r *jobs.Run) error {
+	var opts map[string]string
+	if err := r.Load(&opts); err != nil {
+		return err
+	}
+	a, err := decode(opts)
+	if err != nil {
+		return err
+	}
+	name := r.Object()
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	v, free, err := d.turnOf(ctx, name)
+	if err == nil {
+		rec, _ := d.store.see(v)
+		if rec.Phase == phaseDeleting {
+			err = d.delete(ctx, r, v, facts)
+			free()
+			if err != nil {
+				return err
+			}
+		} else {
+			defer free()
+			return d.takeUp(ctx, r, v, a, facts)
+		}
+	} else if !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	rec, err := d.request(name, a, facts)
+	if err != nil {
+		return err
+	}
+	if rec.Origin == static {
+		return d.admit(ctx, r, rec, facts)
+	}
+	return d.bear(ctx, r, rec, facts)
+}
+
+// takeUp goes on with a volume that is there, or may be.
+func (d *driver) takeUp(ctx context.Context, r *jobs.Run, v *vol, a asked, facts conn.Facts) error {
+	rec, _ := d.store.see(v)
+	if rec.Phase != phaseNew {
+		return d.same(rec, a)
+	}
+	if len(a.plain) > 0 && !maps.Equal(a.shown(), rec.Options) {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "a volume of this name was begun with other options, and may be there"), "remove it, then create it again")
+	}
+	return d.make(ctx, r, v, facts)
+}
+
+// bear makes a volume of which there is no record yet.
+func (d *driver) bear(ctx context.Context, r *jobs.Run, rec record, facts conn.Facts) error {
+	if !facts.Controller.Has(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnsupported, "%s makes no volumes", facts.Name),
+			"name one that the storage has: docker volume create -o volume_id=ID -o context.KEY=VALUE")
+	}
+	rec.Doing = callCreate
+	v, err := d.store.begin(rec)
+	if err != nil {
+		return err
+	}
+	free, err := v.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer free()
+	return d.make(ctx, r, v, facts)
+}
+
+// make has the volume of a record be made: its intent is written down. Whoever calls has its turn.
+func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
+	rec, _ := d.store.see(v)
+	if rec.Source != nil && v.cut {
+		// Nobody knows how far the call before this one came: the copy of its name may be half of one.
+		if err := d.suspect(v); err != nil {
+			return err
+		}
+	}
+	v.cut = false
+	var answer *spec.Volume
+	var err error
+	for range maxSuspects {
+		if answer, err = d.callCreate(ctx, r, v, facts); !isDoubtful(err) {
+			break
+		}
+		d.log.WarnContext(ctx, "the answer to a copy was lost; it is not trusted, and made anew", slog.String("volume", r.Object()), slog.Any("error", err))
+		if serr := d.suspect(v); serr != nil {
+			return errors.Join(serr, err)
+		}
+	}
+	if err == nil {
+		err = d.accept(v, answer)
+		if err == nil {
+			d.clearSuspects(ctx, r, v, facts)
+			return nil
+		}
+		if errdefs.Class(err) != errdefs.ErrExists {
+			return err
+		}
+		// Of this name alone can nobody else have made it.
+		if rec, _ = d.store.see(v); rec.CSIName != nameOf(d.c.Namespace, "volume", rec.Name) && rec.Origin == created {
+			err = errors.Join(err, d.callDelete(ctx, r, answer.GetVolumeId()))
+		}
+		return errors.Join(err, d.store.drop(v))
+	}
+	switch {
+	case settled(err):
+		// There is none, so there is nothing to remember.
+		d.clearSuspects(ctx, r, v, facts)
+		if rec, _ = d.store.see(v); len(rec.Suspects) == 0 {
+			return errors.Join(err, d.store.drop(v))
+		}
+	}
+	rec, _ = d.store.see(v)
+	rec.Problem = errdefs.OneLine(err.Error())
+	return errors.Join(err, d.store.save(v, rec))
+}
+
+// maxSuspects is how often a copy is made anew.
+const maxSuspects = 3
+
+// suspect gives the volume another name at the storage: what may be there under the one that it has is not trusted.
+func (d *driver) suspect(v *vol) error {
+	rec, _ := d.store.see(v)
+	rec.Suspects = append(slices.Clone(rec.Suspects), suspect{CSIName: rec.CSIName})
+	rec.CSIName = nameOf(d.c.Namespace, "volume", rec.Name, nonce())
+	rec.Problem = ""
+	return d.store.save(v, rec)
+}
+
+func (d *driver) callCreate(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) (*spec.Volume, error) {
+	rec, _ := d.store.see(v)
+	free, err := d.making(ctx, facts)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	if err := r.Step("making the volume", nil); err != nil {
+		return nil, err
+	}
+	if rec.Doing != callCreate {
+		rec.Doing = callCreate
+		if err := d.store.save(v, rec); err != nil {
+			return nil, err
+		}
+	}
+	var answer *spec.CreateVolumeResponse
+	err = d.rpc(ctx, r, rec.Source != nil, func(ctx context.Context) error {
+		req, err := d.createRequest(rec, rec.CSIName)
+		if err != nil {
+			return err
+		}
+		answer, err = d.conn.Controller().CreateVolume(ctx, req)
+		return err
+	})
+	return answer.GetVolume(), err
+}
+
+// createRequest is the same whenever it is asked for again.
+func (d *driver) createRequest(rec record, name string) (*spec.CreateVolumeRequest, error) {
+	secrets, err := d.s.secrets.get()
+	if err != nil {
+		return nil, err
+	}
+	req := &spec.CreateVolumeRequest{
+		Name: name, VolumeCapabilities: []*spec.VolumeCapability{rec.Capability.spec()},
+		Parameters: rec.Parameters, MutableParameters: rec.Mutable, Secrets: secrets,
+	}
+	if rec.Required > 0 || rec.Limit > 0 {
+		req.CapacityRange = &spec.CapacityRange{RequiredBytes: rec.Required, LimitBytes: rec.Limit}
+	}
+	if len(rec.Requisite) > 0 {
+		req.AccessibilityRequirements = &spec.TopologyRequirement{Requisite: topologies(rec.Requisite), Preferred: topologies(rec.Requisite)}
+	}
+	switch s := rec.Source; {
+	case s == nil:
+	case s.Snapshot != "":
+		req.VolumeContentSource = &spec.VolumeContentSource{Type: &spec.VolumeContentSource_Snapshot{
+			Snapshot: &spec.VolumeContentSource_SnapshotSource{SnapshotId: s.Snapshot},
+		}}
+	default:
+		req.VolumeContentSource = &spec.VolumeContentSource{Type: &spec.VolumeContentSource_Volume{
+			Volume: &spec.VolumeContentSource_VolumeSource{VolumeId: s.Volume},
+		}}
+	}
+	return req, nil
+}
+
+// accept compares the answer with what was asked for, and writes it down: not every CSI driver says that what it
+// has found is another volume than the one that was meant.
+func (d *driver) accept(v *vol, answer *spec.Volume) error {
+	rec, _ := d.store.see(v)
+	if answer.GetVolumeId() == "" {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "the CSI driver says that it has made a volume, and not which")
+	}
+	if o, ok := d.store.byID(answer.GetVolumeId(), rec.Lineage); ok {
+		return errdefs.Errorf(errdefs.ErrExists, "the storage has it as volume %q already", shown(o))
+	}
+	size := answer.GetCapacityBytes()
+	if size > 0 && (size < rec.Required || rec.Limit > 0 && size > rec.Limit) {
+		err := errdefs.Errorf(errdefs.ErrExists, "the storage has a volume of this name with %s, and %s was asked for", catalog.Bytes(size), wanted(rec))
+		return errdefs.Hint(err, fmt.Sprintf("ask for size=%s to use that one, or take another name", catalog.Bytes(size)))
+	}
+	rec.ID, rec.Context, rec.Capacity = answer.GetVolumeId(), answer.GetVolumeContext(), size
+	if size == 0 {
+		rec.Capacity = rec.Required
+	}
+	rec.Topology = nil
+	for _, t := range answer.GetAccessibleTopology() {
+		rec.Topology = append(rec.Topology, t.GetSegments())
+	}
+	rec.Phase, rec.Since, rec.Doing, rec.Problem = phaseCreated, now(), "", ""
+	return d.store.save(v, rec)
+}
+
+func wanted(r record) string {
+	if r.Limit > 0 {
+		return fmt.Sprintf("%s to %s", catalog.Bytes(r.Required), catalog.Bytes(r.Limit))
+	}
+	return catalog.Bytes(r.Required).String()
+}
+
+func shown(r record) string {
+	if r.Hidden != "" {
+		return r.Hidden
+	}
+	return r.Name
+}
+
+// clearSuspects deletes what may be there under names that are not used. What cannot be deleted now is tried again
+// with the next start.
+func (d *driver) clearSuspects(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) {
+	for {
+		rec, _ := d.store.see(v)
+		if len(rec.Suspects) == 0 {
+			return
+		}
+		s := rec.Suspects[0]
+		if err := d.clearSuspect(ctx, r, rec, s, facts); err != nil {
+			d.log.WarnContext(ctx, "what may be left of a copy cannot be deleted yet", slog.String("volume", rec.Name), slog.String("csi_name", s.CSIName), slog.Any("error", err))
+			return
+		}
+		rec.Suspects = slices.Clone(rec.Suspects[1:])
+		if err := d.store.save(v, rec); err != nil {
+			d.log.WarnContext(ctx, "record cannot be written", slog.String("volume", rec.Name), slog.Any("error", err))
+			return
+		}
+	}
+}
+
+// clearSuspect learns the ID of what may be there, in the only way that there is, and deletes it.
+func (d *driver) clearSuspect(ctx context.Context, r *jobs.Run, rec record, s suspect, facts conn.Facts) error {
+	free, err := d.making(ctx, facts)
+	if err != nil {
+		return err
+	}
+	defer free()
+	var answer *spec.CreateVolumeResponse
+	err = d.rpc(ctx, r, false, func(ctx context.Context) error {
+		req, err := d.createRequest(rec, s.CSIName)
+		if err != nil {
+			return err
+		}
+		answer, err = d.conn.Controller().CreateVolume(ctx, req)
+		return err
+	})
+	if err != nil {
+		if settled(err) {
+			return nil // it is not there, and cannot be made
+		}
+		return err
+	}
+	return d.callDelete(ctx, r, answer.GetVolume().GetVolumeId())
+}
+
+// freeName is a name for the storage that none of our volumes has, in the trash or anywhere.
+func (d *driver) freeName(of string) string {
+	name := nameOf(d.c.Namespace, "volume", of)
+	taken := func(r record) bool {
+		return r.CSIName == name || slices.ContainsFunc(r.Suspects, func(s suspect) bool { return s.CSIName == name })
+	}
+	d.store.mu.RLock()
+	defer d.store.mu.RUnlock()
+	for _, all := range []map[string]*vol{d.store.volumes, d.store.trash} {
+		for _, v := range all {
+			if taken(v.rec) {
+				return nameOf(d.c.Namespace, "volume", of, nonce())
+			}
+		}
+	}
+	return name
+}
+
+// admit takes in a volume that the storage has already.
+func (d *driver) admit(ctx context.Context, r *jobs.Run, rec record, facts conn.Facts) error {
+	if o, ok := d.store.byID(rec.ID, rec.Lineage); ok {
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "the storage's volume %q is volume %q already", rec.ID, shown(o)), "use that one")
+	}
+	if err := d.validate(ctx, r, rec, facts); err != nil {
+		return err
+	}
+	_, err := d.store.begin(rec)
+	return err
+}
+
+// validate asks whether a volume can be used as it is to be.
+func (d *driver) validate(ctx context.Context, r *jobs.Run, rec record, facts conn.Facts) error {
+	if !facts.Plugin.Has(spec.PluginCapability_Service_CONTROLLER_SERVICE) {
+		return nil
+	}
+	var answer *spec.ValidateVolumeCapabilitiesResponse
+	err := d.rpc(ctx, r, false, func(ctx context.Context) error {
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		answer, err = d.conn.Controller().ValidateVolumeCapabilities(ctx, &spec.ValidateVolumeCapabilitiesRequest{
+			VolumeId: rec.ID, VolumeContext: rec.Context, VolumeCapabilities: []*spec.VolumeCapability{rec.Capability.spec()},
+			Parameters: rec.Parameters, Secrets: secrets,
+		})
+		return err
+	})
+	switch {
+	case errors.Is(err, errdefs.ErrUnsupported):
+		return nil // it does not say
+	case conn.OutcomeOf(err) == conn.Gone:
+		return errdefs.Errorf(errdefs.ErrInvalid, "option %q: %w", "volume_id", errors.New(err.Error()))
+	case err != nil:
+		return err
+	case answer.GetConfirmed() == nil && facts.Quirks.Has(quirk.LooseValidate):
+		d.log.WarnContext(ctx, "the CSI driver does not confirm that the volume can be used so", slog.String("volume", rec.Name), slog.String("reason", answer.GetMessage()))
+	case answer.GetConfirmed() == nil:
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s does not confirm that volume %q can be used as %s%s", facts.Name, rec.ID, wordOf(rec.Capability.Access), because(answer.GetMessage())),
+			"try another access, such as -o access=rw-many")
+	}
+	return nil
+}
+
+func because(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + errdefs.OneLine(text)
+}

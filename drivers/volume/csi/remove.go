@@ -1,0 +1,145 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/jobs"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+// Remove deletes the volume and its snapshots. One that was there before, or is to be retained, is only forgotten.
+func (d *driver) Remove(ctx context.Context, name string) error {
+	if _, err := d.get(name); err != nil {
+		return err
+	}
+	return d.do(ctx, jobRemove, name, "", nil)
+}
+
+// remove is the job.
+func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
+	v, free, err := d.turnOf(ctx, r.Object())
+	if err != nil {
+		return err
+	}
+	defer free()
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	return d.delete(ctx, r, v, facts)
+}
+
+// delete is the way of a volume out of the world. Whoever calls has its turn.
+func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
+	if bound, err := d.bound(v); bound || err != nil {
+		return errors.Join(err, errdefs.Errorf(errdefs.ErrInUse, "it is mounted here"))
+	}
+	rec, _ := d.store.see(v)
+	d.stayed(rec.Name)
+	if err := d.lower(ctx, r, v); err != nil {
+		d.leave(rec.Name, retryDown)
+		return err
+	}
+	rec, _ = d.store.see(v)
+	if rec.Phase == phaseNew {
+		if done, err := d.unmake(ctx, r, v, facts); done || err != nil {
+			return err
+		}
+		rec, _ = d.store.see(v)
+	}
+	if rec.Phase != phaseDeleting {
+		rec.Phase, rec.Since = phaseDeleting, now()
+		if err := d.store.save(v, rec); err != nil {
+			return err
+		}
+	}
+	if rec.ours() {
+		if err := d.destroy(ctx, r, v); err != nil {
+			return err
+		}
+	}
+	rec, _ = d.store.see(v)
+	for _, n := range d.store.snapshotsOf(rec.Lineage) {
+		if err := d.unshoot(ctx, r, n); err != nil {
+			return err
+		}
+	}
+	d.clearSuspects(ctx, r, v, facts)
+	if rec, _ = d.store.see(v); len(rec.Suspects) > 0 {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "what may be left of a copy cannot be deleted yet")
+	}
+	return d.store.drop(v)
+}
+
+// unmake is for a volume that may be there or not. done tells that it is not, and is forgotten.
+func (d *driver) unmake(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) (done bool, err error) {
+	err = d.make(ctx, r, v, facts)
+	if err == nil {
+		return false, nil
+	}
+	if d.store.gone(v) {
+		return true, nil
+	}
+	if conn.Sent(err) && conn.CodeOf(err) != codes.Unavailable && conn.CodeOf(err) != codes.DeadlineExceeded {
+		// It says that something is wrong with it, again and again. That is not to keep the name for ever.
+		rec, _ := d.store.see(v)
+		d.log.WarnContext(ctx, "a volume that could not be made is forgotten; should it be at the storage, delete it there",
+			slog.String("volume", rec.Name), slog.String("csi_name", rec.CSIName), slog.Any("error", err))
+		return true, d.store.drop(v)
+	}
+	return false, fmt.Errorf("whether it was made is not known: %w", err)
+}
+
+// destroy deletes the volume at the storage. Where that does not want to as long as there are snapshots, those go first.
+func (d *driver) destroy(ctx context.Context, r *jobs.Run, v *vol) error {
+	rec, _ := d.store.see(v)
+	if rec.ID == "" {
+		return nil
+	}
+	rec.Doing = callDelete
+	if err := d.store.save(v, rec); err != nil {
+		return err
+	}
+	if err := r.Step("deleting", nil); err != nil {
+		return err
+	}
+	err := d.callDelete(ctx, r, rec.ID)
+	if snapshots := d.store.snapshotsOf(rec.Lineage); conn.CodeOf(err) == codes.FailedPrecondition && len(snapshots) > 0 {
+		for _, n := range snapshots {
+			if serr := d.unshoot(ctx, r, n); serr != nil {
+				return errors.Join(err, serr)
+			}
+		}
+		err = d.callDelete(ctx, r, rec.ID)
+	}
+	switch {
+	case err == nil:
+		rec.ID, rec.Doing = "", ""
+	case settled(err): // it stays, and can be used
+		rec.Phase, rec.Since, rec.Doing, rec.Problem = phaseCreated, now(), "", errdefs.OneLine(err.Error())
+	default:
+		rec.Problem = errdefs.OneLine(err.Error())
+	}
+	return errors.Join(err, d.store.save(v, rec))
+}
+
+func (d *driver) callDelete(ctx context.Context, r *jobs.Run, id string) error {
+	if id == "" {
+		return nil
+	}
+	return d.down(ctx, r, func(ctx context.Context) error {
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		_, err = d.conn.Controller().DeleteVolume(ctx, &spec.DeleteVolumeRequest{VolumeId: id, Secrets: secrets})
+		return err
+	})
+}
