@@ -6,6 +6,7 @@ import (
 	"github.com/remora-plugins/remora/drivers/network/overlay"
 	"github.com/remora-plugins/remora/drivers/volume/btrfs"
 	"github.com/remora-plugins/remora/drivers/volume/cinder"
+	"github.com/remora-plugins/remora/drivers/volume/csi"
 	"github.com/remora-plugins/remora/drivers/volume/dir"
 	"github.com/remora-plugins/remora/drivers/volume/dobs"
 	"github.com/remora-plugins/remora/drivers/volume/ebs"
@@ -23,6 +24,7 @@ func Volumes() []catalog.Volume {
 	return []catalog.Volume{
 		btrfs.Driver(),
 		cinder.Driver(),
+		csi.Driver(),
 		dir.Driver(),
 		dobs.Driver(),
 		ebs.Driver(),
