@@ -1,6 +1,7 @@
 package csi
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"strings"
@@ -33,15 +34,15 @@ type settings struct {
 func fromEnv(t *testing.T) settings {
 	t.Helper()
 	s := settings{
-		endpoint: strings.TrimPrefix(os.Getenv("REMORA_CSI_ENDPOINT"), "unix://"), size: os.Getenv("REMORA_CSI_SIZE"),
-		nocopy: os.Getenv("REMORA_CSI_NOCOPY") != "", results: os.Getenv("REMORA_CSI_RESULTS"), many: 10,
+		endpoint: strings.TrimPrefix(given["REMORA_CSI_ENDPOINT"], "unix://"), size: given["REMORA_CSI_SIZE"],
+		nocopy: given["REMORA_CSI_NOCOPY"] != "", results: given["REMORA_CSI_RESULTS"], many: 10,
 	}
-	if n := os.Getenv("REMORA_CSI_MANY"); n != "" {
+	if n := given["REMORA_CSI_MANY"]; n != "" {
 		if _, err := fmt.Sscan(n, &s.many); err != nil {
 			t.Fatalf("REMORA_CSI_MANY: %v", err)
 		}
 	}
-	if file := os.Getenv("REMORA_CSI_POOL"); file != "" {
+	if file := given["REMORA_CSI_POOL"]; file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -61,7 +62,11 @@ type proof struct {
 // prove takes a driver through all that it says it can do.
 func prove(t *testing.T, s settings) {
 	t.Helper()
+	if !strings.Contains(s.keys, "namespace") { // names of this run alone, as an earlier one may have left something
+		s.keys = fmt.Sprintf("namespace = %q\n%s", "t"+strings.ToLower(rand.Text())[:8], s.keys)
+	}
 	p := &proof{rig: newRig(t, s.endpoint, s.keys), settings: s}
+	t.Cleanup(p.tidy)
 	p.table = newTable(t, p.tap)
 	p.life()
 	p.copies()
@@ -78,6 +83,23 @@ func prove(t *testing.T, s settings) {
 		t.Errorf("still mounted: %v", left)
 	}
 	p.print(s.results)
+}
+
+// tidy removes what a run that failed has left at the storage.
+func (p *proof) tidy() {
+	if !p.t.Failed() {
+		return
+	}
+	ids, _ := p.Docker("ps", "-aq")
+	for id := range strings.FieldsSeq(ids) {
+		_, _ = p.Docker("rm", "-f", id)
+	}
+	names, _ := p.Docker("volume", "ls", "-q", "-f", "driver="+pool)
+	for name := range strings.FieldsSeq(names) {
+		if _, err := p.Docker("volume", "rm", name); err != nil {
+			p.t.Logf("left: %v", err)
+		}
+	}
 }
 
 func (p *proof) create(name string, options ...string) {
@@ -138,7 +160,7 @@ func (p *proof) life() {
 			p.t.Error("a volume that is mounted to be read was written")
 		}
 	})
-	p.step("the end of the last", func() { p.MustDocker("rm", "-f", "-t", "0", "holder") })
+	p.step("the end of the last", func() { p.MustDocker("rm", "-f", "holder") })
 	p.step("detached", p.down)
 	p.step("docker run after that: read them", func() { p.has("v1", sum) })
 	p.step("docker volume rm", func() { p.MustDocker("volume", "rm", "v1") })
@@ -204,7 +226,7 @@ func (p *proof) grow() {
 			p.note("remora volume resize, mounted", "refused: "+err.Error())
 		}
 	})
-	p.MustDocker("rm", "-f", "-t", "0", "user")
+	p.MustDocker("rm", "-f", "user")
 	if !online {
 		p.down()
 		p.step("remora volume resize", func() { p.MustCli("volume", "resize", "--pool", pool, "small", larger) })
@@ -238,7 +260,7 @@ func (p *proof) crash() {
 		p.daemon = p.Start(nil, p.remora, "daemon")
 		p.WaitReady(p.daemon)
 	})
-	p.MustDocker("rm", "-f", "-t", "0", "holder")
+	p.MustDocker("rm", "-f", "holder")
 	p.step("detached after that", p.down)
 	p.has("held", sum)
 	p.MustDocker("volume", "rm", "held")

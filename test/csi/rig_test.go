@@ -27,7 +27,17 @@ var build struct {
 	err  error
 }
 
+// given are the variables REMORA_CSI_*. The daemon, which takes variables that begin like this for its own, does not
+// get to see them.
+var given = map[string]string{}
+
 func TestMain(m *testing.M) {
+	for _, pair := range os.Environ() {
+		if key, value, _ := strings.Cut(pair, "="); strings.HasPrefix(key, "REMORA_CSI_") {
+			given[key] = value
+			os.Unsetenv(key)
+		}
+	}
 	code := m.Run()
 	if build.dir != "" {
 		if err := os.RemoveAll(build.dir); err != nil {
