@@ -84,6 +84,7 @@ part_unit() {
 	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|/cmd/remora$|$storage")
 	gotest -short ${CI:+-count=1} ./cmd/remora
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
+	(cd internal/csi/csitest/sanity && gotest ${CI:+-count=1} ./...) # likewise
 }
 
 # part_storage has tests that may run beside others do so, however few processors there are: nearly all of each is

@@ -30,7 +30,7 @@ func sdkImports(t *tree) (found []finding) {
 
 // driverMayImport are the folders of this module that a driver stands on.
 var driverMayImport = []string{
-	"sdk", "internal/catalog", "internal/block", "internal/csi", "internal/definition", "internal/filesystem", "internal/mount", "internal/pooldir", "internal/remote", "internal/run", "internal/state",
+	"sdk", "internal/catalog", "internal/block", "internal/csi", "internal/definition", "internal/filesystem", "internal/jobs", "internal/mount", "internal/pooldir", "internal/remote", "internal/run", "internal/state",
 }
 
 // driverDir returns the folder of the driver to which dir belongs, such as

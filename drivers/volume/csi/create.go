@@ -137,6 +137,7 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 		err = d.accept(v, answer)
 		if err == nil {
 			d.clearSuspects(ctx, r, v, facts)
+			d.dropTemp(ctx, r, rec.Name)
 			return nil
 		}
 		if errdefs.Class(err) != errdefs.ErrExists {
@@ -153,6 +154,7 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 		// There is none, so there is nothing to remember.
 		d.clearSuspects(ctx, r, v, facts)
 		if rec, _ = d.store.see(v); len(rec.Suspects) == 0 {
+			d.dropTemp(ctx, r, rec.Name)
 			return errors.Join(err, d.store.drop(v))
 		}
 	}
@@ -191,14 +193,27 @@ func (d *driver) callCreate(ctx context.Context, r *jobs.Run, v *vol, facts conn
 	}
 	var answer *spec.CreateVolumeResponse
 	err = d.rpc(ctx, r, rec.Source != nil, func(ctx context.Context) error {
-		req, err := d.createRequest(rec, rec.CSIName)
-		if err != nil {
-			return err
-		}
-		answer, err = d.conn.Controller().CreateVolume(ctx, req)
+		var err error
+		answer, err = d.createOnce(ctx, rec, rec.CSIName)
 		return err
 	})
 	return answer.GetVolume(), err
+}
+
+// createOnce makes the call. For a volume that is copied it is a call, too.
+func (d *driver) createOnce(ctx context.Context, rec record, name string) (*spec.CreateVolumeResponse, error) {
+	req, err := d.createRequest(rec, name)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Source != nil && rec.Source.Volume != "" {
+		free, err := d.turnOfID(ctx, rec.Source.Volume)
+		if err != nil {
+			return nil, err
+		}
+		defer free()
+	}
+	return d.conn.Controller().CreateVolume(ctx, req)
 }
 
 // createRequest is the same whenever it is asked for again.
@@ -302,11 +317,8 @@ func (d *driver) clearSuspect(ctx context.Context, r *jobs.Run, rec record, s su
 	defer free()
 	var answer *spec.CreateVolumeResponse
 	err = d.rpc(ctx, r, false, func(ctx context.Context) error {
-		req, err := d.createRequest(rec, s.CSIName)
-		if err != nil {
-			return err
-		}
-		answer, err = d.conn.Controller().CreateVolume(ctx, req)
+		var err error
+		answer, err = d.createOnce(ctx, rec, s.CSIName)
 		return err
 	})
 	if err != nil {

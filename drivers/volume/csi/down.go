@@ -150,8 +150,10 @@ func (d *driver) lowerNode(ctx context.Context, r *jobs.Run, v *vol, facts conn.
 		}); err != nil {
 			return err
 		}
-		if where, err := elsewhere(n.Device); err != nil || len(where) > 0 {
-			return errors.Join(err, stillMounted(where))
+		if n.Disk != "" {
+			if where, err := mountsOf(n.Disk); err != nil || len(where) > 0 {
+				return errors.Join(err, stillMounted(where))
+			}
 		}
 	}
 	if err := rmdir(dir); err != nil {
@@ -209,27 +211,30 @@ func (d *driver) unattach(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	if len(list) > 0 || !n.idle() {
 		return stillMounted([]string{dir})
 	}
-	if err := d.unattachFrom(ctx, r, v, rec.Node, facts); err != nil {
-		return err
+	if rec.Node == "" { // which would be every host
+		return nil
 	}
-	return nil
-}
-
-func (d *driver) unattachFrom(ctx context.Context, r *jobs.Run, v *vol, nodeID string, facts conn.Facts) error {
-	rec, _ := d.store.see(v)
 	rec.Doing = callDetach
 	if err := d.store.save(v, rec); err != nil {
 		return err
 	}
+	if err := r.Step("detaching", nil); err != nil {
+		return err
+	}
+	if err := d.callDetach(ctx, r, rec, rec.Node, facts); err != nil {
+		return err
+	}
+	rec.Phase, rec.Since, rec.Doing, rec.Node, rec.Publish = phaseCreated, now(), "", "", nil
+	return d.store.save(v, rec)
+}
+
+func (d *driver) callDetach(ctx context.Context, r *jobs.Run, rec record, nodeID string, facts conn.Facts) error {
 	free, err := d.attaching(ctx, facts)
 	if err != nil {
 		return err
 	}
 	defer free()
-	if err := r.Step("detaching", nil); err != nil {
-		return err
-	}
-	err = d.down(ctx, r, func(ctx context.Context) error {
+	return d.down(ctx, r, func(ctx context.Context) error {
 		secrets, err := d.s.secrets.get()
 		if err != nil {
 			return err
@@ -237,11 +242,6 @@ func (d *driver) unattachFrom(ctx context.Context, r *jobs.Run, v *vol, nodeID s
 		_, err = d.conn.Controller().ControllerUnpublishVolume(ctx, &spec.ControllerUnpublishVolumeRequest{VolumeId: rec.ID, NodeId: nodeID, Secrets: secrets})
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	rec.Phase, rec.Since, rec.Doing, rec.Node, rec.Publish = phaseCreated, now(), "", "", nil
-	return d.store.save(v, rec)
 }
 
 // leave has a volume go down after a while, unless it is mounted again.

@@ -44,6 +44,14 @@ var _ interface {
 	volume.Scoper
 	volume.Pinger
 	volume.Worker
+	volume.Snapshotter
+	volume.Rollbacker
+	volume.SnapshotOpener
+	volume.Cloner
+	volume.Sizer
+	volume.Resizer
+	volume.Attacher
+	volume.Trasher
 } = (*driver)(nil)
 
 // start opens a pool. The CSI driver is not asked anything before it returns.
@@ -110,7 +118,7 @@ const margin = 3 * time.Second
 func (d *driver) do(ctx context.Context, kind, object, key string, data any) error {
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, end.Add(-margin), errors.New("this call cannot wait any longer"))
+		ctx, cancel = context.WithDeadlineCause(ctx, end.Add(-min(margin, time.Until(end)/4)), errors.New("this call cannot wait any longer"))
 		defer cancel()
 	}
 	return d.jobs.Do(ctx, kind, object, key, data)
@@ -118,21 +126,45 @@ func (d *driver) do(ctx context.Context, kind, object, key string, data any) err
 
 // The kinds of jobs. None has a file: the records of volumes and snapshots say what there is to finish.
 const (
-	jobCreate  = "create"
-	jobMount   = "mount"
-	jobUnmount = "unmount"
-	jobDetach  = "detach"
-	jobRemove  = "remove"
+	jobCreate     = "create"
+	jobMount      = "mount"
+	jobUnmount    = "unmount"
+	jobDetach     = "detach"
+	jobRemove     = "remove"
+	jobSnapshot   = "snapshot"
+	jobUnsnapshot = "remove snapshot"
+	jobClone      = "clone"
+	jobRollback   = "rollback"
+	jobResize     = "resize"
+	jobAttach     = "attach"
+	jobOpen       = "open"
+	jobClose      = "close"
+	jobTrash      = "trash"
+	jobForget     = "forget"
 )
 
 func (d *driver) kinds() []jobs.Kind {
-	return []jobs.Kind{
-		{Name: jobCreate, Volatile: true, Do: d.create},
-		{Name: jobMount, Volatile: true, Do: d.raise},
-		{Name: jobUnmount, Volatile: true, Do: d.unstage},
-		{Name: jobDetach, Volatile: true, Do: d.detach},
-		{Name: jobRemove, Volatile: true, Do: d.remove},
+	all := []jobs.Kind{
+		{Name: jobCreate, Do: d.create},
+		{Name: jobMount, Do: d.raise},
+		{Name: jobUnmount, Do: d.unstage},
+		{Name: jobDetach, Do: d.detach},
+		{Name: jobRemove, Do: d.remove},
+		{Name: jobSnapshot, Do: d.snapshot},
+		{Name: jobUnsnapshot, Do: d.unsnapshot},
+		{Name: jobClone, Do: d.clone},
+		{Name: jobRollback, Do: d.rollback},
+		{Name: jobResize, Do: d.resize},
+		{Name: jobAttach, Do: d.fetch},
+		{Name: jobOpen, Do: d.openHidden},
+		{Name: jobClose, Do: d.remove},
+		{Name: jobTrash, Do: d.trash},
+		{Name: jobForget, Do: d.forgetJob},
 	}
+	for i := range all {
+		all[i].Volatile = true
+	}
+	return all
 }
 
 // Jobs returns what goes on, and what has failed lately.

@@ -100,11 +100,8 @@ func topmost(path string) (*mount.Info, error) {
 
 func deviceOf(m mount.Info) string { return fmt.Sprintf("%d:%d", m.Major, m.Minor) }
 
-// elsewhere returns where a disk is mounted, in this mount namespace; none for what is no disk.
-func elsewhere(device string) ([]string, error) {
-	if device == "" || device[0] == '0' {
-		return nil, nil
-	}
+// mountsOf returns where a device is mounted, in this mount namespace.
+func mountsOf(device string) ([]string, error) {
 	list, err := mount.List("/")
 	var all []string
 	for _, m := range list {

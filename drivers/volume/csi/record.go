@@ -67,10 +67,15 @@ type record struct {
 	Grow     int64 `json:"grow,omitempty"`
 	GrowNode bool  `json:"grow_node,omitempty"`
 
+	// SeenFS is the file system of its disk, as it was mounted last.
+	SeenFS string `json:"seen_fs,omitempty"`
+
 	// Lineage is whose the snapshots are: it stays when a rollback gives the name another volume.
 	Lineage string `json:"lineage"`
 	// Suspects are volumes that may be there, half made, under names that are not used any more.
 	Suspects []suspect `json:"suspects,omitempty"`
+	// Replaced are the IDs of volumes whose place this one has taken, and that are to be deleted.
+	Replaced []string `json:"replaced,omitempty"`
 	// Trash is its ID in the trash, where it is there, since Trashed.
 	Trash   string    `json:"trash,omitempty"`
 	Trashed time.Time `json:"trashed,omitzero"`
@@ -105,7 +110,6 @@ type source struct {
 // again, and then it is deleted.
 type suspect struct {
 	CSIName string `json:"csi_name"`
-	ID      string `json:"id,omitempty"`
 }
 
 // ours tells whether the volume is deleted when it is removed.
@@ -125,8 +129,10 @@ type node struct {
 	Mountpoint string    `json:"mountpoint,omitempty"`
 	Since      time.Time `json:"since"`
 	Boot       string    `json:"boot"`
-	// Device is that of the file system, "8:16", as long as one is staged.
+	// Device is that of what is mounted at the staging path, such as "8:16". Disk is the same where nothing else of
+	// it was mounted.
 	Device string `json:"device,omitempty"`
+	Disk   string `json:"disk,omitempty"`
 }
 
 const nodeVersion = 1
@@ -153,6 +159,8 @@ type snapshot struct {
 	Capability capability `json:"capability"`
 	Capacity   int64      `json:"capacity,omitempty"`
 	Suspects   []suspect  `json:"suspects,omitempty"`
+	// Temp is the volume for which alone the snapshot was made.
+	Temp string `json:"temp,omitempty"`
 }
 
 const snapshotVersion = 1

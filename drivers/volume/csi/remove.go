@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -24,7 +25,12 @@ func (d *driver) Remove(ctx context.Context, name string) error {
 
 // remove is the job.
 func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
-	v, free, err := d.turnOf(ctx, r.Object())
+	turn := d.turnOf
+	name, trashed := strings.CutPrefix(r.Object(), inTrash)
+	if trashed {
+		turn = d.trashed
+	}
+	v, free, err := turn(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -42,7 +48,9 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 		return errors.Join(err, errdefs.Errorf(errdefs.ErrInUse, "it is mounted here"))
 	}
 	rec, _ := d.store.see(v)
-	d.stayed(rec.Name)
+	if rec.Trash == "" { // else the name is another's
+		d.stayed(rec.Name)
+	}
 	if err := d.lower(ctx, r, v); err != nil {
 		d.leave(rec.Name, retryDown)
 		return err
@@ -60,6 +68,14 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 			return err
 		}
 	}
+	ctx = context.WithValue(ctx, holding{rec.ID}, true)
+	for _, n := range d.store.snapshotsOf(rec.Lineage) {
+		if n.Doing == callSnapshot || len(n.Suspects) > 0 { // what may be there of it is found by its volume alone
+			if err := d.unshoot(ctx, r, n); err != nil {
+				return err
+			}
+		}
+	}
 	if rec.ours() {
 		if err := d.destroy(ctx, r, v); err != nil {
 			return err
@@ -69,6 +85,11 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 	for _, n := range d.store.snapshotsOf(rec.Lineage) {
 		if err := d.unshoot(ctx, r, n); err != nil {
 			return err
+		}
+	}
+	if d.clearReplaced(ctx, r, v); rec.ours() {
+		if rec, _ = d.store.see(v); len(rec.Replaced) > 0 {
+			return errdefs.Errorf(errdefs.ErrUnavailable, "the volume that was there before a rollback, %q, cannot be deleted yet", rec.Replaced[0])
 		}
 	}
 	d.clearSuspects(ctx, r, v, facts)

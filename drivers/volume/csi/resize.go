@@ -2,11 +2,193 @@ package csi
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
 
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/internal/jobs"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
+func growsAtStorage(f conn.Facts) bool {
+	return f.Controller.Has(spec.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+func growsHere(f conn.Facts) bool {
+	return f.Node.Has(spec.NodeServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+// Resize makes the volume larger, and its file system: at once where it is mounted, else with the next mount.
+func (d *driver) Resize(ctx context.Context, name string, size int64) error {
+	_, rec, err := d.visible(name)
+	if err != nil {
+		return err
+	}
+	if size < rec.Capacity {
+		err := errdefs.Errorf(errdefs.ErrInvalid, "size %s: below the %s that it has, and CSI makes nothing smaller", catalog.Bytes(size), catalog.Bytes(rec.Capacity))
+		return errdefs.Hint(err, "make a smaller volume and copy the data")
+	}
+	return d.do(ctx, jobResize, name, catalog.Bytes(size).String(), size)
+}
+
+// resize is the job.
+func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
+	var size int64
+	if err := r.Load(&size); err != nil {
+		return err
+	}
+	v, free, err := d.turnOf(ctx, r.Object())
+	if err != nil {
+		return err
+	}
+	defer free()
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	if !growsAtStorage(facts) && !growsHere(facts) {
+		return errdefs.Errorf(errdefs.ErrUnsupported, "%s cannot change the size of a volume", facts.Name)
+	}
+	rec, _ := d.store.see(v)
+	if rec.Capacity >= size && !rec.undone(callGrow) && !rec.GrowNode {
+		return nil
+	}
+	if err := d.mayGrow(v, facts); err != nil {
+		return err
+	}
+	if rec.Capacity < size || rec.undone(callGrow) {
+		if err := d.grow(ctx, r, v, size, facts); err != nil {
+			return err
+		}
+	}
+	return d.growHere(ctx, r, v, facts)
+}
+
+// mayGrow refuses what would leave the volume in a state in which it cannot be used.
+func (d *driver) mayGrow(v *vol, facts conn.Facts) error {
+	rec, n := d.store.see(v)
+	if strings.HasPrefix(rec.SeenFS, "ext") && growsHere(facts) {
+		if err := d.permitted(facts); err != nil {
+			return err
+		}
+	}
+	bound, err := d.bound(v)
+	if err != nil {
+		return err
+	}
+	offline := facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_OFFLINE) && !facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_ONLINE)
+	switch {
+	case offline && bound:
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s makes only larger what is not mounted", facts.Name), "stop the containers that use it, and ask again")
+	case !growsAtStorage(facts) && n.Phase != phasePublished:
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s makes only larger what is mounted", facts.Name), "ask again while a container uses it")
+	}
 	return nil
+}
+
+// grow makes the volume larger at the storage.
+func (d *driver) grow(ctx context.Context, r *jobs.Run, v *vol, size int64, facts conn.Facts) error {
+	rec, _ := d.store.see(v)
+	if !growsAtStorage(facts) {
+		rec.Grow, rec.GrowNode = size, true
+		return d.store.save(v, rec)
+	}
+	if offline := facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_OFFLINE) && !facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_ONLINE); offline {
+		if err := d.lower(ctx, r, v); err != nil {
+			return err
+		}
+		rec, _ = d.store.see(v)
+	}
+	rec.Doing, rec.Grow = callGrow, size
+	if err := d.store.save(v, rec); err != nil {
+		return err
+	}
+	if err := r.Step("making it larger", nil); err != nil {
+		return err
+	}
+	free, err := d.making(ctx, facts)
+	if err != nil {
+		return err
+	}
+	defer free()
+	var answer *spec.ControllerExpandVolumeResponse
+	err = d.rpc(ctx, r, false, func(ctx context.Context) error {
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		answer, err = d.conn.Controller().ControllerExpandVolume(ctx, &spec.ControllerExpandVolumeRequest{
+			VolumeId: rec.ID, CapacityRange: &spec.CapacityRange{RequiredBytes: size}, Secrets: secrets, VolumeCapability: rec.Capability.spec(),
+		})
+		return err
+	})
+	if err != nil {
+		if settled(err) {
+			rec.Doing, rec.Grow = "", 0
+			err = errors.Join(err, d.store.save(v, rec))
+		}
+		return err
+	}
+	rec.Doing, rec.Required = "", max(rec.Required, size)
+	rec.Capacity = max(rec.Capacity, answer.GetCapacityBytes())
+	if answer.GetCapacityBytes() == 0 {
+		rec.Capacity = size
+	}
+	if rec.GrowNode = answer.GetNodeExpansionRequired() && growsHere(facts); !rec.GrowNode {
+		rec.Grow = 0
+	}
+	if err := d.store.save(v, rec); err != nil {
+		return err
+	}
+	if rec.Capacity < size {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "%s says that it is done, and that the volume has %s", facts.Name, catalog.Bytes(rec.Capacity))
+	}
+	return nil
+}
+
+// growHere does this host's part of making a volume larger, where it is up.
+func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
+	rec, n := d.store.see(v)
+	if !rec.GrowNode || n.Phase != phasePublished || n.Doing != "" {
+		return nil
+	}
+	if err := r.Step("making the file system larger", nil); err != nil {
+		return err
+	}
+	staging := ""
+	if stages(facts) {
+		staging = filepath.Join(n.Dir, "s")
+	}
+	var answer *spec.NodeExpandVolumeResponse
+	err := d.rpc(ctx, r, false, func(ctx context.Context) error {
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		answer, err = d.conn.Node().NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
+			VolumeId: rec.ID, VolumePath: filepath.Join(n.Dir, "t"), StagingTargetPath: staging, Secrets: secrets,
+			CapacityRange: &spec.CapacityRange{RequiredBytes: rec.Grow}, VolumeCapability: rec.Capability.spec(),
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if rec.Capacity < rec.Grow {
+		rec.Capacity = max(rec.Grow, answer.GetCapacityBytes())
+	}
+	rec.GrowNode, rec.Grow = false, 0
+	return d.store.save(v, rec)
+}
+
+// growMounted is growHere for a mount, which is not to fail for it.
+func (d *driver) growMounted(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) {
+	if err := d.growHere(ctx, r, v, facts); err != nil {
+		d.log.WarnContext(ctx, "the file system could not be made as large as its volume", slog.String("volume", r.Object()), slog.Any("error", err))
+	}
 }

@@ -2,8 +2,369 @@ package csi
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
 
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/internal/jobs"
+	"github.com/remora-plugins/remora/internal/state"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-func (d *driver) unshoot(ctx context.Context, r *jobs.Run, n snapshot) error { return nil }
+var errNoSnapshot = errdefs.Errorf(errdefs.ErrNotFound, "no such snapshot")
+
+// snapshots tells whether the CSI driver has any.
+func snapshots(facts conn.Facts) error {
+	if facts.Controller.Has(spec.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
+		return nil
+	}
+	return errdefs.Errorf(errdefs.ErrUnsupported, "%s makes no snapshots", facts.Name)
+}
+
+// CreateSnapshot has the storage make a snapshot. What is mounted here is written out before.
+func (d *driver) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
+	_, rec, err := d.visible(name)
+	if err != nil {
+		return err
+	}
+	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); ok && n.Doing == "" {
+		return errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
+	}
+	return d.do(ctx, jobSnapshot, name+"@"+snapshot, "", shooting{name, snapshot, labels})
+}
+
+// shooting is what a job is told that makes a snapshot, or deletes one.
+type shooting struct {
+	Volume, Snapshot string
+	Labels           map[string]string
+}
+
+// soon is how long a snapshot is waited for that is as it will be already: until then it is told if it cannot be made
+// after all. Where the storage copies for an hour, nobody waits.
+const soon = 20 * time.Second
+
+// snapshot is the job. Between its calls the volume can be used.
+func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
+	var s shooting
+	if err := r.Load(&s); err != nil {
+		return err
+	}
+	facts, err := d.facts(ctx, r)
+	if err == nil {
+		err = snapshots(facts)
+	}
+	if err != nil {
+		return err
+	}
+	_, rec, err := d.visible(s.Volume)
+	if err != nil {
+		return err
+	}
+	n, there := d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	switch {
+	case there && n.Doing == "":
+		return errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
+	case there: // cut off; what it was to be is not what was asked for now
+		if err := d.unshoot(ctx, r, n); err != nil {
+			return err
+		}
+	}
+	n, err = d.shoot(ctx, r, d.shot(rec, s.Snapshot, s.Labels), facts)
+	if err != nil {
+		return err
+	}
+	_, err = d.complete(ctx, r, n, facts, soon)
+	return err
+}
+
+// shot is the record of a snapshot that is to be made.
+func (d *driver) shot(rec record, name string, labels map[string]string) snapshot {
+	return snapshot{
+		Name: name, Lineage: rec.Lineage, Volume: rec.Name, Source: rec.ID, Labels: labels, Params: merged(d.c.Snapshots, rec.SnapParams),
+		CSIName: nameOf(d.c.Namespace, "snapshot", rec.Lineage, name, nonce()), Created: now(), Doing: callSnapshot,
+		Capability: rec.Capability, Capacity: rec.Capacity,
+	}
+}
+
+// shoot makes a snapshot. One whose call was lost is not trusted: it may be empty, and said to be ready when it is asked
+// for again.
+func (d *driver) shoot(ctx context.Context, r *jobs.Run, n snapshot, facts conn.Facts) (snapshot, error) {
+	if err := d.flush(ctx, n.Volume); err != nil {
+		return n, err
+	}
+	if err := d.store.saveSnapshot(n); err != nil {
+		return n, err
+	}
+	if err := r.Step("making the snapshot", nil); err != nil {
+		return n, err
+	}
+	var answer *spec.Snapshot
+	var err error
+	for range maxSuspects {
+		if answer, err = d.callSnapshot(ctx, r, n, n.CSIName, true, facts); !isDoubtful(err) {
+			break
+		}
+		d.log.WarnContext(ctx, "the answer to a snapshot was lost; it is not trusted, and made anew", slog.String("volume", n.Volume), slog.Any("error", err))
+		n.Suspects = append(slices.Clone(n.Suspects), suspect{CSIName: n.CSIName})
+		n.CSIName = nameOf(d.c.Namespace, "snapshot", n.Lineage, n.Name, nonce())
+		n.Created = now()
+		if serr := d.store.saveSnapshot(n); serr != nil {
+			return n, errors.Join(serr, err)
+		}
+	}
+	switch {
+	case err == nil && (answer.GetSnapshotId() == "" || answer.GetSourceVolumeId() != "" && answer.GetSourceVolumeId() != n.Source):
+		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s answers with a snapshot %q of volume %q, not of %q", facts.Name, answer.GetSnapshotId(), answer.GetSourceVolumeId(), n.Source)
+	case err == nil:
+		n.ID, n.Size, n.Ready, n.Doing = answer.GetSnapshotId(), answer.GetSizeBytes(), answer.GetReadyToUse(), ""
+		if err := d.store.saveSnapshot(n); err != nil {
+			return n, err
+		}
+		return d.clearShots(ctx, r, n, facts), nil
+	case settled(err) && len(n.Suspects) == 0:
+		return n, errors.Join(err, d.store.dropSnapshot(n))
+	}
+	return n, errors.Join(err, d.forgo(ctx, r, n))
+}
+
+// forgo deletes what may be there of a snapshot that could not be made. What cannot be told now is with the next start.
+func (d *driver) forgo(ctx context.Context, r *jobs.Run, n snapshot) error {
+	if err := d.unshoot(ctx, r, n); err != nil {
+		d.log.WarnContext(ctx, "what may be left of a snapshot cannot be deleted yet", slog.String("volume", n.Volume), slog.String("csi_name", n.CSIName), slog.Any("error", err))
+	}
+	return nil
+}
+
+// callSnapshot asks for the snapshot of a name, as the only call for its volume.
+func (d *driver) callSnapshot(ctx context.Context, r *jobs.Run, n snapshot, name string, copies bool, facts conn.Facts) (answer *spec.Snapshot, err error) {
+	free, err := d.making(ctx, facts)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	err = d.rpc(ctx, r, copies, func(ctx context.Context) error {
+		free, err := d.turnOfID(ctx, n.Source)
+		if err != nil {
+			return err
+		}
+		defer free()
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		resp, err := d.conn.Controller().CreateSnapshot(ctx, &spec.CreateSnapshotRequest{SourceVolumeId: n.Source, Name: name, Secrets: secrets, Parameters: n.Params})
+		answer = resp.GetSnapshot()
+		return err
+	})
+	return answer, err
+}
+
+// holding is the key of a context whose call has the turn of a volume already.
+type holding struct{ id string }
+
+// turnOfID takes the turn of the volume that has an ID, if there is one and the caller does not have it.
+func (d *driver) turnOfID(ctx context.Context, id string) (func(), error) {
+	if ctx.Value(holding{id}) != nil {
+		return func() {}, nil
+	}
+	r, ok := d.store.byID(id, "")
+	if !ok {
+		return func() {}, nil
+	}
+	v, ok := d.store.find(r.Name)
+	if !ok {
+		return func() {}, nil
+	}
+	return v.take(ctx)
+}
+
+// complete waits until a snapshot can be used, or, where that is given, for a while.
+func (d *driver) complete(ctx context.Context, r *jobs.Run, n snapshot, facts conn.Facts, most time.Duration) (snapshot, error) {
+	began := time.Now()
+	for wait := d.pace.first; !n.Ready && (most == 0 || time.Since(began) < most); wait = min(2*wait, d.pace.last) {
+		if err := r.Step("waiting for the snapshot", nil); err != nil {
+			return n, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return n, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
+		}
+		answer, err := d.callSnapshot(ctx, r, n, n.CSIName, false, facts) // it is there: this only asks
+		if err != nil {
+			return n, err
+		}
+		if answer.GetSnapshotId() != n.ID {
+			return n, errdefs.Errorf(errdefs.ErrUnavailable, "%s answers with another snapshot, %q", facts.Name, answer.GetSnapshotId())
+		}
+		if n.Ready = answer.GetReadyToUse(); n.Ready {
+			if answer.GetSizeBytes() > 0 {
+				n.Size = answer.GetSizeBytes()
+			}
+			return n, d.store.saveSnapshot(n)
+		}
+	}
+	return n, nil
+}
+
+// clearShots deletes the snapshots that are not trusted.
+func (d *driver) clearShots(ctx context.Context, r *jobs.Run, n snapshot, facts conn.Facts) snapshot {
+	for len(n.Suspects) > 0 {
+		err := d.clearShot(ctx, r, n, n.Suspects[0].CSIName, facts)
+		if err == nil {
+			n.Suspects = slices.Clone(n.Suspects[1:])
+			err = d.store.saveSnapshot(n)
+		}
+		if err != nil {
+			d.log.WarnContext(ctx, "what may be left of a snapshot cannot be deleted yet", slog.String("volume", n.Volume), slog.Any("error", err))
+			break
+		}
+	}
+	return n
+}
+
+func (d *driver) clearShot(ctx context.Context, r *jobs.Run, n snapshot, name string, facts conn.Facts) error {
+	answer, err := d.callSnapshot(ctx, r, n, name, false, facts)
+	if settled(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return d.callUnsnapshot(ctx, r, answer.GetSnapshotId())
+}
+
+func (d *driver) callUnsnapshot(ctx context.Context, r *jobs.Run, id string) error {
+	return d.down(ctx, r, func(ctx context.Context) error {
+		secrets, err := d.s.secrets.get()
+		if err != nil {
+			return err
+		}
+		_, err = d.conn.Controller().DeleteSnapshot(ctx, &spec.DeleteSnapshotRequest{SnapshotId: id, Secrets: secrets})
+		return err
+	})
+}
+
+// unshoot deletes a snapshot, and whatever else may be there of it.
+func (d *driver) unshoot(ctx context.Context, r *jobs.Run, n snapshot) error {
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	if n.Doing == callSnapshot && n.ID == "" {
+		n.Suspects = append(slices.Clone(n.Suspects), suspect{CSIName: n.CSIName})
+	}
+	n.Doing = callUnsnapshot
+	if err := d.store.saveSnapshot(n); err != nil {
+		return err
+	}
+	if err := r.Step("deleting a snapshot", nil); err != nil {
+		return err
+	}
+	if n = d.clearShots(ctx, r, n, facts); len(n.Suspects) > 0 {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "what may be left of a snapshot cannot be deleted yet")
+	}
+	if n.ID != "" {
+		if err := d.callUnsnapshot(ctx, r, n.ID); err != nil {
+			if settled(err) { // it stays, and can be used
+				n.Doing = ""
+				err = errors.Join(err, d.store.saveSnapshot(n))
+			}
+			return err
+		}
+	}
+	return d.store.dropSnapshot(n)
+}
+
+// Snapshots returns those of a volume.
+func (d *driver) Snapshots(_ context.Context, name string) ([]volume.Snapshot, error) {
+	v, err := d.get(name)
+	if err != nil {
+		return nil, err
+	}
+	rec, _ := d.store.see(v)
+	var all []volume.Snapshot
+	for _, n := range d.store.snapshotsOf(rec.Lineage) {
+		if n.Doing == "" && n.Temp == "" {
+			all = append(all, volume.Snapshot{Name: n.Name, CreatedAt: n.Created, Labels: n.Labels})
+		}
+	}
+	return all, nil
+}
+
+// snapshotOf returns a snapshot that there is.
+func (d *driver) snapshotOf(rec record, name string) (snapshot, error) {
+	n, ok := d.store.findSnapshot(rec.Lineage, name)
+	if !ok || n.Doing != "" {
+		return n, errNoSnapshot
+	}
+	return n, nil
+}
+
+// RemoveSnapshot deletes a snapshot.
+func (d *driver) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
+	v, err := d.get(name)
+	if err != nil {
+		return err
+	}
+	rec, _ := d.store.see(v)
+	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); !ok || n.Doing == callSnapshot {
+		return errNoSnapshot
+	}
+	return d.do(ctx, jobUnsnapshot, name+"@"+snapshot, "", shooting{Volume: name, Snapshot: snapshot})
+}
+
+// unsnapshot is the job.
+func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
+	var s shooting
+	if err := r.Load(&s); err != nil {
+		return err
+	}
+	v, err := d.get(s.Volume)
+	if err != nil {
+		return err
+	}
+	rec, _ := d.store.see(v)
+	n, ok := d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	if !ok {
+		return errNoSnapshot
+	}
+	return d.unshoot(ctx, r, n)
+}
+
+// flush writes out what is mounted here of a volume.
+func (d *driver) flush(ctx context.Context, name string) error {
+	v, ok := d.store.find(name)
+	if !ok {
+		return nil
+	}
+	_, n := d.store.see(v)
+	if n.Phase != phasePublished {
+		return nil
+	}
+	target := filepath.Join(n.Dir, "t")
+	if m, err := topmost(target); err != nil || m == nil {
+		return err
+	}
+	if err := d.looks.alive(ctx, target); errors.Is(err, errDead) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	fd, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return state.Classify(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Syncfs(fd); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return state.Classify(err)
+	}
+	return nil
+}

@@ -113,7 +113,17 @@ func (s *store) load(log *slog.Logger) error {
 		v := newVol()
 		v.rec = r
 		s.trash[r.Trash] = v
-	}), each(s.root, dirSnapshots, snapshotVersion, log, func(n snapshot) { s.snapshots[n.key()] = n }))
+	}))
+	// What is in both was on its way from one to the other.
+	for _, in := range s.trash {
+		for name, v := range s.volumes {
+			if v.rec.Lineage == in.rec.Lineage {
+				delete(s.volumes, name)
+				err = errors.Join(err, state.Remove(s.root, fileOf(dirVolumes, name)))
+			}
+		}
+	}
+	err = errors.Join(err, each(s.root, dirSnapshots, snapshotVersion, log, func(n snapshot) { s.snapshots[n.key()] = n }))
 	return errors.Join(err, each(s.run, dirNodes, nodeVersion, log, func(n node) {
 		if v := s.volumes[n.Volume]; v != nil && n.Boot == s.boot && (n.ID == v.rec.ID || v.rec.ID == "") {
 			v.node = n
@@ -310,5 +320,29 @@ func (s *store) snapshotsOf(lineage string) (all []snapshot) {
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(all, func(a, b snapshot) int { return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name)) })
+	return all
+}
+
+// unfinished returns the snapshots that are none, or nobody's.
+func (s *store) unfinished() (all []snapshot) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, n := range s.snapshots {
+		if n.Doing != "" || n.Temp != "" {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// tempsOf returns the snapshots that were made for a volume alone.
+func (s *store) tempsOf(name string) (all []snapshot) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, n := range s.snapshots {
+		if n.Temp == name {
+			all = append(all, n)
+		}
+	}
 	return all
 }

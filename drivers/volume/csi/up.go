@@ -137,6 +137,11 @@ func (d *driver) up(ctx context.Context, r *jobs.Run, v *vol) error {
 	if err := reachable(rec, facts); err != nil {
 		return err
 	}
+	if rec.undone(callGrow) {
+		if err := d.grow(ctx, r, v, rec.Grow, facts); err != nil {
+			return err
+		}
+	}
 	if err := d.mend(ctx, r, v, facts); err != nil {
 		return err
 	}
@@ -159,7 +164,8 @@ func (d *driver) up(ctx context.Context, r *jobs.Run, v *vol) error {
 	if err := d.publish(ctx, r, v, facts); err != nil {
 		return err
 	}
-	return d.growHere(ctx, r, v, facts)
+	d.growMounted(ctx, r, v, facts)
+	return nil
 }
 
 func attaches(f conn.Facts) bool {
@@ -331,9 +337,18 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 	if err != nil {
 		return d.notUp(v, rec, n, err)
 	}
-	n.Phase, n.Doing = phaseStaged, ""
+	n.Phase, n.Doing, n.Device, n.Disk = phaseStaged, "", "", ""
 	if m, err := topmost(staging); err == nil && m != nil {
 		n.Device = deviceOf(*m)
+		if all, err := mountsOf(n.Device); err == nil && len(all) == 1 && m.Root == "/" && m.Major != 0 {
+			n.Disk = n.Device
+			if rec.SeenFS != m.FSType {
+				rec.SeenFS = m.FSType
+				if err := d.store.save(v, rec); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return d.store.saveNode(v, n)
 }

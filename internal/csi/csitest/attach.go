@@ -81,7 +81,7 @@ func (d *driver) ControllerUnpublishVolume(_ context.Context, r *csi.ControllerU
 		return nil, err
 	}
 	if v == nil {
-		return nil, status.Errorf(codes.NotFound, "no volume %s", r.GetVolumeId())
+		return &csi.ControllerUnpublishVolumeResponse{}, d.noVolume(r.GetVolumeId())
 	}
 	nodes := []string{r.GetNodeId()}
 	if r.GetNodeId() == "" {
@@ -111,7 +111,11 @@ func (d *driver) sameContext(rpc string, v *Volume, given map[string]string) err
 	if maps.Equal(v.Context, given) {
 		return nil
 	}
-	return d.wrong(rpc, "volume context", codes.InvalidArgument, "the volume_context of %s is not the one that CreateVolume gave", v.ID)
+	err := d.wrong(rpc, "volume context", codes.InvalidArgument, "the volume_context of %s is not the one that CreateVolume gave", v.ID)
+	if len(given) == 0 {
+		return nil // it is optional, and many drivers work without it
+	}
+	return err
 }
 
 // mountsOf are the mounts on this host of what a volume has, by whomever.

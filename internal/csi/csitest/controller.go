@@ -41,6 +41,14 @@ func (d *driver) gone(rpc, id string) (*Volume, error) {
 	return d.s.volumes[id], nil
 }
 
+// noVolume is the answer to a call that is content where there is no volume.
+func (d *driver) noVolume(id string) error {
+	if !d.o.NotFound {
+		return nil
+	}
+	return status.Errorf(codes.NotFound, "no volume %s", id)
+}
+
 // CreateVolume makes a volume, once for each name.
 func (d *driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	const rpc = "CreateVolume"
@@ -65,6 +73,9 @@ func (d *driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	}
 	if len(r.GetMutableParameters()) > 0 && !d.o.Modify {
 		return nil, d.wrong(rpc, "not announced", codes.InvalidArgument, "mutable_parameters without MODIFY_VOLUME")
+	}
+	if err := d.mutable(r.GetMutableParameters()); err != nil {
+		return nil, err
 	}
 	if r.GetAccessibilityRequirements() != nil && d.o.Topology == nil {
 		return nil, d.wrong(rpc, "not announced", codes.InvalidArgument, "accessibility_requirements without VOLUME_ACCESSIBILITY_CONSTRAINTS")
@@ -171,7 +182,7 @@ func (d *driver) sizeFor(rpc string, r *csi.CapacityRange) (int64, error) {
 
 // sameVolume compares a volume with a request of its name.
 func (d *driver) sameVolume(v *Volume, r *csi.CreateVolumeRequest, caps []string) error {
-	what := ""
+	var what string
 	c := r.GetCapacityRange()
 	switch {
 	case c.GetRequiredBytes() > v.Size, c.GetLimitBytes() > 0 && c.GetLimitBytes() < v.Size && !d.o.Lies.Larger:
@@ -197,8 +208,8 @@ func (d *driver) used() (n int64) {
 
 // place chooses where a volume is: the first that is preferred, or possible.
 func (d *driver) place(r *csi.TopologyRequirement) map[string]string {
-	for _, t := range append(r.GetPreferred(), r.GetRequisite()...) {
-		return t.GetSegments()
+	if all := slices.Concat(r.GetPreferred(), r.GetRequisite()); len(all) > 0 {
+		return all[0].GetSegments()
 	}
 	return d.o.Topology
 }
@@ -220,14 +231,17 @@ func (d *driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*c
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	v, err := d.gone(rpc, r.GetVolumeId())
-	if err != nil || v == nil {
-		return &csi.DeleteVolumeResponse{}, err
+	if err != nil {
+		return nil, err
 	}
-	for _, node := range sortedKeys(v.Attached) {
-		if node == d.o.NodeID {
-			return nil, d.wrong(rpc, "delete while attached", codes.FailedPrecondition, "volume %s is attached to %s", v.ID, node)
-		}
-		return nil, d.inUse(v, node)
+	if v == nil {
+		return &csi.DeleteVolumeResponse{}, d.noVolume(r.GetVolumeId())
+	}
+	if v.Attached[d.o.NodeID] != nil {
+		return nil, d.wrong(rpc, "delete while attached", codes.FailedPrecondition, "volume %s is attached to %s", v.ID, d.o.NodeID)
+	}
+	if others := sortedKeys(v.Attached); len(others) > 0 {
+		return nil, d.inUse(v, others[0])
 	}
 	if s := v.staged(d.o.NodeID); s != nil {
 		return nil, d.wrong(rpc, "delete while staged", codes.FailedPrecondition, "volume %s is staged at %s", v.ID, s.Path)

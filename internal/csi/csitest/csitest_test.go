@@ -245,7 +245,7 @@ func TestFaults(t *testing.T) {
 			} {
 				name := string(rune('a' + i))
 				m.Faults.Set("CreateVolume", f.when, f.what, 1)
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 				_, err := c.CreateVolume(ctx, c.createRequest(name), grpc.WaitForReady(true))
 				cancel()
 				if got := status.Code(err); got != f.want {

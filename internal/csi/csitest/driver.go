@@ -114,7 +114,7 @@ func (d *driver) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return nil, err
 	}
 	defer leave()
-	if err := d.moment(&ctx, rpc, Before); err != nil {
+	if err := d.moment(ctx, rpc, Before); err != nil {
 		d.failedBefore(req)
 		return nil, err
 	}
@@ -136,14 +136,14 @@ func (d *driver) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if err != nil {
 		return nil, err
 	}
-	if err := d.moment(&ctx, rpc, After); err != nil {
+	if err := d.moment(ctx, rpc, After); err != nil {
 		return nil, err
 	}
 	return resp, nil
 }
 
 // moment has the fault of this moment come.
-func (d *driver) moment(ctx *context.Context, rpc string, when When) error {
+func (d *driver) moment(ctx context.Context, rpc string, when When) error {
 	if d.hook != nil {
 		d.hook(rpc, when)
 	}
@@ -157,18 +157,17 @@ func (d *driver) moment(ctx *context.Context, rpc string, when When) error {
 		return status.Error(codes.Unavailable, "the driver has crashed")
 	case Hang.Kind, Late.Kind:
 		select {
-		case <-(*ctx).Done():
+		case <-ctx.Done():
 		case <-d.dead:
 		}
 		if what == Late && when == Before {
-			*ctx = context.WithoutCancel(*ctx)
 			select {
 			case <-time.After(300 * time.Millisecond):
 			case <-d.dead:
 			}
 			return nil
 		}
-		return status.FromContextError((*ctx).Err()).Err()
+		return status.FromContextError(ctx.Err()).Err()
 	}
 	return status.Errorf(what.Code, "a fault of the test at %s", rpc)
 }

@@ -325,10 +325,8 @@ func Main() bool {
 	if dir == "" {
 		return false
 	}
-	if err := serve(dir); err != nil {
-		fmt.Fprintln(os.Stderr, "csitest:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "csitest:", serve(dir))
+	os.Exit(1)
 	return true
 }
 
@@ -344,7 +342,7 @@ func serve(dir string) error {
 	return Serve(c.Options, dir, c.Node, c.Controller)
 }
 
-// Serve is a driver whose state is in dir, until this process is killed.
+// Serve is a driver whose state is in dir, until this process is killed. It returns where it cannot be one.
 func Serve(o Options, dir, node, controller string) error {
 	o = o.withDefaults()
 	s, err := openStorage(filepath.Join(dir, "storage"))

@@ -98,7 +98,7 @@ func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRe
 	defer d.s.mu.Unlock()
 	v := d.s.volumes[r.GetVolumeId()]
 	if v == nil {
-		return nil, status.Errorf(codes.NotFound, "no volume %s", r.GetVolumeId())
+		return &csi.NodeUnstageVolumeResponse{}, d.noVolume(r.GetVolumeId())
 	}
 	s := v.staged(d.o.NodeID)
 	if s != nil && s.Path != path {

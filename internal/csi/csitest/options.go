@@ -53,6 +53,8 @@ type Options struct {
 	SharedOnly bool
 	// KeepTarget leaves the directory of a target when it is unpublished.
 	KeepTarget bool
+	// NotFound answers NOT_FOUND where a volume that is not there is detached, unpublished, unstaged or deleted.
+	NotFound bool
 	// OddIDs makes ids of volumes long, with slashes in them.
 	OddIDs bool
 	// ReadyAfter is how often CreateSnapshot has to be called until a snapshot is ready.
@@ -123,7 +125,7 @@ func (o Options) plugin() (caps []*csi.PluginCapability) {
 			caps = append(caps, &csi.PluginCapability{Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: s}}})
 		}
 	}
-	expand := csi.PluginCapability_VolumeExpansion_UNKNOWN
+	var expand csi.PluginCapability_VolumeExpansion_Type
 	switch {
 	case o.ExpandOnline:
 		expand = csi.PluginCapability_VolumeExpansion_ONLINE

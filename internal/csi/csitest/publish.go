@@ -126,7 +126,7 @@ func (d *driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 	defer d.s.mu.Unlock()
 	v := d.s.volumes[r.GetVolumeId()]
 	if v == nil {
-		return nil, status.Errorf(codes.NotFound, "no volume %s", r.GetVolumeId())
+		return &csi.NodeUnpublishVolumeResponse{}, d.noVolume(r.GetVolumeId())
 	}
 	if v.Published[target] == nil {
 		if mounted(target) {

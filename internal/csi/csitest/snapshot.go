@@ -33,7 +33,7 @@ func (d *driver) source(rpc string, src *csi.VolumeContentSource) (key string, s
 			return "", 0, status.Errorf(codes.NotFound, "no snapshot %s", src.GetSnapshot().GetSnapshotId())
 		}
 		if !d.ready(s) {
-			return "", 0, d.wrong(rpc, "snapshot not ready", codes.Unavailable, "snapshot %s is not ready", s.ID)
+			return "", 0, d.wrong(rpc, "snapshot not ready", codes.FailedPrecondition, "snapshot %s is not ready", s.ID)
 		}
 		return s.Key, s.Size, nil
 	case src.GetVolume() != nil:

@@ -1,0 +1,62 @@
+package csi
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/csitest"
+	"github.com/remora-plugins/remora/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	if csitest.Main() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// quick makes a test wait for nothing that it need not.
+var quick = pace{first: 2 * time.Millisecond, last: 50 * time.Millisecond, unsure: 3, away: 2 * time.Second}
+
+// host is one host with a pool, as a test has it.
+type host struct {
+	t    testing.TB
+	mock *csitest.Mock
+	dir  string
+	c    config
+}
+
+// newHost starts a CSI driver, and says how a pool of it is opened.
+func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
+	t.Helper()
+	testenv.Require(t, testenv.Root)
+	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o), c: config{Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 20 * time.Millisecond, Wait: 500 * time.Millisecond}}
+	h.c.Endpoint, h.c.Controller = h.mock.Endpoint, h.mock.Controller
+	for _, f := range change {
+		f(&h.c)
+	}
+	return h
+}
+
+func (h *host) env() catalog.Env {
+	return catalog.Env{PoolName: "pool", StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run")}
+}
+
+// open opens the pool, as a daemon does that is started.
+func (h *host) open(t testing.TB) *driver {
+	t.Helper()
+	s, err := h.c.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := start(t.Context(), h.c, s, h.env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.pace = quick
+	t.Cleanup(func() { _ = d.Close() })
+	return d
+}
