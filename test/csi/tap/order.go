@@ -55,10 +55,10 @@ type asked struct {
 }
 
 // begin looks at a call before it is passed on.
-func (o *order) begin(name string, ask frame, facts Facts) func(frame, error) {
+func (o *order) begin(name string, ask frame, facts Facts) func(error) {
 	a, ok := o.read(name, ask, facts)
 	if !ok || a.id == "" {
-		return func(frame, error) {}
+		return func(error) {}
 	}
 	l := o.volume(a.id)
 	if len(l.calls) > 0 {
@@ -68,7 +68,7 @@ func (o *order) begin(name string, ask frame, facts Facts) func(frame, error) {
 	if a.before != nil {
 		a.before(l)
 	}
-	return func(_ frame, err error) {
+	return func(err error) {
 		i := slices.Index(l.calls, name)
 		l.calls = slices.Delete(l.calls, i, i+1)
 		if a.done != nil && (err == nil || a.ends && gone(err)) {

@@ -28,6 +28,7 @@ type Tap struct {
 	figure map[string]*Figure
 	order  order
 	facts  Facts
+	made   map[string]bool // volumes and snapshots that were created and not deleted
 }
 
 // Figure is what is known of the calls of one RPC.
@@ -58,7 +59,7 @@ func Start(socket, driver string) (*Tap, error) {
 		listener.Close()
 		return nil, err
 	}
-	t := &Tap{driver: conn, figure: map[string]*Figure{}, order: newOrder()}
+	t := &Tap{driver: conn, figure: map[string]*Figure{}, order: newOrder(), made: map[string]bool{}}
 	t.server = grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(t.pass))
 	go t.server.Serve(listener) //nolint:errcheck // it ends with Stop
 	return t, nil
@@ -111,9 +112,10 @@ func (t *Tap) begin(name string, ask frame) func(time.Duration, frame, error) {
 		if code := status.Code(err); code != codes.OK {
 			f.Errors[code]++
 		}
-		ended(answer, err)
+		ended(err)
 		if err == nil {
 			t.learn(name, answer)
+			t.count(name, ask, answer)
 		}
 	}
 }
@@ -143,6 +145,39 @@ func (t *Tap) learn(name string, answer frame) {
 			}
 		}
 	}
+}
+
+// count keeps the list of what there is at the storage.
+func (t *Tap) count(name string, ask, answer frame) {
+	switch name {
+	case "CreateVolume":
+		var m csi.CreateVolumeResponse
+		if answer.read(&m) {
+			t.made["volume "+m.GetVolume().GetVolumeId()] = true
+		}
+	case "CreateSnapshot":
+		var m csi.CreateSnapshotResponse
+		if answer.read(&m) {
+			t.made["snapshot "+m.GetSnapshot().GetSnapshotId()] = true
+		}
+	case "DeleteVolume":
+		var m csi.DeleteVolumeRequest
+		if ask.read(&m) {
+			delete(t.made, "volume "+m.GetVolumeId())
+		}
+	case "DeleteSnapshot":
+		var m csi.DeleteSnapshotRequest
+		if ask.read(&m) {
+			delete(t.made, "snapshot "+m.GetSnapshotId())
+		}
+	}
+}
+
+// Left returns the volumes and snapshots that were created and not deleted.
+func (t *Tap) Left() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.made))
 }
 
 // Facts returns what the driver has said of itself so far.
