@@ -3,10 +3,12 @@ package mount
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/state"
 )
@@ -33,4 +35,26 @@ func Shared(path string) (shared bool, mountpoint string, err error) {
 		}
 	}
 	return shared, mountpoint, nil
+}
+
+// Share makes dir, and makes it a mount of its own that is seen by whoever has it (rshared), unless it is one. What is
+// mounted below it later is seen by all that have it.
+func Share(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return state.Classify(err)
+	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return state.Classify(err)
+	}
+	at, err := At(dir)
+	if err != nil {
+		return err
+	}
+	if !at {
+		if err := Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return err
+		}
+	}
+	return Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 }

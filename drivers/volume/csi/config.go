@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -17,9 +17,9 @@ import (
 
 // config is the keys of a pool.
 type config struct {
+	launch.Keys
+
 	Name       string            `opt:"csi_driver" help:"name that the CSI driver has to call itself, such as ebs.csi.aws.com; without it any is taken"`
-	Endpoint   string            `opt:"endpoint" help:"unix socket of a CSI driver that runs already, such as /run/csi/csi.sock"`
-	Controller string            `opt:"controller_endpoint" help:"unix socket of its controller service, where that is another one"`
 	Namespace  string            `opt:"namespace" default:"remora" help:"begins the names that the storage sees: hosts with the same one share the volumes of a shared storage"`
 	Size       catalog.Bytes     `opt:"size" default:"16g" help:"size of a volume that is made without one; 0 leaves it to the CSI driver"`
 	FS         string            `opt:"fs" help:"file system of a volume that is made without one, such as ext4 or xfs; without it the CSI driver's own choice"`
@@ -68,15 +68,8 @@ func (c config) check() (s settings, err error) {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, "key %q: %s is below nothing", key, d)
 		}
 	}
-	for _, path := range []string{c.Endpoint, c.Controller} {
-		if path != "" {
-			if err := conn.CheckSocket(path); err != nil {
-				return s, err
-			}
-		}
-	}
-	if c.Endpoint == "" {
-		return s, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "key %q is missing: where the CSI driver listens", "endpoint"), "give the path of its socket")
+	if err := c.Check(); err != nil {
+		return s, err
 	}
 	s.timeouts = map[string]time.Duration{}
 	for _, rpc := range slices.Sorted(maps.Keys(c.Timeouts)) {

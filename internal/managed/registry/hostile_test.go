@@ -347,7 +347,7 @@ func FuzzManifest(f *testing.F) {
 	m := must[[]byte](f)(json.Marshal(manifest(ocispec.Descriptor{MediaType: store.MediaTypeConfig}, ocispec.Descriptor{MediaType: store.MediaTypeLayer, Size: 5})))
 	f.Add(m)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		img, err := parseManifest(ocispec.Descriptor{}, raw, ref(t, "p"))
+		img, err := parseManifest(ocispec.Descriptor{}, raw)
 		if err != nil {
 			return
 		}
@@ -357,7 +357,7 @@ func FuzzManifest(f *testing.F) {
 				t.Fatalf("%d bytes", total)
 			}
 		}
-		if len(img.Layers) == 0 || img.Config.MediaType != store.MediaTypeConfig {
+		if len(img.Layers) == 0 {
 			t.Fatalf("%+v", img)
 		}
 	})

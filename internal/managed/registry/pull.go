@@ -93,13 +93,40 @@ func (c *Client) Pull(ctx context.Context, ref reference.Reference, to *store.St
 	return p, nil
 }
 
-// look finds manifest and config of a reference.
+// look finds manifest and config of a plugin.
 func (c *Client) look(ctx context.Context, ref reference.Reference, a Auth) (*remote.Repository, Pulled, error) {
-	repo, err := c.repository(ctx, ref, a)
+	ctx = scope(ctx, ref, "pull")
+	repo, found, err := c.find(ctx, ref, a)
 	if err != nil {
 		return nil, Pulled{}, err
 	}
-	ctx = scope(ctx, ref, "pull")
+	p := Pulled{Digest: found.digest}
+	if p.Image, err = parseManifest(found.desc, found.raw); err != nil {
+		return nil, Pulled{}, err
+	}
+	if p.Image.Config.MediaType != store.MediaTypeConfig {
+		return nil, Pulled{}, errdefs.Errorf(errdefs.ErrInvalid, "did not find plugin config for specified reference %s", ref)
+	}
+	raw, err := c.read(ctx, p.Image.Config, settings.MaxSize, repo.Blobs().Fetch)
+	if err != nil {
+		return nil, Pulled{}, err
+	}
+	p.Config, err = settings.Parse(raw)
+	return repo, p, err
+}
+
+// found is the manifest of a reference that is for this machine.
+type found struct {
+	digest digest.Digest // what the reference stands for
+	desc   ocispec.Descriptor
+	raw    []byte
+}
+
+func (c *Client) find(ctx context.Context, ref reference.Reference, a Auth) (*remote.Repository, found, error) {
+	repo, err := c.repository(ctx, ref, a)
+	if err != nil {
+		return nil, found{}, err
+	}
 	what := ref.Tag()
 	if d := ref.Digest(); d != "" {
 		what = d.String()
@@ -108,25 +135,14 @@ func (c *Client) look(ctx context.Context, ref reference.Reference, a Auth) (*re
 	defer watch.stop()
 	desc, err := repo.Manifests().Resolve(rctx, what)
 	if err != nil {
-		return nil, Pulled{}, trim(rctx, err)
+		return nil, found{}, trim(rctx, err)
 	}
-	p := Pulled{Digest: desc.Digest}
-	if desc, err = c.platform(ctx, repo, desc); err != nil {
-		return nil, Pulled{}, err
+	f := found{digest: desc.Digest}
+	if f.desc, err = c.platform(ctx, repo, desc); err != nil {
+		return nil, found{}, err
 	}
-	raw, err := c.read(ctx, desc, store.MaxManifest, repo.Manifests().Fetch)
-	if err != nil {
-		return nil, Pulled{}, err
-	}
-	if p.Image, err = parseManifest(desc, raw, ref); err != nil {
-		return nil, Pulled{}, err
-	}
-	raw, err = c.read(ctx, p.Image.Config, settings.MaxSize, repo.Blobs().Fetch)
-	if err != nil {
-		return nil, Pulled{}, err
-	}
-	p.Config, err = settings.Parse(raw)
-	return repo, p, err
+	f.raw, err = c.read(ctx, f.desc, store.MaxManifest, repo.Manifests().Fetch)
+	return repo, f, err
 }
 
 // platform follows indexes to the manifest that is for this machine.
@@ -178,13 +194,10 @@ func choose(all []ocispec.Descriptor) (ocispec.Descriptor, error) {
 var variant = map[string]string{"arm64": "v8", "amd64": "v1"}
 
 // parseManifest checks all that a manifest says before anything is fetched for it.
-func parseManifest(desc ocispec.Descriptor, raw []byte, ref reference.Reference) (store.Image, error) {
+func parseManifest(desc ocispec.Descriptor, raw []byte) (store.Image, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return store.Image{}, errdefs.Errorf(errdefs.ErrInvalid, "error unmarshaling image manifest: %w", err)
-	}
-	if m.Config.MediaType != store.MediaTypeConfig {
-		return store.Image{}, errdefs.Errorf(errdefs.ErrInvalid, "did not find plugin config for specified reference %s", ref)
 	}
 	if n := len(m.Layers); n == 0 || n > maxLayers {
 		return store.Image{}, errdefs.Errorf(errdefs.ErrInvalid, "it has %d layers, and not from 1 to %d", n, maxLayers)

@@ -76,6 +76,10 @@ func (p *Plugin) mounts(s *specs.Spec, sockets string) error {
 		own = append(own, specs.Mount{Source: p.Propagated, Destination: dest, Type: "bind", Options: []string{"rbind", "rw", "rshared"}})
 		s.Linux.RootfsPropagation = "rshared"
 	}
+	for _, dir := range p.Shared {
+		own = append(own, specs.Mount{Source: dir, Destination: dir, Type: "bind", Options: []string{"rbind", "rw", "rshared"}})
+		s.Linux.RootfsPropagation = "rshared"
+	}
 	for _, m := range p.effectiveMounts() {
 		if m.Source == nil {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "mount %q: its source is not set", cmp.Or(m.Name, m.Destination)),
@@ -91,7 +95,7 @@ func (p *Plugin) mounts(s *specs.Spec, sockets string) error {
 		return d.Destination != "/proc" && slices.ContainsFunc(own, func(m specs.Mount) bool { return within(d.Destination, path.Clean(m.Destination)) })
 	})
 	s.Mounts = append(s.Mounts, own...)
-	s.Mounts = append(s.Mounts, specs.Mount{Source: sockets, Destination: socketsDir, Type: "bind", Options: []string{"rbind", "rshared"}})
+	s.Mounts = append(s.Mounts, specs.Mount{Source: sockets, Destination: cmp.Or(p.Beyond.Sockets, socketsDir), Type: "bind", Options: []string{"rbind", "rshared"}})
 	return nil
 }
 

@@ -75,10 +75,18 @@ func (r *Runtime) start(ctx context.Context, id string) error {
 	return nil
 }
 
-// destroy removes the container with all its processes, also one of which runc knows half, or nothing.
-func (r *Runtime) destroy(ctx context.Context, id string) error {
+// destroy removes the container with all its processes, also one of which runc knows half, or nothing. Where serves is
+// set those stay that serve a device.
+func (r *Runtime) destroy(ctx context.Context, id string, serves bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), runcTime)
 	defer cancel()
+	left := sweepTime
+	if serves {
+		left = servesTime
+		if err := letServe(cgroupOf(id)); err != nil {
+			return err
+		}
+	}
 	if _, err := os.Lstat(filepath.Join(r.opts.RunDir, "runc", id)); err == nil {
 		log := r.path(id, "runc.log")
 		_ = os.Remove(log)
@@ -89,7 +97,7 @@ func (r *Runtime) destroy(ctx context.Context, id string) error {
 	if err := sweepCgroup(ctx, cgroupOf(id)); err != nil {
 		return err
 	}
-	released(ctx, filepath.Join(r.opts.Dir, id))
+	released(ctx, filepath.Join(r.opts.Dir, id), left)
 	return removeTree(filepath.Join(r.opts.RunDir, "runc", id))
 }
 

@@ -30,6 +30,12 @@
 // always, before that only when init is slower than the daemon. Where it is not known State says so; the last words are
 // known all the same.
 //
+// # Drivers that are no plugins
+//
+// What is in [Beyond] lets the same code run a driver of storage, in a container or as a program of the host. What such a
+// driver mounts stays when it ends, and so do the processes by which it serves a mounted file system: they are taken into
+// a control group of their own before what is left of the driver is cleared away.
+//
 // # On disk
 //
 //	Dir/<ID>/     log, log.1: its lines, with time and stream; stdout, stderr: what is not yet read

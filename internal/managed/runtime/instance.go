@@ -27,6 +27,7 @@ type instance struct {
 	record record
 	pub    *publication
 	holder *holder
+	gate   *os.File           // what lets a program of the host go on; nil otherwise
 	cancel context.CancelFunc // ends the supervisor
 	done   chan struct{}      // closed when it has ended; nil without one
 
@@ -53,7 +54,10 @@ func (in *instance) prepare(p Plugin) error {
 	in.plugin = p
 	in.mu.Unlock()
 	in.log = r.opts.Logger.With(slog.String("plugin", p.ID), slog.String("name", p.Name))
-	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now()}
+	if p.Word != "" {
+		in.log = slog.New(called{r.opts.Logger.Handler(), p.Word})
+	}
+	in.record = record{ID: p.ID, Name: p.Name, Rootfs: p.Rootfs, Propagated: p.Propagated, Socket: socket, Since: time.Now(), Version: p.Version, Serves: p.Serves}
 	var err error
 	discovery := r.opts.Discovery
 	if p.Unpublished {
@@ -70,6 +74,7 @@ func (in *instance) prepare(p Plugin) error {
 		if err != nil {
 			return state.Classify(err)
 		}
+		out.klog = p.Word != ""
 		in.mu.Lock()
 		in.out = out
 		in.mu.Unlock()
@@ -238,7 +243,7 @@ func (in *instance) clear(ctx context.Context) error {
 
 // clear takes away what a record tells of. The record goes last.
 func (r *Runtime) clear(ctx context.Context, rec *record) error {
-	if err := r.destroy(ctx, rec.ID); err != nil {
+	if err := r.destroy(ctx, rec.ID, rec.Serves); err != nil {
 		return err
 	}
 	if rec.Rootfs != "" {

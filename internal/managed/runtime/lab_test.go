@@ -29,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == "/plugin" {
+	if os.Args[0] == "/plugin" || os.Getenv("REMORA_TEST_PLUGIN") != "" {
 		testPlugin()
 		return
 	}

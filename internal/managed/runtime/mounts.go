@@ -7,33 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/state"
 )
-
-// share makes dir a mount of its own that is seen by whoever has it (rshared), unless it is one.
-func share(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return state.Classify(err)
-	}
-	dir, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return state.Classify(err)
-	}
-	at, err := mount.At(dir)
-	if err != nil {
-		return err
-	}
-	if !at {
-		if err := mount.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return err
-		}
-	}
-	return mount.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
-}
 
 // unmountBelow unmounts what is mounted below dir, and at it too where also is set, from the last to the first. What is
 // in use is unmounted lazily: who uses it keeps it, and nobody meets it any more.
@@ -88,4 +70,48 @@ func removeTree(dir string) error {
 		return state.Classify(err)
 	}
 	return nil
+}
+
+// sharing tells whether what a process mounts in the directories is seen here, and the other way round. A directory that was
+// unmounted and shared anew is another one to a process that was started before.
+func sharing(pid int, dirs []string) bool {
+	if len(dirs) == 0 {
+		return true
+	}
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/mountinfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	there, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return false
+	}
+	here, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return false
+	}
+	for _, dir := range dirs {
+		if group := peersOf(here, dir); group == "" || group != peersOf(there, dir) {
+			return false
+		}
+	}
+	return true
+}
+
+// peersOf returns the peer group of the mount that a directory is in, or is (mount_namespaces(7)).
+func peersOf(mounts []*mountinfo.Info, dir string) string {
+	longest, group := 0, ""
+	for _, m := range mounts {
+		if !within(dir, m.Mountpoint) || len(m.Mountpoint) < longest {
+			continue
+		}
+		longest, group = len(m.Mountpoint), ""
+		for field := range strings.FieldsSeq(m.Optional) {
+			if strings.HasPrefix(field, "shared:") {
+				group = field
+			}
+		}
+	}
+	return group
 }

@@ -41,6 +41,7 @@ type output struct {
 	recent    []string
 	followers map[chan Line]struct{}
 	failed    bool // the last write to the log failed
+	klog      bool // on stderr is all that is said, each line with its level
 	closed    bool
 }
 
@@ -112,13 +113,13 @@ func (o *output) ends() (stdout, stderr *os.File, err error) {
 // released waits until no process has the end of a plugin's output open any more: what runc began and did not bring as
 // far as the control group ends by itself, when runc has been killed, but not at the same instant. It waits for a while
 // only, since a plugin may have given its output to a process of the host.
-func released(ctx context.Context, dir string) {
+func released(ctx context.Context, dir string, limit time.Duration) {
 	f, err := os.Open(filepath.Join(dir, Stdout))
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	for deadline := time.Now().Add(sweepTime); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
 			return // closing it unlocks it
 		}
@@ -176,11 +177,8 @@ func (o *output) emit(lines []Line) {
 		return
 	}
 	for _, line := range lines {
-		say := o.log.Info
-		if line.Stream == Stderr {
-			say = o.log.Error
-		}
-		say(line.Text)
+		say := map[slog.Level]func(string, ...any){slog.LevelInfo: o.log.Info, slog.LevelWarn: o.log.Warn, slog.LevelError: o.log.Error}
+		say[o.level(line)](line.Text)
 		if strings.TrimSpace(line.Text) == "" {
 			continue
 		}
@@ -189,6 +187,24 @@ func (o *output) emit(lines []Line) {
 		}
 	}
 	o.keep(lines)
+}
+
+// level is how grave a line is. Most drivers of storage write all to stderr, as klog does: "E0102 15:04:05 …" is an error.
+func (o *output) level(line Line) slog.Level {
+	switch {
+	case line.Stream != Stderr:
+		return slog.LevelInfo
+	case !o.klog:
+		return slog.LevelError
+	case len(line.Text) > 5 && strings.Trim(line.Text[1:5], "0123456789") == "":
+		switch line.Text[0] {
+		case 'W':
+			return slog.LevelWarn
+		case 'E', 'F':
+			return slog.LevelError
+		}
+	}
+	return slog.LevelInfo
 }
 
 func (o *output) keep(lines []Line) {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -28,7 +29,7 @@ type Plugin struct {
 	Config   plugin.Config
 	Settings plugin.Settings
 	// Secrets are variables of the environment whose value is what is in a file, without the
-	// newline at its end: name to absolute path. The file is read at each start, and nobody but
+	// newline at its end: name to absolute path, or to env:NAME of the daemon's own environment. The file is read at each start, and nobody but
 	// its owner may be able to read it. The value is in the plugin's environment and nowhere else.
 	Secrets map[string]string
 	// Unpublished leaves it to the caller to publish the plugin, as for one in whose answers there are paths.
@@ -36,6 +37,27 @@ type Plugin struct {
 	// HonorUser runs the plugin as Config.User says. Engines ignore the field, and there are
 	// plugins that carry a value with which they would not work, so without it they run as root.
 	HonorUser bool
+	Beyond
+}
+
+// Beyond is what programs are given that are run like managed plugins and are none, such as drivers of storage. The zero
+// value is a managed plugin.
+type Beyond struct {
+	// Word is what it is called in logs and errors; empty is "plugin".
+	Word string
+	// Version is any text. Adopt starts anew what runs with another one, and what does not see Shared as the host does.
+	Version string
+	// Command runs a program of the host, with its arguments, in place of a container. There is no Rootfs then, the
+	// sockets are in Runtime.Sockets, and of Config and Settings only the socket's name and Env count.
+	Command []string
+	// Sockets is where the container has the directory of its sockets; empty is /run/docker/plugins.
+	Sockets string
+	// Shared are directories of the host that the container has at the same path. What either side mounts there the
+	// other sees, and it stays when the container ends, whatever ended it.
+	Shared []string
+	// Serves keeps the processes that it started and that serve a device to the kernel, such as the daemon of a
+	// mounted FUSE file system: they go on when it ends, whatever ended it, until what they serve is unmounted.
+	Serves bool
 }
 
 // Status is what a plugin does at the moment.
@@ -101,17 +123,30 @@ func checkID(id string) error {
 // check refuses what could not be started, or would leave the directories that are its own.
 func (p *Plugin) check() error {
 	bad := func(format string, args ...any) error {
-		return errdefs.Errorf(errdefs.ErrInvalid, "plugin %q: "+format, append([]any{p.Name}, args...)...)
+		return errdefs.Errorf(errdefs.ErrInvalid, p.word()+" %q: "+format, append([]any{p.Name}, args...)...)
 	}
 	if err := checkID(p.ID); err != nil {
 		return err
 	}
 	socket := p.Config.Interface.Socket
+	if len(p.Command) > 0 {
+		if !filepath.IsAbs(p.Command[0]) {
+			return bad("command %q: not an absolute path", p.Command[0])
+		}
+	}
+	for _, dir := range append([]string{cmp.Or(p.Beyond.Sockets, socketsDir)}, p.Shared...) {
+		if !filepath.IsAbs(dir) {
+			return bad("directory %q: not an absolute path", dir)
+		}
+	}
 	switch {
+	case len(p.Command) > 0:
 	case !filepath.IsAbs(p.Rootfs):
 		return bad("rootfs %q: not an absolute path", p.Rootfs)
 	case len(p.Config.Entrypoint)+len(p.Settings.Args) == 0:
 		return bad("its config.json has no entrypoint")
+	}
+	switch {
 	case socket == "":
 		return bad("its config.json names no interface.socket")
 	case socket != filepath.Base(socket) || socket == "." || socket == "..":
@@ -125,7 +160,7 @@ func (p *Plugin) check() error {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return bad("secret %q: not the name of a variable", name)
 		}
-		if !filepath.IsAbs(file) {
+		if !filepath.IsAbs(file) && !strings.HasPrefix(file, envSecret) {
 			return bad("secret %q: file %q: not an absolute path", name, file)
 		}
 	}
@@ -134,5 +169,7 @@ func (p *Plugin) check() error {
 
 // errorf puts the plugin's name in front.
 func (p *Plugin) errorf(format string, args ...any) error {
-	return fmt.Errorf("plugin %q: "+format, append([]any{p.Name}, args...)...)
+	return fmt.Errorf(p.word()+" %q: "+format, append([]any{p.Name}, args...)...)
 }
+
+func (p *Plugin) word() string { return cmp.Or(p.Word, "plugin") }

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,7 +16,8 @@ import (
 	"time"
 )
 
-const pluginSocket = "/run/docker/plugins/test.sock"
+// pluginSocket is where it listens.
+var pluginSocket = cmp.Or(os.Getenv("SOCKET"), "/run/docker/plugins/test.sock")
 
 // testPlugin behaves as a test wants: by its environment at the start, by calls from then on.
 func testPlugin() {
@@ -47,9 +49,17 @@ func testPlugin() {
 		mountOn(dir)
 	}
 	if os.Getenv("CHILD") != "" {
-		cmd := exec.Command("/plugin", "child")
-		cmd.Env, cmd.Stdout = []string{"MODE=sleep"}, os.Stdout
+		cmd := exec.Command("/proc/self/exe", "child")
+		cmd.Env, cmd.Stdout = []string{"MODE=sleep", "REMORA_TEST_PLUGIN=1"}, os.Stdout
 		must(cmd.Start())
+	}
+	if os.Getenv("FUSE") != "" {
+		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		must(err)
+		cmd := exec.Command("/proc/self/exe", "serves")
+		cmd.Env, cmd.ExtraFiles = []string{"MODE=sleep", "REMORA_TEST_PLUGIN=1"}, []*os.File{f}
+		must(cmd.Start())
+		must(f.Close())
 	}
 	http.HandleFunc("/Plugin.Activate", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, `{"Implements":["VolumeDriver"]}`)

@@ -25,6 +25,8 @@ type record struct {
 	Since      time.Time `json:"since"`
 	Restarts   int       `json:"restarts,omitempty"`
 	Last       *Exit     `json:"last,omitempty"`
+	Version    string    `json:"of,omitempty"`
+	Serves     bool      `json:"serves,omitempty"`
 }
 
 const recordVersion = 1

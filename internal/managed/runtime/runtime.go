@@ -30,6 +30,8 @@ type Options struct {
 	Runc string
 	// Logger is told what plugins write, and what becomes of them.
 	Logger *slog.Logger
+	// Ready is how long a plugin's socket may take to answer; 0 is 12 seconds, as engines have it.
+	Ready time.Duration
 	// Changed, if not nil, is called after each change of a plugin's state, in order for each plugin. It must return soon
 	// and call nothing of the Runtime that starts or stops.
 	Changed func(State)
@@ -87,6 +89,9 @@ func Open(opts Options) (*Runtime, error) {
 		*dir = real
 	}
 	r := &Runtime{opts: opts, limits: defaultLimits(), instances: map[string]*instance{}}
+	if opts.Ready > 0 {
+		r.limits.ready = opts.Ready
+	}
 	var err error
 	if r.boot, err = bootID(); err != nil {
 		return nil, err
@@ -239,6 +244,14 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 		in.record.Restarts, in.record.Last = rec.Restarts, rec.Last
 	}
 	proc := rec.process()
+	if proc != nil && (rec.Version != p.Version || !sharing(proc.pid, p.Shared)) {
+		err := r.terminate(proc, r.limits.stop)
+		proc.close()
+		if err != nil {
+			return p.errorf("%w", err)
+		}
+		rec.Pid, proc = 0, nil
+	}
 	if proc != nil {
 		in.record.Pid, in.record.Start, in.record.Since = rec.Pid, rec.Start, rec.Since
 		in.set(func(s *State) {

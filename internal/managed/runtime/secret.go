@@ -21,7 +21,7 @@ const maxSecret = 64 << 10
 func (p *Plugin) readSecrets() ([]string, error) {
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(p.Secrets)) {
-		value, err := readSecret(p.Secrets[name])
+		value, err := secretOf(p.Secrets[name])
 		if err != nil {
 			return nil, fmt.Errorf("secret %q: %w", name, err)
 		}
@@ -29,6 +29,21 @@ func (p *Plugin) readSecrets() ([]string, error) {
 	}
 	return env, nil
 }
+
+// secretOf reads what a reference names: a file, or env:NAME for a variable of the daemon's own environment.
+func secretOf(ref string) (string, error) {
+	name, ok := strings.CutPrefix(ref, envSecret)
+	if !ok {
+		return readSecret(ref)
+	}
+	value, ok := os.LookupEnv(name)
+	if !ok {
+		return "", errdefs.Errorf(errdefs.ErrInvalid, "the daemon's environment has no %s", name)
+	}
+	return value, nil
+}
+
+const envSecret = "env:"
 
 func readSecret(name string) (string, error) {
 	f, err := os.Open(name)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -16,11 +17,13 @@ import (
 // takes back, but for mounts in the propagated directory: containers may have them in use.
 func (in *instance) launch(ctx context.Context) (*process, error) {
 	r := in.rt
-	if err := r.destroy(ctx, in.id); err != nil {
+	if err := r.destroy(ctx, in.id, in.record.Serves); err != nil {
 		return nil, err
 	}
-	if err := unmountBelow(in.plugin.Rootfs, false); err != nil {
-		return nil, err
+	if in.plugin.Rootfs != "" {
+		if err := unmountBelow(in.plugin.Rootfs, false); err != nil {
+			return nil, err
+		}
 	}
 	in.record.Pid, in.record.Start = 0, 0
 	if err := r.saveRecord(&in.record); err != nil {
@@ -28,9 +31,9 @@ func (in *instance) launch(ctx context.Context) (*process, error) {
 	}
 	proc, err := in.create(ctx)
 	if err != nil {
-		return nil, errors.Join(err, r.destroy(ctx, in.id))
+		return nil, errors.Join(err, r.destroy(ctx, in.id, in.record.Serves))
 	}
-	if err = r.start(ctx, in.id); err == nil {
+	if err = in.start(ctx); err == nil {
 		err = in.await(ctx, proc)
 	}
 	if err == nil {
@@ -54,7 +57,7 @@ func (in *instance) end(ctx context.Context, proc *process, grace time.Duration)
 	err := in.rt.terminate(proc, grace)
 	proc.close()
 	if err == nil {
-		err = in.rt.destroy(ctx, in.id)
+		err = in.rt.destroy(ctx, in.id, in.record.Serves)
 	}
 	if err != nil {
 		in.log.WarnContext(ctx, "managed plugin was not started, and not all of it is gone", slog.String("error", err.Error()))
@@ -74,7 +77,15 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 		}
 	}
 	if p.Config.PropagatedMount != "" {
-		if err := share(p.Propagated); err != nil {
+		if err := mount.Share(p.Propagated); err != nil {
+			return nil, err
+		}
+	}
+	if len(p.Command) > 0 {
+		return in.createOnHost()
+	}
+	for _, dir := range p.Shared {
+		if err := mount.Share(dir); err != nil {
 			return nil, err
 		}
 	}
@@ -219,7 +230,7 @@ func (in *instance) ended(ctx context.Context, proc *process) {
 	})
 	in.log.WarnContext(ctx, "managed plugin ended, and is started again", slog.String("exit", exit.String()),
 		slog.Int("restarts", in.record.Restarts), slog.Duration("wait", wait))
-	if err := in.rt.destroy(ctx, in.id); err != nil {
+	if err := in.rt.destroy(ctx, in.id, in.record.Serves); err != nil {
 		in.log.WarnContext(ctx, "managed plugin left something behind", slog.String("error", err.Error()))
 	}
 }
