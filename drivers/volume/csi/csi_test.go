@@ -1,6 +1,7 @@
 package csi
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,6 +14,13 @@ import (
 
 func TestMain(m *testing.M) {
 	if csitest.Main() || launched() {
+		return
+	}
+	if dir := os.Getenv(bridgeEnv); dir != "" {
+		if err := bridge(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "bridge:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -33,12 +41,17 @@ type host struct {
 func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
-	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o), c: config{Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 20 * time.Millisecond, Wait: 500 * time.Millisecond}}
-	h.c.Endpoint, h.c.Controller = h.mock.Endpoint, h.mock.Controller
+	h := &host{t: t, dir: t.TempDir(), mock: csitest.Start(t, o)}
+	h.c = testConfig(h.mock.Endpoint)
+	h.c.Controller = h.mock.Controller
 	for _, f := range change {
 		f(&h.c)
 	}
 	return h
+}
+
+func testConfig(endpoint string) config {
+	return config{Endpoint: endpoint, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 20 * time.Millisecond, Wait: 500 * time.Millisecond}
 }
 
 func (h *host) env() catalog.Env {
