@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/catalog/catalogtest"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
+	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/testenv"
 )
 
@@ -51,7 +53,7 @@ func newHost(t testing.TB, o csitest.Options, change ...func(*config)) *host {
 }
 
 func testConfig(endpoint string) config {
-	return config{Endpoint: endpoint, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 20 * time.Millisecond, Wait: 500 * time.Millisecond}
+	return config{Keys: launch.Keys{Endpoint: endpoint}, Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: 20 * time.Millisecond, Wait: 500 * time.Millisecond}
 }
 
 func (h *host) env() catalog.Env {
@@ -73,3 +75,5 @@ func (h *host) open(t testing.TB) *driver {
 	t.Cleanup(func() { _ = d.Close() })
 	return d
 }
+
+func TestREADME(t *testing.T) { catalogtest.README(t, Driver()) }

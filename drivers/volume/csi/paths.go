@@ -21,25 +21,18 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// prepare makes the directory of the staging and target paths a shared mount: what the CSI driver mounts there, in
-// whichever mount namespace it runs, is to be seen here, and some refuse any other.
+// prepare makes the directory of the staging and target paths. It becomes a shared mount with the CSI driver's start: what
+// is mounted there, in whichever mount namespace, is to be seen here.
 func (d *driver) prepare() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return state.Classify(err)
 	}
-	shared, at, err := mount.Shared(d.dir)
-	if err != nil || shared {
-		return err
-	}
-	if at != d.dir {
-		if err := mount.Mount(d.dir, d.dir, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-	}
-	return mount.Mount("", d.dir, "", unix.MS_SHARED, "")
+	real, err := filepath.EvalSymlinks(d.dir) // as the kernel's table of mounts has it
+	d.dir = real
+	return state.Classify(err)
 }
 
-// unprepare undoes prepare, unless something is mounted below.
+// unprepare undoes that, unless something is mounted below.
 func (d *driver) unprepare() error {
 	list, err := mount.List(d.dir)
 	if err != nil || len(list) != 1 || list[0].Mountpoint != d.dir {

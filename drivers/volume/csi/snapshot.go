@@ -71,7 +71,7 @@ func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
 	switch {
 	case there && n.Doing == "":
 		return errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
-	case there: // cut off; what it was to be is not what was asked for now
+	case there: // cut off, and perhaps of another moment
 		if err := d.unshoot(ctx, r, n); err != nil {
 			return err
 		}
