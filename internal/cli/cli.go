@@ -86,7 +86,7 @@ func (a *app) root() *cobra.Command {
 		"`file` with the configuration ("+config.DefaultFile+" if it is there)")
 	root.AddCommand(
 		a.daemonCommand(), a.volumeCommand(), a.snapshotCommand(), a.scheduleCommand(), a.undoCommand(), a.trashCommand(), a.backupCommand(), a.pluginCommand(), a.networkCommand(), a.jobsCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
-		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.versionCommand(), a.netavarkCommand(),
+		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.csiCommand(), a.versionCommand(), a.netavarkCommand(),
 	)
 	describeExit(root)
 	return root
