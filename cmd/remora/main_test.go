@@ -28,7 +28,7 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer, "engine": engine}
+	programs := map[string]func(){"remora": main, "remora-able": ableMain, "answer": answer, "engine": engine, "csi-driver": csiDriver}
 	if _, err := exec.LookPath("curl"); err != nil || filepath.Base(os.Args[0]) == "curl" {
 		programs["curl"] = curl
 	}
@@ -57,6 +57,7 @@ func ableMain() {
 //	socket PATH              puts a socket on which nobody listens
 //	answer SOCKET STATUS BODY    a daemon that answers all calls so
 //	engine SOCKET CONTAINERS VOLUMES    an engine that answers with what is in the two files
+//	csi-driver DIR SOCKET OPTIONS [CONTROLLER]    a CSI driver with those options of internal/csi/csitest, in JSON
 func TestScripts(t *testing.T) {
 	root, err := os.MkdirTemp("", "rmr") // a short path, for the sake of sun_path
 	if err != nil {

@@ -85,8 +85,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFile, "config", a.getenv("REMORA_CONFIG"),
 		"`file` with the configuration ("+config.DefaultFile+" if it is there)")
 	root.AddCommand(
-		a.daemonCommand(), a.volumeCommand(), a.snapshotCommand(), a.scheduleCommand(), a.undoCommand(), a.trashCommand(), a.backupCommand(), a.pluginCommand(), a.networkCommand(), a.jobsCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
-		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.csiCommand(), a.versionCommand(), a.netavarkCommand(),
+		a.daemonCommand(), a.volumeCommand(), a.snapshotCommand(), a.scheduleCommand(), a.undoCommand(), a.trashCommand(), a.backupCommand(), a.pluginCommand(), a.networkCommand(), a.csiCommand(), a.jobsCommand(), a.statusCommand(), a.doctorCommand(), a.reconcileCommand(),
+		a.reloadCommand(), a.configCommand(), a.driverCommand(), a.versionCommand(), a.netavarkCommand(),
 	)
 	describeExit(root)
 	return root

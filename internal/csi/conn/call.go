@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +31,7 @@ func (s *socket) Invoke(ctx context.Context, method string, req, resp any, opts 
 	}
 	d.secrets.add(req)
 	limit := d.limit(rpc)
+	s.wake(ctx)
 	began := time.Now()
 	f := &flight{}
 	bounded, cancel := context.WithTimeout(context.WithValue(ctx, flightKey{}, f), limit)
@@ -64,25 +66,27 @@ func (d *Driver) trace(ctx context.Context, rpc string, req any, err error, took
 	d.log.DebugContext(ctx, "csi call", args...)
 }
 
+// maxText is how much a driver may say in an error: some put whole command lines into it.
+const maxText = 2048
+
 // explain makes of what gRPC says an [Error].
 func (s *socket) explain(ctx context.Context, rpc string, err error, sent bool, took time.Duration) error {
 	d := s.d
 	st := status.Convert(err)
 	e := &Error{Driver: d.name(s), RPC: rpc, Code: st.Code(), Sent: sent}
+	e.Text = clean(errdefs.OneLine(d.secrets.strip(st.Message())), maxText)
 	if sent {
-		e.Text = errdefs.OneLine(d.secrets.strip(st.Message()))
 		e.Code = d.quirks().Code(rpc, st.Code(), st.Message())
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Code, e.Text, e.cause = codes.Canceled, "", context.Canceled
-	case st.Code() == codes.DeadlineExceeded && !sent:
-		e.Text = "" // it waited for a connection
-		e.cause = s.unreachable()
+	case !sent && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded):
+		e.Text, e.cause = "", s.unreachable(st.Message())
 	case st.Code() == codes.DeadlineExceeded && took >= d.limit(rpc):
 		e.Text, e.limit = "", d.limit(rpc)
-	case st.Code() == codes.Unavailable && !sent:
-		e.cause = s.unreachable()
+	case st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), "grpc: received message larger"):
+		e.Code = codes.Internal // it is gRPC on this side that says so, of an answer: something was done
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		e.late = true

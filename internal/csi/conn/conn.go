@@ -46,7 +46,7 @@ type Driver struct {
 
 // CheckSocket says what is wrong with a path of a socket as it is written in a configuration.
 func CheckSocket(path string) error {
-	p := socketPath(path)
+	p := SocketPath(path)
 	switch {
 	case strings.Contains(p, "://"):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "endpoint %q: drivers are talked to over unix sockets alone", path),
@@ -62,8 +62,8 @@ func CheckSocket(path string) error {
 // maxSocketPath is what sockaddr_un takes, without the zero at its end.
 const maxSocketPath = 107
 
-// socketPath is the path of a socket: "unix:///a", "unix:/a" and "/a" are the same.
-func socketPath(endpoint string) string {
+// SocketPath is the path of a socket: "unix:///a", "unix:/a" and "/a" are the same.
+func SocketPath(endpoint string) string {
 	for _, scheme := range []string{"unix://", "unix:"} {
 		if path, ok := strings.CutPrefix(endpoint, scheme); ok {
 			return path
@@ -79,7 +79,7 @@ func Open(conf Config) *Driver {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	controller, node := socketPath(conf.Controller), socketPath(conf.Node)
+	controller, node := SocketPath(conf.Controller), SocketPath(conf.Node)
 	if node == "" {
 		node = controller
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -15,8 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
+
+func TestMain(m *testing.M) {
+	if csitest.Main() {
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // server is a driver that answers what a test tells it to.
 type server struct {

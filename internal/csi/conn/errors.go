@@ -56,7 +56,10 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	parts := []string{e.Driver, e.RPC, e.means.text}
+	parts := []string{e.Driver, e.RPC}
+	if e.means.text != "" {
+		parts = append(parts, e.means.text)
+	}
 	if e.cause != nil && !errors.Is(e.cause, context.Canceled) {
 		parts = append(parts, e.cause.Error())
 	}

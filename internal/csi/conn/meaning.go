@@ -104,10 +104,8 @@ func meaningOf(e *Error) meaning {
 	switch {
 	case e.Code == codes.Canceled && e.cause != nil:
 		return meaning{text: "it was given up, and may go on", class: context.Canceled}
-	case !e.Sent && e.cause != nil:
-		return meaning{text: "it cannot be asked", class: errdefs.ErrUnavailable} // the cause has the class and the hint
-	case !e.Sent && e.Code == codes.DeadlineExceeded, !e.Sent && e.Code == codes.Unavailable:
-		return meaning{"it cannot be reached", errdefs.ErrUnavailable, "see whether the driver is up"}
+	case e.cause != nil:
+		return meaning{} // it says all that there is to say, and has the class and the hint
 	case e.limit > 0:
 		hint := "try again; what was begun is found again"
 		if introduces(e.RPC) {
@@ -118,8 +116,6 @@ func meaningOf(e *Error) meaning {
 		return meaning{"no answer in time", context.DeadlineExceeded, "try again; what was begun is found again"}
 	case e.Code == codes.Unavailable && transport(e.Text):
 		return meaning{"it ended in the middle of the call", errdefs.ErrUnavailable, "see why the driver ended; what was begun is found again"}
-	case e.Code == codes.Internal && transport(e.Text), e.Code == codes.Unavailable && strings.Contains(e.Text, "http2"):
-		return meaning{"it does not speak gRPC", errdefs.ErrInvalid, "give the path of the driver's socket"}
 	}
 	by, ok := meanings[e.Code]
 	if !ok {

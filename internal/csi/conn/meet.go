@@ -120,7 +120,8 @@ func clean(text string, limit int) string {
 	return text
 }
 
-// Facts returns what the driver says of itself. It is asked once for each connection.
+// Facts returns what the driver says of itself. It is asked once for each connection. With an error they are what
+// it had said until then.
 func (d *Driver) Facts(ctx context.Context) (Facts, error) {
 	if err := d.lock(ctx); err != nil {
 		return Facts{}, err
@@ -137,7 +138,7 @@ func (d *Driver) Facts(ctx context.Context) (Facts, error) {
 	}
 	f, err := d.read(ctx)
 	if err != nil {
-		return Facts{}, err
+		return f, err
 	}
 	d.mu.Lock()
 	was := d.facts
@@ -215,10 +216,16 @@ func (d *Driver) readNode(ctx context.Context, f *Facts) error {
 	case err != nil:
 		return err
 	}
-	if id := info.GetNodeId(); id != clean(id, maxNodeID) || id == "" && f.Controller.Has(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME) {
+	return d.place(f, info)
+}
+
+// place takes over where this host is, and what it is called.
+func (d *Driver) place(f *Facts, info *csi.NodeGetInfoResponse) error {
+	id := info.GetNodeId()
+	if id != clean(id, maxNodeID) || id == "" && f.Controller.Has(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME) {
 		return errdefs.Errorf(errdefs.ErrInvalid, "%s: NodeGetInfo: %q is no id of a node", f.Name, clean(id, maxNodeID))
 	}
-	f.NodeID, f.MaxVolumes = info.GetNodeId(), max(0, info.GetMaxVolumesPerNode())
+	f.NodeID, f.MaxVolumes = id, max(0, info.GetMaxVolumesPerNode())
 	f.Topology = info.GetAccessibleTopology().GetSegments()
 	return nil
 }

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/url"
 	"slices"
@@ -163,8 +164,7 @@ func (s *secrets) strip(text string) string {
 		quoted := strconv.Quote(v)
 		forms = append(forms, v, quoted[1:len(quoted)-1], url.QueryEscape(v), url.PathEscape(v), base64.StdEncoding.EncodeToString([]byte(v)))
 	}
-	// The longest first: one may be a part of another.
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) }) // one may be a part of another
 	for _, form := range slices.Compact(forms) {
 		text = replace(text, form)
 	}
@@ -179,21 +179,22 @@ func replace(text, value string) string {
 		return strings.ReplaceAll(text, value, stripped)
 	}
 	var b strings.Builder
-	for {
-		i := strings.Index(text, value)
+	for from := 0; ; {
+		i := strings.Index(text[from:], value)
 		if i < 0 {
-			b.WriteString(text)
+			b.WriteString(text[from:])
 			return b.String()
 		}
-		before, _ := utf8.DecodeLastRuneInString(text[:i])
-		after, _ := utf8.DecodeRuneInString(text[i+len(value):])
-		b.WriteString(text[:i])
-		if letter(before) && i > 0 || letter(after) && i+len(value) < len(text) {
+		start, end := from+i, from+i+len(value)
+		before, _ := utf8.DecodeLastRuneInString(text[:start])
+		after, _ := utf8.DecodeRuneInString(text[end:])
+		b.WriteString(text[from:start])
+		if start > 0 && letter(before) || end < len(text) && letter(after) {
 			b.WriteString(value)
 		} else {
 			b.WriteString(stripped)
 		}
-		text = text[i+len(value):]
+		from = end
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -78,24 +79,43 @@ func (s *socket) dial(ctx context.Context) (net.Conn, error) {
 func (s *socket) live() bool { return s.bad == nil && s.GetState() == connectivity.Ready }
 
 func (s *socket) close() error {
-	if s.bad != nil {
-		return nil
+	if s.bad == nil {
+		return s.ClientConn.Close()
 	}
-	return s.ClientConn.Close()
+	return nil
 }
 
-// unreachable says in a sentence why nobody answers at the socket.
-func (s *socket) unreachable() error {
-	at := s.failed.Load()
-	if at == nil {
-		return nil
+// wake has a connection that failed tried again now, and not when gRPC thinks fit: the driver may have been
+// started a moment ago.
+func (s *socket) wake(ctx context.Context) {
+	if s.GetState() != connectivity.TransientFailure {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, wakeTime)
+	defer cancel()
+	s.ResetConnectBackoff()
+	s.WaitForStateChange(ctx, connectivity.TransientFailure)
+}
+
+// wakeTime is how long it takes at the most until a dial has begun.
+const wakeTime = 200 * time.Millisecond
+
+// unreachable says in a sentence why nobody answers at the socket. text is what gRPC says.
+func (s *socket) unreachable(text string) error {
 	fail := func(hint, format string, args ...any) error {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, format, args...), hint)
 	}
+	at := s.failed.Load()
+	switch {
+	case at != nil:
+	case strings.Contains(text, "http2: ") || strings.Contains(text, "first settings frame"):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "what listens at the socket %s does not speak gRPC", s.path), "give the path of the driver's socket")
+	default:
+		return fail("look at the driver's log: it may hang, or be about to end", "nobody answers at the socket %s", s.path)
+	}
 	const start = "start the driver, or correct the endpoint"
 	switch err := *at; {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return fail(start, "there is no socket %s", s.path)
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "no right to open the socket %s", s.path), "run the daemon as root, or give it the socket's group")

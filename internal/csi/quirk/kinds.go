@@ -49,6 +49,12 @@ const (
 	NeedsSysResource ID = "needs-sys-resource"
 	// SlowSource: a volume from a snapshot or a clone is answered ABORTED until it is there.
 	SlowSource ID = "slow-source"
+	// StealsDisks: an attach takes the disk from the host that has it.
+	StealsDisks ID = "steals-disks"
+	// OnlyKubernetes: the driver keeps what it knows in Kubernetes.
+	OnlyKubernetes ID = "only-kubernetes"
+	// WrongCodes: codes that are wrong in another way than InUseInText.
+	WrongCodes ID = "wrong-codes"
 	// NeedsVersion: a driver that was built without a version does not answer.
 	NeedsVersion ID = "needs-version"
 )
@@ -90,5 +96,8 @@ var kinds = map[ID]kind{
 	NeedsOwnRoot:        {means: "wants files of its own image: run it by image, not by command"},
 	NeedsSysResource:    {means: "needs CAP_SYS_RESOURCE to grow ext4 while it is mounted; without it a grown volume can no longer be mounted"},
 	SlowSource:          {means: "answers ABORTED while a copy of a snapshot or volume is made, which may take long"},
+	StealsDisks:         {means: "takes a disk from the host that has it in order to attach it here, and does not ask"},
+	OnlyKubernetes:      {means: "keeps its volumes as objects of Kubernetes: it cannot be used without a cluster"},
+	WrongCodes:          {means: "says with a wrong code what went wrong; it is told by the text", particular: true},
 	NeedsVersion:        {means: "does not answer when it was built without a version: take a released image"},
 }

@@ -2,10 +2,10 @@ package quirk
 
 import (
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -29,8 +29,7 @@ func Parse(words []string) (Set, error) {
 		k, ok := kinds[ID(name)]
 		switch {
 		case !ok:
-			return Set{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "unknown quirk %q", word), "there are: "+strings.Join(names(), ", ")+
-				`; "-" in front takes one away, "as:DRIVER" takes over those of a driver`)
+			return Set{}, errdefs.Hint(catalog.Unknown("quirk", name, names()), `"-" in front takes one away, "as:DRIVER" takes over those of a driver`)
 		case not:
 			s.without[ID(name)] = true
 		case k.particular:
@@ -54,18 +53,12 @@ func names() []string {
 // Drivers returns the names of the drivers in the table.
 func Drivers() []string {
 	var all []string
-	for _, e := range table {
+	for _, e := range Table() {
 		all = append(all, e.Driver)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// Table returns all that is known.
-func Table() []Entry { return slices.Clone(table) }
-
-// matches reports whether a pattern of the table is sound; a test asks.
-func matches(pattern string) bool {
-	_, err := path.Match(pattern, "")
-	return err == nil
-}
+// Table returns all that is known, by driver.
+func Table() []Entry { return slices.Concat(clouds, files, arrays) }

@@ -24,7 +24,7 @@ type Entry struct {
 	Needs []string `json:"needs,omitempty"`
 	// Note says what is particular about this driver.
 	Note string `json:"note,omitempty"`
-	// Source says how it is known: "seen with VERSION", or the address of a page.
+	// Source is how it is known: the page or the code that says so, or "seen" with when and how.
 	Source string `json:"source"`
 
 	codes []correction
@@ -60,7 +60,7 @@ type Set struct {
 // range: what may be wrong with it is distrusted.
 func For(driver, version string) Set {
 	var s Set
-	for _, e := range table {
+	for _, e := range Table() {
 		if ok, err := path.Match(e.Driver, driver); err == nil && ok && within(version, e.Versions) {
 			s.entries = append(s.entries, e)
 		}
