@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -307,9 +308,43 @@ func (p *proof) parallel() {
 	}
 	ctx, v := p.t.Context(), c.Volume()
 	each("create", func(name string) error { return v.Create(ctx, name, options) })
+	p.overhead(v)
 	each("mount", func(name string) error { _, err := v.Mount(ctx, name, "id"); return err })
 	each("unmount", func(name string) error { return v.Unmount(ctx, name, "id") })
 	each("remove", func(name string) error { return v.Remove(ctx, name) })
+}
+
+// overhead is how long a volume takes to be mounted and unmounted besides what its driver takes, for each call. The first
+// time, which may attach it, does not count.
+func (p *proof) overhead(v client.Volume) {
+	p.t.Helper()
+	spent := func() (calls int, sum time.Duration) {
+		for _, f := range p.tap.Figures() {
+			calls, sum = calls+f.Calls, sum+f.Sum
+		}
+		return calls, sum
+	}
+	var calls int
+	var sum time.Duration
+	var began time.Time
+	for i := range 11 {
+		if i == 1 {
+			calls, sum = spent()
+			began = time.Now()
+		}
+		if _, err := v.Mount(p.t.Context(), "many0", "id"); err != nil {
+			p.t.Fatal(err)
+		}
+		if err := v.Unmount(p.t.Context(), "many0", "id"); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	took := time.Since(began)
+	after, total := spent()
+	if after == calls {
+		p.t.Fatal("mounts and unmounts made no call")
+	}
+	p.rows = append(p.rows, row{what: "what Remora adds to each call", took: (took - (total - sum)) / time.Duration(after-calls), rpcs: after - calls})
 }
 
 // published are the mounts that are left of the pool's volumes.
