@@ -55,7 +55,7 @@ func TestLaunched(t *testing.T) {
 	d := h.open(t)
 	t.Cleanup(func() {
 		last := h.open(t)
-		noErr(last.process.Stop(context.WithoutCancel(t.Context())))
+		noErr(last.run.Stop(context.WithoutCancel(t.Context())))
 		_ = last.Close()
 		noErr(last.unprepare())
 		left, err := mount.List(dir)
@@ -65,17 +65,17 @@ func TestLaunched(t *testing.T) {
 		}
 		noErr(os.RemoveAll(dir))
 	})
-	noErr(d.process.Ready(t.Context()))
+	noErr(d.run.Ready(t.Context()))
 	noErr(d.Ping(t.Context()))
 	noErr(d.Create(t.Context(), "v", nil))
 	at, err := d.Mount(t.Context(), "v", dir+"/at/v")
 	noErr(err)
 	noErr(os.WriteFile(at+"/file", []byte("data"), 0o600))
-	first := d.process.State().Pid
+	first := d.run.State().Pid
 	noErr(d.Close())
 	d = h.open(t)
-	noErr(d.process.Ready(t.Context()))
-	if pid := d.process.State().Pid; pid != first {
+	noErr(d.run.Ready(t.Context()))
+	if pid := d.run.State().Pid; pid != first {
 		t.Errorf("the driver %d was not taken over: %d", first, pid)
 	}
 	noErr(syscall.Kill(first, syscall.SIGKILL))
@@ -86,7 +86,7 @@ func TestLaunched(t *testing.T) {
 	if data, err := os.ReadFile(at + "/file"); err != nil || string(data) != "data" {
 		t.Errorf("the volume has %q, %v", data, err)
 	}
-	if pid := d.process.State().Pid; pid == first {
+	if pid := d.run.State().Pid; pid == first {
 		t.Errorf("process %d was killed", pid)
 	}
 	noErr(d.Unmount(t.Context(), "v", dir+"/at/v"))
@@ -101,11 +101,11 @@ func TestNotLaunched(t *testing.T) {
 	})
 	d := h.open(t)
 	t.Cleanup(func() {
-		_ = d.process.Stop(context.WithoutCancel(t.Context()))
+		_ = d.run.Stop(context.WithoutCancel(t.Context()))
 		_ = d.Close()
 		_ = d.unprepare()
 	})
-	for end := time.Now().Add(20 * time.Second); d.process.State().Error == ""; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); d.run.State().Error == ""; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nothing is said")
 		}
