@@ -49,7 +49,6 @@ func gone(err error) bool { return err == nil || status.Code(err) == codes.NotFo
 // asked is what a call is about.
 type asked struct {
 	id           string
-	node, path   string
 	before, done func(l *life)
 	ends         bool // an answer "not found" is as good as none
 }
