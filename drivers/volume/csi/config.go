@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -18,6 +19,7 @@ import (
 // config is the keys of a pool.
 type config struct {
 	launch.Keys
+	kubeshim.Options
 
 	Name       string            `opt:"csi_driver" help:"name that the CSI driver has to call itself, such as ebs.csi.aws.com; without it any is taken"`
 	Namespace  string            `opt:"namespace" default:"remora" help:"begins the names that the storage sees: hosts with the same one share the volumes of a shared storage"`
@@ -68,7 +70,10 @@ func (c config) check() (s settings, err error) {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, "key %q: %s is below nothing", key, d)
 		}
 	}
-	if err := c.Check(); err != nil {
+	if err := c.Keys.Check(); err != nil {
+		return s, err
+	}
+	if err := c.checkKube(); err != nil {
 		return s, err
 	}
 	s.timeouts = map[string]time.Duration{}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -22,6 +23,7 @@ type driver struct {
 	s     settings
 	log   *slog.Logger
 	run   *launch.Process
+	kube  *kubeshim.Shim // nil without one
 	conn  *conn.Driver
 	store *store
 	jobs  *jobs.Keeper
@@ -39,22 +41,21 @@ type driver struct {
 	leaving map[string]*time.Timer // the way down to come, by volume
 }
 
-var _ interface {
-	volume.Driver
-	volume.Inspector
-	volume.Stater
-	volume.Scoper
-	volume.Pinger
-	volume.Worker
-	volume.Snapshotter
-	volume.Rollbacker
-	volume.SnapshotOpener
-	volume.Cloner
-	volume.Sizer
-	volume.Resizer
-	volume.Attacher
-	volume.Trasher
-} = (*driver)(nil)
+var (
+	_ volume.Inspector      = (*driver)(nil)
+	_ volume.Stater         = (*driver)(nil)
+	_ volume.Scoper         = (*driver)(nil)
+	_ volume.Pinger         = (*driver)(nil)
+	_ volume.Worker         = (*driver)(nil)
+	_ volume.Rollbacker     = (*driver)(nil)
+	_ volume.Snapshotter    = (*driver)(nil)
+	_ volume.SnapshotOpener = (*driver)(nil)
+	_ volume.Cloner         = (*driver)(nil)
+	_ volume.Sizer          = (*driver)(nil)
+	_ volume.Resizer        = (*driver)(nil)
+	_ volume.Attacher       = (*driver)(nil)
+	_ volume.Trasher        = (*driver)(nil)
+)
 
 // start opens a pool. The CSI driver is not asked anything before it returns.
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
@@ -73,16 +74,12 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	if err := d.store.load(d.log); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
-	d.run, err = launch.Start(ctx, launch.Config{
-		Keys: c.Keys, Pool: env.PoolName, Mounts: d.dir, Log: d.log,
-		Dir: filepath.Join(env.StateDir, "csi", env.PoolName, "driver"), RunDir: filepath.Join(env.RunDir, "csi", env.PoolName, "driver"),
-	})
-	if err != nil {
+	if err := d.launch(ctx, env); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
-		return nil, errors.Join(err, d.run.Close(), d.store.close())
+		return nil, errors.Join(err, d.letGo(), d.store.close()) //nolint:contextcheck // what it closes has a life of its own
 	}
 	d.conn = conn.Open(conn.Config{
 		Controller: d.run.Controller(), Node: d.run.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
@@ -108,7 +105,7 @@ func (d *driver) Close() error {
 	err := d.jobs.Close(ctx)
 	err = errors.Join(err, d.conn.Close())
 	d.background.Wait() // for jobs that have ended
-	err = errors.Join(err, d.run.Close())
+	err = errors.Join(err, d.letGo())
 	if d.c.Kind() == launch.External {
 		err = errors.Join(err, d.unprepare())
 	} // any other runs on, and has the directory as it is
@@ -157,6 +154,7 @@ const (
 	jobClose      = "close"
 	jobTrash      = "trash"
 	jobForget     = "forget"
+	jobTidy       = "tidy"
 )
 
 func (d *driver) kinds() []jobs.Kind {
@@ -176,6 +174,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobClose, Do: d.remove},
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
+		{Name: jobTidy, Do: d.tidy},
 	}
 	for i := range all {
 		all[i].Volatile = true

@@ -2,7 +2,12 @@ package csi
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +17,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/testenv"
@@ -46,11 +52,13 @@ func TestLaunched(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	t.Setenv("REMORA_TEST_KEY", "s3cret")
 	noErr(os.MkdirAll(dir+"/at/v", 0o755))
 	noErr(os.Mkdir(dir+"/mock", 0o755))
 	h := &host{t: t, dir: dir, c: config{
-		Keys: launch.Keys{Command: []string{os.Args[0]}, Env: []string{"REMORA_TEST_LAUNCHED=" + dir + "/mock"}, NodeID: "node-1"},
-		Name: "csitest.remora.example", Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: time.Hour, Wait: time.Second,
+		Keys:    launch.Keys{Command: []string{os.Args[0]}, Env: []string{"REMORA_TEST_LAUNCHED=" + dir + "/mock"}, NodeID: "node-1"},
+		Options: kubeshim.Options{Shim: true, Labels: map[string]string{"zone": "a"}, SecretData: map[string]string{"ns/creds/key": "env:REMORA_TEST_KEY"}},
+		Name:    "csitest.remora.example", Namespace: "test", Size: 64 << 20, Reclaim: "delete", Detach: time.Hour, Wait: time.Second,
 	}}
 	d := h.open(t)
 	t.Cleanup(func() {
@@ -72,12 +80,14 @@ func TestLaunched(t *testing.T) {
 	noErr(err)
 	noErr(os.WriteFile(at+"/file", []byte("data"), 0o600))
 	first := d.run.State().Pid
+	noErr(d.checkAPI(first))
 	noErr(d.Close())
 	d = h.open(t)
 	noErr(d.run.Ready(t.Context()))
 	if pid := d.run.State().Pid; pid != first {
 		t.Errorf("the driver %d was not taken over: %d", first, pid)
 	}
+	noErr(d.checkAPI(first)) // the API is where it was
 	noErr(syscall.Kill(first, syscall.SIGKILL))
 	noErr(d.Unmount(t.Context(), "v", dir+"/at/v")) // though the driver is only just being started again
 	if at, err = d.Mount(t.Context(), "v", dir+"/at/v"); err != nil {
@@ -91,6 +101,46 @@ func TestLaunched(t *testing.T) {
 	}
 	noErr(d.Unmount(t.Context(), "v", dir+"/at/v"))
 	noErr(d.Remove(t.Context(), "v"))
+}
+
+// checkAPI asks the Kubernetes API that a process was told of in its environment.
+func (d *driver) checkAPI(pid int) error {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return err
+	}
+	env := map[string]string{}
+	for e := range strings.SplitSeq(string(data), "\x00") {
+		name, value, _ := strings.Cut(e, "=")
+		env[name] = value
+	}
+	pool := x509.NewCertPool()
+	pem, err := os.ReadFile(d.kube.Account() + "/ca.crt")
+	if err != nil || !pool.AppendCertsFromPEM(pem) || env["KUBECONFIG"] != d.kube.Account()+"/kubeconfig" {
+		return fmt.Errorf("account %s: %w", env["KUBECONFIG"], err)
+	}
+	token, err := os.ReadFile(d.kube.Account() + "/token")
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	for path, want := range map[string]string{"/api/v1/nodes/node-1": `"zone":"a"`, "/api/v1/namespaces/ns/secrets/creds": `"key":"czNjcmV0"`} {
+		req, err := http.NewRequest(http.MethodGet, "https://"+env["KUBERNETES_SERVICE_HOST"]+":"+env["KUBERNETES_SERVICE_PORT"]+path, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+string(token))
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), want) {
+			return fmt.Errorf("%s is %s, %w", path, body, err)
+		}
+	}
+	return nil
 }
 
 // TestNotLaunched: a pool whose CSI driver does not come is there all the same, and says why.
@@ -112,6 +162,9 @@ func TestNotLaunched(t *testing.T) {
 	}
 	err := d.Ping(t.Context())
 	if !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "the CSI driver does not run: /no/such/program: there is no such program") {
+		t.Error(err)
+	}
+	if _, err := (config{Keys: launch.Keys{Endpoint: "/x"}, Namespace: "n", Options: kubeshim.Options{Shim: true}}).check(); !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), `key "kubeshim": only a CSI driver that the daemon starts`) {
 		t.Error(err)
 	}
 	if _, err := Driver().Open(t.Context(), map[string]any{"image": "x", "endpoint": "/y"}, catalog.Env{PoolName: strconv.Itoa(1), StateDir: t.TempDir(), RunDir: t.TempDir()}); !errors.Is(err, errdefs.ErrInvalid) {

@@ -93,8 +93,6 @@ func BenchmarkList10000(b *testing.B) {
 
 // BenchmarkVolumes is what the Handler asks for once in a minute.
 func BenchmarkVolumes10000(b *testing.B) {
-	h := newHost(b, csitest.Options{})
-	_ = h
 	_, handler := hanging(b, many)
 	for b.Loop() {
 		if err := handler.RefreshNow(b.Context()); err != nil {
