@@ -28,9 +28,6 @@ func TestCatalog(t *testing.T) {
 				t.Fatal(err)
 			}
 			plant(t, table)
-			if !slices.ContainsFunc(Driver().Keys(), func(k catalog.Key) bool { return k.Name == "kubeshim" }) {
-				delete(table, "kubeshim")
-			}
 			c, err := catalog.DecodeTable[config](table)
 			if err != nil {
 				t.Fatal(err)
