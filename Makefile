@@ -8,7 +8,7 @@ PARTS ?= lint unit storage vm e2e fuzz
 VERSION ?= 0.0.0-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz check-foreign lint fix vuln bench bench-calls bench-storage bench-plugins bench-network bench-members docs docs-check setup packages check clean
+.PHONY: help build plugin demo test unit storage vm e2e cloud soak fuzz csi-driver check-foreign lint fix vuln bench bench-calls bench-storage bench-plugins bench-network bench-members docs docs-check setup packages check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ soak: build ## the long tests: kills, cuts and flipped bytes, a hundred times ea
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) test/run.sh fuzz
+
+csi-driver: ## prove the driver csi on the CSI driver at REMORA_CSI_ENDPOINT; needs root and docker.io
+	go test -count=1 -v -timeout 30m -run '^TestDriver$$' ./test/csi
 
 check-foreign: ## build plugins that others wrote and check them; needs root and the net
 	test/foreign/check.sh

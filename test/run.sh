@@ -81,7 +81,7 @@ cloud='/test/cloud/(ceph|openstack|process)$|/drivers/volume/(cinder|rbd)$'
 # is done. The race detector has each process sleep for a second at its end, and there are hundreds of them.
 part_unit() {
 	# shellcheck disable=SC2046 # the packages are words
-	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|/cmd/remora$|$storage")
+	GORACE="atexit_sleep_ms=0 ${GORACE:-}" gotest -race -short -skip '^TestVM' ${CI:+-count=1} $(go list ./... | grep -Ev "/test/e2e|/test/csi$|/cmd/remora$|$storage")
 	gotest -short ${CI:+-count=1} ./cmd/remora
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 	(cd internal/csi/csitest/sanity && gotest ${CI:+-count=1} ./...) # likewise
@@ -121,6 +121,7 @@ part_e2e() {
 	gotest -count=1 -run '^TestSoak(Killed|FlippedByte)$' ./internal/backup # which -short makes shorter
 	gotest -count=1 -run '^Test(SoakKilled|KilledAtEachStep|Interop)' ./internal/managed/store ./internal/managed/registry # likewise
 	gotest -count=1 -timeout 40m -parallel 3 ./test/e2e/... # most of each is waiting
+	gotest -count=1 -timeout 20m -run '^TestOwnDriver$' ./test/csi # TestDriver wants a CSI driver of somebody else's
 }
 
 # part_cloud starts a real Ceph and a real OpenStack. One package at a time: each has servers of

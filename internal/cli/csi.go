@@ -9,6 +9,6 @@ func (a *app) csiCommand() *cobra.Command {
 		Args:  usage(cobra.ArbitraryArgs),
 		RunE:  group,
 	}
-	cmd.AddCommand(a.csiCheck(), a.csiQuirks())
+	cmd.AddCommand(a.csiCatalog(), a.csiCheck(), a.csiQuirks())
 	return cmd
 }
