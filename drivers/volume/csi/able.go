@@ -20,7 +20,7 @@ import (
 // permitted refuses to grow ext4 where the process that would do so lacks the capability: the storage would have made
 // the volume larger by then, and no mount of it would succeed on this host any more.
 func (d *driver) permitted(facts conn.Facts) error {
-	pid, err := servedBy(d.process.Endpoint())
+	pid, err := servedBy(d.run.Endpoint())
 	if err != nil {
 		return nil //nolint:nilerr // it is asked again by the call itself
 	}

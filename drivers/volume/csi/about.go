@@ -20,7 +20,7 @@ func (d *driver) Ping(ctx context.Context) error {
 		return nil
 	}
 	// Where it does not run, why it does not says more than that nobody listens.
-	if s := d.process.State(); s.Error != "" && s.Status != launch.Running && s.Status != launch.Elsewhere {
+	if s := d.run.State(); s.Error != "" && s.Status != launch.Running && s.Status != launch.Elsewhere {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "the CSI driver does not run: %s", s.Error), "correct its keys in the pool, or what it says is wrong")
 	}
 	return err

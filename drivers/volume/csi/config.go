@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -18,6 +19,8 @@ import (
 // config is the keys of a pool.
 type config struct {
 	launch.Keys
+	kubeshim.Options
+
 	Name       string            `opt:"csi_driver" help:"name that the CSI driver has to call itself, such as ebs.csi.aws.com; without it any is taken"`
 	Namespace  string            `opt:"namespace" default:"remora" help:"begins the names that the storage sees: hosts with the same one share the volumes of a shared storage"`
 	Size       catalog.Bytes     `opt:"size" default:"16g" help:"size of a volume that is made without one; 0 leaves it to the CSI driver"`
@@ -37,7 +40,7 @@ type config struct {
 
 // Driver describes the driver.
 func Driver() catalog.Volume {
-	return catalog.NewVolume("csi", "the storage of any vendor that has a CSI driver for it", open).WithOptions(describe())
+	return catalog.NewVolume("csi", "volumes of any CSI driver", open).WithOptions(describe())
 }
 
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
@@ -68,6 +71,9 @@ func (c config) check() (s settings, err error) {
 		}
 	}
 	if err := c.Keys.Check(); err != nil {
+		return s, err
+	}
+	if err := c.checkKube(); err != nil {
 		return s, err
 	}
 	s.timeouts = map[string]time.Duration{}

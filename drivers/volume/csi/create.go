@@ -122,6 +122,12 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 		}
 	}
 	v.cut = false
+	if rec, _ = d.store.see(v); rec.CSIName == "" { // it was being removed
+		rec.CSIName, rec.Doing = nameOf(d.c.Namespace, "volume", rec.Name, nonce()), callCreate
+		if err := d.store.save(v, rec); err != nil {
+			return err
+		}
+	}
 	var answer *spec.Volume
 	var err error
 	for range maxSuspects {
@@ -136,7 +142,7 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 	if err == nil {
 		err = d.accept(v, answer)
 		if err == nil {
-			d.clearSuspects(ctx, r, v, facts)
+			_ = d.clearSuspects(ctx, r, v, facts) // told there, and nothing that the volume needs
 			d.dropTemp(ctx, r, rec.Name)
 			return nil
 		}
@@ -152,8 +158,7 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 	switch {
 	case settled(err):
 		// There is none, so there is nothing to remember.
-		d.clearSuspects(ctx, r, v, facts)
-		if rec, _ = d.store.see(v); len(rec.Suspects) == 0 {
+		if cerr := d.clearSuspects(ctx, r, v, facts); cerr == nil {
 			d.dropTemp(ctx, r, rec.Name)
 			return errors.Join(err, d.store.drop(v))
 		}
@@ -287,23 +292,21 @@ func shown(r record) string {
 	return r.Name
 }
 
-// clearSuspects deletes what may be there under names that are not used. What cannot be deleted now is tried again
-// with the next start.
-func (d *driver) clearSuspects(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) {
+// clearSuspects deletes what may be there under names that are not used.
+func (d *driver) clearSuspects(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
 	for {
 		rec, _ := d.store.see(v)
 		if len(rec.Suspects) == 0 {
-			return
+			return nil
 		}
-		s := rec.Suspects[0]
-		if err := d.clearSuspect(ctx, r, rec, s, facts); err != nil {
-			d.log.WarnContext(ctx, "what may be left of a copy cannot be deleted yet", slog.String("volume", rec.Name), slog.String("csi_name", s.CSIName), slog.Any("error", err))
-			return
+		if err := d.clearSuspect(ctx, r, rec, rec.Suspects[0], facts); err != nil {
+			d.log.WarnContext(ctx, "what may be there under a name that is not used cannot be deleted yet; the next start tries again",
+				slog.String("volume", rec.Name), slog.String("csi_name", rec.Suspects[0].CSIName), slog.Any("error", err))
+			return err
 		}
 		rec.Suspects = slices.Clone(rec.Suspects[1:])
 		if err := d.store.save(v, rec); err != nil {
-			d.log.WarnContext(ctx, "record cannot be written", slog.String("volume", rec.Name), slog.Any("error", err))
-			return
+			return err
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if csitest.Main() {
+	if csitest.Main() || launched() || soaked() {
 		return
 	}
 	if dir := os.Getenv(bridgeEnv); dir != "" {

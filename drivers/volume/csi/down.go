@@ -95,6 +95,13 @@ func (d *driver) detach(ctx context.Context, r *jobs.Run) error {
 	if bound, err := d.bound(v); bound || err != nil {
 		return err
 	}
+	if rec, _ := d.store.see(v); rec.Hidden != "" { // whoever wanted it has not come back
+		facts, err := d.facts(ctx, r)
+		if err != nil {
+			return err
+		}
+		return d.delete(ctx, r, v, facts)
+	}
 	return d.lower(ctx, r, v)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/kubeshim"
 	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -18,15 +19,16 @@ import (
 
 // driver is the volume driver of one pool.
 type driver struct {
-	c       config
-	s       settings
-	log     *slog.Logger
-	process *launch.Process
-	conn    *conn.Driver
-	store   *store
-	jobs    *jobs.Keeper
-	dir     string // below which staging and target paths are
-	pace    pace
+	c     config
+	s     settings
+	log   *slog.Logger
+	run   *launch.Process
+	kube  *kubeshim.Shim // nil without one
+	conn  *conn.Driver
+	store *store
+	jobs  *jobs.Keeper
+	dir   string // below which staging and target paths are
+	pace  pace
 
 	attaches, makes, single limit
 	looks                   looks
@@ -73,19 +75,15 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	if err := d.store.load(d.log); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
-	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
-	if err != nil {
+	if err := d.launch(ctx, env); err != nil {
 		return nil, errors.Join(err, d.store.close())
 	}
-	d.process, err = launch.Start(ctx, launch.Config{
-		Keys: c.Keys, Pool: env.PoolName, Mounts: d.dir, Log: d.log,
-		Dir: filepath.Join(env.StateDir, "csi", env.PoolName, "driver"), RunDir: filepath.Join(env.RunDir, "csi", env.PoolName, "driver"),
-	})
+	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
-		return nil, errors.Join(err, d.jobs.Close(ctx), d.unprepare(), d.store.close())
+		return nil, errors.Join(err, d.letGo(), d.store.close())
 	}
 	d.conn = conn.Open(conn.Config{
-		Controller: d.process.Controller(), Node: d.process.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
+		Controller: d.run.Controller(), Node: d.run.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,
 	})
 	d.ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.jobs.Resume(); err != nil { //nolint:contextcheck // jobs outlive the call
@@ -106,9 +104,13 @@ func (d *driver) Close() error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(d.ctx), 10*time.Second, errors.New("gave up after 10s"))
 	defer cancel()
 	err := d.jobs.Close(ctx)
-	err = errors.Join(err, d.conn.Close(), d.process.Close())
+	err = errors.Join(err, d.conn.Close())
 	d.background.Wait() // for jobs that have ended
-	return errors.Join(err, d.unprepare(), d.store.close())
+	err = errors.Join(err, d.letGo())
+	if d.c.Kind() == launch.External {
+		err = errors.Join(err, d.unprepare())
+	} // any other runs on, and has the directory as it is
+	return errors.Join(err, d.store.close())
 }
 
 // Scope is local: the records of the volumes are this host's.
@@ -144,6 +146,7 @@ const (
 	jobClose      = "close"
 	jobTrash      = "trash"
 	jobForget     = "forget"
+	jobTidy       = "tidy"
 )
 
 func (d *driver) kinds() []jobs.Kind {
@@ -163,6 +166,7 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobClose, Do: d.remove},
 		{Name: jobTrash, Do: d.trash},
 		{Name: jobForget, Do: d.forgetJob},
+		{Name: jobTidy, Do: d.tidy},
 	}
 	for i := range all {
 		all[i].Volatile = true

@@ -21,11 +21,11 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// prepare makes the directory of the staging and target paths. It becomes a shared mount with the CSI driver's start: what
-// is mounted there, in whichever mount namespace, is to be seen here.
+// prepare makes the directory of the staging and target paths a shared mount: what is mounted there, in whichever mount
+// namespace the CSI driver runs, is to be seen here, and some CSI drivers refuse any other.
 func (d *driver) prepare() error {
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return state.Classify(err)
+	if err := mount.Share(d.dir); err != nil {
+		return err
 	}
 	real, err := filepath.EvalSymlinks(d.dir) // as the kernel's table of mounts has it
 	d.dir = real

@@ -25,7 +25,7 @@ func (d *driver) recover() {
 		case err != nil:
 			d.log.Warn("whether a volume is mounted cannot be told", slog.String("volume", r.Name), slog.Any("error", err))
 		case bound:
-		case r.Hidden != "" && n.idle():
+		case r.Hidden != "":
 			d.unhide(v, r)
 		case r.Phase == phaseNew && r.Doing == callCreate:
 			d.resume(jobCreate, r)
@@ -33,6 +33,8 @@ func (d *driver) recover() {
 			d.resume(jobRemove, r)
 		case r.Doing == callGrow:
 			d.background.Go(func() { d.finish(jobResize, r.Name, catalog.Bytes(r.Grow).String(), r.Grow) })
+		case len(r.Suspects)+len(r.Replaced) > 0:
+			d.background.Go(func() { d.finish(jobTidy, r.Name, "", nil) })
 		case !n.idle() || r.Phase == phaseAttached || r.undone(callAttach, callDetach):
 			// An engine that has it still says so within a minute.
 			d.leave(r.Name, max(d.detachAfter(v), time.Minute))
@@ -67,6 +69,24 @@ func (d *driver) unhide(v *vol, r record) {
 		}
 	}
 	d.resume(jobRemove, r)
+}
+
+// tidy is the job: to delete what could not be deleted when it was time to.
+func (d *driver) tidy(ctx context.Context, r *jobs.Run) error {
+	v, free, err := d.turnOf(ctx, r.Object())
+	if err != nil {
+		return err
+	}
+	defer free()
+	facts, err := d.facts(ctx, r)
+	if err != nil {
+		return err
+	}
+	if rec, n := d.store.see(v); !n.idle() || rec.Phase == phaseAttached {
+		d.leave(rec.Name, max(d.detachAfter(v), time.Minute))
+	}
+	d.clearReplaced(ctx, r, v)
+	return d.clearSuspects(ctx, r, v, facts)
 }
 
 // forget deletes what is there of a snapshot that was cut off, or was made for a clone alone.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -57,10 +58,7 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 	}
 	rec, _ = d.store.see(v)
 	if rec.Phase == phaseNew {
-		if done, err := d.unmake(ctx, r, v, facts); done || err != nil {
-			return err
-		}
-		rec, _ = d.store.see(v)
+		return d.unmake(ctx, r, v, facts)
 	}
 	if rec.Phase != phaseDeleting {
 		rec.Phase, rec.Since = phaseDeleting, now()
@@ -92,30 +90,34 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 			return errdefs.Errorf(errdefs.ErrUnavailable, "the volume that was there before a rollback, %q, cannot be deleted yet", rec.Replaced[0])
 		}
 	}
-	d.clearSuspects(ctx, r, v, facts)
-	if rec, _ = d.store.see(v); len(rec.Suspects) > 0 {
-		return errdefs.Errorf(errdefs.ErrUnavailable, "what may be left of a copy cannot be deleted yet")
+	if err := d.clearSuspects(ctx, r, v, facts); err != nil {
+		return err
 	}
 	return d.store.drop(v)
 }
 
-// unmake is for a volume that may be there or not. done tells that it is not, and is forgotten.
-func (d *driver) unmake(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) (done bool, err error) {
-	err = d.make(ctx, r, v, facts)
-	if err == nil {
-		return false, nil
+// unmake is for a volume that may be there or not: what may be of it under its name is found and deleted.
+func (d *driver) unmake(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
+	rec, _ := d.store.see(v)
+	if rec.CSIName != "" && rec.Origin == created {
+		rec.Suspects = append(slices.Clone(rec.Suspects), suspect{rec.CSIName})
 	}
-	if d.store.gone(v) {
-		return true, nil
+	rec.CSIName, rec.Doing = "", ""
+	if err := d.store.save(v, rec); err != nil {
+		return err
 	}
-	if conn.Sent(err) && conn.CodeOf(err) != codes.Unavailable && conn.CodeOf(err) != codes.DeadlineExceeded {
+	err := d.clearSuspects(ctx, r, v, facts)
+	if err != nil && conn.Sent(err) && conn.CodeOf(err) != codes.Unavailable && conn.CodeOf(err) != codes.DeadlineExceeded {
 		// It says that something is wrong with it, again and again. That is not to keep the name for ever.
-		rec, _ := d.store.see(v)
 		d.log.WarnContext(ctx, "a volume that could not be made is forgotten; should it be at the storage, delete it there",
-			slog.String("volume", rec.Name), slog.String("csi_name", rec.CSIName), slog.Any("error", err))
-		return true, d.store.drop(v)
+			slog.String("volume", rec.Name), slog.Any("csi_names", rec.Suspects), slog.Any("error", err))
+		err = nil
 	}
-	return false, fmt.Errorf("whether it was made is not known: %w", err)
+	if err != nil {
+		return fmt.Errorf("whether it was made is not known: %w", err)
+	}
+	d.dropTemp(ctx, r, rec.Name)
+	return d.store.drop(v)
 }
 
 // destroy deletes the volume at the storage. Where that does not want to as long as there are snapshots, those go first.

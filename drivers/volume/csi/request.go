@@ -50,15 +50,16 @@ func modeOf(word string, facts conn.Facts) (spec.VolumeCapability_AccessMode_Mod
 	return modes[word], nil
 }
 
-// wordOf undoes modeOf.
-func wordOf(mode string) string {
+// words undoes modeOf.
+var words = func() map[string]string {
+	all := map[string]string{}
 	for word, m := range modes {
-		if m.String() == mode {
-			return word
-		}
+		all[m.String()] = word
 	}
-	return rwSingle
-}
+	return all
+}()
+
+func wordOf(mode string) string { return cmp.Or(words[mode], rwSingle) }
 
 func readOnlyMode(mode string) bool { return strings.HasSuffix(mode, "_READER_ONLY") }
 
@@ -105,7 +106,9 @@ func (d *driver) request(name string, a asked, facts conn.Facts) (record, error)
 			r.Capacity = int64(*a.Size)
 		}
 	case a.ExactName:
-		r.Origin, r.CSIName = adopted, name
+		if r.Origin, r.CSIName = adopted, name; a.Size == nil {
+			r.Required = 0 // whatever it has
+		}
 	}
 	return r, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
+// growsAtStorage tells whether the CSI driver makes volumes larger, growsHere whether a host has a part in that.
 func growsAtStorage(f conn.Facts) bool {
 	return f.Controller.Has(spec.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
@@ -51,7 +52,7 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
-	if !growsAtStorage(facts) && !growsHere(facts) {
+	if !growsAtStorage(facts) {
 		return errdefs.Errorf(errdefs.ErrUnsupported, "%s cannot change the size of a volume", facts.Name)
 	}
 	rec, _ := d.store.see(v)
@@ -71,7 +72,7 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 
 // mayGrow refuses what would leave the volume in a state in which it cannot be used.
 func (d *driver) mayGrow(v *vol, facts conn.Facts) error {
-	rec, n := d.store.see(v)
+	rec, _ := d.store.see(v)
 	if strings.HasPrefix(rec.SeenFS, "ext") && growsHere(facts) {
 		if err := d.permitted(facts); err != nil {
 			return err
@@ -82,11 +83,8 @@ func (d *driver) mayGrow(v *vol, facts conn.Facts) error {
 		return err
 	}
 	offline := facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_OFFLINE) && !facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_ONLINE)
-	switch {
-	case offline && bound:
+	if offline && bound {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s makes only larger what is not mounted", facts.Name), "stop the containers that use it, and ask again")
-	case !growsAtStorage(facts) && n.Phase != phasePublished:
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "%s makes only larger what is mounted", facts.Name), "ask again while a container uses it")
 	}
 	return nil
 }
@@ -94,10 +92,6 @@ func (d *driver) mayGrow(v *vol, facts conn.Facts) error {
 // grow makes the volume larger at the storage.
 func (d *driver) grow(ctx context.Context, r *jobs.Run, v *vol, size int64, facts conn.Facts) error {
 	rec, _ := d.store.see(v)
-	if !growsAtStorage(facts) {
-		rec.Grow, rec.GrowNode = size, true
-		return d.store.save(v, rec)
-	}
 	if offline := facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_OFFLINE) && !facts.Expansion.Has(spec.PluginCapability_VolumeExpansion_ONLINE); offline {
 		if err := d.lower(ctx, r, v); err != nil {
 			return err
@@ -164,13 +158,12 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	if stages(facts) {
 		staging = filepath.Join(n.Dir, "s")
 	}
-	var answer *spec.NodeExpandVolumeResponse
 	err := d.rpc(ctx, r, false, func(ctx context.Context) error {
 		secrets, err := d.s.secrets.get()
 		if err != nil {
 			return err
 		}
-		answer, err = d.conn.Node().NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
+		_, err = d.conn.Node().NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
 			VolumeId: rec.ID, VolumePath: filepath.Join(n.Dir, "t"), StagingTargetPath: staging, Secrets: secrets,
 			CapacityRange: &spec.CapacityRange{RequiredBytes: rec.Grow}, VolumeCapability: rec.Capability.spec(),
 		})
@@ -178,9 +171,6 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	})
 	if err != nil {
 		return err
-	}
-	if rec.Capacity < rec.Grow {
-		rec.Capacity = max(rec.Grow, answer.GetCapacityBytes())
 	}
 	rec.GrowNode, rec.Grow = false, 0
 	return d.store.save(v, rec)

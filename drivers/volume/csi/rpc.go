@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/launch"
 	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -38,6 +39,9 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 	began := time.Now()
 	for {
 		err := f(ctx)
+		if _, ok := errors.AsType[*conn.Error](err); err != nil && !ok {
+			return err // no call was made
+		}
 		outcome := conn.OutcomeOf(err)
 		code := conn.CodeOf(err)
 		lost := code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
@@ -124,7 +128,22 @@ func (d *driver) facts(ctx context.Context, r *jobs.Run) (facts conn.Facts, err 
 		facts, err = d.conn.Facts(ctx)
 		return err
 	})
-	return facts, err
+	return facts, d.why(err)
+}
+
+// why says of a CSI driver that does not answer what is known of its process, where the daemon has started it.
+func (d *driver) why(err error) error {
+	if err == nil || d.c.Kind() == launch.External || conn.Sent(err) {
+		return err
+	}
+	s := d.run.State()
+	switch {
+	case s.Error != "":
+		return errdefs.Errorf(errdefs.ErrUnavailable, "the CSI driver does not run: %s", s.Error)
+	case s.Status != launch.Running:
+		return errdefs.Errorf(errdefs.ErrUnavailable, "the CSI driver does not run yet: it is %s", s.Status)
+	}
+	return err
 }
 
 // factsNow is facts for a call without a job.

@@ -336,7 +336,17 @@ func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
 	if !ok {
 		return errNoSnapshot
 	}
-	return d.unshoot(ctx, r, n)
+	if err := d.unshoot(ctx, r, n); err != nil || len(rec.Replaced) == 0 {
+		return err
+	}
+	// The storage may have kept the volume of before a rollback for it.
+	free, err := v.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer free()
+	d.clearReplaced(ctx, r, v)
+	return nil
 }
 
 // flush writes out what is mounted here of a volume.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,12 +116,14 @@ func (s *store) load(log *slog.Logger) error {
 		s.trash[r.Trash] = v
 	}))
 	// What is in both was on its way from one to the other.
+	lineages := map[string]bool{}
 	for _, in := range s.trash {
-		for name, v := range s.volumes {
-			if v.rec.Lineage == in.rec.Lineage {
-				delete(s.volumes, name)
-				err = errors.Join(err, state.Remove(s.root, fileOf(dirVolumes, name)))
-			}
+		lineages[in.rec.Lineage] = true
+	}
+	for name, v := range s.volumes {
+		if lineages[v.rec.Lineage] {
+			delete(s.volumes, name)
+			err = errors.Join(err, state.Remove(s.root, fileOf(dirVolumes, name)))
 		}
 	}
 	err = errors.Join(err, each(s.root, dirSnapshots, snapshotVersion, log, func(n snapshot) { s.snapshots[n.key()] = n }))
@@ -186,15 +189,27 @@ func (s *store) byID(id, lineage string) (record, bool) {
 	return record{}, false
 }
 
-// list returns what is known of all volumes, by name.
-func (s *store) list() []record {
+// all returns the volumes, by name.
+func (s *store) all() []*vol {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make([]record, 0, len(s.volumes))
-	for _, v := range s.volumes {
-		all = append(all, v.rec)
+	names := slices.Sorted(maps.Keys(s.volumes))
+	all := make([]*vol, len(names))
+	for i, name := range names {
+		all[i] = s.volumes[name]
 	}
-	slices.SortFunc(all, func(a, b record) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// list returns what is known of all volumes, by name.
+func (s *store) list() []record {
+	vols := s.all()
+	all := make([]record, len(vols))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i, v := range vols {
+		all[i] = v.rec
+	}
 	return all
 }
 

@@ -306,9 +306,6 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 		return nil
 	}
 	dir, staging, _ := d.pathsOf(rec)
-	if err := os.MkdirAll(staging, 0o750); err != nil {
-		return state.Classify(err)
-	}
 	if m, err := topmost(staging); err != nil {
 		return err
 	} else if m == nil {
@@ -319,6 +316,10 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 	n.Dir, n.Phase, n.Doing = dir, phaseNone, callStage
 	if err := d.store.saveNode(v, n); err != nil {
 		return err
+	}
+	// Not before that is written down: a directory of which nothing is known stays for ever.
+	if err := os.MkdirAll(staging, 0o750); err != nil {
+		return state.Classify(err)
 	}
 	if err := r.Step("staging", nil); err != nil {
 		return err
@@ -379,9 +380,6 @@ func (d *driver) publish(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fa
 		return nil
 	}
 	dir, staging, target := d.pathsOf(rec)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return state.Classify(err)
-	}
 	if m, err := topmost(target); err != nil {
 		return err
 	} else if m == nil {
@@ -392,6 +390,9 @@ func (d *driver) publish(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fa
 	n.Dir, n.Doing = dir, callPublish
 	if err := d.store.saveNode(v, n); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return state.Classify(err)
 	}
 	if err := r.Step("publishing", nil); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -14,8 +15,9 @@ import (
 // Volumes yields the volumes as they are remembered. The CSI driver is never asked.
 func (d *driver) Volumes(context.Context) iter.Seq2[volume.Info, error] {
 	return func(yield func(volume.Info, error) bool) {
-		for _, r := range d.store.list() {
-			if r.Hidden == "" && !yield(d.info(r), nil) {
+		facts, _ := d.conn.Last()
+		for _, v := range d.store.all() {
+			if r, n := d.store.see(v); r.Hidden == "" && !d.store.gone(v) && !yield(d.info(r, n, facts), nil) {
 				return
 			}
 		}
@@ -28,8 +30,9 @@ func (d *driver) Inspect(_ context.Context, name string) (volume.Info, error) {
 	if err != nil {
 		return volume.Info{}, err
 	}
-	r, _ := d.store.see(v)
-	return d.info(r), nil
+	r, n := d.store.see(v)
+	facts, _ := d.conn.Last()
+	return d.info(r, n, facts), nil
 }
 
 // Status implements [volume.Stater].
@@ -38,21 +41,20 @@ func (d *driver) Status(name string) (map[string]any, bool) {
 	if !ok {
 		return nil, false
 	}
-	r, _ := d.store.see(v)
-	return d.info(r).Status, true
+	r, n := d.store.see(v)
+	facts, _ := d.conn.Last()
+	return d.info(r, n, facts).Status, true
 }
 
 // info makes what the Handler sees of a volume.
-func (d *driver) info(r record) volume.Info {
+func (d *driver) info(r record, n node, facts conn.Facts) volume.Info {
 	status := map[string]any{"state": r.Phase, "access": wordOf(r.Capability.Access), "origin": r.Origin}
-	if f, ok := d.conn.Last(); ok {
-		status["csi_driver"] = f.Name
-	}
-	for key, value := range map[string]string{
-		"volume_id": r.ID, "csi_name": r.CSIName, "fs": r.Capability.FS, "subdir": r.Subdir, "node_id": r.Node, "doing": r.Doing, "problem": r.Problem,
+	for _, one := range [...][2]string{
+		{"csi_driver", facts.Name}, {"volume_id", r.ID}, {"csi_name", r.CSIName}, {"fs", r.Capability.FS}, {"subdir", r.Subdir}, {"node_id", r.Node},
+		{"doing", r.Doing}, {"problem", r.Problem},
 	} {
-		if value != "" {
-			status[key] = value
+		if one[1] != "" {
+			status[one[0]] = one[1]
 		}
 	}
 	if r.Capacity > 0 {
@@ -67,10 +69,8 @@ func (d *driver) info(r record) volume.Info {
 	if !r.ours() {
 		status["reclaim"] = "retain"
 	}
-	if v, ok := d.store.find(r.Name); ok {
-		if _, n := d.store.see(v); n.Phase != phaseNone {
-			status["state"] = n.Phase
-		}
+	if n.Phase != phaseNone {
+		status["state"] = n.Phase
 	}
 	if j, ok := d.jobs.Of(r.Name); ok {
 		status["job"] = fmt.Sprintf("%s: %s since %s", j.Kind, j.State, j.Since.UTC().Format(time.RFC3339))

@@ -2,12 +2,14 @@ package csitest_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -268,4 +270,37 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFUSE kills the process that serves a volume, which is made anew by going down and up.
+func TestFUSE(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	testenv.Require(t, testenv.Sshfs)
+	o := csitest.All()
+	o.FUSE = true
+	m := csitest.Start(t, o)
+	c := call(t, m)
+	v := c.create("one")
+	c.up(v)
+	c.write("a")
+	m.Kill()
+	c.reads("a")
+	m.Restart()
+	if !m.KillFUSE(v.GetVolumeId()) {
+		t.Fatal("there is no process")
+	}
+	for try := 0; ; try++ {
+		if _, err := os.ReadDir(c.target()); errors.Is(err, unix.ENOTCONN) {
+			break
+		} else if try == 1000 {
+			t.Fatalf("read of a dead volume: %v", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := errors.Join(c.unpublish(v), c.unstage(v)); err != nil {
+		t.Fatal(err)
+	}
+	c.up(v)
+	c.reads("a")
+	c.down(v)
 }

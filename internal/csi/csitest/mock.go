@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -126,9 +127,9 @@ func (m *Mock) OnCall(f func(rpc string, when When)) {
 // Restart ends the driver, if it still lives, and starts it.
 func (m *Mock) Restart() {
 	m.t.Helper()
-	m.Kill()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.end()
 	if m.Options.Process {
 		m.restartProcess()
 		return
@@ -141,10 +142,36 @@ func (m *Mock) Restart() {
 	}
 }
 
+// Alive tells whether the driver runs.
+func (m *Mock) Alive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		// A process that has ended is there until it is waited for.
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && !strings.HasPrefix(state, "Z")
+	}
+	if m.d == nil {
+		return false
+	}
+	select {
+	case <-m.d.dead:
+		return false
+	default:
+		return true
+	}
+}
+
 // Kill ends the driver without a warning. What it has mounted stays.
 func (m *Mock) Kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.end()
+}
+
+// end is Kill, for who has the lock.
+func (m *Mock) end() {
 	if m.d != nil {
 		m.d.end()
 		m.d = nil

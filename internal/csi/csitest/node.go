@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -78,7 +77,7 @@ func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 	if err := d.s.saveVolume(v); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	if err := mount.Mount(d.s.data(v.Key), path, "", unix.MS_BIND, ""); err != nil {
+	if err := d.raise(v, path); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &csi.NodeStageVolumeResponse{}, nil

@@ -49,6 +49,8 @@ type Options struct {
 	Parameters, SnapshotParameters map[string]string
 	// Latency is how long each call of an RPC takes; that of "" is for all others.
 	Latency map[string]time.Duration
+	// FUSE has a process of sshfs serve each volume, see [Mock.KillFUSE].
+	FUSE bool
 	// SharedOnly refuses paths that are not on a shared mount.
 	SharedOnly bool
 	// KeepTarget leaves the directory of a target when it is unpublished.

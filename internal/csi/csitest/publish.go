@@ -80,6 +80,12 @@ func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	if d.o.Lies.Unmounted {
 		return &csi.NodePublishVolumeResponse{}, nil
 	}
+	if d.o.FUSE && !d.o.Stage {
+		if err := errors.Join(os.MkdirAll(target, 0o750), d.raise(v, target)); err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		return &csi.NodePublishVolumeResponse{}, nil
+	}
 	if err := bind(from, target, r.GetReadonly()); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}

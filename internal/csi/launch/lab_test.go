@@ -137,8 +137,14 @@ func (l *lab) unmount(t *testing.T) {
 }
 
 func (l *lab) config(keys Keys) Config {
+	extra := Extra{Env: []string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "NODE_ID=nor this"}}
+	if keys.Image != "" {
+		if _, err := os.Stat(l.dir + "/account"); err == nil {
+			extra.Bind(l.dir+"/account", "/var/run/secrets/kubernetes.io/serviceaccount")
+		}
+	}
 	return Config{
-		Keys: keys, Pool: "fast", Dir: l.dir + "/lib", RunDir: l.dir + "/run", Mounts: l.dir + "/mounts",
+		Extra: extra, Keys: keys, Pool: "fast", Dir: l.dir + "/lib", RunDir: l.dir + "/run", Mounts: l.dir + "/mounts",
 		Log: slog.New(slog.NewTextHandler(l.log, nil)).With("pool", "fast"),
 	}
 }

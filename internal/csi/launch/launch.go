@@ -40,7 +40,7 @@ type Extra struct {
 	binds []bind
 }
 
-// Bind gives a driver in an image something of the host, to read only.
+// Bind gives a driver in an image something of the host, to be read only.
 func (e *Extra) Bind(source, inside string) { e.binds = append(e.binds, bind{source, inside, true}) }
 
 // readyTime is how long a driver may take until it listens: some first talk to their cloud.

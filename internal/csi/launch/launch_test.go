@@ -39,6 +39,8 @@ func (l *lab) keys(t *testing.T, kind Kind) Keys {
 		return k
 	}
 	testenv.Require(t, testenv.Runc, testenv.Registry)
+	noErr(t, os.MkdirAll(l.dir+"/account", 0o700))
+	noErr(t, os.WriteFile(l.dir+"/account/token", []byte("of the pool"), 0o600))
 	r := registrytest.Start(t, registrytest.Options{})
 	k.Image = pushImage(t, r.Addr, "v1", ocispec.ImageConfig{
 		Entrypoint: []string{"/driver"}, Cmd: []string{"--not-this"}, Env: []string{"OF_IMAGE=1", "NODE_ID=not this"}, WorkingDir: "/tmp",
@@ -153,7 +155,7 @@ func (l *lab) checkEnv(t *testing.T, p *Process, kind Kind) {
 	data := readFile(t, l.state(t, kind)+"/env")
 	env := strings.Split(data, "\n")
 	endpoint := "unix:///csi/csi.sock"
-	want := []string{"TOKEN=s3cret", "NODE_ID=node-1", "WHO=node-1/${NODE}", "--node=node-1"}
+	want := []string{"TOKEN=s3cret", "NODE_ID=node-1", "KUBERNETES_SERVICE_HOST=127.0.0.1", "WHO=node-1/${NODE}", "--node=node-1"}
 	if kind == Image {
 		want = append(want, "OF_IMAGE=1", "/driver")
 	} else {
@@ -171,6 +173,9 @@ func (l *lab) checkEnv(t *testing.T, p *Process, kind Kind) {
 		pid := p.State().Pid
 		if got := readFile(t, fmt.Sprintf("/proc/%d/root/etc/given", pid)); got != "s3cret\n" {
 			t.Errorf("what is bound is %q", got)
+		}
+		if got := readFile(t, fmt.Sprintf("/proc/%d/root/var/run/secrets/kubernetes.io/serviceaccount/token", pid)); got != "of the pool" {
+			t.Errorf("its account has %q", got)
 		}
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/etc/given", pid), nil, 0o600); err == nil {
 			t.Error("what is bound to read only was written")

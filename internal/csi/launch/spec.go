@@ -65,7 +65,7 @@ func (p *Process) spec(img image) (runtime.Plugin, error) {
 	if err != nil {
 		return run, err
 	}
-	for _, e := range lastOf(slices.Concat(img.Config.Env, env, p.c.Extra.Env, own)) {
+	for _, e := range lastOf(slices.Concat(img.Config.Env, p.c.Extra.Env, env, own)) {
 		name, value, _ := strings.Cut(e, "=")
 		if from, ok := secretRef(value); ok && slices.Contains(own, e) {
 			run.Secrets[name] = from

@@ -1,0 +1,138 @@
+package csi
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-plugins/remora/internal/csi/csitest"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
+)
+
+func TestResize(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change           func(*csitest.Options)
+		mounted          error // of a resize while it is mounted
+		unmounted        error
+		storage, hostToo int // calls in the end
+	}{
+		"online":         {func(*csitest.Options) {}, nil, nil, 2, 2},
+		"offline":        {func(o *csitest.Options) { o.ExpandOnline = false }, errdefs.ErrInUse, nil, 1, 1},
+		"storage_alone":  {func(o *csitest.Options) { o.NodeExpand = false }, nil, nil, 2, 0},
+		"without_either": {func(o *csitest.Options) { o.ExpandOnline, o.ExpandOffline, o.NodeExpand = false, false, false }, errdefs.ErrUnsupported, errdefs.ErrUnsupported, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := csitest.All()
+			tt.change(&o)
+			h := newHost(t, o)
+			d := h.open(t)
+			must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m"}))
+			wantClass(t, d.Resize(t.Context(), "a", 16<<20), errdefs.ErrInvalid, "size 16m: below the 32m that it has")
+			h.mount(t, d, "a")
+			size := int64(32 << 20)
+			for _, step := range []struct {
+				size int64
+				want error
+			}{{64 << 20, tt.mounted}, {128 << 20, tt.unmounted}} {
+				err := d.Resize(t.Context(), "a", step.size)
+				if !errors.Is(err, step.want) {
+					t.Errorf("Resize to %d: %v, want %v", step.size, err, step.want)
+				}
+				if err == nil {
+					size = step.size
+					must(t, d.Resize(t.Context(), "a", size)) // once more changes nothing
+				}
+				must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
+			}
+			h.mount(t, d, "a") // and what this host has to do is done
+			r := h.record(t, d, "a")
+			if r.Capacity != size || r.GrowNode || r.Grow != 0 {
+				t.Errorf("capacity %d, want %d; %+v", r.Capacity, size, r)
+			}
+			calls := h.mock.Calls()
+			if calls[callGrow] != tt.storage || calls[callGrowNode] != tt.hostToo {
+				t.Errorf("%d and %d calls, want %d and %d", calls[callGrow], calls[callGrowNode], tt.storage, tt.hostToo)
+			}
+			must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
+			h.nothingLeft(t)
+		})
+	}
+}
+
+// ext4 is grown only by who has the right to: else the volume could not be mounted any more.
+func TestResizeWithoutTheRight(t *testing.T) {
+	h := newHost(t, csitest.All())
+	if has, known := capable(os.Getpid(), unix.CAP_SYS_RESOURCE); has || !known {
+		t.Skip("this process may grow ext4")
+	}
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m", "fs": "ext4"}))
+	v, _ := d.store.find("a")
+	r, _ := d.store.see(v)
+	r.SeenFS = "ext4" // as of a disk; the volumes of these tests are directories
+	must(t, d.store.save(v, r))
+	wantClass(t, d.Resize(t.Context(), "a", 64<<20), errdefs.ErrDenied, "lacks the capability CAP_SYS_RESOURCE")
+	if n := h.mock.Calls()[callGrow]; n != 0 {
+		t.Error("the storage was asked")
+	}
+	r.SeenFS = "xfs"
+	must(t, d.store.save(v, r))
+	must(t, d.Resize(t.Context(), "a", 64<<20))
+	must(t, d.Remove(t.Context(), "a"))
+}
+
+func TestServedBy(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	defer l.Close()
+	for _, path := range []string{socket, "unix://" + socket} {
+		if pid, err := servedBy(path); pid != os.Getpid() || err != nil {
+			t.Errorf("%s is served by %d, %v", path, pid, err)
+		}
+	}
+	if _, err := servedBy(socket + "x"); err == nil {
+		t.Error("nobody serves what is not there")
+	}
+	if has, known := capable(os.Getpid(), unix.CAP_SYS_ADMIN); !has || !known {
+		t.Errorf("CAP_SYS_ADMIN: %v, %v", has, known)
+	}
+	cmd := exec.Command("true")
+	must(t, cmd.Run())
+	if _, known := capable(cmd.Process.Pid, unix.CAP_SYS_ADMIN); known {
+		t.Error("what a process has that is not there is known")
+	}
+}
+
+func TestUsage(t *testing.T) {
+	h := newHost(t, csitest.All())
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m"}))
+	if u, err := d.Usage(t.Context(), "a"); err != nil || u != (volume.Usage{Used: volume.Unknown, Limit: 32 << 20}) {
+		t.Errorf("not mounted: %+v, %v", u, err)
+	}
+	must(t, os.WriteFile(filepath.Join(h.mount(t, d, "a"), "f"), make([]byte, 3<<20), 0o600))
+	if u, err := d.Usage(t.Context(), "a"); err != nil || u.Used < 3<<20 || u.Used > 4<<20 || u.Limit != 32<<20 {
+		t.Errorf("mounted: %+v, %v", u, err)
+	}
+	must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
+}
+
+// What is told of the file system below is not taken for the volume's.
+func TestUsageOfTheWholeStorage(t *testing.T) {
+	o := csitest.All()
+	o.Stats = false
+	h := newHost(t, o)
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m"}))
+	h.mount(t, d, "a")
+	_, err := d.Usage(t.Context(), "a")
+	wantClass(t, err, errdefs.ErrUnsupported, "its size is not enforced")
+	must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
+}
