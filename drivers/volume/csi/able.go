@@ -19,8 +19,8 @@ import (
 
 // permitted refuses to grow ext4 where the process that would do so lacks the capability: the storage would have made
 // the volume larger by then, and no mount of it would succeed on this host any more.
-func (d *driver) permitted(facts conn.Facts) error {
-	pid, err := servedBy(d.run.Endpoint())
+func (d *driver) permitted(ctx context.Context, facts conn.Facts) error {
+	pid, err := servedBy(ctx, d.run.Endpoint())
 	if err != nil {
 		return nil //nolint:nilerr // it is asked again by the call itself
 	}
@@ -32,9 +32,9 @@ func (d *driver) permitted(facts conn.Facts) error {
 }
 
 // servedBy is the process that listens at a socket (unix(7), SO_PEERCRED).
-func servedBy(socket string) (int, error) {
+func servedBy(ctx context.Context, socket string) (int, error) {
 	dialer := net.Dialer{Timeout: time.Second}
-	c, err := dialer.DialContext(context.Background(), "unix", strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//"))
+	c, err := dialer.DialContext(ctx, "unix", strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//"))
 	if err != nil {
 		return 0, err
 	}

@@ -19,7 +19,7 @@ const keyForce = "force"
 
 // Attach brings the volume to this host, and by force takes it from the one that has it.
 func (d *driver) Attach(ctx context.Context, name string, force bool) error {
-	if _, _, err := d.visible(name); err != nil {
+	if _, err := d.visible(name); err != nil {
 		return err
 	}
 	key := ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -22,7 +23,7 @@ type cloning struct {
 
 // Clone makes a volume of another one, or of a snapshot of it.
 func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts map[string]string) error {
-	_, source, err := d.visible(from)
+	source, err := d.visible(from)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (d *driver) clone(ctx context.Context, r *jobs.Run) error {
 		}
 		return errdefs.Errorf(errdefs.ErrExists, "there is a volume of this name")
 	}
-	_, from, err := d.visible(c.From)
+	from, err := d.visible(c.From)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func size(rec *record, a asked) error {
 
 // Rollback makes a volume of the snapshot, which takes the place of the one that there is: CSI has no other way.
 func (d *driver) Rollback(ctx context.Context, name, snapshot string) error {
-	_, rec, err := d.visible(name)
+	rec, err := d.visible(name)
 	if err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func (d *driver) swap(ctx context.Context, r *jobs.Run, v *vol, hidden string) e
 	old := rec.ID
 	rec.ID, rec.Context, rec.Capacity, rec.Topology, rec.CSIName = made.ID, made.Context, made.Capacity, made.Topology, made.CSIName
 	rec.Required, rec.Source, rec.Suspects, rec.Requisite = made.Required, made.Source, made.Suspects, made.Requisite
-	rec.Replaced = append(rec.Replaced[:len(rec.Replaced):len(rec.Replaced)], old)
+	rec.Replaced = append(slices.Clip(rec.Replaced), old)
 	if err := d.store.save(v, rec); err != nil {
 		return err
 	}

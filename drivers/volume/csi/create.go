@@ -12,7 +12,6 @@ import (
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
-	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -146,7 +145,7 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 			d.dropTemp(ctx, r, rec.Name)
 			return nil
 		}
-		if errdefs.Class(err) != errdefs.ErrExists {
+		if !errors.Is(err, errdefs.ErrExists) {
 			return err
 		}
 		// Of this name alone can nobody else have made it.
@@ -166,18 +165,6 @@ func (d *driver) make(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 	rec, _ = d.store.see(v)
 	rec.Problem = errdefs.OneLine(err.Error())
 	return errors.Join(err, d.store.save(v, rec))
-}
-
-// maxSuspects is how often a copy is made anew.
-const maxSuspects = 3
-
-// suspect gives the volume another name at the storage: what may be there under the one that it has is not trusted.
-func (d *driver) suspect(v *vol) error {
-	rec, _ := d.store.see(v)
-	rec.Suspects = append(slices.Clone(rec.Suspects), suspect{CSIName: rec.CSIName})
-	rec.CSIName = nameOf(d.c.Namespace, "volume", rec.Name, nonce())
-	rec.Problem = ""
-	return d.store.save(v, rec)
 }
 
 func (d *driver) callCreate(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) (*spec.Volume, error) {
@@ -292,47 +279,6 @@ func shown(r record) string {
 	return r.Name
 }
 
-// clearSuspects deletes what may be there under names that are not used.
-func (d *driver) clearSuspects(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) error {
-	for {
-		rec, _ := d.store.see(v)
-		if len(rec.Suspects) == 0 {
-			return nil
-		}
-		if err := d.clearSuspect(ctx, r, rec, rec.Suspects[0], facts); err != nil {
-			d.log.WarnContext(ctx, "what may be there under a name that is not used cannot be deleted yet; the next start tries again",
-				slog.String("volume", rec.Name), slog.String("csi_name", rec.Suspects[0].CSIName), slog.Any("error", err))
-			return err
-		}
-		rec.Suspects = slices.Clone(rec.Suspects[1:])
-		if err := d.store.save(v, rec); err != nil {
-			return err
-		}
-	}
-}
-
-// clearSuspect learns the ID of what may be there, in the only way that there is, and deletes it.
-func (d *driver) clearSuspect(ctx context.Context, r *jobs.Run, rec record, s suspect, facts conn.Facts) error {
-	free, err := d.making(ctx, facts)
-	if err != nil {
-		return err
-	}
-	defer free()
-	var answer *spec.CreateVolumeResponse
-	err = d.rpc(ctx, r, false, func(ctx context.Context) error {
-		var err error
-		answer, err = d.createOnce(ctx, rec, s.CSIName)
-		return err
-	})
-	if err != nil {
-		if settled(err) {
-			return nil // it is not there, and cannot be made
-		}
-		return err
-	}
-	return d.callDelete(ctx, r, answer.GetVolume().GetVolumeId())
-}
-
 // freeName is a name for the storage that none of our volumes has, in the trash or anywhere.
 func (d *driver) freeName(of string) string {
 	name := nameOf(d.c.Namespace, "volume", of)
@@ -349,56 +295,4 @@ func (d *driver) freeName(of string) string {
 		}
 	}
 	return name
-}
-
-// admit takes in a volume that the storage has already.
-func (d *driver) admit(ctx context.Context, r *jobs.Run, rec record, facts conn.Facts) error {
-	if o, ok := d.store.byID(rec.ID, rec.Lineage); ok {
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "the storage's volume %q is volume %q already", rec.ID, shown(o)), "use that one")
-	}
-	if err := d.validate(ctx, r, rec, facts); err != nil {
-		return err
-	}
-	_, err := d.store.begin(rec)
-	return err
-}
-
-// validate asks whether a volume can be used as it is to be.
-func (d *driver) validate(ctx context.Context, r *jobs.Run, rec record, facts conn.Facts) error {
-	if !facts.Plugin.Has(spec.PluginCapability_Service_CONTROLLER_SERVICE) {
-		return nil
-	}
-	var answer *spec.ValidateVolumeCapabilitiesResponse
-	err := d.rpc(ctx, r, false, func(ctx context.Context) error {
-		secrets, err := d.s.secrets.get()
-		if err != nil {
-			return err
-		}
-		answer, err = d.conn.Controller().ValidateVolumeCapabilities(ctx, &spec.ValidateVolumeCapabilitiesRequest{
-			VolumeId: rec.ID, VolumeContext: rec.Context, VolumeCapabilities: []*spec.VolumeCapability{rec.Capability.spec()},
-			Parameters: rec.Parameters, Secrets: secrets,
-		})
-		return err
-	})
-	switch {
-	case errors.Is(err, errdefs.ErrUnsupported):
-		return nil // it does not say
-	case conn.OutcomeOf(err) == conn.Gone:
-		return errdefs.Errorf(errdefs.ErrInvalid, "option %q: %w", "volume_id", errors.New(err.Error()))
-	case err != nil:
-		return err
-	case answer.GetConfirmed() == nil && facts.Quirks.Has(quirk.LooseValidate):
-		d.log.WarnContext(ctx, "the CSI driver does not confirm that the volume can be used so", slog.String("volume", rec.Name), slog.String("reason", answer.GetMessage()))
-	case answer.GetConfirmed() == nil:
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s does not confirm that volume %q can be used as %s%s", facts.Name, rec.ID, wordOf(rec.Capability.Access), because(answer.GetMessage())),
-			"try another access, such as -o access=rw-many")
-	}
-	return nil
-}
-
-func because(text string) string {
-	if text == "" {
-		return ""
-	}
-	return ": " + errdefs.OneLine(text)
 }

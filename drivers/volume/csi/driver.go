@@ -41,22 +41,21 @@ type driver struct {
 	leaving map[string]*time.Timer // the way down to come, by volume
 }
 
-var _ interface {
-	volume.Driver
-	volume.Inspector
-	volume.Stater
-	volume.Scoper
-	volume.Pinger
-	volume.Worker
-	volume.Snapshotter
-	volume.Rollbacker
-	volume.SnapshotOpener
-	volume.Cloner
-	volume.Sizer
-	volume.Resizer
-	volume.Attacher
-	volume.Trasher
-} = (*driver)(nil)
+var (
+	_ volume.Inspector      = (*driver)(nil)
+	_ volume.Stater         = (*driver)(nil)
+	_ volume.Scoper         = (*driver)(nil)
+	_ volume.Pinger         = (*driver)(nil)
+	_ volume.Worker         = (*driver)(nil)
+	_ volume.Rollbacker     = (*driver)(nil)
+	_ volume.Snapshotter    = (*driver)(nil)
+	_ volume.SnapshotOpener = (*driver)(nil)
+	_ volume.Cloner         = (*driver)(nil)
+	_ volume.Sizer          = (*driver)(nil)
+	_ volume.Resizer        = (*driver)(nil)
+	_ volume.Attacher       = (*driver)(nil)
+	_ volume.Trasher        = (*driver)(nil)
+)
 
 // start opens a pool. The CSI driver is not asked anything before it returns.
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
@@ -80,7 +79,7 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	}
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
-		return nil, errors.Join(err, d.letGo(), d.store.close())
+		return nil, errors.Join(err, d.letGo(), d.store.close()) //nolint:contextcheck // what it closes has a life of its own
 	}
 	d.conn = conn.Open(conn.Config{
 		Controller: d.run.Controller(), Node: d.run.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,

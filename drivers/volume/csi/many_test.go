@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -133,4 +135,60 @@ func BenchmarkThirty(b *testing.B) {
 	for name, took := range parts {
 		b.ReportMetric(took.Seconds()*1000/float64(b.N), name+"-ms")
 	}
+}
+
+// BenchmarkBridge is what the bridge adds to a call: a volume's life by the driver and by bare calls, in turns. Both go to the
+// same CSI driver; the metric is the difference for each of the eight calls, of the median of all lives.
+func BenchmarkBridge(b *testing.B) {
+	h := newHost(b, csitest.All())
+	d := h.open(b)
+	must := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	mnt := h.mnt("a")
+	bridged := func() {
+		must(d.Create(b.Context(), "a", nil))
+		_, err := d.Mount(b.Context(), "a", mnt)
+		must(err)
+		must(d.Unmount(b.Context(), "a", mnt))
+		must(d.Remove(b.Context(), "a"))
+	}
+	facts, err := d.conn.Facts(b.Context())
+	must(err)
+	staging, target := h.mnt("s"), h.mnt("x")+"/t"
+	bare := func() {
+		ctx, ctl, nod, c := b.Context(), d.conn.Controller(), d.conn.Node(), capability{Access: "SINGLE_NODE_MULTI_WRITER"}.spec()
+		made, err := ctl.CreateVolume(ctx, &spec.CreateVolumeRequest{Name: "bare", VolumeCapabilities: []*spec.VolumeCapability{c}})
+		must(err)
+		id, vc := made.GetVolume().GetVolumeId(), made.GetVolume().GetVolumeContext()
+		at, err := ctl.ControllerPublishVolume(ctx, &spec.ControllerPublishVolumeRequest{VolumeId: id, NodeId: facts.NodeID, VolumeCapability: c, VolumeContext: vc})
+		must(err)
+		pc := at.GetPublishContext()
+		_, err = nod.NodeStageVolume(ctx, &spec.NodeStageVolumeRequest{VolumeId: id, PublishContext: pc, StagingTargetPath: staging, VolumeCapability: c, VolumeContext: vc})
+		must(err)
+		_, err = nod.NodePublishVolume(ctx, &spec.NodePublishVolumeRequest{VolumeId: id, PublishContext: pc, StagingTargetPath: staging, TargetPath: target, VolumeCapability: c, VolumeContext: vc})
+		must(err)
+		_, err = nod.NodeUnpublishVolume(ctx, &spec.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target})
+		must(err)
+		_, err = nod.NodeUnstageVolume(ctx, &spec.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: staging})
+		must(err)
+		_, err = ctl.ControllerUnpublishVolume(ctx, &spec.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: facts.NodeID})
+		must(err)
+		_, err = ctl.DeleteVolume(ctx, &spec.DeleteVolumeRequest{VolumeId: id})
+		must(err)
+	}
+	var with, without []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		bridged()
+		with = append(with, time.Since(began))
+		began = time.Now()
+		bare()
+		without = append(without, time.Since(began))
+	}
+	slices.Sort(with)
+	slices.Sort(without)
+	b.ReportMetric((with[len(with)/2]-without[len(without)/2]).Seconds()*1000/8, "added-ms/call")
 }

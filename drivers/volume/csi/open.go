@@ -17,7 +17,7 @@ func (d *driver) OpenSnapshot(ctx context.Context, name, snapshot, target string
 	if !filepath.IsAbs(target) {
 		return "", errdefs.Errorf(errdefs.ErrInvalid, "target %q: not an absolute path", target)
 	}
-	_, rec, err := d.visible(name)
+	rec, err := d.visible(name)
 	if err != nil {
 		return "", err
 	}
@@ -59,7 +59,7 @@ func (d *driver) openHidden(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
-	_, rec, err := d.visible(s.Volume)
+	rec, err := d.visible(s.Volume)
 	if err != nil {
 		return err
 	}

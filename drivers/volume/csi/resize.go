@@ -26,7 +26,7 @@ func growsHere(f conn.Facts) bool {
 
 // Resize makes the volume larger, and its file system: at once where it is mounted, else with the next mount.
 func (d *driver) Resize(ctx context.Context, name string, size int64) error {
-	_, rec, err := d.visible(name)
+	rec, err := d.visible(name)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (d *driver) growAgain(ctx context.Context, r *jobs.Run, v *vol, size int64,
 	if rec.Capacity >= size && !rec.undone(callGrow) && !rec.GrowNode {
 		return nil
 	}
-	if err := d.mayGrow(v, facts); err != nil {
+	if err := d.mayGrow(ctx, v, facts); err != nil {
 		return err
 	}
 	if rec.Capacity < size || rec.undone(callGrow) {
@@ -76,10 +76,10 @@ func (d *driver) growAgain(ctx context.Context, r *jobs.Run, v *vol, size int64,
 }
 
 // mayGrow refuses what would leave the volume in a state in which it cannot be used.
-func (d *driver) mayGrow(v *vol, facts conn.Facts) error {
+func (d *driver) mayGrow(ctx context.Context, v *vol, facts conn.Facts) error {
 	rec, _ := d.store.see(v)
 	if strings.HasPrefix(rec.SeenFS, "ext") && growsHere(facts) {
-		if err := d.permitted(facts); err != nil {
+		if err := d.permitted(ctx, facts); err != nil {
 			return err
 		}
 	}

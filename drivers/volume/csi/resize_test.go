@@ -93,11 +93,11 @@ func TestServedBy(t *testing.T) {
 	must(t, err)
 	defer l.Close()
 	for _, path := range []string{socket, "unix://" + socket} {
-		if pid, err := servedBy(path); pid != os.Getpid() || err != nil {
+		if pid, err := servedBy(t.Context(), path); pid != os.Getpid() || err != nil {
 			t.Errorf("%s is served by %d, %v", path, pid, err)
 		}
 	}
-	if _, err := servedBy(socket + "x"); err == nil {
+	if _, err := servedBy(t.Context(), socket+"x"); err == nil {
 		t.Error("nobody serves what is not there")
 	}
 	if has, known := capable(os.Getpid(), unix.CAP_SYS_ADMIN); !has || !known {

@@ -55,7 +55,7 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		case copies && conn.Sent(err):
 			return doubtful{err}
 		case lost || !conn.Sent(err):
-			if time.Since(began) > d.pace.away || errdefs.Class(err) == errdefs.ErrInvalid || errdefs.Class(err) == errdefs.ErrDenied {
+			if time.Since(began) > d.pace.away || errors.Is(err, errdefs.ErrInvalid) || errors.Is(err, errdefs.ErrDenied) {
 				return err
 			}
 		default:

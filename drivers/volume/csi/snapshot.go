@@ -30,7 +30,7 @@ func snapshots(facts conn.Facts) error {
 
 // CreateSnapshot has the storage make a snapshot. What is mounted here is written out before.
 func (d *driver) CreateSnapshot(ctx context.Context, name, snapshot string, labels map[string]string) error {
-	_, rec, err := d.visible(name)
+	rec, err := d.visible(name)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
-	_, rec, err := d.visible(s.Volume)
+	rec, err := d.visible(s.Volume)
 	if err != nil {
 		return err
 	}
@@ -133,15 +133,15 @@ func (d *driver) shoot(ctx context.Context, r *jobs.Run, n snapshot, facts conn.
 	case settled(err) && len(n.Suspects) == 0:
 		return n, errors.Join(err, d.store.dropSnapshot(n))
 	}
-	return n, errors.Join(err, d.forgo(ctx, r, n))
+	d.forgo(ctx, r, n)
+	return n, err
 }
 
 // forgo deletes what may be there of a snapshot that could not be made. What cannot be told now is with the next start.
-func (d *driver) forgo(ctx context.Context, r *jobs.Run, n snapshot) error {
+func (d *driver) forgo(ctx context.Context, r *jobs.Run, n snapshot) {
 	if err := d.unshoot(ctx, r, n); err != nil {
 		d.log.WarnContext(ctx, "what may be left of a snapshot cannot be deleted yet", slog.String("volume", n.Volume), slog.String("csi_name", n.CSIName), slog.Any("error", err))
 	}
-	return nil
 }
 
 // callSnapshot asks for the snapshot of a name, as the only call for its volume.

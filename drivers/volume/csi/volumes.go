@@ -50,8 +50,14 @@ func (d *driver) Status(name string) (map[string]any, bool) {
 func (d *driver) info(r record, n node, facts conn.Facts) volume.Info {
 	status := map[string]any{"state": r.Phase, "access": wordOf(r.Capability.Access), "origin": r.Origin}
 	for _, one := range [...][2]string{
-		{"csi_driver", facts.Name}, {"volume_id", r.ID}, {"csi_name", r.CSIName}, {"fs", r.Capability.FS}, {"subdir", r.Subdir}, {"node_id", r.Node},
-		{"doing", r.Doing}, {"problem", r.Problem},
+		{"csi_driver", facts.Name},
+		{"volume_id", r.ID},
+		{"csi_name", r.CSIName},
+		{"fs", r.Capability.FS},
+		{"subdir", r.Subdir},
+		{"node_id", r.Node},
+		{"doing", r.Doing},
+		{"problem", r.Problem},
 	} {
 		if one[1] != "" {
 			status[one[0]] = one[1]
@@ -82,17 +88,17 @@ func (d *driver) info(r record, n node, facts conn.Facts) volume.Info {
 }
 
 // visible returns a volume that is one to the engine.
-func (d *driver) visible(name string) (*vol, record, error) {
+func (d *driver) visible(name string) (record, error) {
 	v, err := d.get(name)
 	if err != nil {
-		return nil, record{}, err
+		return record{}, err
 	}
 	r, _ := d.store.see(v)
 	switch r.Phase {
 	case phaseDeleting:
-		return v, r, errBeingRemoved
+		return r, errBeingRemoved
 	case phaseNew:
-		return v, r, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "it is not made yet"), "create it again to wait for that, or remove it")
+		return r, errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "it is not made yet"), "create it again to wait for that, or remove it")
 	}
-	return v, r, nil
+	return r, nil
 }
