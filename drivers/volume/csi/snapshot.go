@@ -338,24 +338,21 @@ func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
 	if err := r.Load(&s); err != nil {
 		return err
 	}
-	v, err := d.get(s.Volume)
+	// Who removes the volume meanwhile deletes its snapshots, too.
+	v, free, err := d.turnOf(ctx, s.Volume)
 	if err != nil {
 		return err
 	}
+	defer free()
 	rec, _ := d.store.see(v)
 	n, ok := d.store.findSnapshot(rec.Lineage, s.Snapshot)
 	if !ok {
 		return errNoSnapshot
 	}
-	if err := d.unshoot(ctx, r, n); err != nil || len(rec.Replaced) == 0 {
+	if err := d.unshoot(context.WithValue(ctx, holding{n.Source}, true), r, n); err != nil || len(rec.Replaced) == 0 {
 		return err
 	}
 	// The storage may have kept the volume of before a rollback for it.
-	free, err := v.take(ctx)
-	if err != nil {
-		return err
-	}
-	defer free()
 	d.clearReplaced(ctx, r, v)
 	return nil
 }
