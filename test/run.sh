@@ -85,6 +85,7 @@ part_unit() {
 	gotest -short ${CI:+-count=1} ./cmd/remora
 	(cd bench && gotest ${CI:+-count=1} ./...) # a module of its own
 	(cd internal/csi/csitest/sanity && gotest ${CI:+-count=1} ./...) # likewise
+	(cd internal/csi/kubeshim/clientgo && gotest ${CI:+-count=1} ./...) # likewise
 }
 
 # part_storage has tests that may run beside others do so, however few processors there are: nearly all of each is

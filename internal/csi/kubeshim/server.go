@@ -43,7 +43,7 @@ func (s *Shim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	k, sub, err := parsePath(path)
-	if err == nil {
+	if err == nil && r.Method == http.MethodGet {
 		err = s.refresh(k)
 	}
 	if err != nil {
@@ -142,17 +142,17 @@ func (s *Shim) list(w http.ResponseWriter, r *http.Request, k key) {
 }
 
 // body reads an object that a client sends.
-func body(w http.ResponseWriter, r *http.Request, k key) (object, error) {
+func body(w http.ResponseWriter, r *http.Request, k key, sub string) (object, error) {
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		return nil, badRequest("the request cannot be read: %v", err)
 	}
-	if bytes.HasPrefix(data, []byte("k8s\x00")) {
-		return nil, failure(http.StatusUnsupportedMediaType, "UnsupportedMediaType",
-			"the body of the request was in an unknown format - accepted media types include: application/json", k)
-	}
 	var o object
-	if err := json.Unmarshal(data, &o); err != nil {
+	if bytes.HasPrefix(data, []byte(protobufMagic)) {
+		if o, err = fromProtobuf(data, k, sub); err != nil {
+			return nil, err
+		}
+	} else if err := json.Unmarshal(data, &o); err != nil {
 		return nil, badRequest("the object provided is unrecognized: %v", err)
 	}
 	if kind := text(o, "kind"); kind != "" && kind != k.r.kind {
@@ -165,7 +165,7 @@ func (s *Shim) create(w http.ResponseWriter, r *http.Request, k key) (object, er
 	if !k.r.made {
 		return nil, forbidden(k, "create")
 	}
-	o, err := body(w, r, k)
+	o, err := body(w, r, k, "")
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (s *Shim) replace(w http.ResponseWriter, r *http.Request, k key, sub string
 	if !k.r.changed {
 		return nil, forbidden(k, "change")
 	}
-	o, err := body(w, r, k)
+	o, err := body(w, r, k, sub)
 	if err != nil {
 		return nil, err
 	}
