@@ -260,6 +260,22 @@ func FuzzPatch(f *testing.F) {
 	})
 }
 
+func FuzzProtobuf(f *testing.F) {
+	// A Lease "l" that "me" holds for 15 s, with a label.
+	f.Add([]byte("k8s\x00\n\x05\n\x01v\x12\x00\x12\x1d\n\x11\n\x01lZ\x0c\n\x01a\x12\x01b\x12\x04none\x12\x08\n\x02me\x10\x0f\x1a\x00"), 4)
+	f.Add([]byte("k8s\x00\x12\x04\x0a\x02\x42\x00"), 0)
+	f.Fuzz(func(t *testing.T, data []byte, i int) {
+		r := resources[uint(i)%uint(len(resources))]
+		o, err := fromProtobuf(data, key{r: r}, "")
+		if err != nil {
+			return
+		}
+		if _, err := json.Marshal(o); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestEventsAreBounded(t *testing.T) {
 	s := newStore()
 	k := key{find("", "v1", "nodes"), "", "n"}
