@@ -25,7 +25,7 @@ const (
 	askEach      = 10 * time.Millisecond // of one without data more for each host there is
 	// askDown is how long after a question was not answered the next is asked, where the path is known not to work: after a cut
 	// has healed this is what containers wait for.
-	askDown = 500 * time.Millisecond
+	askDown      = 500 * time.Millisecond
 	answerWithin = time.Second
 	// askAgain is how soon a question is asked again that was not answered, until it is clear that the path does not
 	// work.

@@ -32,17 +32,14 @@ func (d *driver) About() string {
 	if !ok {
 		return ""
 	}
-	text := "CSI driver " + f.Name
-	if f.Version != "" {
-		text += " " + f.Version
-	}
+	about := []string{strings.TrimSpace("CSI driver " + f.Name + " " + f.Version)}
 	if f.NodeID != "" {
-		text += ", node " + f.NodeID
+		about = append(about, "node "+f.NodeID)
 	}
 	for _, k := range slices.Sorted(maps.Keys(f.Topology)) {
-		text += fmt.Sprintf(", %s=%s", k, f.Topology[k])
+		about = append(about, k+"="+f.Topology[k])
 	}
-	return text
+	return strings.Join(about, ", ")
 }
 
 // Advice says what is known against the CSI driver.

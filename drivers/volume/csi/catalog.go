@@ -2,6 +2,7 @@ package csi
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -95,5 +96,5 @@ func poolOf(text string) (map[string]any, error) {
 		delete(table, "driver")
 		return table, nil
 	}
-	return nil, fmt.Errorf("no pool")
+	return nil, errors.New("no pool")
 }

@@ -79,7 +79,7 @@ func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver,
 	}
 	d.jobs, err = jobs.Open(ctx, filepath.Join(env.StateDir, "csi", env.PoolName, "jobs"), d.log, d.kinds()...)
 	if err != nil {
-		return nil, errors.Join(err, d.letGo(), d.store.close()) //nolint:contextcheck // what it closes has a life of its own
+		return nil, errors.Join(err, d.letGo(), d.store.close())
 	}
 	d.conn = conn.Open(conn.Config{
 		Controller: d.run.Controller(), Node: d.run.Endpoint(), Name: c.Name, Timeouts: s.timeouts, Quirks: s.quirks, Log: d.log, Pool: env.PoolName,

@@ -57,7 +57,7 @@ func (d *driver) launch(ctx context.Context, env catalog.Env) error {
 		}
 	}
 	if d.run, err = launch.Start(ctx, l); err != nil && d.kube != nil {
-		err = errors.Join(err, d.kube.Close()) //nolint:contextcheck // it has a life of its own
+		err = errors.Join(err, d.kube.Close())
 	}
 	return err
 }

@@ -88,7 +88,7 @@ func (s *socket) explain(ctx context.Context, rpc string, err error, sent bool, 
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Code, e.Text, e.cause = codes.Canceled, "", context.Canceled
 	case !sent && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded):
-		e.Text, e.cause = "", s.unreachable(st.Message())
+		e.Text, e.cause = "", s.unreachable(context.WithoutCancel(ctx), st.Message())
 	case st.Code() == codes.DeadlineExceeded && took >= d.limit(rpc):
 		e.Text, e.limit = "", d.limit(rpc)
 	case st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), "grpc: received message larger"):

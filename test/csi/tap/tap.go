@@ -61,7 +61,7 @@ func Start(socket, driver string) (*Tap, error) {
 	}
 	t := &Tap{driver: conn, figure: map[string]*Figure{}, order: newOrder(), made: map[string]bool{}}
 	t.server = grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(t.pass))
-	go t.server.Serve(listener) //nolint:errcheck // it ends with Stop
+	go t.server.Serve(listener) // until Stop
 	return t, nil
 }
 

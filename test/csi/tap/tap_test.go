@@ -21,7 +21,7 @@ import (
 // caller is somebody who talks to a driver through a tap, well or badly.
 type caller struct {
 	t          *testing.T
-	ctx        context.Context
+	ctx        context.Context //nolint:containedctx // of one test
 	tap        *tap.Tap
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
