@@ -32,17 +32,14 @@ func (d *driver) About() string {
 	if !ok {
 		return ""
 	}
-	text := "CSI driver " + f.Name
-	if f.Version != "" {
-		text += " " + f.Version
-	}
+	parts := []string{strings.TrimSpace("CSI driver " + f.Name + " " + f.Version)}
 	if f.NodeID != "" {
-		text += ", node " + f.NodeID
+		parts = append(parts, "node "+f.NodeID)
 	}
 	for _, k := range slices.Sorted(maps.Keys(f.Topology)) {
-		text += fmt.Sprintf(", %s=%s", k, f.Topology[k])
+		parts = append(parts, k+"="+f.Topology[k])
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 // Advice says what is known against the CSI driver.

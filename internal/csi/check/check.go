@@ -125,11 +125,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err = errors.Join(err, d.Close()); err != nil && facts.Name == "" {
 		return nil, err
 	}
-	return report(o, facts, err), nil
+	return report(ctx, o, facts, err), nil
 }
 
 // report puts together what is known. failed is why the driver did not say all.
-func report(o Options, f conn.Facts, failed error) *Report {
+func report(ctx context.Context, o Options, f conn.Facts, failed error) *Report {
 	r := &Report{
 		Driver: Driver{Name: f.Name, Version: f.Version, Endpoint: conn.SocketPath(o.Endpoint), Controller: conn.SocketPath(o.Controller)},
 		Node:   Node{f.NodeID, f.MaxVolumes, f.Topology},
@@ -148,6 +148,6 @@ func report(o Options, f conn.Facts, failed error) *Report {
 		r.add("driver", OK, "it is ready", "")
 		r.Can = abilities(f)
 	}
-	r.host(o, f)
+	r.host(ctx, o, f)
 	return r
 }

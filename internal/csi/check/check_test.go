@@ -241,7 +241,7 @@ func TestSocket(t *testing.T) {
 
 // TestDriverThatFails still says who it is, and what is known of it.
 func TestDriverThatFails(t *testing.T) {
-	r := report(Options{Endpoint: "/nowhere", Dir: t.TempDir()}, conn.Facts{Name: "disk.csi.azure.com", Quirks: quirk.For("disk.csi.azure.com", "")},
+	r := report(t.Context(), Options{Endpoint: "/nowhere", Dir: t.TempDir()}, conn.Facts{Name: "disk.csi.azure.com", Quirks: quirk.For("disk.csi.azure.com", "")},
 		errdefs.Hint(errors.New("disk.csi.azure.com: NodeGetInfo: it failed"), "do this"))
 	if f := found(t, r, "driver"); f.Result != Fail || f.Text != "NodeGetInfo: it failed" || f.Mend != "do this" || r.Usable() || len(r.Can) > 0 || len(r.Quirks) < 3 {
 		t.Errorf("%+v", r)

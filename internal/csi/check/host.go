@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,10 +18,10 @@ import (
 )
 
 // host looks whether the host, and the process of the driver, are fit for it.
-func (r *Report) host(o Options, f conn.Facts) {
+func (r *Report) host(ctx context.Context, o Options, f conn.Facts) {
 	r.warnings(f.Quirks)
 	r.socket(conn.SocketPath(o.Endpoint))
-	p, err := served(conn.SocketPath(o.Endpoint))
+	p, err := served(ctx, conn.SocketPath(o.Endpoint))
 	if err != nil {
 		r.add("process", Warn, "which process listens cannot be told, so that what it may do was not looked at", "")
 	} else {

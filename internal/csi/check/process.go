@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -19,8 +20,8 @@ import (
 type process int
 
 // served returns the process that listens at a socket (unix(7), SO_PEERCRED).
-func served(socket string) (process, error) {
-	c, err := net.DialTimeout("unix", socket, time.Second)
+func served(ctx context.Context, socket string) (process, error) {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return 0, err
 	}

@@ -102,14 +102,14 @@ func (s *socket) wake(ctx context.Context) {
 const wakeTime = 200 * time.Millisecond
 
 // unreachable says in a sentence why nobody answers at the socket. text is what gRPC says.
-func (s *socket) unreachable(text string) error {
+func (s *socket) unreachable(ctx context.Context, text string) error {
 	fail := func(hint, format string, args ...any) error {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, format, args...), hint)
 	}
 	at := s.failed.Load()
 	switch {
 	case at != nil:
-	case strings.Contains(text, "http2: ") || strings.Contains(text, "first settings frame") || plainHTTP(s.path):
+	case strings.Contains(text, "http2: ") || strings.Contains(text, "first settings frame") || plainHTTP(ctx, s.path):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "what listens at the socket %s does not speak gRPC", s.path), "give the path of the driver's socket")
 	default:
 		return fail("look at the driver's log: it may hang, or be about to end", "nobody answers at the socket %s", s.path)
@@ -134,8 +134,8 @@ func (s *socket) unreachable(text string) error {
 }
 
 // plainHTTP reports whether a server of HTTP/1 listens at a socket, such as a plugin of Docker.
-func plainHTTP(path string) bool {
-	c, err := net.DialTimeout("unix", path, time.Second)
+func plainHTTP(ctx context.Context, path string) bool {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.WithoutCancel(ctx), "unix", path)
 	if err != nil {
 		return false
 	}
