@@ -116,7 +116,7 @@ var (
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
 	return []Metric{
-		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, csiDurations, csiRequests, reloadOK, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
+		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, csiDurations, csiRequests, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
 		networkPaths, networkProblems, networkReady, networkRefused, networkRepairs, networkTunnel,
 		durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
 		scheduleFailed, scheduleLast, scheduleRuns, volumesTaken,

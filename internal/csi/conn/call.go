@@ -72,6 +72,10 @@ func (d *Driver) trace(ctx context.Context, rpc string, req any, err error, took
 	d.log.DebugContext(ctx, "csi call", args...)
 }
 
+// early is by how much a driver may end a call sooner whose time, which it was told, is over: it has a clock of its
+// own for it.
+const early = 20 * time.Millisecond
+
 // maxText is how much a driver may say in an error: some put whole command lines into it.
 const maxText = 2048
 
@@ -88,13 +92,13 @@ func (s *socket) explain(ctx context.Context, rpc string, err error, sent bool, 
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Code, e.Text, e.cause = codes.Canceled, "", context.Canceled
 	case !sent && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded):
-		e.Text, e.cause = "", s.unreachable(context.WithoutCancel(ctx), st.Message())
-	case st.Code() == codes.DeadlineExceeded && took >= d.limit(rpc):
+		e.Text, e.cause = "", s.unreachable(ctx, st.Message())
+	case st.Code() == codes.DeadlineExceeded && took >= d.limit(rpc)-early:
 		e.Text, e.limit = "", d.limit(rpc)
 	case st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), "grpc: received message larger"):
 		e.Code = codes.Internal // it is gRPC on this side that says so, of an answer: something was done
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= early {
 		e.late = true
 	}
 	return e.finish()

@@ -18,13 +18,14 @@ func TestCounts(t *testing.T) {
 		n++
 		return &csi.CreateVolumeResponse{}, answers[n-1]
 	}}
-	d := start(t, s, Config{Pool: t.Name()})
+	pool := t.TempDir() // a name that no other run has
+	d := start(t, s, Config{Pool: pool})
 	for range answers {
 		_ = create(t.Context(), d)
 	}
 	got := map[string]uint64{}
 	for _, c := range Counts() {
-		if c.Pool != t.Name() {
+		if c.Pool != pool {
 			continue
 		}
 		got[c.RPC+" "+c.Code] = c.N

@@ -135,7 +135,7 @@ func (s *socket) unreachable(ctx context.Context, text string) error {
 
 // plainHTTP reports whether a server of HTTP/1 listens at a socket, such as a plugin of Docker.
 func plainHTTP(ctx context.Context, path string) bool {
-	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.WithoutCancel(ctx), "unix", path)
 	if err != nil {
 		return false
 	}
