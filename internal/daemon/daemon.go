@@ -32,8 +32,11 @@ import (
 )
 
 // lookEvery is how often the storage of each pool is looked at for the metrics and for
-// "remora status".
-const lookEvery = 30 * time.Second
+// "remora status". One that was out of reach is looked at again sooner: what it waits for may just be starting.
+const (
+	lookEvery = 30 * time.Second
+	lookAgain = 5 * time.Second
+)
 
 // Options of [Run].
 type Options struct {
@@ -187,14 +190,17 @@ func (d *Daemon) beside() (ended <-chan struct{}) {
 // nothing that a driver does may keep a stop from being heard.
 func (d *Daemon) loop(ctx context.Context, hup <-chan os.Signal, controlGone <-chan struct{}) {
 	go d.reloadAt(ctx, hup)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			d.lookAll(ctx)
+			all := time.Since(last) >= lookEvery
+			if d.look(ctx, all); all {
+				last = time.Now()
+			}
 		case <-controlGone:
 			d.log.ErrorContext(ctx, "control socket has gone; engines are served on")
 			controlGone = nil
@@ -216,10 +222,13 @@ func (d *Daemon) reloadAt(ctx context.Context, hup <-chan os.Signal) {
 	}
 }
 
-// lookAll looks at the storage of every pool, at the same time.
-func (d *Daemon) lookAll(ctx context.Context) {
+// look looks at the storage of all pools, or of those that were out of reach, at the same time.
+func (d *Daemon) look(ctx context.Context, all bool) {
 	var wg sync.WaitGroup
 	for _, p := range d.pools.All() {
+		if !all && p.Reachable() == nil {
+			continue
+		}
 		wg.Go(func() { p.Look(ctx) })
 		go d.restores.Recover(p.Context(), p) //nolint:contextcheck // a look does not wait for it
 	}

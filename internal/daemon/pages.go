@@ -28,7 +28,7 @@ func (d *Daemon) readyz(w http.ResponseWriter, r *http.Request) {
 	if d.pools.State() != pool.Running {
 		down = append(down, "starting or stopping")
 	}
-	d.lookAll(r.Context())
+	d.look(r.Context(), true)
 	for _, conf := range d.conf.Load().Pools {
 		if d.pools.Find(conf.Name) == nil {
 			down = append(down, fmt.Sprintf("pool %q: not served", conf.Name))
