@@ -104,7 +104,7 @@ func (c config) check() (s settings, err error) {
 // calls are the RPCs that may take long enough for somebody to bound them otherwise.
 var calls = []string{
 	callCreate, callDelete, callAttach, callDetach, callStage, callUnstage, callPublish, callUnpublish, callValidate, callGet, callList, callGrow,
-	callGrowNode, callStats, callSnapshot, callUnsnapshot, "GetPluginInfo", "GetPluginCapabilities", "Probe", "ControllerGetCapabilities",
+	callGrowNode, callStats, callSnapshot, callUnsnapshot, callGroup, callUngroup, callGetGroup, "GetPluginInfo", "GetPluginCapabilities", "Probe", "ControllerGetCapabilities",
 	"NodeGetCapabilities", "NodeGetInfo", "GroupControllerGetCapabilities",
 }
 
@@ -126,6 +126,9 @@ const (
 	callStats      = "NodeGetVolumeStats"
 	callSnapshot   = "CreateSnapshot"
 	callUnsnapshot = "DeleteSnapshot"
+	callGroup      = "CreateVolumeGroupSnapshot"
+	callUngroup    = "DeleteVolumeGroupSnapshot"
+	callGetGroup   = "GetVolumeGroupSnapshot"
 )
 
 // checkFlag refuses what is no mount option.

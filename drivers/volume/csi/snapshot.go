@@ -68,6 +68,12 @@ func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
 		return err
 	}
 	n, there := d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	if there && n.Doing == callGroup {
+		if err := d.mendGroups(ctx, r, rec.Lineage); err != nil {
+			return err
+		}
+		n, there = d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	}
 	switch {
 	case there && n.Doing == "":
 		return errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
@@ -208,7 +214,7 @@ func (d *driver) complete(ctx context.Context, r *jobs.Run, n snapshot, facts co
 		case <-ctx.Done():
 			return n, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}
-		answer, err := d.callSnapshot(ctx, r, n, n.CSIName, false, facts) // it is there: this only asks
+		answer, err := d.look(ctx, r, n, facts)
 		if err != nil {
 			return n, err
 		}
@@ -223,6 +229,14 @@ func (d *driver) complete(ctx context.Context, r *jobs.Run, n snapshot, facts co
 		}
 	}
 	return n, nil
+}
+
+// look asks how far a snapshot is that is there.
+func (d *driver) look(ctx context.Context, r *jobs.Run, n snapshot, facts conn.Facts) (*spec.Snapshot, error) {
+	if n.Group != "" {
+		return d.lookGroup(ctx, r, n)
+	}
+	return d.callSnapshot(ctx, r, n, n.CSIName, false, facts)
 }
 
 // clearShots deletes the snapshots that are not trusted.
@@ -265,6 +279,9 @@ func (d *driver) callUnsnapshot(ctx context.Context, r *jobs.Run, id string) err
 
 // unshoot deletes a snapshot, and whatever else may be there of it.
 func (d *driver) unshoot(ctx context.Context, r *jobs.Run, n snapshot) error {
+	if n.Group != "" {
+		return d.unshootMember(ctx, r, n)
+	}
 	facts, err := d.facts(ctx, r)
 	if err != nil {
 		return err
@@ -326,7 +343,7 @@ func (d *driver) RemoveSnapshot(ctx context.Context, name, snapshot string) erro
 		return err
 	}
 	rec, _ := d.store.see(v)
-	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); !ok || n.Doing == callSnapshot {
+	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); !ok || n.Doing == callSnapshot || n.Doing == callGroup {
 		return errNoSnapshot
 	}
 	return d.do(ctx, jobUnsnapshot, name+"@"+snapshot, "", shooting{Volume: name, Snapshot: snapshot})
@@ -337,6 +354,12 @@ func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
 	var s shooting
 	if err := r.Load(&s); err != nil {
 		return err
+	}
+	if now, err := d.get(s.Volume); err == nil {
+		rec, _ := d.store.see(now)
+		if err := d.mendGroups(ctx, r, rec.Lineage); err != nil {
+			return err
+		}
 	}
 	// Who removes the volume meanwhile deletes its snapshots, too.
 	v, free, err := d.turnOf(ctx, s.Volume)

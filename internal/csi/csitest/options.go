@@ -59,7 +59,7 @@ type Options struct {
 	NotFound bool
 	// OddIDs makes ids of volumes long, with slashes in them.
 	OddIDs bool
-	// ReadyAfter is how often CreateSnapshot has to be called until a snapshot is ready.
+	// ReadyAfter is how often CreateSnapshot has to be called until a snapshot is ready, or GetVolumeGroupSnapshot for one of a group.
 	ReadyAfter int
 	// PendingAfter is how often CreateVolume from a source answers ABORTED, as it is still being copied.
 	PendingAfter int
