@@ -33,6 +33,7 @@ type driver struct {
 	attaches, makes, single limit
 	grouping                limit // of who makes snapshots of several volumes
 	looks                   looks
+	lasting                 []string // file systems that may stay mounted
 
 	ctx        context.Context //nolint:containedctx // that of the driver's own life, which stop ends
 	stop       context.CancelFunc
@@ -63,7 +64,7 @@ var (
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
 	d := &driver{
 		c: c, s: s, log: env.Log(), pace: s.pace, leaving: map[string]*time.Timer{},
-		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1), grouping: make(limit, 1),
+		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1), grouping: make(limit, 1), lasting: networkFS,
 		dir: filepath.Join(env.RunDir, "csi", env.PoolName, "m"),
 	}
 	var err error
