@@ -86,6 +86,11 @@ func TestStageLingersNoLonger(t *testing.T) {
 	}
 }
 
+// A whole life goes the same way where nothing is ever down but for a reason.
+func TestLifeThatLingers(t *testing.T) {
+	lingering(t, nil, time.Hour).goOn(t, 0)
+}
+
 // A disk, and what a FUSE program serves, goes down with the last unmount.
 func TestStageOfADiskDoesNotLinger(t *testing.T) {
 	h := lingering(t, nil, time.Hour)
