@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/internal/bounded"
@@ -73,6 +74,40 @@ func (h *Handler) CreateSnapshot(ctx context.Context, name, snapshot string, lab
 		h.log.InfoContext(ctx, "snapshot created", slog.String("volume", name), slog.String("snapshot", snapshot))
 		return nil
 	})
+}
+
+// CreateSnapshots keeps several volumes as they are at one and the same moment, all under one name, or none. It
+// is ErrUnsupported where the driver, or its storage, cannot. The error is about all of them.
+func (h *Handler) CreateSnapshots(ctx context.Context, names []string, snapshot string, labels map[string]string) error {
+	d, err := can[GroupSnapshotter](h, "make snapshots of several volumes at once")
+	if err == nil {
+		err = checkSnapshot(snapshot)
+	}
+	for _, name := range names {
+		if err == nil {
+			err = h.options.CheckName(name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names))) // who waits for several does so in one order
+	if len(names) == 0 {
+		return errdefs.Errorf(errdefs.ErrInvalid, "snapshot %q: of no volume", snapshot)
+	}
+	_, err = bounded.Run(ctx, h.runner, names[0], bounded.Verb[struct{}]{Name: "snapshot", Limit: h.options.LongTimeout, Also: names[1:], Do: func(ctx context.Context) (struct{}, error) {
+		for _, name := range names {
+			if err := h.mayUse(ctx, name); err != nil {
+				return struct{}{}, named(name, ofSnapshot(snapshot, err))
+			}
+		}
+		if err := d.CreateSnapshots(ctx, names, snapshot, labels); err != nil {
+			return struct{}{}, ofSnapshot(snapshot, redact(err, nil))
+		}
+		h.log.InfoContext(ctx, "snapshots of one moment created", slog.Any("volumes", names), slog.String("snapshot", snapshot))
+		return struct{}{}, nil
+	}})
+	return err
 }
 
 // Snapshots returns the snapshots of a volume, the oldest first.

@@ -59,6 +59,15 @@ type Snapshotter interface {
 	RemoveSnapshot(ctx context.Context, name, snapshot string) error
 }
 
+// GroupSnapshotter is implemented by a [Snapshotter] whose storage can keep several volumes as they are
+// at one and the same moment.
+type GroupSnapshotter interface {
+	// CreateSnapshots makes a snapshot of this name of each of the volumes, all of one moment. It makes
+	// all of them or none, after a crash as well; each is one like any other afterwards. It is ErrUnsupported
+	// where the storage cannot do so for these volumes.
+	CreateSnapshots(ctx context.Context, names []string, snapshot string, labels map[string]string) error
+}
+
 // Rollbacker is implemented by a [Snapshotter] that can make a volume what it was.
 type Rollbacker interface {
 	// Rollback makes the data of a volume, which is not mounted, that of the snapshot. The

@@ -22,8 +22,8 @@
 //
 // A driver says that it can do more by having a method more. [Handler] looks for
 // these, and nobody else does: [Inspector], [Stater], [Scoper], [Pinger], [Looker], [io.Closer];
-// [Sizer], [Resizer], [Snapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher], [Spacer],
-// [Surveyor], [Attacher], [Mover], [Importer], [Worker].
+// [Sizer], [Resizer], [Snapshotter], [GroupSnapshotter], [SnapshotOpener], [Rollbacker], [Cloner], [Trasher],
+// [Spacer], [Surveyor], [Attacher], [Mover], [Importer], [Worker].
 package volume
 
 import (

@@ -29,7 +29,7 @@ type config struct {
 	Mount      []string          `opt:"mount_options" help:"mount options of every volume, such as noatime"`
 	Flags      []string          `opt:"mount_flags" help:"the same as mount_options, by the name that CSI has for them"`
 	Reclaim    string            `opt:"reclaim" enum:"delete,retain" default:"delete" help:"whether a volume that is removed is deleted from the storage, or only forgotten"`
-	Detach     time.Duration     `opt:"detach_after" default:"10s" help:"how long a volume stays attached to the host after its last unmount, in case it is mounted again"`
+	Detach     time.Duration     `opt:"detach_after" default:"10s" help:"how long a volume stays attached to the host after its last unmount, or a network file system that needs no attaching mounted, in case it is mounted again"`
 	Wait       time.Duration     `opt:"wait" default:"20s" help:"how long a mount waits for room on the host, or for another one to let go, before it is refused"`
 	Parameters map[string]string `opt:"parameters" help:"parameters of new volumes, as the CSI driver's own page has them"`
 	Snapshots  map[string]string `opt:"snapshot_parameters" help:"parameters of new snapshots"`
@@ -104,7 +104,7 @@ func (c config) check() (s settings, err error) {
 // calls are the RPCs that may take long enough for somebody to bound them otherwise.
 var calls = []string{
 	callCreate, callDelete, callAttach, callDetach, callStage, callUnstage, callPublish, callUnpublish, callValidate, callGet, callList, callGrow,
-	callGrowNode, callStats, callSnapshot, callUnsnapshot, "GetPluginInfo", "GetPluginCapabilities", "Probe", "ControllerGetCapabilities",
+	callGrowNode, callStats, callSnapshot, callUnsnapshot, callGroup, callUngroup, callGetGroup, "GetPluginInfo", "GetPluginCapabilities", "Probe", "ControllerGetCapabilities",
 	"NodeGetCapabilities", "NodeGetInfo", "GroupControllerGetCapabilities",
 }
 
@@ -126,6 +126,9 @@ const (
 	callStats      = "NodeGetVolumeStats"
 	callSnapshot   = "CreateSnapshot"
 	callUnsnapshot = "DeleteSnapshot"
+	callGroup      = "CreateVolumeGroupSnapshot"
+	callUngroup    = "DeleteVolumeGroupSnapshot"
+	callGetGroup   = "GetVolumeGroupSnapshot"
 )
 
 // checkFlag refuses what is no mount option.

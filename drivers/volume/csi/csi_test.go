@@ -41,6 +41,8 @@ type host struct {
 	mock *csitest.Mock
 	dir  string
 	c    config
+
+	lasting []string // in place of a driver's own
 }
 
 // newHost starts a CSI driver, and says how a pool of it is opened.
@@ -88,6 +90,9 @@ func (h *host) open(t testing.TB) *driver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
+	if h.lasting != nil {
+		d.lasting = h.lasting
+	}
 	return d
 }
 

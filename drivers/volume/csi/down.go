@@ -16,7 +16,8 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// Unmount takes the volume from the engine's mountpoint and off this host. It is detached a while later.
+// Unmount takes the volume from the engine's mountpoint and off this host. It is detached a while later, or where there is
+// nothing to detach and it may stay, unpublished and unstaged.
 func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 	v, free, err := d.turnOf(ctx, name)
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -36,7 +37,7 @@ func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	if _, n = d.store.see(v); n.idle() {
+	if _, n = d.store.see(v); n.idle() || d.lingers(ctx, v) {
 		d.leave(name, d.detachAfter(v))
 		return nil
 	}

@@ -31,7 +31,9 @@ type driver struct {
 	pace  pace
 
 	attaches, makes, single limit
+	grouping                limit // of who makes snapshots of several volumes
 	looks                   looks
+	lasting                 []string // file systems that may stay mounted
 
 	ctx        context.Context //nolint:containedctx // that of the driver's own life, which stop ends
 	stop       context.CancelFunc
@@ -42,26 +44,27 @@ type driver struct {
 }
 
 var (
-	_ volume.Inspector      = (*driver)(nil)
-	_ volume.Stater         = (*driver)(nil)
-	_ volume.Scoper         = (*driver)(nil)
-	_ volume.Pinger         = (*driver)(nil)
-	_ volume.Worker         = (*driver)(nil)
-	_ volume.Rollbacker     = (*driver)(nil)
-	_ volume.Snapshotter    = (*driver)(nil)
-	_ volume.SnapshotOpener = (*driver)(nil)
-	_ volume.Cloner         = (*driver)(nil)
-	_ volume.Sizer          = (*driver)(nil)
-	_ volume.Resizer        = (*driver)(nil)
-	_ volume.Attacher       = (*driver)(nil)
-	_ volume.Trasher        = (*driver)(nil)
+	_ volume.Inspector        = (*driver)(nil)
+	_ volume.Stater           = (*driver)(nil)
+	_ volume.Scoper           = (*driver)(nil)
+	_ volume.Pinger           = (*driver)(nil)
+	_ volume.Worker           = (*driver)(nil)
+	_ volume.Rollbacker       = (*driver)(nil)
+	_ volume.Snapshotter      = (*driver)(nil)
+	_ volume.GroupSnapshotter = (*driver)(nil)
+	_ volume.SnapshotOpener   = (*driver)(nil)
+	_ volume.Cloner           = (*driver)(nil)
+	_ volume.Sizer            = (*driver)(nil)
+	_ volume.Resizer          = (*driver)(nil)
+	_ volume.Attacher         = (*driver)(nil)
+	_ volume.Trasher          = (*driver)(nil)
 )
 
 // start opens a pool. The CSI driver is not asked anything before it returns.
 func start(ctx context.Context, c config, s settings, env catalog.Env) (*driver, error) {
 	d := &driver{
 		c: c, s: s, log: env.Log(), pace: s.pace, leaving: map[string]*time.Timer{},
-		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1),
+		attaches: make(limit, maxAttaching), makes: make(limit, maxMaking), single: make(limit, 1), grouping: make(limit, 1), lasting: networkFS,
 		dir: filepath.Join(env.RunDir, "csi", env.PoolName, "m"),
 	}
 	var err error
@@ -137,6 +140,8 @@ const (
 	jobRemove     = "remove"
 	jobSnapshot   = "snapshot"
 	jobUnsnapshot = "remove snapshot"
+	jobGroup      = "snapshots"
+	jobUngroup    = "remove snapshots"
 	jobClone      = "clone"
 	jobRollback   = "rollback"
 	jobResize     = "resize"
@@ -158,6 +163,8 @@ func (d *driver) kinds() []jobs.Kind {
 		{Name: jobRemove, Do: d.remove},
 		{Name: jobSnapshot, Do: d.snapshot},
 		{Name: jobUnsnapshot, Do: d.unsnapshot},
+		{Name: jobGroup, Do: d.groupJob},
+		{Name: jobUngroup, Do: d.mendGroupsJob},
 		{Name: jobClone, Do: d.clone},
 		{Name: jobRollback, Do: d.rollback},
 		{Name: jobResize, Do: d.resize},

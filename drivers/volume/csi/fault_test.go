@@ -58,7 +58,7 @@ func TestFaults(t *testing.T) {
 func TestFaultsOfMore(t *testing.T) {
 	t.Parallel()
 	chance := rand.New(rand.NewPCG(testenv.Seed(t), 0)) //nolint:gosec // chance of a test
-	for _, rpc := range []string{callSnapshot, callUnsnapshot, callGrow, callGrowNode, callCreate, callDelete} {
+	for _, rpc := range []string{callSnapshot, callUnsnapshot, callGroup, callUngroup, callGrow, callGrowNode, callCreate, callDelete} {
 		for _, when := range []csitest.When{csitest.Before, csitest.After} {
 			for name, what := range waysOfFailing {
 				skip := 0

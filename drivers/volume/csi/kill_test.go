@@ -17,6 +17,7 @@ import (
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // life is what a volume goes through, one step after the other. Each may be repeated.
@@ -72,10 +73,35 @@ func (h *host) life() []func(ctx context.Context, d *driver) error {
 		unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error { return d.Clone(ctx, "b", "a", "", nil) }),
 		unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error { return d.Clone(ctx, "c", "a", "s", nil) }),
 		up("b", "second"), up("c", "first"), down("b"), remove("b"),
+		unless(errdefs.ErrUnsupported, unless(errdefs.ErrExists, func(ctx context.Context, d *driver) error {
+			return d.CreateSnapshots(ctx, []string{"a", "c"}, "g", nil)
+		})),
+		h.allOrNone("g", "a", "c"),
 		func(ctx context.Context, d *driver) error { return d.Rollback(ctx, "a", "s") },
 		up("a", "first"), down("a"), down("c"), remove("c"),
 		unless(errdefs.ErrNotFound, func(ctx context.Context, d *driver) error { return d.RemoveSnapshot(ctx, "a", "s") }),
 		remove("a"),
+	}
+}
+
+// allOrNone wants a snapshot of each of the volumes, or of none where the CSI driver has no groups.
+func (*host) allOrNone(snapshot string, names ...string) func(context.Context, *driver) error {
+	return func(ctx context.Context, d *driver) error {
+		facts, err := d.conn.Facts(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			all, err := d.Snapshots(ctx, name)
+			if err != nil {
+				return err
+			}
+			is := slices.ContainsFunc(all, func(s volume.Snapshot) bool { return s.Name == snapshot })
+			if is != (groups(facts) == nil) {
+				return fmt.Errorf("%s has the snapshot: %t", name, is)
+			}
+		}
+		return nil
 	}
 }
 
@@ -172,7 +198,7 @@ func TestKilledBridge(t *testing.T) {
 // changes tells whether an RPC changes anything.
 func changes(rpc string) bool {
 	return slices.Contains([]string{
-		callCreate, callDelete, callAttach, callDetach, callStage, callUnstage, callPublish, callUnpublish, callGrow, callGrowNode, callSnapshot, callUnsnapshot,
+		callCreate, callDelete, callAttach, callDetach, callStage, callUnstage, callPublish, callUnpublish, callGrow, callGrowNode, callSnapshot, callUnsnapshot, callGroup, callUngroup,
 	}, rpc)
 }
 
@@ -207,7 +233,7 @@ func (h *host) nothingLeft(t *testing.T) {
 				all = append(all, "mount "+m.Mountpoint)
 			}
 		}
-		for _, dir := range []string{"state/csi/pool/volumes", "state/csi/pool/trash", "state/csi/pool/snapshots", "run/csi/pool/nodes", "run/csi/pool/m"} {
+		for _, dir := range []string{"state/csi/pool/volumes", "state/csi/pool/trash", "state/csi/pool/snapshots", "state/csi/pool/groups", "run/csi/pool/nodes", "run/csi/pool/m"} {
 			entries, err := os.ReadDir(filepath.Join(h.dir, dir))
 			if err != nil {
 				t.Fatal(err)

@@ -24,7 +24,7 @@ type options struct {
 	Snapshot  *string        `opt:"snapshot" help:"snapshot of the storage, by its ID, with whose data the volume begins"`
 	Zone      *string        `opt:"zone" help:"zone in which it is made, where the CSI driver has zones"`
 	Reclaim   *string        `opt:"reclaim" enum:"delete,retain" help:"whether it is deleted from the storage when it is removed, or only forgotten"`
-	Detach    *time.Duration `opt:"detach_after" help:"how long it stays attached after its last unmount"`
+	Detach    *time.Duration `opt:"detach_after" help:"how long it stays attached, or mounted, after its last unmount"`
 	VolumeID  *string        `opt:"volume_id" help:"ID of a volume that the storage has already: it is used, and never deleted"`
 	ExactName bool           `opt:"exact_name" help:"tell the storage the name as it is, to find a volume that another program made; it is never deleted"`
 }

@@ -159,6 +159,8 @@ type snapshot struct {
 	Capability capability `json:"capability"`
 	Capacity   int64      `json:"capacity,omitempty"`
 	Suspects   []suspect  `json:"suspects,omitempty"`
+	// Group is of which group it is, if it was made together with others.
+	Group string `json:"group,omitempty"`
 	// Temp is the volume for which alone the snapshot was made.
 	Temp string `json:"temp,omitempty"`
 }

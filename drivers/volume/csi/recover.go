@@ -16,6 +16,9 @@ func (d *driver) recover() {
 	for _, n := range d.store.unfinished() {
 		d.background.Go(func() { d.forget(n) })
 	}
+	if len(d.store.halves("")) > 0 {
+		d.background.Go(func() { d.finish(jobUngroup, "snapshots of several volumes", "", nil) })
+	}
 	for _, r := range d.store.list() {
 		v, _ := d.store.find(r.Name)
 		_, n := d.store.see(v)

@@ -35,6 +35,15 @@ func (d *driver) remove(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
+	if rec, _ := d.store.see(v); len(d.store.halves(rec.Lineage)) > 0 { // which takes the turns of other volumes, too
+		free()
+		if err := d.mendGroups(ctx, r, rec.Lineage); err != nil {
+			return err
+		}
+		if v, free, err = turn(ctx, name); err != nil {
+			return err
+		}
+	}
 	defer free()
 	facts, err := d.facts(ctx, r)
 	if err != nil {
@@ -68,7 +77,7 @@ func (d *driver) delete(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fac
 	}
 	ctx = context.WithValue(ctx, holding{rec.ID}, true)
 	for _, n := range d.store.snapshotsOf(rec.Lineage) {
-		if n.Doing == callSnapshot || len(n.Suspects) > 0 { // what may be there of it is found by its volume alone
+		if n.Doing == callSnapshot || n.Doing == callGroup || len(n.Suspects) > 0 { // what may be there of it is found by its volume alone
 			if err := d.unshoot(ctx, r, n); err != nil {
 				return err
 			}
@@ -134,7 +143,9 @@ func (d *driver) destroy(ctx context.Context, r *jobs.Run, v *vol) error {
 		return err
 	}
 	err := d.callDelete(ctx, r, rec.ID)
-	if snapshots := d.store.snapshotsOf(rec.Lineage); conn.CodeOf(err) == codes.FailedPrecondition && len(snapshots) > 0 {
+	if all := d.store.besides(rec.Lineage); conn.CodeOf(err) == codes.FailedPrecondition && len(all) > 0 {
+		err = errdefs.Hint(err, "its snapshots were made together with others, and go with the last of them: remove those first, "+strings.Join(all, ", "))
+	} else if snapshots := d.store.snapshotsOf(rec.Lineage); conn.CodeOf(err) == codes.FailedPrecondition && len(snapshots) > 0 {
 		for _, n := range snapshots {
 			if serr := d.unshoot(ctx, r, n); serr != nil {
 				return errors.Join(err, serr)

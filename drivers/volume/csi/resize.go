@@ -52,10 +52,46 @@ func (d *driver) resize(ctx context.Context, r *jobs.Run) error {
 	if err != nil {
 		return err
 	}
-	if !growsAtStorage(facts) {
-		return errdefs.Errorf(errdefs.ErrUnsupported, "%s cannot change the size of a volume", facts.Name)
+	switch {
+	case growsAtStorage(facts):
+		return d.growAgain(ctx, r, v, size, facts)
+	case growsHere(facts):
+		return d.growHereAlone(ctx, r, v, size, facts)
 	}
-	return d.growAgain(ctx, r, v, size, facts)
+	return errdefs.Errorf(errdefs.ErrUnsupported, "%s cannot change the size of a volume", facts.Name)
+}
+
+// growHereAlone is for a CSI driver whose hosts make volumes larger, and not its controller. One that is not mounted is
+// brought up for it, and goes down as after any mount.
+func (d *driver) growHereAlone(ctx context.Context, r *jobs.Run, v *vol, size int64, facts conn.Facts) error {
+	rec, n := d.store.see(v)
+	if rec.Capacity >= size && !rec.GrowNode {
+		return nil
+	}
+	if err := d.mayGrow(ctx, v, facts); err != nil {
+		return err
+	}
+	if n.Phase != phasePublished || n.Doing != "" {
+		d.stayed(rec.Name)
+		defer d.leave(rec.Name, d.detachAfter(v))
+		if err := d.up(ctx, r, v); err != nil {
+			return err
+		}
+		rec, _ = d.store.see(v)
+	}
+	rec.Grow, rec.GrowNode = max(rec.Grow, size), true
+	if err := d.store.save(v, rec); err != nil {
+		return err
+	}
+	err := d.growHere(ctx, r, v, facts)
+	if settled(err) {
+		rec.Grow, rec.GrowNode = 0, false
+		return errors.Join(err, d.store.save(v, rec))
+	}
+	if rec, _ = d.store.see(v); err == nil && rec.Capacity < size {
+		return errdefs.Errorf(errdefs.ErrUnavailable, "%s says that it is done, and that the volume has %s", facts.Name, catalog.Bytes(rec.Capacity))
+	}
+	return err
 }
 
 // growAgain does what is left to do until a volume has a size. Whoever calls has its turn.
@@ -163,12 +199,13 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	if stages(facts) {
 		staging = filepath.Join(n.Dir, "s")
 	}
+	var answer *spec.NodeExpandVolumeResponse
 	err := d.rpc(ctx, r, false, func(ctx context.Context) error {
 		secrets, err := d.s.secrets.get()
 		if err != nil {
 			return err
 		}
-		_, err = d.conn.Node().NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
+		answer, err = d.conn.Node().NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
 			VolumeId: rec.ID, VolumePath: filepath.Join(n.Dir, "t"), StagingTargetPath: staging, Secrets: secrets,
 			CapacityRange: &spec.CapacityRange{RequiredBytes: rec.Grow}, VolumeCapability: rec.Capability.spec(),
 		})
@@ -176,6 +213,13 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	})
 	if err != nil {
 		return err
+	}
+	if !growsAtStorage(facts) { // else its answer is the size of the file system
+		has := answer.GetCapacityBytes()
+		if has == 0 {
+			has = rec.Grow
+		}
+		rec.Required, rec.Capacity = max(rec.Required, rec.Grow), max(rec.Capacity, has)
 	}
 	rec.GrowNode, rec.Grow = false, 0
 	return d.store.save(v, rec)

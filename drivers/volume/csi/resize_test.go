@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -25,6 +26,7 @@ func TestResize(t *testing.T) {
 		"online":         {func(*csitest.Options) {}, nil, nil, 2, 2},
 		"offline":        {func(o *csitest.Options) { o.ExpandOnline = false }, errdefs.ErrInUse, nil, 1, 1},
 		"storage_alone":  {func(o *csitest.Options) { o.NodeExpand = false }, nil, nil, 2, 0},
+		"host_alone":     {func(o *csitest.Options) { o.ExpandOnline, o.ExpandOffline = false, false }, nil, nil, 0, 2},
 		"without_either": {func(o *csitest.Options) { o.ExpandOnline, o.ExpandOffline, o.NodeExpand = false, false, false }, errdefs.ErrUnsupported, errdefs.ErrUnsupported, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,6 +65,40 @@ func TestResize(t *testing.T) {
 			h.nothingLeft(t)
 		})
 	}
+}
+
+// What grows on a host alone is mounted for it, and grows with the next mount where that was cut off. Where it cannot, it has
+// the size that it had.
+func TestResizeOnTheHostAlone(t *testing.T) {
+	o := csitest.All()
+	o.ExpandOnline, o.ExpandOffline, o.Bytes = false, false, 512<<20
+	h := newHost(t, o)
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m"}))
+	wantClass(t, d.Resize(t.Context(), "a", 1<<30), errdefs.ErrInvalid, "it cannot grow to that size")
+	if r := h.record(t, d, "a"); r.Capacity != 32<<20 || r.GrowNode {
+		t.Errorf("after a refusal: %+v", r)
+	}
+	must(t, d.Resize(t.Context(), "a", 64<<20))
+	once(t, "it goes down again", func() bool { return len(h.mock.Attached(h.record(t, d, "a").ID)) == 0 })
+	if v := h.mock.Volumes(); v[0].Size != 64<<20 || h.record(t, d, "a").Capacity != 64<<20 {
+		t.Errorf("size %d, capacity %d", v[0].Size, h.record(t, d, "a").Capacity)
+	}
+	h.mock.Faults.Set(callGrowNode, csitest.Before, csitest.Code(codes.Internal), quick.unsure+1)
+	if err := d.Resize(t.Context(), "a", 128<<20); err == nil {
+		t.Error("no error")
+	}
+	if r := h.record(t, d, "a"); r.Capacity != 64<<20 || r.Grow != 128<<20 {
+		t.Errorf("after it was cut off: %+v", r)
+	}
+	must(t, d.Close())
+	d = h.open(t)
+	h.mount(t, d, "a")
+	if r := h.record(t, d, "a"); r.Capacity != 128<<20 || r.GrowNode || h.mock.Volumes()[0].Size != 128<<20 {
+		t.Errorf("after the next mount: %+v", r)
+	}
+	must(t, errors.Join(d.Unmount(t.Context(), "a", h.mnt("a")), d.Remove(t.Context(), "a")))
+	h.nothingLeft(t)
 }
 
 // ext4 is grown only by who has the right to: else the volume could not be mounted any more.

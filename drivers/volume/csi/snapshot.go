@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/internal/jobs"
-	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
@@ -68,6 +65,12 @@ func (d *driver) snapshot(ctx context.Context, r *jobs.Run) error {
 		return err
 	}
 	n, there := d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	if there && n.Doing == callGroup {
+		if err := d.mendGroups(ctx, r, rec.Lineage); err != nil {
+			return err
+		}
+		n, there = d.store.findSnapshot(rec.Lineage, s.Snapshot)
+	}
 	switch {
 	case there && n.Doing == "":
 		return errdefs.Errorf(errdefs.ErrExists, "there is a snapshot of this name")
@@ -208,7 +211,7 @@ func (d *driver) complete(ctx context.Context, r *jobs.Run, n snapshot, facts co
 		case <-ctx.Done():
 			return n, errdefs.As(errdefs.ErrUnavailable, context.Cause(ctx))
 		}
-		answer, err := d.callSnapshot(ctx, r, n, n.CSIName, false, facts) // it is there: this only asks
+		answer, err := d.look(ctx, r, n, facts)
 		if err != nil {
 			return n, err
 		}
@@ -223,6 +226,14 @@ func (d *driver) complete(ctx context.Context, r *jobs.Run, n snapshot, facts co
 		}
 	}
 	return n, nil
+}
+
+// look asks how far a snapshot is that is there.
+func (d *driver) look(ctx context.Context, r *jobs.Run, n snapshot, facts conn.Facts) (*spec.Snapshot, error) {
+	if n.Group != "" {
+		return d.lookGroup(ctx, r, n)
+	}
+	return d.callSnapshot(ctx, r, n, n.CSIName, false, facts)
 }
 
 // clearShots deletes the snapshots that are not trusted.
@@ -265,6 +276,9 @@ func (d *driver) callUnsnapshot(ctx context.Context, r *jobs.Run, id string) err
 
 // unshoot deletes a snapshot, and whatever else may be there of it.
 func (d *driver) unshoot(ctx context.Context, r *jobs.Run, n snapshot) error {
+	if n.Group != "" {
+		return d.unshootMember(ctx, r, n)
+	}
 	facts, err := d.facts(ctx, r)
 	if err != nil {
 		return err
@@ -326,7 +340,7 @@ func (d *driver) RemoveSnapshot(ctx context.Context, name, snapshot string) erro
 		return err
 	}
 	rec, _ := d.store.see(v)
-	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); !ok || n.Doing == callSnapshot {
+	if n, ok := d.store.findSnapshot(rec.Lineage, snapshot); !ok || n.Doing == callSnapshot || n.Doing == callGroup {
 		return errNoSnapshot
 	}
 	return d.do(ctx, jobUnsnapshot, name+"@"+snapshot, "", shooting{Volume: name, Snapshot: snapshot})
@@ -337,6 +351,12 @@ func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
 	var s shooting
 	if err := r.Load(&s); err != nil {
 		return err
+	}
+	if now, err := d.get(s.Volume); err == nil {
+		rec, _ := d.store.see(now)
+		if err := d.mendGroups(ctx, r, rec.Lineage); err != nil {
+			return err
+		}
 	}
 	// Who removes the volume meanwhile deletes its snapshots, too.
 	v, free, err := d.turnOf(ctx, s.Volume)
@@ -354,35 +374,5 @@ func (d *driver) unsnapshot(ctx context.Context, r *jobs.Run) error {
 	}
 	// The storage may have kept the volume of before a rollback for it.
 	d.clearReplaced(ctx, r, v)
-	return nil
-}
-
-// flush writes out what is mounted here of a volume.
-func (d *driver) flush(ctx context.Context, name string) error {
-	v, ok := d.store.find(name)
-	if !ok {
-		return nil
-	}
-	_, n := d.store.see(v)
-	if n.Phase != phasePublished {
-		return nil
-	}
-	target := filepath.Join(n.Dir, "t")
-	if m, err := topmost(target); err != nil || m == nil {
-		return err
-	}
-	if err := d.looks.alive(ctx, target); errors.Is(err, errDead) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	fd, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return state.Classify(err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Syncfs(fd); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return state.Classify(err)
-	}
 	return nil
 }

@@ -37,6 +37,9 @@ type store struct {
 	volumes   map[string]*vol // by name
 	trash     map[string]*vol // by ID in the trash
 	snapshots map[string]snapshot
+	groups    map[string]group // by name
+
+	grouping sync.Mutex // for who changes a group
 }
 
 // vol is one volume. What is in it is read with the store's lock; it is changed by who has its turn alone.
@@ -61,9 +64,9 @@ func (v *vol) take(ctx context.Context) (free func(), err error) {
 }
 
 func openStore(env catalog.Env) (*store, error) {
-	s := &store{volumes: map[string]*vol{}, trash: map[string]*vol{}, snapshots: map[string]snapshot{}, boot: bootID()}
+	s := &store{volumes: map[string]*vol{}, trash: map[string]*vol{}, snapshots: map[string]snapshot{}, groups: map[string]group{}, boot: bootID()}
 	var err error
-	if s.root, err = openRoot(filepath.Join(env.StateDir, "csi", env.PoolName), dirVolumes, dirTrash, dirSnapshots); err != nil {
+	if s.root, err = openRoot(filepath.Join(env.StateDir, "csi", env.PoolName), dirVolumes, dirTrash, dirSnapshots, dirGroups); err != nil {
 		return nil, err
 	}
 	if s.run, err = openRoot(filepath.Join(env.RunDir, "csi", env.PoolName), dirNodes); err != nil {
@@ -127,6 +130,7 @@ func (s *store) load(log *slog.Logger) error {
 		}
 	}
 	err = errors.Join(err, each(s.root, dirSnapshots, snapshotVersion, log, func(n snapshot) { s.snapshots[n.key()] = n }))
+	err = errors.Join(err, each(s.root, dirGroups, groupVersion, log, s.addGroup))
 	return errors.Join(err, each(s.run, dirNodes, nodeVersion, log, func(n node) {
 		if v := s.volumes[n.Volume]; v != nil && n.Boot == s.boot && (n.ID == v.rec.ID || v.rec.ID == "") {
 			v.node = n
@@ -299,6 +303,9 @@ func (n snapshot) key() string { return n.Lineage + " " + n.Name }
 func (n snapshot) file() string { return fileOf(dirSnapshots, digest("snapshot", n.key())) }
 
 func (s *store) saveSnapshot(n snapshot) error {
+	if n.Group != "" {
+		return s.saveMember(n)
+	}
 	if err := state.Write(s.root, n.file(), snapshotVersion, n); err != nil {
 		return err
 	}
@@ -343,7 +350,7 @@ func (s *store) unfinished() (all []snapshot) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, n := range s.snapshots {
-		if n.Doing != "" || n.Temp != "" {
+		if n.Doing != "" && n.Doing != callGroup || n.Temp != "" {
 			all = append(all, n)
 		}
 	}

@@ -59,7 +59,7 @@ func expansion(f conn.Facts) (online, offline bool) {
 	storage := f.Controller.Has(csi.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 	here := f.Node.Has(csi.NodeServiceCapability_RPC_EXPAND_VOLUME)
 	said := f.Expansion.Has(csi.PluginCapability_VolumeExpansion_OFFLINE) && !f.Expansion.Has(csi.PluginCapability_VolumeExpansion_ONLINE)
-	return (storage || here) && !said, storage
+	return (storage || here) && !said, storage || here // what grows on a host alone is mounted for it
 }
 
 func stats(f conn.Facts) string {

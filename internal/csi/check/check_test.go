@@ -89,7 +89,7 @@ func TestAbilities(t *testing.T) {
 			Controller: conn.ControllerCaps{csi.ControllerServiceCapability_RPC_EXPAND_VOLUME: true},
 			Expansion:  conn.ExpansionCaps{csi.PluginCapability_VolumeExpansion_OFFLINE: true},
 		}, []string{"expand offline"}},
-		"node alone": {conn.Facts{Node: conn.NodeCaps{csi.NodeServiceCapability_RPC_EXPAND_VOLUME: true}}, []string{"expand online"}},
+		"node alone": {conn.Facts{Node: conn.NodeCaps{csi.NodeServiceCapability_RPC_EXPAND_VOLUME: true}}, []string{"expand online", "expand offline"}},
 		"group without the service": {conn.Facts{
 			Group: conn.GroupCaps{csi.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT: true},
 		}, nil},

@@ -82,13 +82,18 @@ func (d *driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequ
 		return nil, d.wrong(rpc, "different arguments", codes.InvalidArgument, "volume %s is staged at %s", v.ID, s.Path)
 	}
 	c := r.GetCapacityRange()
+	alone := !d.o.ExpandOnline && !d.o.ExpandOffline
 	switch {
-	case c.GetRequiredBytes() > v.Size:
+	case c.GetRequiredBytes() > v.Size && !alone:
 		return nil, d.wrong(rpc, "expand at the node first", codes.OutOfRange, "volume %s has %d bytes, and not %d", v.ID, v.Size, c.GetRequiredBytes())
 	case c.GetLimitBytes() > 0 && c.GetLimitBytes() < v.NodeSize:
 		return nil, status.Errorf(codes.OutOfRange, "volume %s has %d bytes, and does not become smaller", v.ID, v.NodeSize)
 	}
-	v.NodeSize = v.Size
+	grown := max(v.Size, c.GetRequiredBytes())
+	if d.used()-v.Size+grown > d.o.Bytes {
+		return nil, status.Errorf(codes.OutOfRange, "%d bytes are left", d.o.Bytes-d.used())
+	}
+	v.Size, v.NodeSize = grown, grown
 	if err := d.s.saveVolume(v); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}

@@ -40,6 +40,9 @@ func (d *driver) CreateVolumeGroupSnapshot(_ context.Context, r *csi.CreateVolum
 		if !maps.Equal(set(d.sources(g)), set(r.GetSourceVolumeIds())) {
 			return nil, d.wrong(rpc, "different arguments", codes.AlreadyExists, "group %q is there, of %q", g.Name, d.sources(g))
 		}
+		if err := d.ripen(g); err != nil {
+			return nil, err
+		}
 		return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: d.groupAnswer(g)}, nil
 	}
 	for _, id := range r.GetSourceVolumeIds() {
@@ -61,7 +64,6 @@ func (d *driver) CreateVolumeGroupSnapshot(_ context.Context, r *csi.CreateVolum
 		if err != nil {
 			return nil, err
 		}
-		s.Calls = d.o.ReadyAfter
 		made = append(made, s)
 		g.Snapshots = append(g.Snapshots, s.ID)
 	}
@@ -109,8 +111,22 @@ func (d *driver) groupAnswer(g *Group) *csi.VolumeGroupSnapshot {
 		s := *d.s.snapshots[id]
 		s.Group = g.ID
 		a.Snapshots = append(a.Snapshots, d.snapshotAnswer(&s))
+		a.ReadyToUse = a.ReadyToUse && d.ready(&s)
 	}
 	return a
+}
+
+// ripen has each call bring the snapshots nearer to being ready.
+func (d *driver) ripen(g *Group) error {
+	for _, id := range g.Snapshots {
+		if s := d.s.snapshots[id]; s.Calls < d.o.ReadyAfter {
+			s.Calls++
+			if err := d.s.save("snapshots", s.Key, s); err != nil {
+				return status.Error(codes.Internal, err.Error())
+			}
+		}
+	}
+	return nil
 }
 
 // group returns a group, and checks that the caller knows its snapshots.
@@ -159,6 +175,9 @@ func (d *driver) GetVolumeGroupSnapshot(_ context.Context, r *csi.GetVolumeGroup
 	}
 	if g == nil {
 		return nil, status.Errorf(codes.NotFound, "no group %s", r.GetGroupSnapshotId())
+	}
+	if err := d.ripen(g); err != nil {
+		return nil, err
 	}
 	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: d.groupAnswer(g)}, nil
 }

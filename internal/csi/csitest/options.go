@@ -30,7 +30,7 @@ type Options struct {
 	Stats           bool // NodeGetVolumeStats
 	ExpandOnline    bool
 	ExpandOffline   bool // ControllerExpandVolume of what is not at a node alone, if not ExpandOnline as well
-	NodeExpand      bool // an expansion needs NodeExpandVolume, too
+	NodeExpand      bool // an expansion needs NodeExpandVolume, too; without the other two it is all there is
 	MultiWriter     bool // SINGLE_NODE_MULTI_WRITER
 	MountGroup      bool
 	// OldConditions announces the capabilities that version 1.13 of the specification took away.
@@ -59,7 +59,7 @@ type Options struct {
 	NotFound bool
 	// OddIDs makes ids of volumes long, with slashes in them.
 	OddIDs bool
-	// ReadyAfter is how often CreateSnapshot has to be called until a snapshot is ready.
+	// ReadyAfter is how often CreateSnapshot has to be called until a snapshot is ready, or GetVolumeGroupSnapshot for one of a group.
 	ReadyAfter int
 	// PendingAfter is how often CreateVolume from a source answers ABORTED, as it is still being copied.
 	PendingAfter int

@@ -5,18 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/pause"
+	"github.com/remora-plugins/remora/internal/service/pool"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
-// atOnce makes the snapshots of all members at the same time, and says how long that took from the
-// first to the last. If it is to, it has the containers that use those of which there can be one
+// taking is how snapshots are made: of one member, and of several of one pool at one moment.
+type taking struct {
+	one     func(context.Context, *member) (string, error)
+	several func(ctx context.Context, p *pool.Pool, names []string) (string, error)
+}
+
+// atOnce makes the snapshots of all members at the same time, those of a pool whose storage can do
+// so by one call, and says how long that took from the first to the last. If it is to, it has the containers that use those of which there can be one
 // paused meanwhile. Without that, and where it fails, there is none.
-func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Handler) bool, still bool, sum *control.ProjectSum, take func(context.Context, *member) (string, error)) error {
+func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Handler) bool, still bool, sum *control.ProjectSum, take taking) error {
 	held := &pause.Held{}
 	if still {
 		var err error
@@ -26,15 +34,26 @@ func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Ha
 		defer func() { _ = held.End() }() // it is told of below
 	}
 	start := time.Now()
-	eachMember(all, func(m *member) { //nolint:contextcheck // each has its own
-		ctx := m.ctx
+	within := func(ctx context.Context) (context.Context, context.CancelFunc) {
 		if until := held.Until(); !until.IsZero() {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadlineCause(ctx, until, x.errLimit())
-			defer cancel()
+			return context.WithDeadlineCause(ctx, until, x.errLimit())
 		}
-		m.snapshot, m.err = take(ctx, m)
-	})
+		return ctx, func() {}
+	}
+	var pools sync.WaitGroup
+	for _, those := range byPool(all) {
+		pools.Go(func() { //nolint:contextcheck // each has its own
+			if take.together(those, within) {
+				return
+			}
+			eachMember(those, func(m *member) {
+				ctx, cancel := within(m.ctx)
+				defer cancel()
+				m.snapshot, m.err = take.one(ctx, m)
+			})
+		})
+	}
+	pools.Wait()
 	took := time.Since(start)
 	if err := held.End(); err != nil {
 		sum.Errors = append(sum.Errors, errdefs.OneLine(err.Error()))
@@ -47,6 +66,46 @@ func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Ha
 		sum.Errors = append(sum.Errors, x.errLimit().Error()+": the snapshots are not of one moment")
 	}
 	return nil
+}
+
+// byPool returns the members that are in order, those of one pool together.
+func byPool(all []*member) (pools [][]*member) {
+	for _, m := range all {
+		if m.err != nil {
+			continue
+		}
+		i := slices.IndexFunc(pools, func(those []*member) bool { return those[0].p == m.p })
+		if i < 0 {
+			i, pools = len(pools), append(pools, nil)
+		}
+		pools[i] = append(pools[i], m)
+	}
+	return pools
+}
+
+// together makes the snapshots of several members of one pool by one call, and returns false where
+// the storage has none.
+func (t taking) together(those []*member, within func(context.Context) (context.Context, context.CancelFunc)) bool {
+	p := those[0].p
+	if len(those) < 2 || !volume.Can[volume.GroupSnapshotter](p.Handler) {
+		return false
+	}
+	names := make([]string, len(those))
+	for i, m := range those {
+		names[i] = m.name
+	}
+	ctx, cancel := within(those[0].ctx)
+	defer cancel()
+	snapshot, err := t.several(ctx, p, names)
+	if errors.Is(err, errdefs.ErrUnsupported) {
+		return false
+	}
+	for _, m := range those {
+		if m.err = err; err == nil {
+			m.snapshot = snapshot
+		}
+	}
+	return true
 }
 
 // errLimit ends snapshots that take longer than containers may be paused.

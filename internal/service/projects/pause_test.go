@@ -56,7 +56,7 @@ func (disk) Snapshots(context.Context, string) ([]volume.Snapshot, error) { retu
 func (disk) RemoveSnapshot(context.Context, string, string) error { return nil }
 
 // shop is a service with an engine, on which a container has both volumes and another has none.
-func shop(t *testing.T, d disk, note func(string)) *Service {
+func shop(t *testing.T, d volume.Driver, note func(string)) *Service {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rmj") // a short path, for the sake of sun_path
 	if err != nil {

@@ -193,8 +193,11 @@ func (x *Service) Snapshot(ctx context.Context, req control.ProjectSnapshotReque
 		return control.SnapshotCreateRequest{Volume: m.name, Name: name, Labels: req.Labels}
 	}
 	x.begin(all, req.Labels)
-	err = x.atOnce(ctx, all, volume.Can[volume.Snapshotter], req.Pause, &a.ProjectSum, func(ctx context.Context, m *member) (string, error) {
-		return snapshot.Make(ctx, m.p, of(m))
+	err = x.atOnce(ctx, all, volume.Can[volume.Snapshotter], req.Pause, &a.ProjectSum, taking{
+		one: func(ctx context.Context, m *member) (string, error) { return snapshot.Make(ctx, m.p, of(m)) },
+		several: func(ctx context.Context, p *pool.Pool, names []string) (string, error) {
+			return name, snapshot.Together(ctx, p, names, name, req.Labels)
+		},
 	})
 	endHooks(ctx, all, func(*member) bool { return true })
 	if err != nil {
@@ -235,11 +238,19 @@ func (x *Service) Backup(ctx context.Context, req control.ProjectBackupRequest, 
 	}
 	still := func(m *member) bool { return volume.Can[volume.SnapshotOpener](m.p.Handler) }
 	x.begin(all, req.Labels)
-	err = x.atOnce(ctx, all, volume.Can[volume.SnapshotOpener], req.Pause, &a.ProjectSum, func(ctx context.Context, m *member) (string, error) {
-		if !still(m) {
-			return "", nil // it is read as it lies there
-		}
-		return snapshot.ForBackup(ctx, m.p, m.name)
+	err = x.atOnce(ctx, all, volume.Can[volume.SnapshotOpener], req.Pause, &a.ProjectSum, taking{
+		one: func(ctx context.Context, m *member) (string, error) {
+			if !still(m) {
+				return "", nil // it is read as it lies there
+			}
+			return snapshot.ForBackup(ctx, m.p, m.name)
+		},
+		several: func(ctx context.Context, p *pool.Pool, names []string) (string, error) {
+			if !volume.Can[volume.SnapshotOpener](p.Handler) {
+				return "", errdefs.Errorf(errdefs.ErrUnsupported, "its snapshots cannot be read")
+			}
+			return snapshot.TogetherForBackup(ctx, p, names)
+		},
 	})
 	endHooks(ctx, all, func(m *member) bool { return err != nil || still(m) || m.err != nil })
 	if err != nil {

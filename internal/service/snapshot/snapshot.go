@@ -62,8 +62,8 @@ func (t Taker) Take(ctx context.Context, p *pool.Pool, req control.SnapshotCreat
 // Make makes a snapshot, and a name for it where there is none. Two of the same second
 // are told apart by a number.
 func Make(ctx context.Context, p *pool.Pool, req control.SnapshotCreateRequest) (name string, err error) {
-	if strings.HasPrefix(req.Name, OwnPrefix) {
-		return "", errdefs.Errorf(errdefs.ErrInvalid, "volume %q: snapshot %q: names with %q are those of backups, which remove them", req.Volume, req.Name, OwnPrefix)
+	if err := mayBeCalled(req.Name); err != nil {
+		return "", fmt.Errorf("volume %q: %w", req.Volume, err)
 	}
 	if req.Name != "" {
 		if err := p.Handler.CreateSnapshot(ctx, req.Volume, req.Name, req.Labels); err != nil {
@@ -86,6 +86,23 @@ func Make(ctx context.Context, p *pool.Pool, req control.SnapshotCreateRequest) 
 		}
 	}
 	return "", err
+}
+
+// mayBeCalled refuses the names that are not a person's to give.
+func mayBeCalled(name string) error {
+	if strings.HasPrefix(name, OwnPrefix) {
+		return errdefs.Errorf(errdefs.ErrInvalid, "snapshot %q: names with %q are those of backups, which remove them", name, OwnPrefix)
+	}
+	return nil
+}
+
+// Together makes snapshots of several volumes of a pool at one moment, under one name: all or none. It is ErrUnsupported
+// where the storage cannot.
+func Together(ctx context.Context, p *pool.Pool, volumes []string, name string, labels map[string]string) error {
+	if err := mayBeCalled(name); err != nil {
+		return err
+	}
+	return p.Handler.CreateSnapshots(ctx, volumes, name, labels)
 }
 
 // Told is a snapshot as the control API has it.
@@ -137,20 +154,41 @@ func (t Taker) Still(ctx context.Context, p *pool.Pool, req control.BackupCreate
 
 // ForBackup makes a snapshot that is there for a backup alone.
 func ForBackup(ctx context.Context, p *pool.Pool, name string) (string, error) {
-	all, err := p.Handler.Snapshots(ctx, name)
-	if err != nil {
+	if err := dropStale(ctx, p, name); err != nil {
 		return "", err
 	}
-	for _, s := range all { // what a crash has left
-		if strings.HasPrefix(s.Name, OwnPrefix) && time.Since(s.CreatedAt) > stale {
-			if err := p.Handler.RemoveSnapshot(ctx, name, s.Name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-				return "", err
-			}
-		}
-	}
-	snapshot := OwnPrefix + strings.ToLower(rand.Text()[:10])
+	snapshot := ownName()
 	if err := p.Handler.CreateSnapshot(ctx, name, snapshot, nil); err != nil {
 		return "", err
 	}
 	return snapshot, nil
+}
+
+// TogetherForBackup is ForBackup for several volumes of a pool, see [Together].
+func TogetherForBackup(ctx context.Context, p *pool.Pool, volumes []string) (string, error) {
+	for _, name := range volumes {
+		if err := dropStale(ctx, p, name); err != nil {
+			return "", err
+		}
+	}
+	snapshot := ownName()
+	return snapshot, p.Handler.CreateSnapshots(ctx, volumes, snapshot, nil)
+}
+
+func ownName() string { return OwnPrefix + strings.ToLower(rand.Text()[:10]) }
+
+// dropStale removes what backups that were cut off have left.
+func dropStale(ctx context.Context, p *pool.Pool, name string) error {
+	all, err := p.Handler.Snapshots(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if strings.HasPrefix(s.Name, OwnPrefix) && time.Since(s.CreatedAt) > stale {
+			if err := p.Handler.RemoveSnapshot(ctx, name, s.Name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return nil
 }

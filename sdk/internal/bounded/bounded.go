@@ -41,6 +41,9 @@ type Verb[T any] struct {
 	Name string
 	// Limit is in the place of the Runner's; 0 keeps that.
 	Limit time.Duration
+	// Also are more keys that it needs. Who needs several names them in one order everywhere, the key of
+	// Run as the first.
+	Also []string
 	// Explain, if not nil, puts what the verb is about in front of an error.
 	Explain func(error) error
 	// Do does it. Its context ends with the limit, not when the caller hangs up.
@@ -77,6 +80,29 @@ func (r *Runner) lock(ctx context.Context, key string, limit time.Duration) (unl
 	unlock, err = r.locks.Lock(wait, key)
 	if err != nil {
 		return nil, fmt.Errorf("another call for it has not ended: %w", err)
+	}
+	return unlock, nil
+}
+
+// lockAll waits for all keys, one after the other, within one limit.
+func (r *Runner) lockAll(ctx context.Context, keys []string, limit time.Duration) (unlock func(), err error) {
+	if len(keys) == 1 {
+		return r.lock(ctx, keys[0], limit)
+	}
+	start := time.Now()
+	var held []func()
+	unlock = func() {
+		for _, free := range held {
+			free()
+		}
+	}
+	for _, key := range keys {
+		free, err := r.lock(ctx, key, limit-time.Since(start))
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, free)
 	}
 	return unlock, nil
 }
@@ -144,7 +170,7 @@ func Run[T any](caller context.Context, r *Runner, key string, v Verb[T]) (T, er
 	unlock := func() {}
 	if key != "" {
 		var err error
-		if unlock, err = r.lock(caller, key, limit); err != nil {
+		if unlock, err = r.lockAll(caller, append([]string{key}, v.Also...), limit); err != nil {
 			return zero, v.explain(fmt.Errorf("%s: %w", v.Name, err))
 		}
 	}
