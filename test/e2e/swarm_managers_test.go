@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +16,10 @@ func TestSwarmManagers(t *testing.T) {
 	t.Parallel()
 	wires, hosts := newSwarmOf(t, 3, "boss", "second", "third")
 	boss, second, third := hosts[0], hosts[1], hosts[2]
-	web := []string{"service", "create", "-d", "--name", "web", "--no-resolve-image", "--network", "blue", "--replicas", "3", "--endpoint-mode", "dnsrr",
-		"--stop-grace-period", "0s", lab.ImageName, "sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp"}
+	web := []string{
+		"service", "create", "-d", "--name", "web", "--no-resolve-image", "--network", "blue", "--replicas", "3", "--endpoint-mode", "dnsrr",
+		"--stop-grace-period", "0s", lab.ImageName, "sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp",
+	}
 	boss.MustDocker("network", "create", "-d", swarmDriver, "--scope", "swarm", "--attachable", "blue")
 	boss.MustDocker(web...)
 	each := replicas(t, hosts, "web", 3)
@@ -25,48 +29,46 @@ func TestSwarmManagers(t *testing.T) {
 	for _, h := range hosts {
 		h.MustDocker("run", "-d", "--name", "asker", "--network", "blue", "--dns", "10.0.1.1", "--dns-search", "remora.local", lab.ImageName, "sleep", "1000")
 	}
-	service := "label=com.docker.swarm.service.name=web"
-	at := func(on ...*managedHost) string {
-		var lists [][]string
-		for _, h := range on {
-			lists = append(lists, addresses(h.Host, "blue", service))
-		}
-		return sorted(lists...)
-	}
-	// whole: from each of the hosts all tasks on them are found, and answer; no two have one address.
+	at := func(on ...*managedHost) string { return addressesOf(on, "web", "blue") }
+	// whole: from each of the hosts all tasks that are on them are found, and answer; no two have one address. Which tasks there are
+	// is asked again each time: Swarm ends those that it has started elsewhere when it likes.
 	whole := func(when string, on ...*managedHost) {
 		t.Helper()
-		tasks, last := "", ""
-		if !within(20*time.Second, func() bool {
-			tasks = at(on...) // of one that is starting there is none yet
-			for _, h := range on {
-				if last = h.Name + ": " + sorted(resolve(h.Host, "asker", "web.remora.local")); last != h.Name+": "+tasks {
+		for _, h := range on {
+			last := ""
+			if !within(20*time.Second, func() bool {
+				tasks, names := at(on...), sorted(resolve(h.Host, "asker", "web.remora.local"))
+				if all := strings.Fields(tasks); names != tasks || len(slices.Compact(all)) != len(strings.Fields(tasks)) {
+					last = fmt.Sprintf("tasks are %q, and are found at %q", tasks, names)
 					return false
 				}
-			}
-			return true
-		}) {
-			t.Errorf("%s: tasks are %q, and are found at %s", when, tasks, last)
-		}
-		seen := map[string]bool{}
-		for ip := range strings.FieldsSeq(tasks) {
-			if seen[ip] {
-				t.Errorf("%s: two tasks have %s", when, ip)
-			}
-			seen[ip] = true
-		}
-		for _, h := range on {
-			for ip := range strings.FieldsSeq(tasks) {
-				if !within(10*time.Second, func() bool {
-					_, err := h.Docker("exec", "asker", "wget", "-qO-", "http://"+ip+"/")
-					return err == nil
-				}) {
-					t.Errorf("%s: host %s: task %s does not answer:\n%s", when, h.Name, ip, h.status("connections"))
+				for ip := range strings.FieldsSeq(tasks) {
+					if err := answers(h, "asker", ip); err != nil {
+						last = fmt.Sprintf("of %q task %s does not answer: %v", tasks, ip, err)
+						return false
+					}
 				}
+				return tasks != ""
+			}) {
+				t.Errorf("%s: host %s: %s\n%s", when, h.Name, last, h.status("connections"))
 			}
 		}
 	}
 	whole("at first", hosts...)
+	anew := func(leader *managedHost) {
+		t.Helper()
+		var err error
+		if !within(30*time.Second, func() bool { // until its own engine has ended the former one
+			_, err = leader.Docker("network", "create", "-d", swarmDriver, "--scope", "swarm", "--subnet", "10.77.0.0/24", "green")
+			return err == nil
+		}) {
+			t.Fatal(err)
+		}
+		leader.MustDocker("service", "create", "-d", "--name", "green", "--no-resolve-image", "--network", "green", "--mode", "global", "--endpoint-mode", "dnsrr",
+			"--stop-grace-period", "0s", "--dns", "10.77.0.1", lab.ImageName, "sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+	}
+	anew(boss)
+	green(t, "at first", hosts)
 
 	wires.Cut(boss.Host)
 	rest := []*managedHost{second, third}
@@ -78,11 +80,19 @@ func TestSwarmManagers(t *testing.T) {
 	}
 	replicas(t, rest, "web", 3)
 	whole("without the first manager", rest...)
-	second.MustDocker("network", "create", "-d", swarmDriver, "--scope", "swarm", "--attachable", "green")
 	second.MustDocker("service", "scale", "-d", "web=4")
 	replicas(t, rest, "web", 4)
 	whole("after a change by the manager that leads now", rest...)
-	third.MustDocker("run", "--rm", "--network", "green", lab.ImageName, "true")
+	// A network that is made anew while the host that is lost has the former one still, with the same addresses.
+	second.MustDocker("service", "rm", "green")
+	if !within(30*time.Second, func() bool {
+		_, err := second.Docker("network", "rm", "green")
+		return err == nil
+	}) {
+		t.Fatal("a network is not removed while a host is lost")
+	}
+	anew(second)
+	green(t, "made anew without the first manager", rest)
 
 	wires.Cut(second.Host) // nobody leads
 	if !within(60*time.Second, func() bool {
@@ -105,11 +115,65 @@ func TestSwarmManagers(t *testing.T) {
 	}
 	second.MustDocker("service", "scale", "-d", "web=5")
 	if !within(60*time.Second, func() bool { // also those that were started twice are gone
-		out, err := second.Docker("service", "ls", "--format", "{{.Replicas}}")
-		return err == nil && strings.Contains(out, "5/5") && len(strings.Fields(at(hosts...))) == 5
+		out, err := second.Docker("service", "ps", "--no-trunc", "-q", "-f", "desired-state=running", "web")
+		return err == nil && len(strings.Fields(out)) == 5 && sorted(strings.Fields(out)) == tasksOn(hosts, "web")
 	}) {
 		out, _ := second.Docker("service", "ps", "web")
 		t.Fatalf("not five tasks: %s\n%s", at(hosts...), out)
 	}
 	whole("when all are back", hosts...)
+	green(t, "when all are back", hosts)
+}
+
+// green has one task of the service on each of the hosts, which find all of them by name and reach them.
+func green(t *testing.T, when string, hosts []*managedHost) {
+	t.Helper()
+	for _, h := range hosts {
+		last := ""
+		if !within(40*time.Second, func() bool {
+			tasks, id := addressesOf(hosts, "green", "green"), h.MustDocker("ps", "-q", "-f", "label=com.docker.swarm.service.name=green")
+			names := sorted(resolve(h.Host, id, "green.remora.local"))
+			if last = fmt.Sprintf("tasks are %q, and are found at %q", tasks, names); len(strings.Fields(tasks)) != len(hosts) || names != tasks {
+				return false
+			}
+			for ip := range strings.FieldsSeq(tasks) {
+				if err := answers(h, id, ip); err != nil {
+					last = fmt.Sprintf("of %q task %s does not answer: %v", tasks, ip, err)
+					return false
+				}
+			}
+			return true
+		}) {
+			out, _ := h.Docker("service", "ps", "--no-trunc", "green")
+			t.Fatalf("network green %s: host %s: %s\n%s\n%s", when, h.Name, last, h.status("networks"), out)
+		}
+	}
+}
+
+// answers asks a task; a packet first, for wget waits minutes for one that is lost.
+func answers(h *managedHost, container, ip string) error {
+	_, err := h.Docker("exec", container, "sh", "-c", "ping -c 1 -W 2 "+ip+" >/dev/null && wget -qO- http://"+ip+"/")
+	return err
+}
+
+// addressesOf are those of a service's tasks on hosts; one that is coming or going has none.
+func addressesOf(hosts []*managedHost, service, network string) string {
+	var all []string
+	for _, h := range hosts {
+		for id := range strings.FieldsSeq(h.MustDocker("ps", "-q", "-f", "label=com.docker.swarm.service.name="+service)) {
+			out, _ := h.Docker("inspect", "-f", `{{(index .NetworkSettings.Networks "`+network+`").IPAddress}}`, id)
+			all = append(all, strings.Fields(out)...)
+		}
+	}
+	return sorted(all)
+}
+
+// tasksOn are the IDs of the tasks of a service that run on hosts.
+func tasksOn(hosts []*managedHost, service string) string {
+	var lists [][]string
+	for _, h := range hosts {
+		out := h.MustDocker("ps", "-f", "label=com.docker.swarm.service.name="+service, "--format", `{{.Label "com.docker.swarm.task.id"}}`)
+		lists = append(lists, strings.Fields(out))
+	}
+	return sorted(lists...)
 }
