@@ -19,12 +19,19 @@ const swarmDriver = swarmPlugin + ":latest"
 // newSwarm is a Swarm of hosts whose engines run the managed plugin of networks. The first is the manager.
 func newSwarm(t *testing.T, names ...string) []*managedHost {
 	t.Helper()
+	_, hosts := newSwarmOf(t, 1, names...)
+	return hosts
+}
+
+// newSwarmOf is one of which the first hosts are managers.
+func newSwarmOf(t *testing.T, managers int, names ...string) (*lab.Switch, []*managedHost) {
+	t.Helper()
 	l := newLab(t, append([]testenv.Need{testenv.Apt, testenv.Nftables}, engine...)...)
 	dir := bundle(t, l) + "-network"
 	wires := l.Switch(t)
 	var hosts []*managedHost
-	first, token := "", ""
-	for _, name := range names {
+	first := ""
+	for i, name := range names {
 		h := &managedHost{Host: l.Host(t, name)}
 		at := wires.Wire(h.Host)
 		h.engine = h.DockerdWithNetworks()
@@ -35,10 +42,14 @@ func newSwarm(t *testing.T, names ...string) []*managedHost {
 		if first == "" {
 			first = at
 			h.MustDocker("swarm", "init", "--advertise-addr", at)
-			token = h.MustDocker("swarm", "join-token", "-q", "worker")
 		} else {
 			launch = append(launch, first)
-			h.MustDocker("swarm", "join", "--token", token, first+":2377")
+			role := "worker"
+			if i < managers {
+				role = "manager"
+			}
+			token := hosts[0].MustDocker("swarm", "join-token", "-q", role)
+			h.MustDocker("swarm", "join", "--token", token, "--advertise-addr", at, first+":2377")
 		}
 		out, err := h.inside(swarmPlugin, launch...)
 		if err != nil {
@@ -46,7 +57,7 @@ func newSwarm(t *testing.T, names ...string) []*managedHost {
 		}
 		hosts = append(hosts, h)
 	}
-	return hosts
+	return wires, hosts
 }
 
 // replicas waits until a service has n tasks that run, and returns how many each host has.
@@ -202,8 +213,8 @@ func TestSwarm(t *testing.T) {
 			if !within(20*time.Second, func() bool { return !strings.Contains(h.status("networks"), "10.0.1.0/24") }) {
 				t.Errorf("host %s: the network is left:\n%s", h.Name, h.status("networks"))
 			}
-			if out := h.Must("ip", "route"); strings.Contains(out, "10.0.1.") {
-				t.Errorf("host %s: routes are left:\n%s", h.Name, out)
+			if !within(10*time.Second, func() bool { return !strings.Contains(h.Must("ip", "route"), "10.0.1.") }) { // soon after the records
+				t.Errorf("host %s: routes are left:\n%s", h.Name, h.Must("ip", "route"))
 			}
 		}
 	})

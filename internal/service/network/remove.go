@@ -128,12 +128,16 @@ func (in *inside) told(space string, of record.Host) []string {
 }
 
 // living are the records as the data plane and names need them: without networks that are gone although the
-// record of the host that made them is there.
+// record of the host that made them, or had them, is there.
 type living struct{ *store.Store }
 
 func (l living) Records(kind string) []record.Record {
 	all := l.Store.Records(kind)
-	if kind != record.KindNetwork {
+	switch kind {
+	case record.KindNetwork:
+	case record.KindSwarm:
+		return current(all, l.Self())
+	default:
 		return all
 	}
 	gone := map[string]bool{}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/engine"
-	"github.com/remora-plugins/remora/internal/mesh/kernel"
 	"github.com/remora-plugins/remora/internal/mesh/plan"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/network"
@@ -51,7 +50,7 @@ func decoded[T any](all []record.Record, f func(record.Record, T)) {
 // swarmNetworks are the networks of Swarm by their IDs in the cluster, and whether this host has them.
 func (in *inside) swarmNetworks() (all map[string]record.Swarm, here map[string]bool) {
 	all, here = map[string]record.Swarm{}, map[string]bool{}
-	decoded(in.records.Records(record.KindSwarm), func(r record.Record, s record.Swarm) {
+	decoded(current(in.records.Records(record.KindSwarm), in.records.Self()), func(r record.Record, s record.Swarm) {
 		all[s.ID] = s // all hosts say the same
 		if r.Writer == in.records.Self() {
 			here[s.ID] = true
@@ -95,41 +94,6 @@ func (in *inside) takeSwarm(n network.Network) error {
 		}
 	}
 	return in.records.Put(record.KindSwarm, n.ID, s)
-}
-
-// overlaps says why this host cannot have a network of Swarm.
-func (in *inside) overlaps(s record.Swarm) error {
-	taken := map[netip.Prefix]string{}
-	for _, o := range in.alloc.Networks() {
-		for _, p := range o.Prefixes {
-			taken[p] = o.Name
-		}
-	}
-	all, _ := in.swarmNetworks()
-	for id, o := range all {
-		for _, p := range o.Subnets {
-			if id != s.ID {
-				taken[p] = "of another Swarm"
-			}
-		}
-	}
-	routes, err := kernel.Foreign()
-	if err != nil {
-		return err
-	}
-	for _, p := range s.Subnets {
-		for q, name := range taken {
-			if p.Overlaps(q) {
-				return errdefs.Errorf(errdefs.ErrInUse, "subnet %s: overlaps %s of network %q; make this one with another --subnet", p, q, name)
-			}
-		}
-		for _, q := range routes {
-			if q.Bits() > 0 && p.Overlaps(q) {
-				return errdefs.Errorf(errdefs.ErrInUse, "subnet %s: this host has a route to %s; make the network with another --subnet", p, q)
-			}
-		}
-	}
-	return nil
 }
 
 // leaveSwarm says that this host has a network of Swarm no more, by the ID that Swarm has for it.
@@ -180,10 +144,11 @@ func (in *inside) ownClaims(f func(record.Record, record.Claim)) {
 // swarmBlocks are which host has which addresses of networks of Swarm. Swarm gives an address to another task as soon as it takes
 // the first one's host for lost. So of two hosts that have it, one that can be reached counts, then the later one.
 func (in *inside) swarmBlocks() []plan.Block {
-	return claimed(in.records.Records(record.KindClaim), hosts{in.u}.Reachable)
+	all, _ := in.swarmNetworks()
+	return claimed(in.records.Records(record.KindClaim), all, hosts{in.u}.Reachable)
 }
 
-func claimed(claims []record.Record, reachable func(record.Host) bool) []plan.Block {
+func claimed(claims []record.Record, networks map[string]record.Swarm, reachable func(record.Host) bool) []plan.Block {
 	type held struct {
 		plan.Block
 		reachable bool
@@ -191,7 +156,7 @@ func claimed(claims []record.Record, reachable func(record.Host) bool) []plan.Bl
 	}
 	best := map[netip.Addr]held{}
 	decoded(claims, func(r record.Record, c record.Claim) {
-		if !c.Address.IsValid() {
+		if _, ok := networks[c.Network]; !ok || !c.Address.IsValid() {
 			return
 		}
 		h := held{plan.Block{Network: c.Network, Prefix: netip.PrefixFrom(c.Address, c.Address.BitLen()), Host: r.Writer}, reachable(r.Writer), c.Since}

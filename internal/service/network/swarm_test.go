@@ -3,6 +3,8 @@ package network
 import (
 	"encoding/json"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,11 +40,54 @@ func TestClaimed(t *testing.T) {
 		{"the later one is lost", []record.Record{claim(a, 0), claim(b, time.Hour)}, b, a},
 		{"the only one is lost", []record.Record{claim(b, 0)}, b, b},
 	} {
-		got := claimed(tt.claims, func(h record.Host) bool { return h != tt.lost })
+		got := claimed(tt.claims, map[string]record.Swarm{"n": {}}, func(h record.Host) bool { return h != tt.lost })
 		want := []plan.Block{{Network: "n", Prefix: netip.PrefixFrom(at, 32), Host: tt.want}}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
 		}
+	}
+	if got := claimed([]record.Record{claim(a, 0)}, map[string]record.Swarm{"other": {}}, func(record.Host) bool { return true }); len(got) != 0 {
+		t.Errorf("an address of a network that is not there: %v", got)
+	}
+}
+
+// TestMadeAnew: a network that Swarm has made anew while a host was lost counts on who has it, and not the former one, of which the
+// lost host tells still; nor does that keep others from it.
+func TestMadeAnew(t *testing.T) {
+	here, lost, third := record.Host{1}, record.Host{2}, record.Host{3}
+	subnet, other := netip.MustParsePrefix("10.77.0.0/24"), netip.MustParsePrefix("10.78.0.0/24")
+	told := func(h record.Host, id string, p netip.Prefix) record.Record {
+		body, err := json.Marshal(record.Swarm{Network: record.Network{ID: id, Subnets: []netip.Prefix{p}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return record.Record{Key: record.Key{Writer: h, Kind: record.KindSwarm, Name: id}, Body: body}
+	}
+	broken := record.Record{Key: record.Key{Writer: third, Kind: record.KindSwarm, Name: "x"}, Body: []byte("{")}
+	former, apart := told(lost, "former", subnet), told(lost, "apart", other)
+	all := []record.Record{former, apart, told(here, "new", subnet), told(third, "new", subnet), broken}
+	for _, tt := range []struct {
+		name string
+		self record.Host
+		all  []record.Record
+		want []record.Record
+	}{
+		{"who has the new one", here, all, []record.Record{apart, all[2], all[3], broken}},
+		{"who has the former one", lost, all, []record.Record{former, apart, broken}},
+		{"who has none", record.Host{4}, all, all},
+		{"alone", here, []record.Record{former, apart}, []record.Record{former, apart}},
+	} {
+		if diff := cmp.Diff(tt.want, current(slices.Clone(tt.all), tt.self), cmp.Exporter(func(reflect.Type) bool { return true })); diff != "" {
+			t.Errorf("%s: %s", tt.name, diff)
+		}
+	}
+	reachable := func(h record.Host) bool { return h != lost }
+	if got := taken(all[:2], "new", reachable); len(got) != 0 {
+		t.Errorf("a host that is lost keeps %v", got)
+	}
+	want := map[netip.Prefix]record.Host{subnet: lost, other: lost}
+	if diff := cmp.Diff(want, taken(all, "new", func(record.Host) bool { return true }), cmp.Exporter(func(reflect.Type) bool { return true })); diff != "" {
+		t.Errorf("when it is back: %s", diff)
 	}
 }
 
