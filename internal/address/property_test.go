@@ -39,12 +39,15 @@ func TestNoAddressTwice(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &life{lab: newLab(t, 3), out: map[netip.Addr]*labHost{}, freed: map[spot]time.Time{}, did: map[string]int{}}
 				l.rand = rand.New(rand.NewPCG(uint64(seed), 7))
-				for range acts {
-					l.act()
+				defer func() {
 					if t.Failed() {
 						for _, line := range l.log[max(0, len(l.log)-60):] {
 							t.Log(line)
 						}
+					}
+				}()
+				for range acts {
+					if l.act(); t.Failed() {
 						return
 					}
 				}
