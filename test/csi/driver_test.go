@@ -18,7 +18,7 @@ import (
 func TestDriver(t *testing.T) {
 	s := fromEnv(t)
 	if s.endpoint == "" {
-		t.Skip("REMORA_CSI_ENDPOINT names no CSI driver")
+		t.Skip("needs driver: REMORA_CSI_ENDPOINT names no CSI driver")
 	}
 	prove(t, s)
 }

@@ -2,15 +2,14 @@ package csi
 
 import (
 	"errors"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -104,8 +103,8 @@ func TestResizeOnTheHostAlone(t *testing.T) {
 // ext4 is grown only by who has the right to: else the volume could not be mounted any more.
 func TestResizeWithoutTheRight(t *testing.T) {
 	h := newHost(t, csitest.All())
-	if has, known := capable(os.Getpid(), unix.CAP_SYS_RESOURCE); has || !known {
-		t.Skip("this process may grow ext4")
+	if has, known := conn.Capable(os.Getpid(), unix.CAP_SYS_RESOURCE); has || !known {
+		t.Skip("deviates: this process may grow ext4")
 	}
 	d := h.open(t)
 	must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m", "fs": "ext4"}))
@@ -121,29 +120,6 @@ func TestResizeWithoutTheRight(t *testing.T) {
 	must(t, d.store.save(v, r))
 	must(t, d.Resize(t.Context(), "a", 64<<20))
 	must(t, d.Remove(t.Context(), "a"))
-}
-
-func TestServedBy(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", socket)
-	must(t, err)
-	defer l.Close()
-	for _, path := range []string{socket, "unix://" + socket} {
-		if pid, err := servedBy(t.Context(), path); pid != os.Getpid() || err != nil {
-			t.Errorf("%s is served by %d, %v", path, pid, err)
-		}
-	}
-	if _, err := servedBy(t.Context(), socket+"x"); err == nil {
-		t.Error("nobody serves what is not there")
-	}
-	if has, known := capable(os.Getpid(), unix.CAP_SYS_ADMIN); !has || !known {
-		t.Errorf("CAP_SYS_ADMIN: %v, %v", has, known)
-	}
-	cmd := exec.Command("true")
-	must(t, cmd.Run())
-	if _, known := capable(cmd.Process.Pid, unix.CAP_SYS_ADMIN); known {
-		t.Error("what a process has that is not there is known")
-	}
 }
 
 func TestUsage(t *testing.T) {

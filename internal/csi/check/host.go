@@ -21,7 +21,8 @@ import (
 func (r *Report) host(ctx context.Context, o Options, f conn.Facts) {
 	r.warnings(f.Quirks)
 	r.socket(conn.SocketPath(o.Endpoint))
-	p, err := served(ctx, conn.SocketPath(o.Endpoint))
+	pid, err := conn.ServedBy(ctx, o.Endpoint)
+	p := process(pid)
 	if err != nil {
 		r.add("process", Warn, "which process listens cannot be told, so that what it may do was not looked at", "")
 	} else {
@@ -68,7 +69,7 @@ func open(dir string) bool {
 
 func (r *Report) rights(p process, f conn.Facts) {
 	who := fmt.Sprintf("process %d (%s)", p, p.name())
-	admin, known := p.capable(unix.CAP_SYS_ADMIN)
+	admin, known := conn.Capable(int(p), unix.CAP_SYS_ADMIN)
 	if !known {
 		r.add("process", Warn, who+": its rights cannot be read", "")
 		return
@@ -78,7 +79,7 @@ func (r *Report) rights(p process, f conn.Facts) {
 		return
 	}
 	grows := f.Node.Has(csi.NodeServiceCapability_RPC_EXPAND_VOLUME) || f.Quirks.Has(quirk.NeedsSysResource)
-	if has, _ := p.capable(unix.CAP_SYS_RESOURCE); !has && grows {
+	if has, _ := conn.Capable(int(p), unix.CAP_SYS_RESOURCE); !has && grows {
 		r.add("process", Warn, who+" lacks the capability CAP_SYS_RESOURCE: ext4 cannot be grown while it is mounted, and is refused to be",
 			"give it that capability, or use -o fs=xfs")
 		return

@@ -2,51 +2,16 @@ package check
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 )
 
 // process is one that listens at a socket, as /proc shows it.
 type process int
-
-// served returns the process that listens at a socket (unix(7), SO_PEERCRED).
-func served(ctx context.Context, socket string) (process, error) {
-	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = c.Close() }()
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, errors.ErrUnsupported
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var cause error
-	if err := raw.Control(func(fd uintptr) { cred, cause = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if cause != nil {
-		return 0, cause
-	}
-	if cred.Pid <= 1 { // it is in another PID namespace, or the socket was made by init for it
-		return 0, fmt.Errorf("process %d", cred.Pid)
-	}
-	return process(cred.Pid), nil
-}
 
 func (p process) path(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(int(p)), name)
@@ -59,21 +24,6 @@ func (p process) name() string {
 		return ""
 	}
 	return strings.TrimSpace(string(text))
-}
-
-// capable reports whether the process has a capability (proc_pid_status(5), CapEff).
-func (p process) capable(capability uint) (has, known bool) {
-	status, err := os.ReadFile(p.path("status"))
-	if err != nil {
-		return false, false
-	}
-	for line := range bytes.Lines(status) {
-		if text, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
-			set, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 16, 64)
-			return err == nil && set&(1<<capability) != 0, err == nil
-		}
-	}
-	return false, false
 }
 
 // ownRoot reports whether the process has another root directory than this one.

@@ -16,7 +16,7 @@ import (
 // TestSanity runs all there are for a driver that can do everything.
 func TestSanity(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("runs as no root, and mounts")
+		t.Skip("needs root: it mounts")
 	}
 	o := csitest.All()
 	o.Process, o.MayViolate, o.MaxVolumes = true, true, 4
