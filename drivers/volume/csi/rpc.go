@@ -55,7 +55,7 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		case copies && conn.Sent(err):
 			return doubtful{err}
 		case lost || !conn.Sent(err):
-			if time.Since(began) > d.pace.away || errors.Is(err, errdefs.ErrInvalid) || errors.Is(err, errdefs.ErrDenied) {
+			if time.Since(began) > d.patience(err) || errors.Is(err, errdefs.ErrInvalid) || errors.Is(err, errdefs.ErrDenied) {
 				return err
 			}
 		default:
@@ -71,6 +71,17 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		}
 		wait = min(2*wait, d.pace.last)
 	}
+}
+
+// elsewhere is how long a driver that somebody else starts is waited for where nobody listens.
+const elsewhere = 15 * time.Second
+
+// patience is how long to wait for a driver that does not answer: one that we start is on its way.
+func (d *driver) patience(err error) time.Duration {
+	if !conn.Sent(err) && d.c.Kind() == launch.External {
+		return min(elsewhere, d.pace.away)
+	}
+	return d.pace.away
 }
 
 // down is rpc for a call that takes something down: what is not there any more is down.
