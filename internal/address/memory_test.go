@@ -279,6 +279,20 @@ func (h *labHost) remove(victim *labHost) {
 	must(h.lab.t, h.store.Put(record.KindRemoval, victim.store.self.String(), record.Removal{Incarnation: upTo, Nickname: "gone"}))
 }
 
+// comeBack is a removed host that hears of its removal, frees what it had and joins anew.
+func (h *labHost) comeBack(by *labHost) {
+	t := h.lab.t
+	t.Helper()
+	h.store.merge(by.store, everyRecord)
+	h.store.at.Incarnation = max(h.store.at.Incarnation, h.store.removedUpTo()[h.store.self])
+	h.gone = false
+	h.start()
+	for _, a := range h.Addresses() {
+		must(t, h.Release(t.Context(), a.Network, a.Address))
+	}
+	by.store.merge(h.store, everyRecord)
+}
+
 func (h *labHost) network(name string) Space {
 	h.lab.t.Helper()
 	s, err := h.CreateNetwork(h.lab.t.Context(), NewNetwork{Name: name, V4: true})

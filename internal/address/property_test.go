@@ -251,21 +251,13 @@ func (l *life) removeOne() {
 	}
 }
 
-// comeBack is a removed host that hears of its removal, frees what it had and joins anew.
 func (l *life) comeBack(h *labHost) {
 	by := l.pick(func(o *labHost) bool { return o.up && o.store.removedUpTo()[h.store.self] > 0 })
 	if by == nil {
 		return
 	}
-	h.store.merge(by.store, everyRecord)
-	h.store.at.Incarnation = max(h.store.at.Incarnation, h.store.removedUpTo()[h.store.self])
-	h.gone = false
-	h.start()
-	for _, a := range h.Addresses() {
-		must(l.t, h.Release(l.t.Context(), a.Network, a.Address))
-	}
+	h.comeBack(by)
 	l.cutOff[h.store.self] = l.cutOff[by.store.self]
-	by.store.merge(h.store, everyRecord)
 	l.note("came back", "%s to %s", h, by)
 }
 

@@ -192,3 +192,39 @@ func TestRemovedHostComesBack(t *testing.T) {
 	l.gossip()
 	l.same()
 }
+
+// TestNetworkOfTheDead: a host makes a network of which nobody hears, and is removed; its subnet is another network's by the time it
+// is back. That one stays as it is.
+func TestNetworkOfTheDead(t *testing.T) {
+	l := newLab(t, 3)
+	maker, taker := l.hosts[0], l.hosts[1]
+	l.cutOff[maker.store.self] = 1
+	dead, err := maker.CreateNetwork(t.Context(), NewNetwork{V4: true})
+	must(t, err)
+	maker.kill()
+	taker.remove(maker)
+	l.settle()
+	s, err := taker.CreateNetwork(t.Context(), NewNetwork{V4: true})
+	must(t, err)
+	if !slices.Equal(s.Prefixes, dead.Prefixes) {
+		t.Fatalf("%s and %s: the test needs the same subnet twice", s.Prefixes, dead.Prefixes)
+	}
+	out, err := taker.any(s)
+	must(t, err)
+	maker.comeBack(taker)
+	clear(l.cutOff)
+	l.settle()
+	for i, h := range l.hosts {
+		if got := h.Networks(); len(got) != 1 || got[0].ID != s.ID {
+			t.Fatalf("host %d: networks %v, not %v", i, got, s)
+		}
+		if at, err := h.any(s); err != nil || at == out {
+			t.Errorf("host %d: %s, %v", i, at, err)
+		}
+	}
+	l.gossip()
+	l.same()
+	if r, ok := maker.store.records[record.Key{Writer: maker.store.self, Kind: record.KindNetwork, Name: dead.Name}]; !ok || !r.Deleted {
+		t.Errorf("the host that is back keeps its record of %s", dead.Prefixes)
+	}
+}

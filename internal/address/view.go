@@ -152,6 +152,7 @@ func look(s Store, past decoded) *view {
 		}
 	})
 	v.lookAtRemovals(s)
+	v.lookAtOverlaps()
 	v.past = nil
 	return v
 }
