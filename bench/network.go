@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -54,10 +53,8 @@ func measureNetwork(p networkPlan, only, daemon, scratch string, old *NetworkRes
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the network suite makes namespaces, and needs root")
 	}
-	for name, pkg := range networkTools {
-		if _, err := exec.LookPath(name); err != nil {
-			return nil, fmt.Errorf("%s is missing; apt-get install %s", name, pkg)
-		}
+	if err := have(networkTools); err != nil {
+		return nil, err
 	}
 	dir, done, err := newScratch(scratch)
 	if err != nil {

@@ -64,10 +64,8 @@ func measureStorage(p storagePlan, only, daemon, scratch string, old *StorageRes
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the storage suite mounts file systems, and needs root")
 	}
-	for name, pkg := range storageTools {
-		if _, err := exec.LookPath(name); err != nil {
-			return nil, fmt.Errorf("%s is missing; apt-get install %s", name, pkg)
-		}
+	if err := have(storageTools); err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp(scratch, "rb")
 	if err != nil {
