@@ -205,8 +205,10 @@ func (m *Mesh) ask(ctx context.Context, h record.Host) {
 // and would not the next time either if both waited as long.
 func by(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
-// again has the tunnel begin anew with a peer that has never answered, or not for so long that the two need new keys. WireGuard
-// itself asks for these every five seconds, if at all.
+// again has the tunnel begin anew with a peer that has never answered, or not for so long that the two need new keys, or not since
+// they agreed on some: the other may have begun anew as well, and lost them. WireGuard itself asks for new ones every five
+// seconds, if at all. With a peer that is at no known address only the other side can begin; what the tunnel has
+// learned of where it is would be lost.
 func (m *Mesh) again(path plan.Path) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -214,10 +216,23 @@ func (m *Mesh) again(path plan.Path) {
 		return
 	}
 	peer, ok := m.last.Tunnel.Peers[path.Key]
-	if now, err := m.tunnel.State(); !ok || err != nil || time.Since(now.Seen[path.Key].Handshake) < freshFor {
+	if !ok || !peer.Endpoint.IsValid() {
+		return
+	}
+	now, err := m.tunnel.State()
+	if err != nil || m.peers.agreed(path.Host, now.Seen[path.Key].Handshake) {
 		return
 	}
 	_ = tunnel.Begin(m.tunnel, path.Key, peer)
+}
+
+// agreed reports whether both sides have the keys of a handshake, or may be about to use them for the first time.
+func (p *peers) agreed(h record.Host, handshake time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since := time.Since(handshake)
+	one := p.byHost[h]
+	return since < answerWithin || since < freshFor && one != nil && one.at.After(handshake)
 }
 
 func (p *peers) get(h record.Host) (path plan.Path, active bool, all int) {
