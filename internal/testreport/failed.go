@@ -34,7 +34,7 @@ func failed(in io.Reader, out io.Writer) error {
 		}
 	}
 	for _, pkg := range slices.Sorted(maps.Keys(tests)) {
-		if whole[pkg] || len(tests[pkg]) > maxFlaky {
+		if whole[pkg] || len(tests[pkg]) > leastFlaky {
 			continue
 		}
 		for _, test := range slices.Sorted(maps.Keys(tests[pkg])) {

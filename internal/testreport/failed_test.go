@@ -83,7 +83,7 @@ func TestFlaky(t *testing.T) {
 			"another fails later", first + again("TestX") + events("p", "TestX=pass") + events("q", "TestQ=fail"),
 			"2 passed, 1 failed, 0 skipped", "FAIL  q", false,
 		},
-		{"four of them", four, "0 passed, 0 failed, 0 skipped", "flaky 4, at most 3 may be", false},
+		{"four of them", four, "0 passed, 0 failed, 0 skipped", "flaky 4, at most 3 may be: p TestA, p TestB, p TestC, p TestD", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			lines, ok := reportOf(tt.input, testenv.Policy{})

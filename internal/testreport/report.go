@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,14 +34,14 @@ const commandFailed = "command-failed"
 // failed, once more and alone.
 const rerun = "rerun"
 
-// maxFlaky is how many tests may fail first and pass when they are run again.
-const maxFlaky = 3
+// leastFlaky is how many tests may fail first and pass when they are run again, and one more for each flakyOf that ran.
+const leastFlaky, flakyOf = 3, 2000
 
 // report is what is known so far.
 type report struct {
 	out                     io.Writer
 	passed, failed, skipped int
-	flaky                   int
+	flaky, broken           []string // the latter failed again
 	// failures has how many tests failed in the test at the top, as "PACKAGE TEST".
 	failures map[string]int
 	again    string         // of failures, what is run again
@@ -229,9 +230,10 @@ func (r *report) finishAgain(p *pkg, e event) {
 		r.printf("flaky %s passed when it was run again\n", shorten(r.again))
 		r.failed -= failures
 		r.seen -= failures
-		r.flaky++
+		r.flaky = append(r.flaky, r.again)
 	} else {
 		r.printf("FAIL  %s failed again\n", shorten(r.again))
+		r.broken = append(r.broken, r.again)
 	}
 	delete(r.failures, r.again)
 	r.again = ""
@@ -297,9 +299,13 @@ func (r *report) end(policy testenv.Policy) bool {
 			ok = false
 		}
 	}
-	if r.flaky > 0 {
-		r.printf("flaky %d, at most %d may be\n", r.flaky, maxFlaky)
-		ok = ok && r.flaky <= maxFlaky
+	if n := len(r.flaky); n > 0 {
+		most := leastFlaky + r.passed/flakyOf
+		r.printf("flaky %d, at most %d may be: %s\n", n, most, shorten(strings.Join(r.flaky, ", ")))
+		ok = ok && n <= most
+	}
+	if broken := slices.Sorted(maps.Keys(r.failures)); len(broken)+len(r.broken) > 0 {
+		r.printf("failed: %s\n", shorten(strings.Join(append(r.broken, broken...), ", ")))
 	}
 	r.printf("%s\n", counts(r.passed, r.failed, r.skipped))
 	return ok
@@ -314,9 +320,9 @@ func counts(passed, failed, skipped int) string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", passed, failed, skipped)
 }
 
-// shorten leaves the module's path out of a package's.
+// shorten leaves the module's path out of packages'.
 func shorten(pkg string) string {
-	return strings.TrimPrefix(pkg, "github.com/remora-plugins/remora/")
+	return strings.ReplaceAll(pkg, "github.com/remora-plugins/remora/", "")
 }
 
 var (

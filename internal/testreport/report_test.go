@@ -131,7 +131,7 @@ func TestInput(t *testing.T) {
 			`{"Action":"start","Package":"p"}` + "\n" + `{"Action":"run","Package":"p","Test":"TestX"}` + "\n",
 			[]string{
 				"FAIL  p                                   0.0s  0 passed, 1 failed, 0 skipped", "    --- FAIL: TestX",
-				"0 passed, 1 failed, 0 skipped",
+				"failed: p TestX", "0 passed, 1 failed, 0 skipped",
 			},
 			false,
 		},
@@ -144,7 +144,7 @@ func TestInput(t *testing.T) {
 			[]string{
 				"FAIL  p                                   0.0s  0 passed, 1 failed, 0 skipped", "    --- FAIL: TestX",
 				"ok    p                                   0.0s  1 passed, 0 failed, 0 skipped",
-				"1 passed, 1 failed, 0 skipped",
+				"failed: p TestX", "1 passed, 1 failed, 0 skipped",
 			},
 			false,
 		},
