@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -115,7 +116,10 @@ func (l *lab) clean(t *testing.T) {
 	more, err := filepath.Glob("/sys/fs/cgroup/remora-" + id + "*")
 	noErr(t, err)
 	for _, dir := range append(dirs, more...) {
-		until(t, "the end of what is in "+dir, func() bool { return unix.Rmdir(dir) == nil || os.IsNotExist(unix.Access(dir, 0)) })
+		until(t, "the end of what is in "+dir, func() bool {
+			endServers(t, dir)
+			return unix.Rmdir(dir) == nil || os.IsNotExist(unix.Access(dir, 0))
+		})
 	}
 	mounts, err := mount.List(l.dir)
 	noErr(t, err)
@@ -124,6 +128,24 @@ func (l *lab) clean(t *testing.T) {
 	}
 	if len(mounts) == 0 {
 		noErr(t, os.RemoveAll(l.dir))
+	}
+}
+
+// endServers kills what serves a FUSE file system: it goes on after the unmount where somebody else's mount namespace, made meanwhile,
+// has the mount too.
+func endServers(t *testing.T, dir string) {
+	t.Helper()
+	if !strings.HasSuffix(dir, ".serves") {
+		return
+	}
+	pids, err := os.ReadFile(dir + "/cgroup.procs")
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, pid := range strings.Fields(string(pids)) {
+		if n, err := strconv.Atoi(pid); err == nil {
+			_ = unix.Kill(n, unix.SIGKILL)
+		}
 	}
 }
 
