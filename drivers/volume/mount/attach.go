@@ -253,10 +253,17 @@ func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 		return err
 	}
 	rec, known := d.record(mountpoint)
-	if known && slices.Contains(rec.Types, "fuse") {
+	if known {
 		ctx, cancel := context.WithTimeout(ctx, sendTime)
 		defer cancel()
-		if err := settle(ctx, types["davfs"], mountpoint); err != nil {
+		var err error
+		switch {
+		case slices.Contains(rec.Types, "fuse"):
+			err = settle(ctx, types["davfs"], mountpoint)
+		case slices.Contains(rec.Types, rcloneType):
+			err = rcloneEnds(ctx, mountpoint)
+		}
+		if err != nil {
 			d.log.WarnContext(ctx, "the program of the volume goes on", "volume", name, "error", err)
 		}
 	}

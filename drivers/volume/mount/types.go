@@ -187,7 +187,7 @@ func allTypes() map[string]fsType {
 	})
 	add("rclone", fsType{
 		form: "remote:path with a file of rclone's, or :backend:path", parse: parseRemote, join: belowRemote, helper: "rclone", pkg: "rclone",
-		fsTypes: []string{"fuse.rclone"}, options: rcloneOptions(), credentials: true, commas: true, verify: verifyRclone, build: buildRclone,
+		fsTypes: []string{rcloneType}, options: rcloneOptions(), credentials: true, commas: true, verify: verifyRclone, build: buildRclone,
 		defaults: map[string]string{
 			"allow-other": "", "vfs-cache-mode": "writes", "vfs-write-back": "0s", "dir-cache-time": "10s",
 			"contimeout": "5s", "timeout": "20s", "low-level-retries": "2",
