@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,7 @@ func prove(t *testing.T, s settings) {
 	p.table = newTable(t, p.tap)
 	p.life()
 	p.copies()
+	p.groups()
 	p.grow()
 	p.crash()
 	if p.many > 0 {
@@ -114,14 +116,21 @@ func (p *proof) tidy() {
 
 func (p *proof) create(name string, options ...string) {
 	p.t.Helper()
+	var args []string
+	for _, o := range options {
+		args = append(args, "-o", o)
+	}
+	p.make(name, args...)
+}
+
+// make creates a volume with more arguments of the engine's command.
+func (p *proof) make(name string, more ...string) {
+	p.t.Helper()
 	args := []string{"volume", "create", "-d", pool}
 	if p.size != "" {
 		args = append(args, "-o", "size="+p.size)
 	}
-	for _, o := range options {
-		args = append(args, "-o", o)
-	}
-	p.MustDocker(append(args, name)...)
+	p.MustDocker(slices.Concat(args, more, []string{name})...)
 }
 
 // run runs a container with a volume.
