@@ -189,6 +189,9 @@ func (d *driver) takeDown(ctx context.Context, r *jobs.Run, v *vol, n node, step
 	left := -1
 	for {
 		if err := d.down(ctx, r, call); err != nil {
+			if m, _ := topmost(path); m != nil && answered(err) {
+				err = errdefs.Hint(err, "it is mounted at "+path+" still; where the CSI driver does not get over that: umount "+path)
+			}
 			return err
 		}
 		list, err := mount.List(path)
