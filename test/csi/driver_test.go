@@ -245,13 +245,28 @@ func (p *proof) grow() {
 			p.note("remora volume resize, mounted", "refused: "+err.Error())
 		}
 	})
+	has := p.blocks(p.MustDocker("exec", "user", "df", "-k", "/data"))
 	p.MustDocker("rm", "-f", "user")
 	if !online {
 		p.down()
 		p.step("remora volume resize", func() { p.MustCli("volume", "resize", "--pool", pool, "small", larger) })
 	}
 	p.has("small", sum)
+	p.down()
+	if later := p.blocks(p.in("small", "df -k /data")); online && later != has {
+		p.t.Errorf("mounted again it has %s blocks, and had %s when it had been made larger", later, has)
+	}
 	p.MustDocker("volume", "rm", "small")
+}
+
+// blocks is how large a file system is, by what df prints. Its first column may be a line of its own.
+func (p *proof) blocks(df string) string {
+	p.t.Helper()
+	words := strings.Fields(df) // seven are of the head
+	if len(words) < 9 {
+		p.t.Fatalf("df printed %q", df)
+	}
+	return words[8]
 }
 
 // double is a size twice as large.

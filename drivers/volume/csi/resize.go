@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -225,8 +227,16 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 	return d.store.save(v, rec)
 }
 
+// remindTime is how long a mount waits for a CSI driver to be told again how large a volume is.
+const remindTime = 5 * time.Second
+
 // growMounted is growHere for a mount, which is not to fail for it.
 func (d *driver) growMounted(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) {
+	if facts.Quirks.Has(quirk.ForgetsGrowth) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, remindTime)
+		defer cancel()
+	}
 	if err := d.growHere(ctx, r, v, facts); err != nil {
 		d.log.WarnContext(ctx, "the file system could not be made as large as its volume", slog.String("volume", r.Object()), slog.Any("error", err))
 	}

@@ -77,8 +77,10 @@ func lost(code codes.Code) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
-// answered tells that an error is the CSI driver's own, which said that a call failed.
-func answered(err error) bool { return conn.Sent(err) && !lost(conn.CodeOf(err)) }
+// answered tells that an error is the CSI driver's own, which said that a call failed and is not at it any more.
+func answered(err error) bool {
+	return conn.Sent(err) && !lost(conn.CodeOf(err)) && conn.OutcomeOf(err) != conn.Pending
+}
 
 // elsewhere is how long a driver that somebody else starts is waited for where nobody listens.
 const elsewhere = 15 * time.Second

@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
 	"github.com/remora-plugins/remora/internal/csi/csitest"
+	"github.com/remora-plugins/remora/internal/testenv"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -74,6 +76,48 @@ func TestUnstageThatFailsOfNothing(t *testing.T) {
 	h.mock.Faults.Clear()
 	h.mount(t, d, "a")
 	must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
+	must(t, d.Remove(t.Context(), "a"))
+	h.nothingLeft(t)
+}
+
+// A dead mount that the CSI driver cannot take away is taken away, and the driver asked again. What is alive is not touched.
+func TestUnstageOfTheDeadThatFails(t *testing.T) {
+	testenv.Require(t, testenv.Sshfs)
+	o := csitest.All()
+	o.FUSE = true
+	h := newHost(t, o)
+	var mu sync.Mutex
+	var staging string
+	var seen []bool // whether it was mounted, with each call
+	h.mock.OnCall(func(rpc string, when csitest.When) {
+		if rpc != callUnstage || when != csitest.Before {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		m, err := topmost(staging)
+		seen = append(seen, m != nil && err == nil)
+	})
+	d := h.open(t)
+	must(t, d.Create(t.Context(), "a", nil))
+	at := h.mount(t, d, "a")
+	h.put(t, "a", "kept")
+	v, _ := d.store.find("a")
+	_, n := d.store.see(v)
+	mu.Lock()
+	staging = filepath.Join(n.Dir, "s")
+	mu.Unlock()
+	h.mock.Faults.Set(callUnstage, csitest.Before, csitest.Code(codes.Internal), quick.unsure+1)
+	if !h.mock.KillFUSE(h.record(t, d, "a").ID) {
+		t.Fatal("nothing to kill")
+	}
+	must(t, d.Unmount(t.Context(), "a", at))
+	mu.Lock()
+	if len(seen) != quick.unsure+2 || !seen[quick.unsure] || seen[quick.unsure+1] {
+		t.Errorf("mounted with the calls: %v", seen)
+	}
+	mu.Unlock()
+	h.has(t, d, "a", "kept")
 	must(t, d.Remove(t.Context(), "a"))
 	h.nothingLeft(t)
 }
