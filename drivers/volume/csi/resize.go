@@ -171,7 +171,7 @@ func (d *driver) grow(ctx context.Context, r *jobs.Run, v *vol, size int64, fact
 		}
 		return err
 	}
-	rec.Doing, rec.Required = "", max(rec.Required, size)
+	rec.Doing, rec.Required, rec.Grown = "", max(rec.Required, size), true
 	rec.Capacity = max(rec.Capacity, answer.GetCapacityBytes())
 	if answer.GetCapacityBytes() == 0 {
 		rec.Capacity = size
@@ -221,7 +221,7 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 		if has == 0 {
 			has = rec.Grow
 		}
-		rec.Required, rec.Capacity = max(rec.Required, rec.Grow), max(rec.Capacity, has)
+		rec.Required, rec.Capacity, rec.Grown = max(rec.Required, rec.Grow), max(rec.Capacity, has), true
 	}
 	rec.GrowNode, rec.Grow = false, 0
 	return d.store.save(v, rec)

@@ -53,7 +53,7 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 	if err != nil {
 		return d.notUp(v, rec, n, err)
 	}
-	if facts.Quirks.Has(quirk.ForgetsGrowth) && growsHere(facts) && rec.Capacity > 0 && !rec.GrowNode {
+	if facts.Quirks.Has(quirk.ForgetsGrowth) && growsHere(facts) && rec.Grown && !rec.GrowNode {
 		rec.GrowNode, rec.Grow = true, rec.Capacity
 		if err := d.store.save(v, rec); err != nil {
 			return err

@@ -132,6 +132,9 @@ func TestGrowthThatIsForgotten(t *testing.T) {
 			d := h.open(t)
 			must(t, d.Create(t.Context(), "a", map[string]string{"size": "32m"}))
 			h.mount(t, d, "a")
+			if n := h.mock.Calls()[callGrowNode]; n != 0 {
+				t.Errorf("%d calls of one that has not grown", n)
+			}
 			must(t, d.Resize(t.Context(), "a", 64<<20))
 			for range 2 {
 				must(t, d.Unmount(t.Context(), "a", h.mnt("a")))
