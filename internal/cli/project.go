@@ -16,6 +16,7 @@ func (a *app) snapshotProject(ctx context.Context, c *control.Client, req contro
 	}
 	if n := len(made.Snapshots); n > 1 {
 		a.sayf("project %q: %d snapshots, all within %s\n", req.Project, n, within(made.ProjectSum))
+		a.sayMoments(req.Project, made.ProjectSum, req.Pause)
 	}
 	a.sayPaused(req.Project, made.ProjectSum)
 	for _, s := range made.Snapshots {
@@ -39,6 +40,7 @@ func (a *app) backupProject(ctx context.Context, req control.ProjectBackupReques
 	}
 	if made.Within > 0 {
 		a.sayf("project %q: snapshots all within %s\n", req.Project, within(made.ProjectSum))
+		a.sayMoments(req.Project, made.ProjectSum, req.Pause)
 	}
 	a.sayPaused(req.Project, made.ProjectSum)
 	for _, one := range made.Backups {
@@ -65,6 +67,16 @@ func (a *app) ofProject(err error, made int, sum control.ProjectSum) error {
 		return failure{exitFailed}
 	}
 	return err
+}
+
+// sayMoments says which snapshots are of one moment, and which are not. Where nobody could write meanwhile all agree.
+func (a *app) sayMoments(project string, sum control.ProjectSum, paused bool) {
+	for _, t := range sum.Together {
+		a.sayf("project %q: at one moment, by pool %q: %s\n", project, t.Pool, strings.Join(t.Volumes, ", "))
+	}
+	if len(sum.Alone) > 0 && !paused {
+		a.sayf("project %q: each at a moment of its own: %s\n", project, strings.Join(sum.Alone, ", "))
+	}
 }
 
 // sayPaused says which containers were paused.

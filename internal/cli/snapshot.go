@@ -57,10 +57,10 @@ func (a *app) snapshotCreate() *cobra.Command {
 			"before it there is none; when one fails after it, the exit status is 3.\n\n" +
 			"With --project all volumes of a Compose project are kept, those of its containers too, as an\n" +
 			"engine knows them, and each is printed as VOLUME@NAME. First the hooks before all of them are\n" +
-			"run; then the snapshots are made at the same time, and how far apart they are is said; then the\n" +
-			"hooks after them. The exit status is 3 where only some could be made. With --pause the containers\n" +
-			"that use the volumes are paused between the hooks, for half a minute at most, so that all\n" +
-			"snapshots are of one moment.",
+			"run; then the snapshots are made at the same time, and how far apart they are is said, and which\n" +
+			"of them a storage made of one moment; then the hooks after them. The exit status is 3 where only\n" +
+			"some could be made. With --pause the containers that use the volumes are paused between the hooks,\n" +
+			"for half a minute at most, so that all snapshots are of one moment.",
 	}
 	pool := a.poolFlag(cmd, defaultPoolHelp)
 	project := projectFlag(cmd)

@@ -61,6 +61,10 @@ type ProjectSum struct {
 	// Within is how many nanoseconds lie between the begin of the first snapshot and the end of
 	// the last; 0 where there are none.
 	Within int64 `json:"Within"`
+	// Together are the volumes whose snapshots a storage made by one call, and so of one moment; Alone are those
+	// whose snapshots are each of a moment of its own, unless containers were paused.
+	Together []Together `json:"Together,omitempty"`
+	Alone    []string   `json:"Alone,omitempty"`
 	// Paused are the containers that were paused meanwhile, and PausedFor for how many nanoseconds.
 	Paused    []string `json:"Paused,omitempty"`
 	PausedFor int64    `json:"PausedFor,omitempty"`
@@ -68,6 +72,12 @@ type ProjectSum struct {
 	Warnings []string `json:"Warnings,omitempty"`
 	// Errors has a line for each volume with which something went wrong.
 	Errors []string `json:"Errors,omitempty"`
+}
+
+// Together names volumes of one pool whose snapshots are of one moment.
+type Together struct {
+	Pool    string   `json:"Pool"`
+	Volumes []string `json:"Volumes"`
 }
 
 // handleProjects adds the methods about projects.

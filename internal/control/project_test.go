@@ -61,7 +61,10 @@ func TestProjects(t *testing.T) {
 		if diff := cmp.Diff(wantBack, gotBack); diff != "" || err != nil || told != 1 || !cmp.Equal(p.got, back) {
 			t.Errorf("backups: %v, %d, %+v\n%s", err, told, p.got, diff)
 		}
-		sum := control.ProjectSum{Within: 5, Warnings: []string{"w"}, Errors: []string{"e"}}
+		sum := control.ProjectSum{
+			Within: 5, Warnings: []string{"w"}, Errors: []string{"e"},
+			Together: []control.Together{{Pool: "a", Volumes: []string{"b", "c"}}}, Alone: []string{"d"},
+		}
 		p.snapshots = control.ProjectSnapshots{Snapshots: []control.Snapshot{{Pool: "a", Volume: "b", Name: "n"}}, ProjectSum: sum}
 		p.backups = control.ProjectBackups{Backups: []control.Backup{{ID: "1"}}, ProjectSum: sum}
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,7 @@ func prove(t *testing.T, s settings) {
 	p.table = newTable(t, p.tap)
 	p.life()
 	p.copies()
+	p.groups()
 	p.grow()
 	p.crash()
 	if p.many > 0 {
@@ -114,14 +116,21 @@ func (p *proof) tidy() {
 
 func (p *proof) create(name string, options ...string) {
 	p.t.Helper()
+	var args []string
+	for _, o := range options {
+		args = append(args, "-o", o)
+	}
+	p.make(name, args...)
+}
+
+// make creates a volume with more arguments of the engine's command.
+func (p *proof) make(name string, more ...string) {
+	p.t.Helper()
 	args := []string{"volume", "create", "-d", pool}
 	if p.size != "" {
 		args = append(args, "-o", "size="+p.size)
 	}
-	for _, o := range options {
-		args = append(args, "-o", o)
-	}
-	p.MustDocker(append(args, name)...)
+	p.MustDocker(slices.Concat(args, more, []string{name})...)
 }
 
 // run runs a container with a volume.
@@ -236,13 +245,30 @@ func (p *proof) grow() {
 			p.note("remora volume resize, mounted", "refused: "+err.Error())
 		}
 	})
+	has := p.blocks(p.MustDocker("exec", "user", "df", "-k", "/data"))
 	p.MustDocker("rm", "-f", "user")
 	if !online {
 		p.down()
 		p.step("remora volume resize", func() { p.MustCli("volume", "resize", "--pool", pool, "small", larger) })
 	}
 	p.has("small", sum)
+	p.down()
+	p.step("mounted again, as large", func() {
+		if later := p.blocks(p.in("small", "df -k /data")); online && later != has {
+			p.t.Errorf("mounted again it has %s blocks, and had %s when it had been made larger", later, has)
+		}
+	})
 	p.MustDocker("volume", "rm", "small")
+}
+
+// blocks is how large a file system is, by what df prints. Its first column may be a line of its own.
+func (p *proof) blocks(df string) string {
+	p.t.Helper()
+	words := strings.Fields(df) // seven are of the head
+	if len(words) < 9 {
+		p.t.Fatalf("df printed %q", df)
+	}
+	return words[8]
 }
 
 // double is a size twice as large.

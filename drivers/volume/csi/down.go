@@ -9,10 +9,12 @@ import (
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/csi/conn"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/internal/mount"
+	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -189,7 +191,15 @@ func (d *driver) takeDown(ctx context.Context, r *jobs.Run, v *vol, n node, step
 	left := -1
 	for {
 		if err := d.down(ctx, r, call); err != nil {
-			return err
+			if m, _ := topmost(path); m == nil || !answered(err) {
+				return err
+			}
+			if freed, ferr := d.freeDead(ctx, path); !freed || ferr != nil {
+				err = errors.Join(err, ferr)
+				return errdefs.Hint(err, "it is mounted at "+path+" still; where the CSI driver does not get over that: umount "+path)
+			}
+			d.log.WarnContext(ctx, "a mount that is dead, and that the CSI driver could not take away, was taken away", slog.String("path", path), slog.Any("error", err))
+			continue
 		}
 		list, err := mount.List(path)
 		if err != nil {
@@ -202,6 +212,20 @@ func (d *driver) takeDown(ctx context.Context, r *jobs.Run, v *vol, n node, step
 			return stillMounted([]string{list[len(list)-1].Mountpoint})
 		}
 		left = len(list)
+	}
+}
+
+// freeDead takes away what is mounted at a path of ours and has died: nothing can be written to it any more, by anybody.
+func (d *driver) freeDead(ctx context.Context, path string) (freed bool, err error) {
+	for {
+		m, err := topmost(path)
+		if m == nil || err != nil || !errors.Is(d.looks.alive(ctx, path), errDead) {
+			return freed, err
+		}
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return false, state.Classify(err)
+		}
+		freed = true
 	}
 }
 

@@ -66,6 +66,8 @@ type record struct {
 	// Grow is the size that an expansion wants; GrowNode that the host has its part still to do.
 	Grow     int64 `json:"grow,omitempty"`
 	GrowNode bool  `json:"grow_node,omitempty"`
+	// Grown: it is larger than it was made.
+	Grown bool `json:"grown,omitempty"`
 
 	// SeenFS is the file system of its disk, as it was mounted last.
 	SeenFS string `json:"seen_fs,omitempty"`

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -169,7 +171,7 @@ func (d *driver) grow(ctx context.Context, r *jobs.Run, v *vol, size int64, fact
 		}
 		return err
 	}
-	rec.Doing, rec.Required = "", max(rec.Required, size)
+	rec.Doing, rec.Required, rec.Grown = "", max(rec.Required, size), true
 	rec.Capacity = max(rec.Capacity, answer.GetCapacityBytes())
 	if answer.GetCapacityBytes() == 0 {
 		rec.Capacity = size
@@ -219,14 +221,22 @@ func (d *driver) growHere(ctx context.Context, r *jobs.Run, v *vol, facts conn.F
 		if has == 0 {
 			has = rec.Grow
 		}
-		rec.Required, rec.Capacity = max(rec.Required, rec.Grow), max(rec.Capacity, has)
+		rec.Required, rec.Capacity, rec.Grown = max(rec.Required, rec.Grow), max(rec.Capacity, has), true
 	}
 	rec.GrowNode, rec.Grow = false, 0
 	return d.store.save(v, rec)
 }
 
+// remindTime is how long a mount waits for a CSI driver to be told again how large a volume is.
+const remindTime = 5 * time.Second
+
 // growMounted is growHere for a mount, which is not to fail for it.
 func (d *driver) growMounted(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts) {
+	if facts.Quirks.Has(quirk.ForgetsGrowth) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, remindTime)
+		defer cancel()
+	}
 	if err := d.growHere(ctx, r, v, facts); err != nil {
 		d.log.WarnContext(ctx, "the file system could not be made as large as its volume", slog.String("volume", r.Object()), slog.Any("error", err))
 	}

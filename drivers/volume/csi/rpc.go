@@ -44,7 +44,6 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		}
 		outcome := conn.OutcomeOf(err)
 		code := conn.CodeOf(err)
-		lost := code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 		switch {
 		case outcome == conn.Done, outcome == conn.Final, outcome == conn.Gone:
 			r.Trouble(nil)
@@ -54,7 +53,7 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		case outcome == conn.Pending:
 		case copies && conn.Sent(err):
 			return doubtful{err}
-		case lost || !conn.Sent(err):
+		case lost(code) || !conn.Sent(err):
 			if time.Since(began) > d.patience(err) || errors.Is(err, errdefs.ErrInvalid) || errors.Is(err, errdefs.ErrDenied) {
 				return err
 			}
@@ -71,6 +70,16 @@ func (d *driver) rpc(ctx context.Context, r *jobs.Run, copies bool, f func(ctx c
 		}
 		wait = min(2*wait, d.pace.last)
 	}
+}
+
+// lost tells of a code that it is of no answer.
+func lost(code codes.Code) bool {
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
+}
+
+// answered tells that an error is the CSI driver's own, which said that a call failed and is not at it any more.
+func answered(err error) bool {
+	return conn.Sent(err) && !lost(conn.CodeOf(err)) && conn.OutcomeOf(err) != conn.Pending
 }
 
 // elsewhere is how long a driver that somebody else starts is waited for where nobody listens.

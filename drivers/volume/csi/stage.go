@@ -8,6 +8,7 @@ import (
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/remora-plugins/remora/internal/csi/conn"
+	"github.com/remora-plugins/remora/internal/csi/quirk"
 	"github.com/remora-plugins/remora/internal/jobs"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -51,6 +52,12 @@ func (d *driver) stage(ctx context.Context, r *jobs.Run, v *vol, facts conn.Fact
 	})
 	if err != nil {
 		return d.notUp(v, rec, n, err)
+	}
+	if facts.Quirks.Has(quirk.ForgetsGrowth) && growsHere(facts) && rec.Grown && !rec.GrowNode {
+		rec.GrowNode, rec.Grow = true, rec.Capacity
+		if err := d.store.save(v, rec); err != nil {
+			return err
+		}
 	}
 	n.Phase, n.Doing, n.Device, n.Disk = phaseStaged, "", "", ""
 	if m, err := topmost(staging); err == nil && m != nil {

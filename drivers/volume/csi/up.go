@@ -219,7 +219,26 @@ func (d *driver) mend(ctx context.Context, r *jobs.Run, v *vol, facts conn.Facts
 		return nil
 	}
 	d.log.WarnContext(ctx, "what was mounted of the volume is not whole any more, and is made anew", slog.String("volume", rec.Name))
-	return d.lowerNode(ctx, r, v, facts)
+	if err := d.lowerNode(ctx, r, v, facts); err != nil {
+		return d.asItStands(ctx, v, err)
+	}
+	return nil
+}
+
+// asItStands has a volume be staged again that the CSI driver cannot unstage, and says so, while what is staged is alive: as
+// of a driver that has lost track of what serves it. Whoever wants the volume can have it then.
+func (d *driver) asItStands(ctx context.Context, v *vol, why error) error {
+	rec, n := d.store.see(v)
+	if n.Doing != callUnstage || !answered(why) {
+		return why
+	}
+	_, staging, _ := d.pathsOf(rec)
+	if m, err := topmost(staging); m == nil || err != nil || d.looks.alive(ctx, staging) != nil {
+		return why
+	}
+	d.log.WarnContext(ctx, "the volume cannot be unstaged; it is staged again as it stands", slog.String("volume", rec.Name), slog.Any("error", why))
+	n.Phase, n.Doing = phaseNone, callStage
+	return d.store.saveNode(v, n)
 }
 
 // attach attaches the volume to this host. fresh tells that the CSI driver was asked.

@@ -143,7 +143,7 @@ func (d *driver) makeVolume(rpc string, r *csi.CreateVolumeRequest, caps []strin
 	case d.o.Lies.Smaller:
 		v.Size /= 2
 	}
-	v.NodeSize = v.Size
+	v.NodeSize, v.Made = v.Size, v.Size
 	if err := d.s.saveVolume(v); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}

@@ -74,6 +74,9 @@ func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 		return nil, err
 	}
 	v.Staged[d.o.NodeID] = &Stage{Path: path, Cap: c}
+	if d.o.Lies.ForgetsGrowth {
+		v.NodeSize = v.Made
+	}
 	if err := d.s.saveVolume(v); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}

@@ -84,6 +84,8 @@ type Lies struct {
 	WrongCodes bool
 	// Unmounted says that it published, and has not.
 	Unmounted bool
+	// ForgetsGrowth gives the file system the size that the volume was made with whenever it is staged.
+	ForgetsGrowth bool
 	// CrashOnList ends the driver at ListVolumes, if there is a volume.
 	CrashOnList bool
 }

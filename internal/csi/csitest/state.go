@@ -25,6 +25,8 @@ type Volume struct {
 	Key string
 	// Size is how large it is; NodeSize how large its file system is, which NodeExpandVolume makes the same.
 	Size, NodeSize int64
+	// Made is how large it was made.
+	Made int64
 	// Params are the parameters of CreateVolume, Mutable the last of ControllerModifyVolume.
 	Params, Mutable map[string]string
 	// Caps are the capabilities that were asked for; none is any.

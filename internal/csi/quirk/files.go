@@ -34,6 +34,7 @@ var files = []Entry{
 	{Driver: cephRBD, ID: NeedsModules, Needs: []string{"rbd"}, Note: "its node ends without", Source: "seen in November 2026, v3.12.2"},
 	{Driver: cephRBD, ID: NeedsSysResource, Source: "as with every driver that lets resize2fs grow a mounted ext4"},
 	{Driver: seaweed, ID: AnySize, Source: "seen in November 2026"},
+	{Driver: seaweed, ID: ForgetsGrowth, Note: "it would ask Kubernetes", Source: "seen in November 2026, v1.4.29; pkg/driver/nodeserver.go"},
 	{Driver: seaweed, ID: LooseValidate, Note: "confirms SINGLE_NODE_WRITER alone", Source: "August 2026, pkg/driver/controllerserver.go"},
 	{
 		Driver: seaweed, ID: MountsDieWithDriver, Note: "unless its mount service is started by itself",

@@ -15,6 +15,8 @@ const (
 	StatsOfBacking ID = "stats-of-backing"
 	// AnySize: a volume that exists with another size is answered as if it were the one asked for.
 	AnySize ID = "any-size"
+	// ForgetsGrowth: what is staged has the size that the volume was made with, until NodeExpandVolume says more.
+	ForgetsGrowth ID = "forgets-growth"
 	// NoCapacity: the answer to CreateVolume may have no capacity.
 	NoCapacity ID = "no-capacity"
 	// SharedMounts: the staging path must be on a shared mount.
@@ -79,6 +81,7 @@ var kinds = map[ID]kind{
 	OneAtATime:          {means: "gets one call of its controller at a time"},
 	StatsOfBacking:      {means: "tells the size of the file system below as the volume's: the size is not enforced"},
 	AnySize:             {means: "takes a volume of another size for the one that was asked for; the size is compared here"},
+	ForgetsGrowth:       {means: "stages a volume with the size that it was made with; how large it is by now is said again with each mount"},
 	NoCapacity:          {means: "may not say how large a new volume is; the size that was asked for is taken"},
 	SharedMounts:        {means: "refuses paths that are not on a shared mount"},
 	KeepsTarget:         {means: "leaves the target's directory behind, which is removed if it is empty"},

@@ -22,8 +22,8 @@ type taking struct {
 }
 
 // atOnce makes the snapshots of all members at the same time, those of a pool whose storage can do
-// so by one call, and says how long that took from the first to the last. If it is to, it has the containers that use those of which there can be one
-// paused meanwhile. Without that, and where it fails, there is none.
+// so by one call, and says which those were and how long it took from the first to the last. If it is to, it has the
+// containers that use those of which there can be one paused meanwhile. Without that, and where it fails, there is none.
 func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Handler) bool, still bool, sum *control.ProjectSum, take taking) error {
 	held := &pause.Held{}
 	if still {
@@ -62,6 +62,7 @@ func (x *Service) atOnce(ctx context.Context, all []*member, can func(*volume.Ha
 	if slices.ContainsFunc(all, func(m *member) bool { return m.snapshot != "" }) {
 		sum.Within = int64(took)
 	}
+	sum.Together, sum.Alone = moments(all)
 	if held.Late() {
 		sum.Errors = append(sum.Errors, x.errLimit().Error()+": the snapshots are not of one moment")
 	}
@@ -102,10 +103,30 @@ func (t taking) together(those []*member, within func(context.Context) (context.
 	}
 	for _, m := range those {
 		if m.err = err; err == nil {
-			m.snapshot = snapshot
+			m.snapshot, m.together = snapshot, true
 		}
 	}
 	return true
+}
+
+// moments tells of which volumes the snapshots are of one moment, and of which each is of its own.
+func moments(all []*member) (together []control.Together, alone []string) {
+	for _, m := range all {
+		if m.snapshot == "" {
+			continue
+		}
+		if !m.together {
+			alone = append(alone, m.name)
+			continue
+		}
+		pool := m.p.Conf.Name
+		i := slices.IndexFunc(together, func(t control.Together) bool { return t.Pool == pool })
+		if i < 0 {
+			i, together = len(together), append(together, control.Together{Pool: pool})
+		}
+		together[i].Volumes = append(together[i].Volumes, m.name)
+	}
+	return together, alone
 }
 
 // errLimit ends snapshots that take longer than containers may be paused.

@@ -56,6 +56,7 @@ type member struct {
 	done     func()                      // with ctx
 	end      func(context.Context) error // the hooks after it
 	snapshot string
+	together bool  // its snapshot is of the same moment as those of other members of its pool
 	err      error // why nothing can be made of it
 	beside   error // what else went wrong
 }

@@ -2,6 +2,7 @@ package projects
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -25,11 +26,12 @@ func TestTogether(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err        error
 		made       int
+		moments    string
 		want, says string
 	}{
-		"at_once":    {nil, 2, "snapshots s of fast+slow for upgrade", ""},
-		"one_by_one": {errdefs.Errorf(errdefs.ErrUnsupported, "no groups"), 2, "snapshots s of fast+slow for upgrade, snapshot of", ""},
-		"neither":    {errdefs.Errorf(errdefs.ErrExists, "there is one"), 0, "snapshots s of fast+slow for upgrade", `volume "fast": snapshot "s": there is one|volume "slow": snapshot "s": there is one`},
+		"at_once":    {nil, 2, "[{a [fast slow]}] []", "snapshots s of fast+slow for upgrade", ""},
+		"one_by_one": {errdefs.Errorf(errdefs.ErrUnsupported, "no groups"), 2, "[] [fast slow]", "snapshots s of fast+slow for upgrade, snapshot of", ""},
+		"neither":    {errdefs.Errorf(errdefs.ErrExists, "there is one"), 0, "[] []", "snapshots s of fast+slow for upgrade", `volume "fast": snapshot "s": there is one|volume "slow": snapshot "s": there is one`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var n notes
@@ -39,6 +41,9 @@ func TestTogether(t *testing.T) {
 			a, err := x.Snapshot(t.Context(), control.ProjectSnapshotRequest{Project: "shop", Name: "s", Labels: map[string]string{"why": "upgrade"}})
 			if err != nil || len(a.Snapshots) != tt.made || strings.Join(a.Errors, "|") != tt.says {
 				t.Errorf("made are %+v, %v", a, err)
+			}
+			if got := fmt.Sprint(a.Together, a.Alone); got != tt.moments {
+				t.Errorf("of one moment, and not, are %s, want %s", got, tt.moments)
 			}
 			got := n.order()
 			if !strings.HasPrefix(got, tt.want) || strings.Contains(got, "snapshot of") != strings.HasSuffix(tt.want, "snapshot of") {

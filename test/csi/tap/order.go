@@ -49,6 +49,7 @@ func gone(err error) bool { return err == nil || status.Code(err) == codes.NotFo
 // asked is what a call is about.
 type asked struct {
 	id           string
+	others       []string // volumes besides
 	before, done func(l *life)
 	ends         bool // an answer "not found" is as good as none
 }
@@ -59,17 +60,24 @@ func (o *order) begin(name string, ask frame, facts Facts) func(error) {
 	if !ok || a.id == "" {
 		return func(error) {}
 	}
-	l := o.volume(a.id)
-	if len(l.calls) > 0 {
-		o.broken("%s: %s while %s is in flight", a.id, name, strings.Join(l.calls, ", "))
+	all := append([]string{a.id}, a.others...)
+	for _, id := range all {
+		l := o.volume(id)
+		if len(l.calls) > 0 {
+			o.broken("%s: %s while %s is in flight", id, name, strings.Join(l.calls, ", "))
+		}
+		l.calls = append(l.calls, name)
 	}
-	l.calls = append(l.calls, name)
+	l := o.volume(a.id)
 	if a.before != nil {
 		a.before(l)
 	}
 	return func(err error) {
-		i := slices.Index(l.calls, name)
-		l.calls = slices.Delete(l.calls, i, i+1)
+		for _, id := range all {
+			of := o.volume(id)
+			i := slices.Index(of.calls, name)
+			of.calls = slices.Delete(of.calls, i, i+1)
+		}
 		if a.done != nil && (err == nil || a.ends && gone(err)) {
 			a.done(l)
 		}
@@ -147,6 +155,17 @@ func (o *order) read(name string, ask frame, facts Facts) (asked, bool) {
 		ok := ask.read(&m)
 		at := m.GetTargetPath()
 		return asked{id: m.GetVolumeId(), ends: true, done: func(l *life) { delete(l.published, at) }}, ok
+	case "CreateSnapshot":
+		var m csi.CreateSnapshotRequest
+		ok := ask.read(&m)
+		return asked{id: m.GetSourceVolumeId()}, ok
+	case "CreateVolumeGroupSnapshot":
+		var m csi.CreateVolumeGroupSnapshotRequest
+		ok := ask.read(&m) && len(m.GetSourceVolumeIds()) > 0
+		if !ok {
+			return asked{}, false
+		}
+		return asked{id: m.GetSourceVolumeIds()[0], others: m.GetSourceVolumeIds()[1:]}, true
 	case "ControllerExpandVolume":
 		var m csi.ControllerExpandVolumeRequest
 		ok := ask.read(&m)

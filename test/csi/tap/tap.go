@@ -28,7 +28,8 @@ type Tap struct {
 	figure map[string]*Figure
 	order  order
 	facts  Facts
-	made   map[string]bool // volumes and snapshots that were created and not deleted
+	made   map[string]bool     // volumes, snapshots and groups of them that were created and not deleted
+	groups map[string][]string // the snapshots of each group
 }
 
 // Figure is what is known of the calls of one RPC.
@@ -46,6 +47,7 @@ type Facts struct {
 	Name, Version string
 	Controller    map[csi.ControllerServiceCapability_RPC_Type]bool
 	Node          map[csi.NodeServiceCapability_RPC_Type]bool
+	Group         map[csi.GroupControllerServiceCapability_RPC_Type]bool
 }
 
 // Start listens on a socket and passes on what comes to the socket of a driver.
@@ -59,7 +61,7 @@ func Start(socket, driver string) (*Tap, error) {
 		listener.Close()
 		return nil, err
 	}
-	t := &Tap{driver: conn, figure: map[string]*Figure{}, order: newOrder(), made: map[string]bool{}}
+	t := &Tap{driver: conn, figure: map[string]*Figure{}, order: newOrder(), made: map[string]bool{}, groups: map[string][]string{}}
 	t.server = grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(t.pass))
 	go t.server.Serve(listener) // until Stop
 	return t, nil
@@ -136,6 +138,14 @@ func (t *Tap) learn(name string, answer frame) {
 				t.facts.Controller[c.GetRpc().GetType()] = true
 			}
 		}
+	case "GroupControllerGetCapabilities":
+		var m csi.GroupControllerGetCapabilitiesResponse
+		if answer.read(&m) {
+			t.facts.Group = map[csi.GroupControllerServiceCapability_RPC_Type]bool{}
+			for _, c := range m.GetCapabilities() {
+				t.facts.Group[c.GetRpc().GetType()] = true
+			}
+		}
 	case "NodeGetCapabilities":
 		var m csi.NodeGetCapabilitiesResponse
 		if answer.read(&m) {
@@ -160,6 +170,25 @@ func (t *Tap) count(name string, ask, answer frame) {
 		if answer.read(&m) {
 			t.made["snapshot "+m.GetSnapshot().GetSnapshotId()] = true
 		}
+	case "CreateVolumeGroupSnapshot":
+		var m csi.CreateVolumeGroupSnapshotResponse
+		if answer.read(&m) {
+			g := m.GetGroupSnapshot()
+			t.made["group "+g.GetGroupSnapshotId()] = true
+			t.groups[g.GetGroupSnapshotId()] = nil
+			for _, s := range g.GetSnapshots() {
+				t.made["snapshot "+s.GetSnapshotId()] = true
+				t.groups[g.GetGroupSnapshotId()] = append(t.groups[g.GetGroupSnapshotId()], s.GetSnapshotId())
+			}
+		}
+	case "DeleteVolumeGroupSnapshot":
+		var m csi.DeleteVolumeGroupSnapshotRequest
+		if ask.read(&m) {
+			delete(t.made, "group "+m.GetGroupSnapshotId())
+			for _, id := range t.groups[m.GetGroupSnapshotId()] {
+				delete(t.made, "snapshot "+id)
+			}
+		}
 	case "DeleteVolume":
 		var m csi.DeleteVolumeRequest
 		if ask.read(&m) {
@@ -173,7 +202,7 @@ func (t *Tap) count(name string, ask, answer frame) {
 	}
 }
 
-// Left returns the volumes and snapshots that were created and not deleted.
+// Left returns the volumes, snapshots and groups of snapshots that were created and not deleted.
 func (t *Tap) Left() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -185,7 +214,7 @@ func (t *Tap) Facts() Facts {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.facts
-	f.Controller, f.Node = maps.Clone(f.Controller), maps.Clone(f.Node)
+	f.Controller, f.Node, f.Group = maps.Clone(f.Controller), maps.Clone(f.Node), maps.Clone(f.Group)
 	return f
 }
 

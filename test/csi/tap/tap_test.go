@@ -26,17 +26,21 @@ type caller struct {
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
 	node       csi.NodeClient
+	group      csi.GroupControllerClient
 	id         string
 	context    map[string]string
 	publish    map[string]string
 	dir        string
 }
 
-func newCaller(t *testing.T) *caller {
+func newCaller(t *testing.T, change ...func(*csitest.Options)) *caller {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
 	o := csitest.All()
 	o.MayViolate = true
+	for _, c := range change {
+		c(&o)
+	}
 	m := csitest.Start(t, o)
 	dir := t.TempDir()
 	seen, err := tap.Start(filepath.Join(dir, "tap.sock"), m.Endpoint)
@@ -52,6 +56,7 @@ func newCaller(t *testing.T) *caller {
 	c := &caller{
 		t: t, ctx: t.Context(), tap: seen, dir: dir,
 		identity: csi.NewIdentityClient(conn), controller: csi.NewControllerClient(conn), node: csi.NewNodeClient(conn),
+		group: csi.NewGroupControllerClient(conn),
 	}
 	if _, err := c.identity.GetPluginInfo(c.ctx, &csi.GetPluginInfoRequest{}); err != nil {
 		t.Fatal(err)
@@ -62,14 +67,20 @@ func newCaller(t *testing.T) *caller {
 	if _, err := c.node.NodeGetCapabilities(c.ctx, &csi.NodeGetCapabilitiesRequest{}); err != nil {
 		t.Fatal(err)
 	}
+	v := c.create("v")
+	c.id, c.context = v.GetVolumeId(), v.GetVolumeContext()
+	return c
+}
+
+func (c *caller) create(name string) *csi.Volume {
+	c.t.Helper()
 	answer, err := c.controller.CreateVolume(c.ctx, &csi.CreateVolumeRequest{
-		Name: "v", VolumeCapabilities: []*csi.VolumeCapability{capability()}, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20},
+		Name: name, VolumeCapabilities: []*csi.VolumeCapability{capability()}, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20},
 	})
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	c.id, c.context = answer.GetVolume().GetVolumeId(), answer.GetVolume().GetVolumeContext()
-	return c
+	return answer.GetVolume()
 }
 
 func capability() *csi.VolumeCapability {
