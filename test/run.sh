@@ -47,6 +47,8 @@ tool() {
 }
 
 part_lint() {
+	# A program that was built here is easily committed.
+	step tracked sh -c 'bad=$(git ls-tree -r -l HEAD | awk "\$4 > 4194304 { print \$4, \$5 }"); [ -z "$bad" ] || { echo "larger than 4 MiB: $bad"; exit 1; }'
 	step gofmt sh -c 'bad=$(gofmt -l .); [ -z "$bad" ] || { echo "not as gofmt has it:" $bad; exit 1; }'
 	step vet go vet ./...
 	step staticcheck go tool staticcheck ./...
