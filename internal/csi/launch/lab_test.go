@@ -142,7 +142,7 @@ func endServers(t *testing.T, dir string) {
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	for _, pid := range strings.Fields(string(pids)) {
+	for pid := range strings.FieldsSeq(string(pids)) {
 		if n, err := strconv.Atoi(pid); err == nil {
 			_ = unix.Kill(n, unix.SIGKILL)
 		}
