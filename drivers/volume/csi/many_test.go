@@ -78,7 +78,7 @@ func TestListWhileTheDriverHangs(t *testing.T) {
 	slices.Sort(took)
 	p99 := took[len(took)*99/100]
 	t.Logf("%d volumes: p50 %s, p99 %s", many, took[len(took)/2], p99)
-	if limit := 10 * time.Millisecond; p99 > limit && took[len(took)/2] > limit { // the half of them, on a machine that has much else to do
+	if limit := time.Second; p99 > limit { // the driver hangs for minutes; BenchmarkList10000 has the figure
 		t.Errorf("p99 %s", p99)
 	}
 	if _, err := handler.Get(t.Context(), "unknown"); err == nil || errdefs.Name(err) != "not-found" {
