@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -97,11 +98,35 @@ func (d *pool) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	return u, nil
 }
 
+// statsLag is how long the statistics of a cluster may be without a pool that was just made.
+const statsLag = 10 * time.Second
+
 // Space is that of the pool, as much of it as the cluster has room for.
 func (d *pool) Space(ctx context.Context) (volume.Space, error) {
+	name := d.p.c.Pool
+	if d.p.c.DataPool != "" {
+		name = d.p.c.DataPool
+	}
+	for began := time.Now(); ; {
+		space, found, err := d.space(ctx, name)
+		if err != nil || found {
+			return space, err
+		}
+		if time.Since(began) > statsLag {
+			return space, errdefs.Errorf(errdefs.ErrNotFound, "pool %q: the cluster tells nothing of one of this name", name)
+		}
+		select {
+		case <-ctx.Done():
+			return space, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (d *pool) space(ctx context.Context, name string) (s volume.Space, found bool, err error) {
 	out, err := d.p.within(ctx, 2*d.p.c.Timeout, "ceph", "df", "--format", "json")
 	if err != nil {
-		return volume.Space{}, err
+		return s, false, err
 	}
 	var df struct {
 		Pools []struct {
@@ -113,16 +138,12 @@ func (d *pool) Space(ctx context.Context) (volume.Space, error) {
 		}
 	}
 	if err := json.Unmarshal(out, &df); err != nil {
-		return volume.Space{}, errdefs.Errorf(errdefs.ErrUnavailable, "ceph df: what it prints is no JSON: %w", err)
-	}
-	name := d.p.c.Pool
-	if d.p.c.DataPool != "" {
-		name = d.p.c.DataPool
+		return s, false, errdefs.Errorf(errdefs.ErrUnavailable, "ceph df: what it prints is no JSON: %w", err)
 	}
 	for _, p := range df.Pools {
 		if p.Name == name {
-			return volume.Space{Total: p.Stats.Stored + p.Stats.Avail, Free: p.Stats.Avail}, nil
+			return volume.Space{Total: p.Stats.Stored + p.Stats.Avail, Free: p.Stats.Avail}, true, nil
 		}
 	}
-	return volume.Space{}, errdefs.Errorf(errdefs.ErrNotFound, "pool %q: the cluster has none of this name", name)
+	return s, false, nil
 }
