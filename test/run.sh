@@ -180,13 +180,17 @@ run_beside() {
 	cat "$scratch/beside"
 }
 
-for part in "$@"; do
-	case "$part, $* " in
-	"vm, "*e2e*) continue ;;
-	esac
-	say "$part"
-	case "$part, $* " in
-	"e2e, "*vm*) run_beside e2e vm ;;
-	*) "part_$part" ;;
-	esac
-done | "$report"
+# In a function, so that the shell has read all of this before it runs what may take an hour.
+main() {
+	for part in "$@"; do
+		case "$part, $* " in
+		"vm, "*e2e*) continue ;;
+		esac
+		say "$part"
+		case "$part, $* " in
+		"e2e, "*vm*) run_beside e2e vm ;;
+		*) "part_$part" ;;
+		esac
+	done | "$report"
+}
+main "$@"; exit

@@ -243,8 +243,9 @@ func (d *driver) makeDirectory(ctx context.Context, f facts) (err error) {
 	return errdefs.Errorf(class, "%s cannot be made: %w", f.Device, err)
 }
 
-// sendTime bounds how long Unmount waits for what is left to be sent.
-const sendTime = 20 * time.Second
+// sendTime bounds how long Unmount waits for what is left to be sent, and endTime how long for a program that has no more to do than to
+// end: it goes on for as long as somebody's mount namespace of its own has the mount.
+const sendTime, endTime = 20 * time.Second, 2 * time.Second
 
 // Unmount takes away what is mounted at mountpoint, whether it answers or not, and waits
 // for a program that has something to send yet.
@@ -254,13 +255,15 @@ func (d *driver) Unmount(ctx context.Context, name, mountpoint string) error {
 	}
 	rec, known := d.record(mountpoint)
 	if known {
-		ctx, cancel := context.WithTimeout(ctx, sendTime)
-		defer cancel()
 		var err error
 		switch {
 		case slices.Contains(rec.Types, "fuse"):
+			ctx, cancel := context.WithTimeout(ctx, sendTime)
+			defer cancel()
 			err = settle(ctx, types["davfs"], mountpoint)
 		case slices.Contains(rec.Types, rcloneType):
+			ctx, cancel := context.WithTimeout(ctx, endTime)
+			defer cancel()
 			err = rcloneEnds(ctx, mountpoint)
 		}
 		if err != nil {
