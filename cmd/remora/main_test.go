@@ -23,6 +23,7 @@ import (
 	"github.com/remora-plugins/remora/internal/cli"
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/daemon"
+	"github.com/remora-plugins/remora/internal/mount"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -106,8 +107,11 @@ func setup(env *testscript.Env) error {
 			return err
 		}
 	}
-	env.Defer(func() { // what a script that failed has left mounted
-		_ = syscall.Unmount(env.WorkDir+"/run/mem/remora/data", syscall.MNT_DETACH)
+	env.Defer(func() { // what a script that failed has left mounted, and what a CSI pool keeps for drivers that outlive the daemon
+		left, _ := mount.List(env.WorkDir)
+		for _, m := range slices.Backward(left) {
+			_ = syscall.Unmount(m.Mountpoint, syscall.MNT_DETACH)
+		}
 	})
 	env.Vars = append(env.Vars,
 		"REMORA_CONFIG="+conf, // and not the machine's
