@@ -34,7 +34,7 @@ func failed(in io.Reader, out io.Writer) error {
 		}
 	}
 	for _, pkg := range slices.Sorted(maps.Keys(tests)) {
-		if whole[pkg] || len(tests[pkg]) > leastFlaky {
+		if whole[pkg] || len(tests[pkg]) > maxFlaky {
 			continue
 		}
 		for _, test := range slices.Sorted(maps.Keys(tests[pkg])) {

@@ -12,7 +12,7 @@
 // "go test -short" left out in one and that ran in a later one is counted once.
 //
 // With failed it prints the tests of one run that are worth running again, alone. One that
-// then passes is flaky: its failure is shown, it is named and counted, and too many of
+// then passes is flaky: its failure is shown, it is named and counted, and more than three of
 // them are a failure.
 //
 // Testreport ends with 1 where something failed, where nothing ran, or where a skip is

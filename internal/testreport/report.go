@@ -34,8 +34,8 @@ const commandFailed = "command-failed"
 // failed, once more and alone.
 const rerun = "rerun"
 
-// leastFlaky is how many tests may fail first and pass when they are run again, and one more for each flakyOf that ran.
-const leastFlaky, flakyOf = 3, 2000
+// maxFlaky is how many tests may fail first and pass when they are run again.
+const maxFlaky = 3
 
 // report is what is known so far.
 type report struct {
@@ -300,9 +300,8 @@ func (r *report) end(policy testenv.Policy) bool {
 		}
 	}
 	if n := len(r.flaky); n > 0 {
-		most := leastFlaky + r.passed/flakyOf
-		r.printf("flaky %d, at most %d may be: %s\n", n, most, shorten(strings.Join(r.flaky, ", ")))
-		ok = ok && n <= most
+		r.printf("flaky %d, at most %d may be: %s\n", n, maxFlaky, shorten(strings.Join(r.flaky, ", ")))
+		ok = ok && n <= maxFlaky
 	}
 	if broken := slices.Sorted(maps.Keys(r.failures)); len(broken)+len(r.broken) > 0 {
 		r.printf("failed: %s\n", shorten(strings.Join(append(r.broken, broken...), ", ")))
