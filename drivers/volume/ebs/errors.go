@@ -161,6 +161,9 @@ func unanswered(ctx context.Context, where string, resp *smithyhttp.ResponseErro
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if cut, ok := errors.AsType[*cutError](err); ok {
+		return block.Unanswered(where, way, cut)
+	}
 	if resp != nil && resp.Response != nil && resp.HTTPStatusCode() != 0 {
 		return block.Stranger(fmt.Errorf("%s: an answer %d that is not of EC2", where, resp.HTTPStatusCode()))
 	}

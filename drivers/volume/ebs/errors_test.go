@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,30 @@ func TestStranger(t *testing.T) {
 		conf.Endpoint = s.URL
 		_, err := c.open(t, conf, "").List(t.Context(), all)
 		wantErr(t, err, errdefs.ErrUnavailable, "DescribeVolumes", "somebody else answers", "proxy")
+	}
+}
+
+// TestCutAnswer: a connection that breaks in the middle of an answer is told as that, wherever it breaks.
+func TestCutAnswer(t *testing.T) {
+	c := newCloud(t, still())
+	p := c.open(t, c.pool(), "")
+	for i := range 20 {
+		c.make(t, p, spec(fmt.Sprint("v", i)))
+	}
+	for _, at := range []int{0, 1, 60, 511, 512, 1000, 4096, 10000} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			whole := httptest.NewRecorder()
+			c.ServeHTTP(whole, r)
+			w.Header().Set("Content-Length", strconv.Itoa(whole.Body.Len()))
+			_, _ = w.Write(whole.Body.Bytes()[:at])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		t.Cleanup(s.Close)
+		conf := c.pool()
+		conf.Endpoint = s.URL
+		_, err := c.open(t, conf, "").List(t.Context(), all)
+		wantErr(t, err, errdefs.ErrUnavailable, "DescribeVolumes", "EOF", "the connection was cut")
 	}
 }
 

@@ -28,8 +28,12 @@ func refuseStrangers(stack *middleware.Stack) error {
 		if err != nil || !ok || resp.StatusCode != http.StatusOK {
 			return out, metadata, err
 		}
-		body := bufio.NewReader(resp.Body)
-		if begins, _ := body.Peek(512); !answerForm.Match(begins) {
+		body := bufio.NewReader(cutReader{resp.Body})
+		begins, failed := body.Peek(512)
+		switch {
+		case failed != nil && failed != io.EOF:
+			err = failed
+		case !answerForm.Match(begins):
 			err = &smithyhttp.ResponseError{Response: resp, Err: errStranger}
 		}
 		resp.Body = struct {
@@ -39,3 +43,19 @@ func refuseStrangers(stack *middleware.Stack) error {
 		return out, metadata, err
 	}), middleware.After)
 }
+
+// cutReader marks what goes wrong on the way, so that a connection that breaks in the middle of an answer is told from
+// an answer that makes no sense.
+type cutReader struct{ io.Reader }
+
+func (r cutReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		err = &cutError{err}
+	}
+	return n, err
+}
+
+type cutError struct{ error }
+
+func (e *cutError) Unwrap() error { return e.error }

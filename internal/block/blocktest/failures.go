@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/block"
@@ -86,19 +87,19 @@ func (s *stage) crashAt(at int, after bool) bool {
 	} else {
 		faults.Set(count, nil)
 	}
-	crashed := false
+	var crashed atomic.Bool // which a step that is still going on looks at, too
 	step := func(what string, do func() error) {
 		s.Helper()
 		done := make(chan error, 1)
 		go func() { done <- do() }()
 		var err error
-		if crashed {
+		if crashed.Load() {
 			err = <-done
 		} else {
 			select {
 			case err = <-done:
 			case <-died:
-				crashed = true
+				crashed.Store(true)
 				h.again()
 				<-done
 				err = do()
@@ -118,7 +119,7 @@ func (s *stage) crashAt(at int, after bool) bool {
 			if time.Now().After(end) {
 				return errors.New("the disk is still attached")
 			}
-			if faults.isDead() && !crashed {
+			if faults.isDead() && !crashed.Load() {
 				return nil
 			}
 		}
@@ -129,14 +130,14 @@ func (s *stage) crashAt(at int, after bool) bool {
 	step("unmount again", func() error { return h.unmount(name) })
 	step("remove", func() error {
 		err := h.live().Remove(s.Context(), name)
-		if crashed && errors.Is(err, errdefs.ErrNotFound) {
+		if crashed.Load() && errors.Is(err, errdefs.ErrNotFound) {
 			err = nil // it was done already
 		}
 		return err
 	})
 	s.noneLeft(h, name)
 	h.close()
-	return crashed
+	return crashed.Load()
 }
 
 func (h *host) attached() []string {

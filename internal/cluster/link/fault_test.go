@@ -155,8 +155,8 @@ func TestBetween(t *testing.T) {
 		b.running.Go(func() { b.greetIn(y, b.enter(y, netip.Addr{}), greeting{address: "via"}, via) })
 		return a.dialed(t.Context(), &faulty{Conn: x, meddle: meddle}, greeting{dialed: true, address: "via"}, b.Self(), via, false)
 	}
-	var seen bytes.Buffer
-	if _, err := relay(func(c net.Conn, _ int, b []byte) (int, error) { seen.Write(b); return c.Write(b) }); err != nil {
+	var seen overheard
+	if _, err := relay(seen.pass); err != nil {
 		t.Fatal(err)
 	}
 	text := bytes.Repeat([]byte("attack at dawn"), 100)
@@ -164,8 +164,8 @@ func TestBetween(t *testing.T) {
 	if p := b.message(t); !bytes.Equal(p.Body, text) {
 		t.Errorf("%q", p.Body)
 	}
-	if seen.Len() < len(text) || bytes.Contains(seen.Bytes(), []byte("attack")) {
-		t.Errorf("of %d bytes the one between can read the message", seen.Len())
+	if all := seen.all(); len(all) < len(text) || bytes.Contains(all, []byte("attack")) {
+		t.Errorf("of %d bytes the one between can read the message", len(all))
 	}
 	a.Disconnect(b.Self())
 	until(t, "the link is gone", func() bool { return !a.linked(b) && !b.linked(a) })
@@ -176,6 +176,25 @@ func TestBetween(t *testing.T) {
 	m.running.Go(func() { m.greetIn(y, m.enter(y, netip.Addr{}), greeting{address: "via"}, via) })
 	_, err := a.dialed(t.Context(), x, greeting{dialed: true, address: "via"}, b.Self(), via, false)
 	wantRefused(t, err, OtherHost, errdefs.ErrUnavailable, "not the one that was wanted", "")
+}
+
+// overheard is what passed by. A link may say something whenever it likes.
+type overheard struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (o *overheard) pass(c net.Conn, _ int, b []byte) (int, error) {
+	o.mu.Lock()
+	o.text = append(o.text, b...)
+	o.mu.Unlock()
+	return c.Write(b)
+}
+
+func (o *overheard) all() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Clone(o.text)
 }
 
 // tcpPair returns both ends of a connection.

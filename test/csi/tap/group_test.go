@@ -54,8 +54,18 @@ func TestGroup(t *testing.T) {
 func TestGroupHasItsVolumesAlone(t *testing.T) {
 	for _, rpc := range []string{"CreateVolumeGroupSnapshot", "CreateSnapshot"} {
 		t.Run(rpc, func(t *testing.T) {
-			c := newCaller(t, func(o *csitest.Options) { o.Latency = map[string]time.Duration{rpc: time.Second} })
+			c := newCaller(t)
 			other := c.create("w").GetVolumeId()
+			under, release := make(chan struct{}), make(chan struct{})
+			c.mock.OnCall(func(called string, when csitest.When) {
+				if called == rpc && when == csitest.Before {
+					close(under)
+					<-release
+				}
+			})
+			for c.ready() != nil { // it was started again for that
+				time.Sleep(10 * time.Millisecond)
+			}
 			done := make(chan error, 1)
 			go func() {
 				var err error
@@ -66,16 +76,15 @@ func TestGroupHasItsVolumesAlone(t *testing.T) {
 				}
 				done <- err
 			}()
-			for under := true; under; {
-				select {
-				case err := <-done:
-					if err != nil {
-						t.Fatal(err)
-					}
-					under = false
-				default:
-					_, _ = c.attach(), c.detach() // which the driver may refuse meanwhile
-				}
+			select {
+			case <-under:
+			case err := <-done:
+				t.Fatalf("ended before it began: %v", err)
+			}
+			_ = c.attach() // which the driver refuses
+			close(release)
+			if err := <-done; err != nil {
+				t.Fatal(err)
 			}
 			if all, want := strings.Join(c.tap.Violations(), "\n"), "ControllerPublishVolume while "+rpc+" is in flight"; !strings.Contains(all, want) {
 				t.Errorf("noticed: %q, want %q", all, want)

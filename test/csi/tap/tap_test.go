@@ -22,6 +22,7 @@ import (
 type caller struct {
 	t          *testing.T
 	ctx        context.Context //nolint:containedctx // of one test
+	mock       *csitest.Mock
 	tap        *tap.Tap
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
@@ -54,7 +55,7 @@ func newCaller(t *testing.T, change ...func(*csitest.Options)) *caller {
 	}
 	t.Cleanup(func() { conn.Close() })
 	c := &caller{
-		t: t, ctx: t.Context(), tap: seen, dir: dir,
+		t: t, ctx: t.Context(), mock: m, tap: seen, dir: dir,
 		identity: csi.NewIdentityClient(conn), controller: csi.NewControllerClient(conn), node: csi.NewNodeClient(conn),
 		group: csi.NewGroupControllerClient(conn),
 	}
@@ -88,6 +89,11 @@ func capability() *csi.VolumeCapability {
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	}
+}
+
+func (c *caller) ready() error {
+	_, err := c.identity.Probe(c.ctx, &csi.ProbeRequest{})
+	return err
 }
 
 func (c *caller) attach() error {
