@@ -1,7 +1,6 @@
 package block
 
 import (
-	"io/fs"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -62,19 +61,17 @@ func (c Config) check(t Traits) error {
 
 // options is what "-o" may say of a volume of any provider.
 type options struct {
-	Size       *catalog.Bytes `opt:"size" help:"size of the disk, made larger by a resize and never smaller; a number alone is GiB"`
-	FS         *string        `opt:"fs" enum:"ext4,xfs,btrfs" help:"file system that is made when the volume is first mounted"`
-	Mount      []string       `opt:"mount_options" help:"mount options, after those of the pool"`
-	UID        *uint32        `opt:"uid" help:"owner of the data directory, set when the file system is made"`
-	GID        *uint32        `opt:"gid" help:"group of the data directory, set when the file system is made"`
-	Mode       *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the file system is made; 0755 without it"`
-	Type       *string        `opt:"type" help:"type of the disk, as the cloud calls it"`
-	IOPS       *int64         `opt:"iops" help:"operations a second that are paid for"`
-	Throughput *int64         `opt:"throughput" help:"MiB a second that are paid for"`
-	Zone       *string        `opt:"zone" help:"zone of the disk; without it that of the host"`
-	Encrypted  *bool          `opt:"encrypted" help:"whether the cloud encrypts the disk"`
-	KMSKey     *string        `opt:"kms_key" help:"key with which the cloud encrypts the disk"`
-	Snapshot   *string        `opt:"snapshot" help:"snapshot of the cloud, by its ID, with whose data the volume begins"`
+	Size  *catalog.Bytes `opt:"size" help:"size of the disk, made larger by a resize and never smaller; a number alone is GiB"`
+	FS    *string        `opt:"fs" enum:"ext4,xfs,btrfs" help:"file system that is made when the volume is first mounted"`
+	Mount []string       `opt:"mount_options" help:"mount options, after those of the pool"`
+	catalog.Owner
+	Type       *string `opt:"type" help:"type of the disk, as the cloud calls it"`
+	IOPS       *int64  `opt:"iops" help:"operations a second that are paid for"`
+	Throughput *int64  `opt:"throughput" help:"MiB a second that are paid for"`
+	Zone       *string `opt:"zone" help:"zone of the disk; without it that of the host"`
+	Encrypted  *bool   `opt:"encrypted" help:"whether the cloud encrypts the disk"`
+	KMSKey     *string `opt:"kms_key" help:"key with which the cloud encrypts the disk"`
+	Snapshot   *string `opt:"snapshot" help:"snapshot of the cloud, by its ID, with whose data the volume begins"`
 }
 
 // common are the options that need nothing of a provider.

@@ -160,7 +160,7 @@ func (d *driver) finish(ctx context.Context, r *jobs.Run, disk Disk, k kind, v D
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	if disk.Tags[tagFormatted] == begun {
-		if err := apply(inside, rootData, a.options); err != nil {
+		if err := own(inside, rootData, a.Owner); err != nil {
 			return err
 		}
 	}
@@ -171,9 +171,9 @@ func (d *driver) finish(ctx context.Context, r *jobs.Run, disk Disk, k kind, v D
 	return err
 }
 
-// apply sets owner and mode of the directory that a container gets, as far as they were given.
-func apply(inside *mount.Detached, dir string, o options) error {
-	if o.UID == nil && o.GID == nil && o.Mode == nil {
+// own has the directory that a container gets belong to whom it was asked for.
+func own(inside *mount.Detached, dir string, o catalog.Owner) error {
+	if !o.Given() {
 		return nil
 	}
 	data, err := directory(inside, dir)
@@ -181,21 +181,7 @@ func apply(inside *mount.Detached, dir string, o options) error {
 		return err
 	}
 	defer data.Close()
-	owner := func(id *uint32) int {
-		if id == nil {
-			return -1
-		}
-		return int(*id)
-	}
-	if o.UID != nil || o.GID != nil {
-		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
-			return err
-		}
-	}
-	if o.Mode != nil {
-		return data.Chmod(*o.Mode)
-	}
-	return nil
+	return o.Apply(data)
 }
 
 // mend brings a file system in order that was there before: of a crash, of a disk that has grown,

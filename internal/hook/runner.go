@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -165,28 +164,7 @@ func (r *Runner) Recover(ctx context.Context, all func() []Hook, done func()) {
 
 // left returns what is written down.
 func (r *Runner) left(ctx context.Context) map[string]under {
-	root, err := os.OpenRoot(r.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	all := map[string]under{}
-	var entries []fs.DirEntry
-	if err == nil {
-		defer root.Close()
-		entries, err = fs.ReadDir(root.FS(), ".")
-	}
-	for _, e := range entries {
-		var u under
-		if !strings.HasSuffix(e.Name(), ".json") {
-			_ = root.Remove(e.Name()) // one that was being written: nothing had begun
-			continue
-		}
-		if readErr := state.Read(root, e.Name(), underVersion, &u); readErr != nil {
-			err = errors.Join(err, readErr)
-			continue
-		}
-		all[e.Name()] = u
-	}
+	all, err := state.Left[under](r.Dir, underVersion)
 	if err != nil {
 		r.Log.ErrorContext(ctx, "what hooks have not ended cannot be read", slog.Any("error", err))
 	}

@@ -13,11 +13,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -121,32 +119,23 @@ func Open(ctx context.Context, dir string, log *slog.Logger, kinds ...Kind) (*Ke
 
 // Resume goes on with what was cut off.
 func (k *Keeper) Resume() error {
-	entries, err := fs.ReadDir(k.root.FS(), ".")
-	if err != nil {
-		return state.Classify(err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue
-		}
-		var rec record
-		if err := state.Read(k.root, e.Name(), recordVersion, &rec); err != nil {
+	return state.Each(k.root, ".", recordVersion, func(file string, rec record, err error) {
+		if err != nil {
 			k.log.Error("job cannot be read, and does not go on", slog.Any("error", err))
-			continue
+			return
 		}
 		kind, ok := k.kinds[rec.Kind]
-		if !ok || rec.ID+".json" != e.Name() {
-			k.log.Error("job is of no kind that is known, and does not go on", slog.String("file", e.Name()))
-			continue
+		if !ok || rec.ID+".json" != file {
+			k.log.Error("job is of no kind that is known, and does not go on", slog.String("file", file))
+			return
 		}
 		k.mu.Lock()
+		defer k.mu.Unlock()
 		if k.runs[rec.Object] == nil {
 			k.log.Info("job goes on", slog.String("job", rec.Kind), slog.String("object", rec.Object), slog.String("state", rec.State))
 			k.begin(&Run{keeper: k, kind: kind, key: rec.Key, job: rec.Job, data: rec.Data, done: make(chan struct{}), resumed: true})
 		}
-		k.mu.Unlock()
-	}
-	return nil
+	})
 }
 
 // Do runs a job and waits for it, or takes part in the one that does the same already: of the

@@ -3,8 +3,6 @@ package pause
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -112,28 +110,7 @@ func (p *Pauser) forget(file string) {
 
 // left returns what is written down, of a daemon before this one.
 func (p *Pauser) left(ctx context.Context) map[string]under {
-	root, err := os.OpenRoot(p.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	all := map[string]under{}
-	var entries []fs.DirEntry
-	if err == nil {
-		defer root.Close()
-		entries, err = fs.ReadDir(root.FS(), ".")
-	}
-	for _, e := range entries {
-		var u under
-		if !strings.HasSuffix(e.Name(), ".json") {
-			_ = root.Remove(e.Name()) // one that was being written: nothing was paused yet
-			continue
-		}
-		if readErr := state.Read(root, e.Name(), underVersion, &u); readErr != nil {
-			err = errors.Join(err, readErr)
-			continue
-		}
-		all[e.Name()] = u
-	}
+	all, err := state.Left[under](p.Dir, underVersion)
 	if err != nil {
 		p.Log.ErrorContext(ctx, "which containers are paused cannot be read", slog.Any("error", err))
 	}

@@ -220,7 +220,7 @@ func TestRecover(t *testing.T) {
 	if _, err := dead.Pause(t.Context(), h.those("db", "held")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(h.dir+"/paused/.tmp-1", []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(h.dir+"/paused/.remora-tmp-1", []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h.close()

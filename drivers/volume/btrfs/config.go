@@ -2,7 +2,6 @@ package btrfs
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -49,11 +48,9 @@ func (c *config) check() error {
 
 type options struct {
 	Size     *catalog.Bytes `opt:"size" help:"how much the volume may hold, snapshots not counted; without it no limit"`
-	UID      *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
-	GID      *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
-	Mode     *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
 	Nocow    *bool          `opt:"nocow" help:"overwrite files in place instead of copying on write, for databases; also turns checksums and compression off"`
 	Compress string         `opt:"compress" enum:"none,zstd,lzo,zlib" help:"compress what is written to the volume"`
+	catalog.Owner
 }
 
 // decode reads the options of a volume and checks what their tags cannot say.
@@ -73,21 +70,8 @@ func decode(opts map[string]string) (options, error) {
 
 // apply sets what was given on the data directory.
 func (o options) apply(data *os.File) error {
-	owner := func(id *uint32) int {
-		if id == nil {
-			return -1
-		}
-		return int(*id)
-	}
-	if o.UID != nil || o.GID != nil {
-		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
-			return err
-		}
-	}
-	if o.Mode != nil {
-		if err := data.Chmod(*o.Mode); err != nil {
-			return err
-		}
+	if err := o.Apply(data); err != nil {
+		return err
 	}
 	if o.Nocow != nil {
 		if err := setNocow(int(data.Fd()), *o.Nocow); err != nil {

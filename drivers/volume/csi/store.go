@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -139,22 +138,13 @@ func (s *store) load(log *slog.Logger) error {
 }
 
 func each[T any](root *os.Root, dir string, version int, log *slog.Logger, found func(T)) error {
-	entries, err := fs.ReadDir(root.FS(), dir)
-	if err != nil {
-		return state.Classify(err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue
-		}
-		var one T
-		if err := state.Read(root, dir+"/"+e.Name(), version, &one); err != nil {
-			log.Error("record cannot be read, and is not used", slog.String("file", filepath.Join(root.Name(), dir, e.Name())), slog.Any("error", err))
-			continue
+	return state.Each(root, dir, version, func(file string, one T, err error) {
+		if err != nil {
+			log.Error("record cannot be read, and is not used", slog.String("file", filepath.Join(root.Name(), dir, file)), slog.Any("error", err))
+			return
 		}
 		found(one)
-	}
-	return nil
+	})
 }
 
 // find returns a volume by its name.

@@ -1,7 +1,6 @@
 package dir
 
 import (
-	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -16,10 +15,8 @@ type config struct {
 type options struct {
 	Mountpoint string         `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`
 	From       string         `opt:"from" help:"absolute path of a directory whose tree is copied in when the volume is made"`
-	UID        *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
-	GID        *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
 	Size       *catalog.Bytes `opt:"size" help:"how much the volume may hold; wants project quota on the pool's file system"`
-	Mode       *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+	catalog.Owner
 }
 
 // decode reads the options of a volume and checks what their tags cannot say.

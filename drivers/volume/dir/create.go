@@ -190,24 +190,5 @@ func (d *driver) makeData(ctx context.Context, p pool, dir int, f facts, o optio
 			return fmt.Errorf("copy from %s: %w", o.From, err)
 		}
 	}
-	return o.apply(data)
-}
-
-// apply sets owner and mode of the data directory as far as they were given.
-func (o options) apply(data *os.File) error {
-	owner := func(id *uint32) int {
-		if id == nil {
-			return -1
-		}
-		return int(*id)
-	}
-	if o.UID != nil || o.GID != nil {
-		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
-			return err
-		}
-	}
-	if o.Mode != nil {
-		return data.Chmod(*o.Mode)
-	}
-	return nil
+	return o.Apply(data)
 }

@@ -30,7 +30,7 @@ func makeExternal(o options) (undo func(), err error) {
 		return undo, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
 	}
 	defer data.Close()
-	return undo, o.apply(data)
+	return undo, o.Apply(data)
 }
 
 // mkdirAll makes path and the directories above it, and returns those that were missing, the

@@ -62,7 +62,7 @@ func (d *driver) Clone(ctx context.Context, name, from, snapshot string, opts ma
 		if err := inside.growUnmounted(ctx, filesystem.MinGap); err != nil {
 			return d.Fail(name, err)
 		}
-		return d.Fail(name, inside.apply(f.dir(), m.options))
+		return d.Fail(name, inside.own(f.dir(), m.Owner))
 	})
 }
 

@@ -1,8 +1,6 @@
 package loop
 
 import (
-	"io/fs"
-
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -22,9 +20,7 @@ type options struct {
 	Sparse  *bool          `opt:"sparse" help:"false reserves all room when the volume is made"`
 	Written *bool          `opt:"written" help:"true writes all of the volume when it is made, and reserves its room"`
 	Mount   []string       `opt:"mount_options" help:"mount options, after those of the pool"`
-	UID     *uint32        `opt:"uid" help:"owner of the data directory, set when the volume is made"`
-	GID     *uint32        `opt:"gid" help:"group of the data directory, set when the volume is made"`
-	Mode    *fs.FileMode   `opt:"mode" help:"mode of the data directory, set when the volume is made; 0755 for a new one"`
+	catalog.Owner
 }
 
 // sizeUnit is what sizes are rounded up to: the block of each file system.

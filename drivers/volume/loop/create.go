@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/internal/filesystem"
 	"github.com/remora-plugins/remora/internal/pooldir"
 	"github.com/remora-plugins/remora/internal/state"
@@ -129,7 +130,7 @@ func (d *driver) newImage(ctx context.Context, image *os.File, f facts, m made) 
 	if m.Mode == nil {
 		m.Mode = new(fs.FileMode(defaultMode))
 	}
-	if err := inside.apply(dataName, m.options); err != nil {
+	if err := inside.own(dataName, m.Owner); err != nil {
 		return d.Fail(f.Name, err)
 	}
 	return d.Fail(f.Name, unix.Syncfs(int(top.Fd())))
@@ -149,10 +150,9 @@ func fill(ctx context.Context, image *os.File, m made) error {
 	return writeOut(ctx, image, 0, m.size)
 }
 
-// apply sets owner and mode of the directory that a container gets, as far as they were
-// given.
-func (inside *entered) apply(dir string, o options) error {
-	if o.UID == nil && o.GID == nil && o.Mode == nil {
+// own has the directory that a container gets belong to whom it was asked for.
+func (inside *entered) own(dir string, o catalog.Owner) error {
+	if !o.Given() {
 		return nil
 	}
 	data, err := inside.Open(dir)
@@ -160,21 +160,7 @@ func (inside *entered) apply(dir string, o options) error {
 		return err
 	}
 	defer data.Close()
-	owner := func(id *uint32) int {
-		if id == nil {
-			return -1
-		}
-		return int(*id)
-	}
-	if o.UID != nil || o.GID != nil {
-		if err := data.Chown(owner(o.UID), owner(o.GID)); err != nil {
-			return err
-		}
-	}
-	if o.Mode != nil {
-		return data.Chmod(*o.Mode)
-	}
-	return nil
+	return o.Apply(data)
 }
 
 // extend makes a file longer, and where it is to be reserved has the blocks for it before
