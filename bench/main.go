@@ -104,24 +104,12 @@ func publish(r *Results, out string) error {
 
 // measure runs the plan in a directory of its own, which it removes.
 func measure(p plan, daemon, scratch string) (r *Results, err error) {
-	dir, done, err := newScratch(scratch)
+	bin, dir, done, err := workplace(daemon, scratch)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	bin, err := build(dir, daemon)
-	if err != nil {
-		return nil, err
-	}
-	// As /run is on every host, so is this in memory, where the machine has such a place.
-	if bin.run, err = os.MkdirTemp("/dev/shm", "rb"); err != nil {
-		bin.run = filepath.Join(dir, "run")
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(bin.run)) }()
-	begin := time.Now()
-	s := &suite{plan: p, bin: bin, scratch: dir, results: new(Results), say: func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}}
+	s := &suite{plan: p, bin: bin, scratch: dir, results: new(Results), say: newStage().say}
 	if s.results.Machine, err = lookAtMachine(dir, bin.run); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // PluginResults is everything that the suite of managed plugins measured.
@@ -55,23 +54,12 @@ func runPlugins(quick, render bool, out, daemon, scratch string) error {
 }
 
 func measurePlugins(p pluginPlan, daemon, scratch string) (r *PluginResults, err error) {
-	dir, done, err := newScratch(scratch)
+	bin, dir, done, err := workplace(daemon, scratch)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	bin, err := build(dir, daemon)
-	if err != nil {
-		return nil, err
-	}
-	if bin.run, err = os.MkdirTemp("/dev/shm", "rb"); err != nil {
-		bin.run = filepath.Join(dir, "run")
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(bin.run)) }()
-	begin := time.Now()
-	s := &pluginSuite{pluginPlan: p, bin: bin, scratch: dir, results: new(PluginResults), say: func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}}
+	s := &pluginSuite{pluginPlan: p, bin: bin, scratch: dir, results: new(PluginResults), say: newStage().say}
 	if s.results.Machine, err = lookAtMachine(dir, bin.run); err != nil {
 		return nil, err
 	}

@@ -49,3 +49,19 @@ func newScratch(parent string) (dir string, done func() error, err error) {
 		return remove()
 	}, nil
 }
+
+// workplace makes a scratch directory and the programs in it; done removes both. As /run is on every host, so is the
+// run directory in memory, where the machine has such a place.
+func workplace(daemon, scratch string) (bin binaries, dir string, done func() error, err error) {
+	dir, removeScratch, err := newScratch(scratch)
+	if err != nil {
+		return bin, "", nil, err
+	}
+	if bin, err = build(dir, daemon); err != nil {
+		return bin, "", nil, errors.Join(err, removeScratch())
+	}
+	if bin.run, err = os.MkdirTemp("/dev/shm", "rb"); err != nil {
+		bin.run = filepath.Join(dir, "run")
+	}
+	return bin, dir, func() error { return errors.Join(os.RemoveAll(bin.run), removeScratch()) }, nil
+}

@@ -125,7 +125,7 @@ func (d *driver) growMounted(ctx context.Context, r *jobs.Run, disk Disk, m moun
 }
 
 func (d *driver) growAt(at mount.Info, k kind, v Device) error {
-	dir, err := openMount(at)
+	dir, err := at.Open()
 	if err != nil {
 		return err
 	}

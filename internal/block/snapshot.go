@@ -205,7 +205,7 @@ func (d *driver) flush(disk Disk) error {
 	if err != nil || at == nil || !isOf(*at, m.Device) {
 		return err
 	}
-	dir, err := openMount(*at)
+	dir, err := at.Open()
 	if err != nil {
 		return err
 	}

@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -174,7 +172,7 @@ func (d *driver) usage(disk Disk, m mounted) (volume.Usage, error) {
 	if err != nil || at == nil || !isOf(*at, m.Device) {
 		return u, err
 	}
-	dir, err := openMount(*at)
+	dir, err := at.Open()
 	if err != nil {
 		return u, err
 	}
@@ -188,24 +186,6 @@ func (d *driver) usage(disk Disk, m mounted) (volume.Usage, error) {
 	}
 	u.Used = int64(fs.Blocks-fs.Bfree) * fs.Bsize
 	return u, nil
-}
-
-// openMount opens the root of a mount, and makes sure that it is that mount.
-func openMount(at mount.Info) (*os.File, error) {
-	dir, err := os.Open(at.Mountpoint)
-	if err != nil {
-		return nil, state.Classify(err)
-	}
-	var st unix.Statx_t
-	err = unix.Statx(int(dir.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st)
-	if err == nil && (st.Mask&unix.STATX_MNT_ID == 0 || st.Mnt_id != uint64(at.ID)) {
-		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: not mounted any more", at.Mountpoint)
-	}
-	if err != nil {
-		_ = dir.Close()
-		return nil, state.Classify(err)
-	}
-	return dir, nil
 }
 
 // Survey yields all volumes from memory, and asks the file systems that are mounted here.

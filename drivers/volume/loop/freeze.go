@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mount"
-	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -47,7 +46,7 @@ func (d *driver) frozen(ctx context.Context, image *os.File, do func() error) (e
 	lock := d.freezeLock(v.path)
 	lock.Lock()
 	defer lock.Unlock()
-	dir, err := openMount(at[0])
+	dir, err := at[0].Open()
 	if err != nil {
 		return err
 	}
@@ -72,25 +71,6 @@ func (d *driver) freezeLock(device string) *sync.Mutex {
 	return lock.(*sync.Mutex)
 }
 
-// openMount opens the root of a mount, and makes sure that it is that mount. What lies below
-// one that has gone is the host's own file system, which nobody may freeze.
-func openMount(at mount.Info) (*os.File, error) {
-	dir, err := os.Open(at.Mountpoint)
-	if err != nil {
-		return nil, state.Classify(err)
-	}
-	var st unix.Statx_t
-	err = unix.Statx(int(dir.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st)
-	if err == nil && (st.Mask&unix.STATX_MNT_ID == 0 || st.Mnt_id != uint64(at.ID)) {
-		err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: not mounted any more", at.Mountpoint)
-	}
-	if err != nil {
-		_ = dir.Close()
-		return nil, state.Classify(err)
-	}
-	return dir, nil
-}
-
 // thawDir ends a freeze. A file system that is not frozen stays as it is.
 func thawDir(dir *os.File) error {
 	if err := unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -112,7 +92,7 @@ func (d *driver) thaw(at mount.Info, wait bool) error {
 		return nil
 	}
 	defer lock.Unlock()
-	dir, err := openMount(at)
+	dir, err := at.Open()
 	if err != nil {
 		return err
 	}

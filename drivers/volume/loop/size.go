@@ -193,7 +193,7 @@ func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
 
 // usedIn asks a file system that is mounted.
 func usedIn(at mount.Info) (int64, error) {
-	dir, err := openMount(at)
+	dir, err := at.Open()
 	if err != nil {
 		return 0, err
 	}

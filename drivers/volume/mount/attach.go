@@ -103,12 +103,12 @@ func (d *driver) job(f facts) (fsType, job, error) {
 	j := job{f: f, opts: merge(below, opts), cache: filepath.Join(d.dir, cacheName, f.ID)}
 	for key, val := range j.opts {
 		if k, _ := t.kindOf(key); k == file {
-			if j.opts[key], err = d.secretPath(val); err != nil {
+			if j.opts[key], err = remote.SecretPath(d.secrets, val); err != nil {
 				return t, job{}, err
 			}
 		}
 	}
-	if j.f.Config, err = d.secretPath(f.Config); err != nil {
+	if j.f.Config, err = remote.SecretPath(d.secrets, f.Config); err != nil {
 		return t, job{}, err
 	}
 	return t, j, nil

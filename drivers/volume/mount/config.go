@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -282,7 +283,7 @@ func (d *driver) checkCredentials(t fsType, r request) error {
 		}
 	}
 	for key, path := range map[string]string{"password_file": r.PasswordFile, "config": r.Config} {
-		if _, err := d.secretPath(path); err != nil {
+		if _, err := remote.SecretPath(d.secrets, path); err != nil {
 			return errdefs.Errorf(errdefs.ErrInvalid, "option %q: %w", key, err)
 		}
 	}

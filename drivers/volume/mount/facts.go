@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/remora-plugins/remora/internal/definition"
+	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -161,7 +162,7 @@ func (d *driver) password(f facts) (string, error) {
 	case f.PasswordFile != "":
 		what = "password file"
 		var path string
-		if path, err = d.secretPath(f.PasswordFile); err == nil {
+		if path, err = remote.SecretPath(d.secrets, f.PasswordFile); err == nil {
 			p, err = os.ReadFile(path)
 		}
 		p = []byte(strings.TrimRight(string(p), "\r\n"))

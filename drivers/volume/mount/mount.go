@@ -101,7 +101,7 @@ func (d *driver) configure() error {
 		return errdefs.Errorf(errdefs.ErrInvalid, `keys "password_file" and "password_env": leave one out`)
 	}
 	for key, path := range map[string]string{"password_file": c.PasswordFile, "config": c.Config} {
-		if _, err := d.secretPath(path); err != nil {
+		if _, err := remote.SecretPath(d.secrets, path); err != nil {
 			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %w", key, err)
 		}
 	}
@@ -150,20 +150,6 @@ func (d *driver) Ping(ctx context.Context) error { return d.monitor.Ping(ctx) }
 
 // Scope is local: what a volume points to is written down on this host.
 func (d *driver) Scope() string { return "local" }
-
-// secretPath returns where a file that an option names is: below the pool's secrets, if
-// its path is not absolute. Empty stays empty.
-func (d *driver) secretPath(path string) (string, error) {
-	switch {
-	case path == "":
-		return "", nil
-	case filepath.IsAbs(path):
-		return filepath.Clean(path), nil
-	case !filepath.IsLocal(path):
-		return "", errdefs.Errorf(errdefs.ErrInvalid, "%q leads out of the pool's secrets", path)
-	}
-	return filepath.Join(d.secrets, path), nil
-}
 
 func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })

@@ -2,12 +2,12 @@ package sshfs
 
 import (
 	"maps"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/internal/remote"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -152,25 +152,11 @@ func (d *driver) checkCredentials(r request) error {
 		}
 	}
 	for _, key := range []string{"password_file", "identity_file", "known_hosts"} {
-		if _, err := d.secretPath(r.given[key]); err != nil {
+		if _, err := remote.SecretPath(d.secrets, r.given[key]); err != nil {
 			return errdefs.Errorf(errdefs.ErrInvalid, "option %q: %w", key, err)
 		}
 	}
 	return nil
-}
-
-// secretPath returns where a file of keys or passwords is: below the pool's secrets, if
-// its path is not absolute. Empty stays empty.
-func (d *driver) secretPath(path string) (string, error) {
-	switch {
-	case path == "":
-		return "", nil
-	case filepath.IsAbs(path):
-		return filepath.Clean(path), nil
-	case !filepath.IsLocal(path):
-		return "", errdefs.Errorf(errdefs.ErrInvalid, "%q leads out of the pool's secrets", path)
-	}
-	return filepath.Join(d.secrets, path), nil
 }
 
 // checkPassword refuses what sshfs would cut off.

@@ -120,7 +120,7 @@ func (d *driver) command(f facts) (remote.Command, error) {
 	if f.Options["sshcmd"] == "" && identity == "" && o.PasswordFile == "" && o.PasswordEnv == "" && !f.Password {
 		identity = d.config.IdentityFile
 	}
-	if identity, err = d.secretPath(identity); err != nil {
+	if identity, err = remote.SecretPath(d.secrets, identity); err != nil {
 		return remote.Command{}, err
 	}
 	if identity != "" {
@@ -180,7 +180,7 @@ func quote(path string) string {
 // trust says which host keys are trusted.
 func (d *driver) trust(f facts, o options, opts map[string]string) error {
 	_, given := opts["UserKnownHostsFile"]
-	switch hosts, err := d.secretPath(o.KnownHosts); {
+	switch hosts, err := remote.SecretPath(d.secrets, o.KnownHosts); {
 	case err != nil:
 		return err
 	case o.HostKey != "":
@@ -210,7 +210,7 @@ func (d *driver) password(f facts, o options) ([]byte, error) {
 	case f.Password:
 		p, err = d.store.ReadFile(f.Name, passwordName)
 	case file != "":
-		if file, err = d.secretPath(file); err == nil {
+		if file, err = remote.SecretPath(d.secrets, file); err == nil {
 			p, err = os.ReadFile(file)
 		}
 		p = []byte(strings.TrimRight(string(p), "\r\n"))

@@ -99,7 +99,7 @@ func line(told string, texts ...string) string {
 
 // hostsFile is the file into which the volume's host key belongs.
 func (d *driver) hostsFile(f facts) string {
-	if path, err := d.secretPath(f.Options["known_hosts"]); err == nil && path != "" {
+	if path, err := remote.SecretPath(d.secrets, f.Options["known_hosts"]); err == nil && path != "" {
 		return path
 	}
 	for key, val := range f.Options {

@@ -114,7 +114,7 @@ func (d *driver) configure(c config) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, `keys "password_file" and "password_env": leave one out`)
 	}
 	for key, path := range map[string]string{"identity_file": c.IdentityFile, "password_file": c.PasswordFile} {
-		if _, err := d.secretPath(path); err != nil {
+		if _, err := remote.SecretPath(d.secrets, path); err != nil {
 			return invalid(key, err)
 		}
 	}
