@@ -47,47 +47,20 @@ func details(ctx context.Context, p *pool.Pool, all []*control.Volume) {
 	if !sizer && !snapshotter {
 		return
 	}
-	var mu sync.Mutex
-	next, found := 0, make([]detail, len(all))
+	found := make([]detail, len(all))
 	if len(all) > 1 && volume.Can[volume.Surveyor](p.Handler) {
 		survey(ctx, p, all, found, sizer)
 	}
-	take := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		for next < len(all) && found[next].done {
-			next++
-		}
-		if next == len(all) || ctx.Err() != nil {
-			return -1
-		}
-		next++
-		return next - 1
-	}
-	var wg sync.WaitGroup
-	for range min(pool.Askers, len(all)) {
-		wg.Add(1)
-		work := func() { //nolint:contextcheck // it may outlast the caller
-			defer wg.Done()
-			for i := take(); i >= 0; i = take() {
-				d := detailOf(p, all[i].Name, sizer, snapshotter)
-				mu.Lock()
-				found[i] = d
-				mu.Unlock()
-			}
-		}
-		if !p.Beside(ctx, work) {
-			wg.Done()
+	var open []int
+	for i, d := range found {
+		if !d.done {
+			open = append(open, i)
 		}
 	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
+	//nolint:contextcheck // a call may outlast the caller
+	for n, d := range pool.Ask(ctx, p, len(open), func(n int) detail { return detailOf(p, all[open[n]].Name, sizer, snapshotter) }) {
+		found[open[n]] = d
 	}
-	mu.Lock()
-	defer mu.Unlock()
 	for i, v := range all {
 		v.Unknown = append(v.Unknown, found[i].unknown...)
 		if found[i].used != nil || found[i].limit > 0 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/control"
@@ -91,48 +90,23 @@ func allSnapshots(ctx context.Context, p *pool.Pool) (list control.SnapshotList)
 		}
 		names = append(names, v.Name)
 	}
-	var mu sync.Mutex
-	found, errs := make([][]volume.Snapshot, len(names)), make([]error, len(names))
-	for i := range errs {
-		errs[i] = errdefs.Errorf(context.DeadlineExceeded, "volume %q: the driver does not answer in time", names[i])
+	type answer struct {
+		all []volume.Snapshot
+		err error
 	}
-	next := 0
-	var wg sync.WaitGroup
-	for range min(pool.Askers, len(names)) {
-		wg.Add(1)
-		work := func() {
-			defer wg.Done()
-			for {
-				mu.Lock()
-				i := next
-				next++
-				mu.Unlock()
-				if i >= len(names) || ctx.Err() != nil {
-					return
-				}
-				all, err := p.Handler.Snapshots(p.Context(), names[i]) //nolint:contextcheck // it may outlast the caller
-				mu.Lock()
-				found[i], errs[i] = all, err
-				mu.Unlock()
-			}
-		}
-		if !p.Beside(ctx, work) {
-			wg.Done()
-		}
-	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-	mu.Lock()
-	defer mu.Unlock()
+	answers := pool.Ask(ctx, p, len(names), func(i int) (a answer) { //nolint:contextcheck // it may outlast the caller
+		a.all, a.err = p.Handler.Snapshots(p.Context(), names[i])
+		return a
+	})
 	for i, name := range names {
-		if errs[i] != nil && !errors.Is(errs[i], errdefs.ErrNotFound) { // removed meanwhile
-			list.Errors = append(list.Errors, errdefs.OneLine(errs[i].Error()))
+		a, ok := answers[i]
+		if !ok {
+			a.err = errdefs.Errorf(context.DeadlineExceeded, "volume %q: the driver does not answer in time", name)
 		}
-		for _, x := range found[i] {
+		if a.err != nil && !errors.Is(a.err, errdefs.ErrNotFound) { // removed meanwhile
+			list.Errors = append(list.Errors, errdefs.OneLine(a.err.Error()))
+		}
+		for _, x := range a.all {
 			list.Snapshots = append(list.Snapshots, snapshot.Told(p, name, x))
 		}
 	}
