@@ -89,13 +89,13 @@ func runMembers(quick, render bool, only, out, scratch string) error {
 }
 
 // measure runs the test with so many members. What they write goes to memory: the disk of one machine is not that of a
-// thousand.
+// thousand. A thousand hold some 10 GB while they join, which must not become twice that before it is collected.
 func (r *MembersResults) measure(test string, members int) error {
 	ctx, stop := context.WithTimeout(context.Background(), 3*time.Hour)
 	defer stop()
 	cmd := exec.CommandContext(ctx, test, "-test.run", "^TestMembers$", "-test.v", "-test.timeout", "3h")
 	cmd.Dir = filepath.Join("..", "internal", "cluster")
-	cmd.Env = append(os.Environ(), fmt.Sprint("REMORA_SIM_MEMBERS=", members), "TMPDIR=/dev/shm")
+	cmd.Env = append(os.Environ(), fmt.Sprint("REMORA_SIM_MEMBERS=", members), "TMPDIR=/dev/shm", "GOGC=30")
 	said, err := cmd.CombinedOutput()
 	x := MembersSample{Members: members}
 	found, err2 := x.read(said)
