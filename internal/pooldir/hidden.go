@@ -97,26 +97,32 @@ func (p *Pool) NewAside(dir *Dir, kind string, mode uint32) (aside string, fd in
 	}
 }
 
-// leftBehind tells whether nobody works on a leftover any more. What is gone may be deleted by
-// everybody at a time. What is new is locked by its builder; a lock that was had says nothing of
+// claim looks whether nobody works on a leftover any more, and keeps it that way until release is called, which is nil where
+// somebody does. What is gone may be deleted by everybody at a time. What is new is locked by its builder, who may have made it
+// and not locked it yet: the lock is kept, so that he finds it taken, and builds elsewhere. A lock that was had says nothing of
 // a builder on another host.
-func (p *Pool) leftBehind(dir *Dir, name string) bool {
+func (p *Pool) claim(dir *Dir, name string) (release func()) {
 	kind, host := p.parse(name)
-	if kind != New {
-		return kind == Gone
+	switch kind {
+	case New:
+	case Gone:
+		return func() {}
+	default:
+		return nil
 	}
 	fd, err := unix.Openat(dir.FD, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return nil
 	}
-	defer unix.Close(fd)
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return false
-	}
-	if err == nil && host == p.Host {
-		return true
+	release = func() { _ = unix.Close(fd) }
+	locked := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if locked == nil && host == p.Host {
+		return release
 	}
 	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) > Patience
+	if errors.Is(locked, unix.EWOULDBLOCK) || unix.Fstat(fd, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) <= Patience {
+		release()
+		return nil
+	}
+	return release
 }

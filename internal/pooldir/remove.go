@@ -67,8 +67,9 @@ func (p *Pool) Sweep(ctx context.Context, names []string) {
 		}
 		defer dir.Close()
 		for _, name := range names {
-			if p.leftBehind(dir, name) {
+			if release := p.claim(dir, name); release != nil {
 				p.delete(ctx, dir, name)
+				release()
 			}
 		}
 	})
