@@ -61,7 +61,7 @@ func TestBuildersAndSweeps(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				p.Sweep(context.Background(), entries)
+				p.Sweep(t.Context(), entries)
 			}
 		})
 	}

@@ -112,7 +112,9 @@ func TestNetworkClassic(t *testing.T) {
 		}
 	}
 	// Peers have learnt of each other: two connections at each of three hosts.
-	if !within(15*time.Second, func() bool { return strings.Contains(nyc.MustCli("network", "status"), "6 connections (6 established)") }) {
+	if !within(15*time.Second, func() bool {
+		return strings.Contains(nyc.MustCli("network", "status"), "6 connections (6 established)")
+	}) {
 		want(t, nyc.MustCli("network", "status"), "6 connections (6 established)")
 	}
 	want(t, m.hosts[1].MustCli("network", "status", "connections"), "encrypted")
