@@ -250,7 +250,8 @@ func TestFaults(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 				_, err := c.CreateVolume(ctx, c.createRequest(name), grpc.WaitForReady(true))
 				cancel()
-				if got := status.Code(err); got != f.want {
+				gaveUp := f.what == csitest.Hang && status.Code(err) == codes.Canceled // the driver, before the caller
+				if got := status.Code(err); got != f.want && !gaveUp {
 					t.Errorf("%s %v: %v", f.when, f.what, err)
 				}
 				made := false
