@@ -72,6 +72,43 @@ func TestManyHosts(t *testing.T) {
 	})
 }
 
+// TestQuietLinks: in a cluster in which not each keeps a link to each, joining and messages have links that come and go. What
+// hosts say of their links stays the same meanwhile: each time they say it, it goes to all.
+func TestQuietLinks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: some hundred hosts take half a minute")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemnet()
+		hosts := n.cluster(t, allPairs+36)
+		soon(t, "all know each other", 20*time.Second, func() bool { return know(hosts) && agree(hosts) })
+		time.Sleep(2*linksEvery + settle)
+		said := func() map[record.Host]uint64 {
+			all := map[record.Host]uint64{}
+			for _, r := range hosts[0].c.Store().Records(record.KindLinks) {
+				all[r.Writer] = r.Counter
+			}
+			return all
+		}
+		before := said()
+		if len(before) != len(hosts) {
+			t.Errorf("%d of %d hosts say what links they have", len(before), len(hosts))
+		}
+		time.Sleep(40 * time.Second)
+		again := 0
+		for h, counter := range said() {
+			if counter != before[h] {
+				again++
+			}
+		}
+		t.Logf("%d of %d said their links again within 40 s", again, len(hosts))
+		if again > len(hosts)/20 {
+			t.Errorf("%d of %d said their links again within 40 s", again, len(hosts))
+		}
+		n.end(hosts)
+	})
+}
+
 // membersEnv has TestMembers run with so many members; 1000 take minutes, and some GB of memory.
 const membersEnv = "REMORA_SIM_MEMBERS"
 

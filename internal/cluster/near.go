@@ -19,6 +19,7 @@ const (
 	rootEvery  = 5 * time.Second        // a digest is compared with a neighbour
 	linksEvery = 5 * time.Second        // this host's links may be told anew
 	linksTold  = 12                     // at most
+	lasting    = time.Minute            // a link that was made for a message has ended by then
 )
 
 // event takes what the network says of links.
@@ -226,42 +227,48 @@ func (c *Cluster) neighbours(g *gossip) {
 	}
 }
 
-// tellLinks writes what this host sees of its neighbours, if that is not much what it said before.
+// tellLinks writes what this host sees of its neighbours, if that is not much what it said before. Each time costs every host
+// of the cluster a record, so what comes and goes is left out: a link that this host does not keep may be there for one message.
 func (c *Cluster) tellLinks(g *gossip) {
-	var now record.Links
+	var before record.Links
+	r, said := g.store.Get(record.Key{Writer: c.self, Kind: record.KindLinks})
+	said = said && decode(r, &before)
+	told := map[record.Host]bool{}
+	for _, l := range before.Links {
+		told[l.Host] = true
+	}
 	c.mu.Lock()
 	kept := maps.Clone(c.near)
 	c.mu.Unlock()
-	peers := slices.DeleteFunc(c.net.Peers(), func(p Peer) bool { return !p.Via.IsZero() })
-	slices.SortFunc(peers, func(a, b Peer) int {
-		return cmp.Or(boolCompare(kept[b.Host] != nil, kept[a.Host] != nil), a.Host.Compare(b.Host))
-	})
-	for _, p := range peers[:min(len(peers), linksTold)] {
+	rank := func(p Peer) int {
+		switch {
+		case kept[p.Host] != nil:
+			return 0
+		case told[p.Host]:
+			return 1
+		case time.Since(p.Since) > lasting:
+			return 2
+		}
+		return 3
+	}
+	peers := slices.DeleteFunc(c.net.Peers(), func(p Peer) bool { return !p.Via.IsZero() || rank(p) == 3 })
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Host.Compare(b.Host)) })
+	peers = peers[:min(len(peers), linksTold)]
+	slices.SortFunc(peers, func(a, b Peer) int { return a.Host.Compare(b.Host) })
+	var now record.Links
+	for _, p := range peers {
 		l := record.Link{Host: p.Host, RTT: p.RTT.Round(10 * time.Microsecond)}
 		if c.cfg.Path != nil {
 			c.cfg.Path(&l)
 		}
 		now.Links = append(now.Links, l)
 	}
-	if r, ok := g.store.Get(record.Key{Writer: c.self, Kind: record.KindLinks}); ok {
-		var before record.Links
-		if decode(r, &before) && slices.EqualFunc(now.Links, before.Links, alike) {
-			return
-		}
+	if said && slices.EqualFunc(now.Links, before.Links, alike) {
+		return
 	}
 	if err := g.store.Put(record.KindLinks, "", now); err != nil {
 		c.log.Warn("cannot tell this host's links", "err", err)
 	}
-}
-
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
 }
 
 // alike reports whether two views of a link differ by no more than the time of a message may from one minute to the next.
