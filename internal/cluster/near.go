@@ -19,6 +19,7 @@ const (
 	rootEvery  = 5 * time.Second        // a digest is compared with a neighbour
 	linksEvery = 5 * time.Second        // this host's links may be told anew
 	linksTold  = 12                     // at most
+	linksLeast = 3                      // where fewer of those that are kept are up, others are told as well
 	lasting    = time.Minute            // a link that was made for a message has ended by then
 )
 
@@ -253,7 +254,13 @@ func (c *Cluster) tellLinks(g *gossip) {
 	}
 	peers := slices.DeleteFunc(c.net.Peers(), func(p Peer) bool { return !p.Via.IsZero() || rank(p) == 3 })
 	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Host.Compare(b.Host)) })
-	peers = peers[:min(len(peers), linksTold)]
+	up := 0
+	for _, p := range peers {
+		if rank(p) == 0 {
+			up++
+		}
+	}
+	peers = peers[:min(len(peers), linksTold, max(up, linksLeast))]
 	slices.SortFunc(peers, func(a, b Peer) int { return a.Host.Compare(b.Host) })
 	var now record.Links
 	for _, p := range peers {
