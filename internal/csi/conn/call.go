@@ -88,18 +88,22 @@ func (s *socket) explain(ctx context.Context, rpc string, err error, sent bool, 
 	if sent {
 		e.Code = d.quirks().Code(rpc, st.Code(), st.Message())
 	}
+	timeUp := took >= d.limit(rpc)-early
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= early {
+		e.late = true
+	}
+	if st.Code() == codes.Canceled && (timeUp || e.late) { // so gRPC on this side has it where the driver's clock was first
+		e.Code = codes.DeadlineExceeded
+	}
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Code, e.Text, e.cause = codes.Canceled, "", context.Canceled
-	case !sent && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded):
+	case !sent && (st.Code() == codes.Unavailable || e.Code == codes.DeadlineExceeded):
 		e.Text, e.cause = "", s.unreachable(ctx, st.Message())
-	case st.Code() == codes.DeadlineExceeded && took >= d.limit(rpc)-early:
+	case e.Code == codes.DeadlineExceeded && timeUp:
 		e.Text, e.limit = "", d.limit(rpc)
 	case st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), "grpc: received message larger"):
 		e.Code = codes.Internal // it is gRPC on this side that says so, of an answer: something was done
-	}
-	if end, ok := ctx.Deadline(); ok && time.Until(end) <= early {
-		e.late = true
 	}
 	return e.finish()
 }

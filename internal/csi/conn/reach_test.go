@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
 
 	"github.com/remora-plugins/remora/internal/csi/csitest"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -113,6 +114,22 @@ func TestSilent(t *testing.T) {
 	d := open(t, Config{Node: silent, Timeouts: map[string]time.Duration{"GetPluginInfo": 300 * time.Millisecond}})
 	_, err = d.Facts(t.Context())
 	want(t, err, silent+": GetPluginInfo: nobody answers at the socket "+silent, errdefs.ErrUnavailable)
+}
+
+// TestDriversClockFirst: a driver may end a call a moment before its caller does, and gRPC says "canceled" of that.
+func TestDriversClockFirst(t *testing.T) {
+	limit := 150 * time.Millisecond
+	m := csitest.Start(t, csitest.Options{Latency: map[string]time.Duration{"CreateVolume": limit - early/2}})
+	d := open(t, Config{Node: m.Endpoint, Timeouts: map[string]time.Duration{"CreateVolume": limit}})
+	m.Faults.Set("CreateVolume", csitest.After, csitest.Code(codes.Canceled), 1)
+	err := create(t.Context(), d)
+	if err == nil || err.Error() != "csitest.remora.example: CreateVolume: no answer in 150ms" || CodeOf(err) != codes.DeadlineExceeded || OutcomeOf(err) != Unknown {
+		t.Errorf("at its limit: %v (%s, %s)", err, CodeOf(err), OutcomeOf(err))
+	}
+	m.Faults.Set("CreateVolume", csitest.Before, csitest.Code(codes.Canceled), 1)
+	if err := create(t.Context(), d); CodeOf(err) != codes.Canceled {
+		t.Errorf("long before its limit: %v (%s)", err, CodeOf(err))
+	}
 }
 
 func TestHangs(t *testing.T) {

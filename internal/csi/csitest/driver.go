@@ -150,6 +150,9 @@ func (d *driver) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if err := d.moment(ctx, rpc, After); err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil { // the driver's clock may be before the caller's
+		return nil, status.FromContextError(err).Err()
+	}
 	return resp, nil
 }
 
