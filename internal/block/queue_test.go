@@ -85,15 +85,16 @@ func TestFirstComeFirstServed(t *testing.T) {
 // that came after it.
 func TestThrottledKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := block.NewClient(t.Name(), 2)
+		c := block.NewClient(t.Name(), 1)
 		var s served
 		tries := 0
 		var all sync.WaitGroup
 		all.Go(func() {
 			_ = c.Do(t.Context(), "first", func(context.Context) error {
 				if tries++; tries == 1 {
-					time.Sleep(time.Second) // while others come
-					return block.Throttled(errors.New("slow down"), 5*time.Second)
+					time.Sleep(time.Second / 2) // while others come
+					// Not for longer: two for whom there is room at the same moment note themselves in any order.
+					return block.Throttled(errors.New("slow down"), time.Second/4)
 				}
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -102,15 +103,14 @@ func TestThrottledKeepsItsPlace(t *testing.T) {
 			})
 		})
 		synctest.Wait()
-		spend(t, c, 9)
+		spend(t, c, 4)
 		for i := range 8 {
 			all.Go(func() { _ = s.ask(t.Context(), t, c, i+1) })
 			synctest.Wait()
 			time.Sleep(time.Second / 4)
 		}
 		all.Wait()
-		// Those of the second before it was refused went through.
-		if i := slices.Index(s.order, 0); i < 0 || i > 3 || !slices.IsSorted(slices.Delete(slices.Clone(s.order), i, i+1)) {
+		if len(s.order) != 9 || !slices.IsSorted(s.order) {
 			t.Errorf("served were %v", s.order)
 		}
 	})
