@@ -61,7 +61,7 @@ func connect(ctx context.Context, c config, log *slog.Logger, more ...func(*imds
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
 		}
-		o.HTTPSignerV4 = &signer{}
+		o.HTTPSignerV4, o.HTTPClient = &signer{}, patient{o.HTTPClient}
 		o.APIOptions = append(o.APIOptions, refuseStrangers)
 	})
 	return p, nil
