@@ -52,7 +52,10 @@ func (d *driver) stayed(disk Disk) bool {
 }
 
 // leave has a disk detached after a while, unless it is mounted again.
-func (d *driver) leave(disk Disk, after time.Duration) {
+func (d *driver) leave(disk Disk, after time.Duration) { d.tryLeave(disk, after, firstRetry) }
+
+// tryLeave is leave that tries again after retry if it fails, and then less and less often.
+func (d *driver) tryLeave(disk Disk, after, retry time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx.Err() != nil {
@@ -72,13 +75,18 @@ func (d *driver) leave(disk Disk, after time.Duration) {
 		d.mu.Unlock()
 		if err := d.jobs.Do(d.ctx, jobDetach, jobObject(disk), disk.ID, nil); err != nil && d.ctx.Err() == nil {
 			d.log.WarnContext(d.ctx, "a disk that nobody uses cannot be detached, and costs nobody but who wants it elsewhere; it is tried again", slog.String("disk", disk.ID), slog.Any("error", err))
-			d.leave(disk, retryDetach)
+			d.tryLeave(disk, retry, min(2*retry, lastRetry))
 		}
 	})
 	d.leaving[disk.ID] = t
 }
 
-const retryDetach = 30 * time.Second
+// How long a detach that failed waits to be tried again: a disk that is busy is so for a moment, mostly, as where the device is
+// being looked at.
+const (
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+)
 
 // jobObject is what a job about a disk has as its object: a volume's name where the disk is one.
 func jobObject(disk Disk) string {

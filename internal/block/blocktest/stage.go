@@ -272,7 +272,7 @@ func (h *host) detached() {
 
 func (s *stage) eventually(what string, is func() bool) {
 	s.Helper()
-	most := max(s.Slow, 40*time.Second) // a detach that failed is tried again after 30 s
+	most := max(s.Slow, 20*time.Second) // a detach that failed is tried again after 1, 2, 4 and 8 s
 	for end := time.Now().Add(most); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.Fatalf("not within %s: %s", most, what)

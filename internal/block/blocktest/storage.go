@@ -259,6 +259,7 @@ func heldElsewhere(s *stage) {
 	free()
 	s.mustRead(h.mustMount("copy"), "f", "written last")
 	h.mustUnmount("copy")
+	h.detached() // both, though the first could not be at once
 }
 
 // imports: a disk of REX-Ray, with its data directory, and one with everything in its root are
