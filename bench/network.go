@@ -22,7 +22,7 @@ type networkPlan struct {
 
 var (
 	wholeNetwork = networkPlan{
-		rounds: 5, seconds: 1, pings: 500,
+		rounds: 9, seconds: 1, pings: 500,
 		tries: 5, addresses: 1000, peers: 50, names: 100, questions: 3 * time.Second,
 	}
 	quickNetwork = networkPlan{

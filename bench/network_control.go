@@ -97,7 +97,7 @@ func (s *networkSuite) controlPlane() error {
 		if err != nil {
 			return err
 		}
-		m, err := s.member(n)
+		m, err := s.member(n, false)
 		if err != nil {
 			return err
 		}
@@ -215,7 +215,7 @@ func (s *networkSuite) behindNAT(l *lan, a *member, at string) error {
 		if err != nil {
 			return err
 		}
-		m, err := s.member(n)
+		m, err := s.member(n, false)
 		if err != nil {
 			return err
 		}

@@ -28,12 +28,12 @@ type member struct {
 	boxes int
 }
 
-// member starts a daemon in a host, until the end of the part.
-func (s *networkSuite) member(n *node) (*member, error) {
+// member starts a daemon in a host, until the end of the part; fast is whether it has the fast path.
+func (s *networkSuite) member(n *node, fast bool) (*member, error) {
 	m := &member{node: n}
 	m.name, m.dir = remora, filepath.Join(s.dir, n.ns)
 	m.socket, m.log, m.config = m.dir+"/plugins/remora.sock", m.dir+"/log", m.dir+"/remora.toml"
-	config := fmt.Sprintf("version = 1\nplugin_dir = %q\nrun_dir = %q\nstate_dir = %q\n[engine]\nsockets = [\"none\"]\n", m.dir+"/plugins", m.dir+"/run", m.dir+"/state")
+	config := fmt.Sprintf("version = 1\nplugin_dir = %q\nrun_dir = %q\nstate_dir = %q\n[engine]\nsockets = [\"none\"]\n[network]\nfast_path = %v\n", m.dir+"/plugins", m.dir+"/run", m.dir+"/state", fast)
 	if err := errors.Join(os.MkdirAll(m.dir+"/plugins", 0o755), os.WriteFile(m.config, []byte(config), 0o600)); err != nil {
 		return nil, err
 	}
@@ -98,6 +98,7 @@ type networkStatus struct {
 	State string
 	Peers []struct {
 		Nickname, State, Path, Transport string
+		FastPath                         bool
 		MTU                              int
 		Handshake                        time.Time
 		Connections                      []struct{ Nickname, State string }

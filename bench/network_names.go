@@ -81,7 +81,7 @@ func (s *networkSuite) answers() error {
 	if err != nil {
 		return err
 	}
-	m, err := s.member(n)
+	m, err := s.member(n, false)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (s *networkSuite) manyPeers() error {
 		if err != nil {
 			return err
 		}
-		m, err := s.member(n)
+		m, err := s.member(n, false)
 		if err != nil {
 			return err
 		}

@@ -42,7 +42,8 @@ func (r *NetworkResults) targets() string {
 		text        string
 	}{
 		{oursPlain, l3Routes, 0.95, "at least 0.95× L3 routes"}, {oursPlain, swarm, 1, "above the Swarm overlay"},
-		{oursBoxed, swarm, 1, "above the Swarm overlay"}, {oursSealed, rawTunnel, 0.97, "at least 0.97× wireguard-go"},
+		{oursFast, l3Routes, 0.95, "at least 0.95× L3 routes"}, {oursFast, swarm, 1, "above the Swarm overlay"},
+		{oursBoxed, swarm, 1, "above the Swarm overlay"}, {oursFastBx, swarm, 1, "above the Swarm overlay"}, {oursSealed, rawTunnel, 0.97, "at least 0.97× wireguard-go"},
 	} {
 		ours := strings.TrimPrefix(g.ours, "remora, ")
 		least(fmt.Sprintf("%s: TCP, %s", ours, g.text), g.ours, g.other, wholeMode, tcpLoad, amount, g.least)

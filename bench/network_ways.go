@@ -15,7 +15,9 @@ const (
 	vxlanAlone = "kernel VXLAN"
 	swarm      = "Swarm overlay"
 	oursPlain  = "remora, plain"
+	oursFast   = "remora, plain, fast path"
 	oursBoxed  = "remora, plain, VXLAN"
+	oursFastBx = "remora, plain, VXLAN, fast path"
 	rawTunnel  = "wireguard-go"
 	oursSealed = "remora, encrypted"
 	nebula     = "Nebula"
@@ -27,10 +29,12 @@ var ways = []struct {
 	build func(*networkSuite) (*way, error)
 }{
 	{bareWire, (*networkSuite).bareWay}, {l3Routes, (*networkSuite).routedWay}, {vxlanAlone, (*networkSuite).vxlanWay}, {swarm, (*networkSuite).swarmWay},
-	{oursPlain, func(s *networkSuite) (*way, error) { return s.ourWay("p", false, false) }},
-	{oursBoxed, func(s *networkSuite) (*way, error) { return s.ourWay("x", false, true) }},
+	{oursPlain, func(s *networkSuite) (*way, error) { return s.ourWay("p", false, false, false) }},
+	{oursFast, func(s *networkSuite) (*way, error) { return s.ourWay("f", false, false, true) }},
+	{oursBoxed, func(s *networkSuite) (*way, error) { return s.ourWay("x", false, true, false) }},
+	{oursFastBx, func(s *networkSuite) (*way, error) { return s.ourWay("y", false, true, true) }},
 	{rawTunnel, (*networkSuite).wireguardWay},
-	{oursSealed, func(s *networkSuite) (*way, error) { return s.ourWay("e", true, false) }},
+	{oursSealed, func(s *networkSuite) (*way, error) { return s.ourWay("e", true, false, false) }},
 	{nebula, (*networkSuite).nebulaWay},
 }
 
@@ -97,7 +101,7 @@ func (s *networkSuite) vxlanWay() (*way, error) {
 }
 
 // ourWay is Remora as it is shipped, a daemon on each host, with the bench in the place of the engine.
-func (s *networkSuite) ourWay(name string, password, apart bool) (*way, error) {
+func (s *networkSuite) ourWay(name string, password, apart, fast bool) (*way, error) {
 	h, err := s.pair(name, apart)
 	if err != nil {
 		return nil, err
@@ -111,7 +115,7 @@ func (s *networkSuite) ourWay(name string, password, apart bool) (*way, error) {
 	}
 	var members [2]*member
 	for i := range h {
-		if members[i], err = s.member(h[i]); err != nil {
+		if members[i], err = s.member(h[i], fast); err != nil {
 			return nil, err
 		}
 		more := map[string]any{}
@@ -139,11 +143,11 @@ func (s *networkSuite) ourWay(name string, password, apart bool) (*way, error) {
 	return w, until(20*time.Second, 50*time.Millisecond, func() error {
 		st, err := members[0].status()
 		for _, p := range st.Peers {
-			if p.State != "self" && p.Transport == w.transit {
+			if p.State != "self" && p.Transport == w.transit && p.FastPath == fast {
 				return err
 			}
 		}
-		return fmt.Errorf("not by %s: %+v", w.transit, st)
+		return fmt.Errorf("not by %s, fast path %v: %+v", w.transit, fast, st)
 	})
 }
 

@@ -226,7 +226,7 @@ func (a *app) networkConnections(s control.NetworkStatus) error {
 			mtu = strconv.Itoa(p.MTU)
 		}
 		rows = append(rows, []string{
-			p.Nickname, p.State, cmp.Or(p.Path, "-"), cmp.Or(p.Transport, "-"),
+			p.Nickname, p.State, cmp.Or(p.Path, "-"), cmp.Or(p.Transport, "-") + yesNo(p.FastPath, ", fast path", ""),
 			yesNo(p.Encrypted, "encrypted", "plain"), mtu, latency(p.Latency), handshake, endpoint,
 		})
 	}

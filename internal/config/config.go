@@ -107,6 +107,8 @@ type Network struct {
 	Driver string
 	// Scope is "local" or "global".
 	Scope string
+	// FastPath has plain packets between neighbours pass this host without its firewall.
+	FastPath bool
 }
 
 // Pool is one configured driver.

@@ -27,7 +27,7 @@ func TestErrors(t *testing.T) {
 		{"version is text", "version = \"1\"", "", nil, "FILE:1:1: version: is 1, and this program reads version 1"},
 		{
 			"unknown key", "\nplugindir = \"/x\"\n", "", nil,
-			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: backup.parallel, control.group, engine.sockets, hook.NAME, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, network.driver, network.scope, plugin_dir, plugins.directory, plugins.engine_api, plugins.insecure_registries, pool.NAME, repository.NAME, run_dir, `,
+			`FILE:2:1: unknown key "plugindir", did you mean "plugin_dir"? (there are: backup.parallel, control.group, engine.sockets, hook.NAME, log.format, log.level, metrics.listen, metrics.tls_ca, metrics.tls_cert, metrics.tls_key, network.driver, network.fast_path, network.scope, plugin_dir, plugins.directory, plugins.engine_api, plugins.insecure_registries, pool.NAME, repository.NAME, run_dir, `,
 		},
 		{"unknown key in a table", "[log]\nformat = \"json\"\n  lvl = \"debug\"\n", "", nil, `FILE:3:3: unknown key "log.lvl", did you mean "log.level"?`},
 		{"unknown key in an inline table", "log = { lvl = 1 }\n", "", nil, `FILE:1:9: unknown key "log.lvl"`},

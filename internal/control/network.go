@@ -338,8 +338,10 @@ type NetworkPeer struct {
 	// Connections are those that the peer says it has.
 	Connections []NetworkConnection `json:"Connections,omitempty"`
 	// Path is how data goes to it: "direct", or "via NAME"; Transport "wireguard", "vxlan" or "route".
-	Path      string         `json:"Path,omitempty"`
-	Transport string         `json:"Transport,omitempty"`
+	Path      string `json:"Path,omitempty"`
+	Transport string `json:"Transport,omitempty"`
+	// FastPath is that its data passes this host without the host's firewall.
+	FastPath  bool           `json:"FastPath,omitempty"`
 	Encrypted bool           `json:"Encrypted,omitempty"`
 	Endpoint  netip.AddrPort `json:"Endpoint,omitzero"`
 	MTU       int            `json:"MTU,omitempty"`

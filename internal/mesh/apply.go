@@ -64,7 +64,7 @@ func (m *Mesh) tryApply(ctx context.Context, compare bool) error {
 func (m *Mesh) input() (plan.Input, error) {
 	in := plan.Input{
 		Self: m.self, Private: m.cfg.Private, Secret: m.cfg.Secret, Blocks: m.cfg.Blocks(), Attached: m.networks.Attached,
-		TunnelPort: m.cfg.TunnelPort, VXLANPort: m.cfg.VXLANPort,
+		TunnelPort: m.cfg.TunnelPort, VXLANPort: m.cfg.VXLANPort, FastPath: m.cfg.FastPath,
 	}
 	m.bad = in.Gather(m.cfg.Records.Records)
 	var addrs []netip.Addr

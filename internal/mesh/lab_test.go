@@ -69,7 +69,7 @@ type daemonConfig struct {
 	Self               record.Host
 	Private            tunnel.Key
 	Secret             []byte
-	NoKernel           bool
+	NoKernel, FastPath bool
 }
 
 // order is what the test has a daemon do, and its answer.
@@ -148,7 +148,7 @@ func daemon(path string) error {
 	}
 	m, err := mesh.New(context.Background(), mesh.Config{
 		Records: f, Blocks: func() []plan.Block { return f.read().Blocks }, Private: c.Private, Secret: c.Secret, Dir: c.Dir, RunDir: c.RunDir,
-		Command: []string{exe, "tunnel"}, NoKernel: c.NoKernel, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Command: []string{exe, "tunnel"}, NoKernel: c.NoKernel, FastPath: c.FastPath, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err

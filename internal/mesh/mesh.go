@@ -54,6 +54,8 @@ type Config struct {
 	TunnelPort, VXLANPort uint16
 	// Command starts [tunnel.Serve] where the kernel has no WireGuard.
 	Command []string
+	// FastPath has plain packets between neighbours pass this host without its firewall.
+	FastPath bool
 	// NoKernel makes the tunnel a process even where the kernel has WireGuard.
 	NoKernel bool
 	Log      *slog.Logger

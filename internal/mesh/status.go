@@ -31,6 +31,8 @@ type Peer struct {
 	Transport string      `json:"transport"` // wireguard, vxlan, route or none
 	Encrypted bool        `json:"encrypted"`
 	Via       record.Host `json:"via,omitzero"`
+	// FastPath is that packets to it pass this host without its firewall.
+	FastPath bool `json:"fastPath,omitempty"`
 	// Endpoint is where its packets come from, and go to.
 	Endpoint  netip.AddrPort `json:"endpoint,omitzero"`
 	MTU       int            `json:"mtu,omitempty"`
@@ -57,6 +59,9 @@ func (m *Mesh) Status() Status {
 	defer m.peers.mu.Unlock()
 	for _, p := range m.last.Paths {
 		one := Peer{Host: p.Host, Nickname: p.Nickname, Path: "direct", Transport: p.Kind, Encrypted: p.Kind == plan.Sealed, Via: p.Via, MTU: p.MTU, Problem: p.Problem}
+		one.FastPath = slices.ContainsFunc(m.last.Shortcuts, func(s plan.Shortcut) bool {
+			return slices.ContainsFunc(s.Ways, func(w plan.Way) bool { return w.Host == p.Host })
+		})
 		switch {
 		case p.Kind == plan.None:
 			one.Path = plan.None

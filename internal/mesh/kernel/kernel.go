@@ -3,7 +3,7 @@
 // that was killed a moment ago or because somebody flushed a table, and packets on their way notice nothing.
 //
 // What is not ours it leaves alone. Ours are the interfaces whose names begin with "rm-", the routes of one
-// protocol number, and one table of nftables.
+// protocol number, and the tables of nftables that are named remora.
 package kernel
 
 import (
@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,7 @@ func Apply(ctx context.Context, p plan.Plan) (changes []string, err error) {
 	k.try(k.fdb(p))
 	k.try(k.routes(p.Routes))
 	k.try(k.rules(p.Rules))
+	k.try(k.shortcuts(p.Shortcuts))
 	k.try(k.forward(ctx))
 	k.forwarding(p.IPv6)
 	return k.changes, errors.Join(k.errs...)
@@ -100,7 +102,8 @@ func Remove(ctx context.Context) error {
 			}
 		}
 	}
-	k.try(k.noRules())
+	k.try(noTable(nftables.TableFamilyINet))
+	k.try(noTable(nftables.TableFamilyNetdev))
 	k.try(k.noForward(ctx))
 	return errors.Join(k.errs...)
 }

@@ -9,14 +9,34 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
+	mdnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-plugins/remora/internal/mesh/plan"
 )
 
-// rules puts our table in place, whole and in one transaction, unless it is there as it has to be.
-func (k *work) rules(p plan.Rules) error {
-	r := build(p)
+// rules puts our table in place.
+func (k *work) rules(p plan.Rules) error { return k.put(build(p)) }
+
+// shortcuts puts that of the shortcuts in place, after the bridges are there.
+func (k *work) shortcuts(list []plan.Shortcut) error {
+	if len(list) == 0 {
+		return noTable(nftables.TableFamilyNetdev)
+	}
+	if err := k.refresh(); err != nil {
+		return err
+	}
+	return k.put(buildShortcuts(list, func(link string) uint32 {
+		if l := k.byName[link]; l != nil {
+			return uint32(l.Attrs().Index)
+		}
+		return 0
+	}))
+}
+
+// put puts a table in place, whole and in one transaction, unless it is there as it has to be. Rules that pass packets
+// on come in a second one: without them packets go their usual way.
+func (k *work) put(r *ruleset) error {
 	fingerprint := r.fingerprint()
 	c, err := connect()
 	if err != nil {
@@ -41,11 +61,24 @@ func (k *work) rules(p plan.Rules) error {
 			return fmt.Errorf("nftables: set %s: %w", s.Name, err)
 		}
 	}
+	var later []mdnetlink.Message
 	for i, rule := range r.rules {
 		data := userdata.AppendString(nil, userdata.TypeComment, r.comment(fingerprint, i))
-		c.AddRule(&nftables.Rule{Table: r.table, Chain: rule.chain, Exprs: rule.exprs, UserData: data})
+		if rule.last == nil {
+			c.AddRule(&nftables.Rule{Table: r.table, Chain: rule.chain, Exprs: rule.exprs, UserData: data})
+			continue
+		}
+		m, err := rule.message(r.table, data)
+		if err != nil {
+			return fmt.Errorf("nftables: chain %s: %w", rule.chain.Name, err)
+		}
+		later = append(later, m)
 	}
-	k.did("nftables", c.Flush())
+	err = c.Flush()
+	if err == nil && len(later) > 0 {
+		err = send(later)
+	}
+	k.did("nftables", err)
 	return nil
 }
 
@@ -60,12 +93,18 @@ func (r *ruleset) fingerprint() string {
 			if e.VerdictData != nil {
 				fmt.Fprintf(&b, "goes to %s\n", e.VerdictData.Chain)
 			}
+			if len(e.Val) > 0 {
+				fmt.Fprintf(&b, "is %x\n", e.Val)
+			}
 		}
 	}
 	for _, rule := range r.rules {
 		fmt.Fprintf(&b, "rule %s", rule.chain.Name)
 		for _, e := range rule.exprs {
 			fmt.Fprintf(&b, " %T%+v", e, e)
+		}
+		if rule.last != nil {
+			fmt.Fprintf(&b, " is passed on: %+v", *rule.last)
 		}
 		b.WriteByte('\n')
 	}
@@ -75,7 +114,7 @@ func (r *ruleset) fingerprint() string {
 // stands reports whether the kernel has the table with all its chains, rules and elements, and nothing else
 // in it.
 func (r *ruleset) stands(c *nftables.Conn, fingerprint string) (bool, error) {
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	tables, err := c.ListTablesOfFamily(r.table.Family)
 	if err != nil {
 		return false, err
 	}
@@ -83,7 +122,7 @@ func (r *ruleset) stands(c *nftables.Conn, fingerprint string) (bool, error) {
 		return false, nil
 	}
 	var have []string
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := c.ListChainsOfTableFamily(r.table.Family)
 	if err != nil {
 		return false, err
 	}
@@ -150,13 +189,23 @@ func keys(elements []nftables.SetElement) (list []string) {
 	return list
 }
 
-func (k *work) noRules() error {
+// noTable takes our table of a family away, if it is there.
+func noTable(family nftables.TableFamily) error {
 	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	t := &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
-	c.AddTable(t)
-	c.DelTable(t)
-	return c.Flush()
+	tables, err := c.ListTablesOfFamily(family)
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == TableName {
+			c.DelTable(t)
+		}
+	}
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -97,7 +98,11 @@ func (k *work) neighbours(p plan.Plan) error {
 		if l == nil {
 			continue
 		}
-		list, err := retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V6) })
+		list, err := retry(func() ([]netlink.Neigh, error) {
+			four, err4 := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
+			six, err6 := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V6)
+			return slices.Concat(four, six), errors.Join(err4, err6)
+		})
 		if err != nil {
 			return fmt.Errorf("neighbours of %s: %w", name, err)
 		}
@@ -113,7 +118,11 @@ func (k *work) neighbours(p plan.Plan) error {
 	for at, mac := range want {
 		hw, err := net.ParseMAC(mac)
 		if err == nil {
-			err = netlink.NeighSet(&netlink.Neigh{LinkIndex: at.link, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT, IP: at.addr.AsSlice(), HardwareAddr: hw})
+			family := netlink.FAMILY_V6
+			if at.addr.Is4() {
+				family = netlink.FAMILY_V4
+			}
+			err = netlink.NeighSet(&netlink.Neigh{LinkIndex: at.link, Family: family, State: netlink.NUD_PERMANENT, IP: at.addr.AsSlice(), HardwareAddr: hw})
 		}
 		k.did("neighbour "+at.addr.String(), err)
 	}

@@ -37,6 +37,7 @@ type set struct {
 type rule struct {
 	chain *nftables.Chain
 	exprs exprs
+	last  *passOn // after them, if there is one
 }
 
 // build says what the table has to be.
@@ -235,7 +236,7 @@ func (r *ruleset) chain(name string) *nftables.Chain {
 // where there is none, of encrypted ways where all are plain.
 func (r *ruleset) add(c *nftables.Chain, parts ...exprs) {
 	if e := all(parts...); !slices.ContainsFunc(e, func(x expr.Any) bool { return x == expr.Any(never) }) {
-		r.rules = append(r.rules, &rule{c, e})
+		r.rules = append(r.rules, &rule{chain: c, exprs: e})
 	}
 }
 

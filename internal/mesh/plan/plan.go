@@ -68,6 +68,8 @@ type Input struct {
 	Facts    Facts
 	// TunnelPort and VXLANPort are those of all hosts.
 	TunnelPort, VXLANPort uint16
+	// FastPath has plain packets between neighbours pass this host without its firewall.
+	FastPath bool
 }
 
 // Facts are what this host has found out by itself.
@@ -98,6 +100,7 @@ type Plan struct {
 	Neighbours []Neighbour
 	FDB        []FDB
 	Rules      Rules
+	Shortcuts  []Shortcut
 	Paths      []Path
 	Problems   []string
 	IPv6       bool // that some network has it
@@ -206,6 +209,7 @@ func Compute(in Input) Plan {
 	c.ways()
 	c.tunnel()
 	c.rules()
+	c.shortcuts()
 	return c.Plan
 }
 

@@ -138,7 +138,7 @@ func (in *inside) openMesh() error {
 	}
 	conf := mesh.Config{
 		Records: living{in.records}, Blocks: in.blocks, Dir: dir, RunDir: in.u.s.o.RunDir, TunnelPort: in.u.conf.Tunnel,
-		Command: in.u.s.o.Tunnel, Log: in.log,
+		FastPath: in.u.s.o.FastPath, Command: in.u.s.o.Tunnel, Log: in.log,
 	}
 	if key := in.u.conf.Password; key != nil {
 		conf.Private = in.u.conf.TunnelKey

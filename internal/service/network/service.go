@@ -38,6 +38,8 @@ type Options struct {
 	Network catalog.Network
 	// Engines returns the engines of this host, which are asked for names and given networks.
 	Engines func() []engine.Engine
+	// FastPath has plain packets between neighbours pass this host without its firewall.
+	FastPath bool
 	// Tunnel is the command that carries encrypted packets where the kernel cannot.
 	Tunnel []string
 	// Podman is the command that Podman's network program starts as its plugin.

@@ -143,7 +143,7 @@ func (in *inside) peer(m cluster.MemberInfo, p mesh.Peer, nick nicknames, c clus
 			Peer: l.Host.Short(), Nickname: nick.of(l.Host), State: "established", Latency: l.RTT,
 		})
 	}
-	out.Path, out.Transport, out.Encrypted = p.Path, p.Transport, p.Encrypted
+	out.Path, out.Transport, out.FastPath, out.Encrypted = p.Path, p.Transport, p.FastPath, p.Encrypted
 	if !p.Via.IsZero() {
 		out.Path = "via " + nick.of(p.Via)
 	}
