@@ -39,7 +39,7 @@ func TestAnsweredEarly(t *testing.T) {
 		return late{c}, err
 	}}
 	defer transport.CloseIdleConnections()
-	handler := smithyhttp.NewClientHandler(patient{&http.Client{Transport: transport}})
+	handler := smithyhttp.NewClientHandlerWithOptions(patient{&http.Client{Transport: transport}})
 	for range 3 {
 		r := smithyhttp.NewStackRequest().(*smithyhttp.Request)
 		r.Method, r.URL.Scheme, r.URL.Host = http.MethodPost, "http", strings.TrimPrefix(srv.URL, "http://")
