@@ -59,7 +59,7 @@ func (m *Mesh) Status() Status {
 	defer m.peers.mu.Unlock()
 	for _, p := range m.last.Paths {
 		one := Peer{Host: p.Host, Nickname: p.Nickname, Path: "direct", Transport: p.Kind, Encrypted: p.Kind == plan.Sealed, Via: p.Via, MTU: p.MTU, Problem: p.Problem}
-		one.FastPath = slices.ContainsFunc(m.last.Shortcuts, func(s plan.Shortcut) bool {
+		one.FastPath = p.Kind != plan.Sealed && slices.ContainsFunc(m.last.Shortcuts, func(s plan.Shortcut) bool {
 			return slices.ContainsFunc(s.Ways, func(w plan.Way) bool { return w.Host == p.Host })
 		})
 		switch {
