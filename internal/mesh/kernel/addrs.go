@@ -28,6 +28,13 @@ func (r *ruleset) pair(name string, prefixes []netip.Prefix) pair {
 	}
 }
 
+func (p pair) of(v6 bool) *addrs {
+	if v6 {
+		return p[1]
+	}
+	return p[0]
+}
+
 func (a *addrs) empty() bool { return len(a.prefixes) == 0 }
 
 // Where addresses are in the headers.

@@ -14,24 +14,18 @@ import (
 
 // buildShortcuts says what our table of the family netdev has to be. Its rules see what arrives on a bridge of ours and on
 // the link to other hosts before the host itself does. What is whole, for this host's own MAC, from a block on one side
-// and for a block on the other is passed on to the neighbour that has it; all else goes its usual way, and what one host
-// can be told of is left to the host: packets whose time is over, options, other VLANs.
+// and for a block on the other is passed on to the neighbour that has it; all else goes its usual way, also what the host
+// has something to say about: packets whose time is over, with options, of other VLANs.
 func buildShortcuts(list []plan.Shortcut, index func(link string) uint32) *ruleset {
 	r := &ruleset{table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyNetdev}}
 	arrived := map[string]*nftables.Chain{}
 	for _, s := range list {
-		v6 := s.Own[0].Addr().Is6()
-		version := 0
-		if v6 {
-			version = 1
-		}
 		var blocks []netip.Prefix
 		for _, w := range s.Ways {
 			blocks = append(blocks, w.Dst)
 		}
-		name := s.Bridge + "-" + s.Link
-		own, host := r.pair(name+"-own", s.Own)[version], r.pair(name+"-host", singles(s.Host))[version]
-		others := r.pair(name+"-others", blocks)[version]
+		v6, name := s.Own[0].Addr().Is6(), s.Bridge+"-"+s.Link
+		own, others, host := r.pair(name+"-own", s.Own).of(v6), r.pair(name+"-others", blocks).of(v6), r.pair(name+"-host", singles(s.Host)).of(v6)
 		r.pass(r.ingress(arrived, s.Bridge), v6, index(s.Link), within(to, others), within(from, own), r.via(name, v6, s.Ways))
 		r.pass(r.ingress(arrived, s.Link), v6, index(s.Bridge), within(from, others), within(to, own), not(within(to, host)), exprs{address(to, v6)})
 	}
