@@ -318,3 +318,31 @@ func TestCheckpointAtTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// A container puts a pipe in the place of the directory in which something is to be brought back.
+func TestExchangeWithPipeInPlaceOfDirectory(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/fresh/file", "new")
+	for _, err := range []error{unix.Mkfifo(dir+"/sub", 0o600), unix.Mkfifo(dir+"/other", 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := must[*os.Root](t)(os.OpenRoot(dir))
+	defer root.Close()
+	for _, tt := range []struct{ fresh, name, pipe string }{{"fresh/file", "sub/file", "sub"}, {"other/file", "file", "other"}} {
+		done := make(chan error, 1)
+		go func() { done <- exchange(root, tt.fresh, tt.name) }()
+		select {
+		case err := <-done:
+			if !errors.Is(err, unix.ENOTDIR) {
+				t.Errorf("%s to %s: %v", tt.fresh, tt.name, err)
+			}
+		case <-time.After(10 * time.Second):
+			w, err := os.OpenFile(filepath.Join(dir, tt.pipe), os.O_WRONLY, 0) // lets it end
+			t.Errorf("%s to %s: waits for a pipe (%v)", tt.fresh, tt.name, err)
+			_ = w.Close()
+			<-done
+		}
+	}
+}

@@ -108,7 +108,7 @@ func (o *rooted) CreateSymlink(ctx context.Context, name string, e kopiafs.Symli
 	if err := o.owner(name, e); err != nil {
 		return err
 	}
-	dir, err := o.root.Open(path.Dir(o.path(name)))
+	dir, err := openDir(o.root, path.Dir(o.path(name)))
 	if err != nil {
 		return err
 	}
@@ -139,10 +139,16 @@ func mkdir(name string) error {
 	return errors.Join(err, serr)
 }
 
+// openDir opens a directory and nothing else: a pipe that somebody has put in its place would be
+// opened for ever.
+func openDir(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
 // exchange puts what has one name in the place of what has the other, which goes the other way, or
 // need not be there. What is new is on the disk before.
 func exchange(root *os.Root, fresh, name string) error {
-	from, err := root.Open(path.Dir(fresh))
+	from, err := openDir(root, path.Dir(fresh))
 	if err != nil {
 		return err
 	}
@@ -150,7 +156,7 @@ func exchange(root *os.Root, fresh, name string) error {
 	if err := unix.Syncfs(int(from.Fd())); err != nil {
 		return fmt.Errorf("%s: %w", fresh, err)
 	}
-	to, err := root.Open(path.Dir(name))
+	to, err := openDir(root, path.Dir(name))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -182,5 +183,37 @@ func TestCacheMount(t *testing.T) {
 		if !errors.Is(err, ErrNotYet) || time.Now().After(end) {
 			t.Fatalf("it says %v", err)
 		}
+	}
+}
+
+// A container puts a pipe in the place of a directory that was just seen: nobody writes to it, and to
+// open it for reading would never end.
+func TestCountPipeInPlaceOfDirectory(t *testing.T) {
+	dir := t.TempDir()
+	sub := filepath.Join(dir, "sub")
+	if err := os.Mkdir(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	swapped := false
+	done := make(chan error, 1)
+	go func() {
+		_, err := Count(t.Context(), dir, func(int64) {
+			if !swapped {
+				swapped = true
+				_, _ = os.Remove(sub), syscall.Mkfifo(sub, 0o600)
+			}
+		})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil || !swapped {
+			t.Errorf("Count = %v, swapped %t", err, swapped)
+		}
+	case <-time.After(10 * time.Second):
+		w, err := os.OpenFile(sub, os.O_WRONLY, 0) // lets it end
+		t.Errorf("waits for a pipe (%v)", err)
+		_ = w.Close()
+		<-done
 	}
 }

@@ -154,7 +154,7 @@ func compare(a, b entry) (what []string) {
 
 // list returns the files in a directory by name. One that has gone has none.
 func list(root *os.Root, dir string) ([]entry, error) {
-	f, err := root.Open(dir)
+	f, err := root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) // a pipe in its place would be opened for ever
 	if vanished(err) && dir != "." {
 		return nil, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,4 +125,32 @@ func TestDiffOfWhatLives(t *testing.T) {
 	}
 	stop()
 	<-done
+}
+
+// A container puts a pipe in the place of a directory that was just seen: nobody writes to it, and to
+// open it for reading would never end.
+func TestDiffPipeInPlaceOfDirectory(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	sub := filepath.Join(b, "sub")
+	if err := os.Mkdir(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Diff(t.Context(), a, b, func(control.Change) {
+			_, _ = os.Remove(sub), syscall.Mkfifo(sub, 0o600)
+		})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		w, err := os.OpenFile(sub, os.O_WRONLY, 0) // lets it end
+		t.Errorf("waits for a pipe (%v)", err)
+		_ = w.Close()
+		<-done
+	}
 }
