@@ -146,7 +146,7 @@ func openDir(root *os.Root, name string) (*os.File, error) {
 }
 
 // exchange puts what has one name in the place of what has the other, which goes the other way, or
-// need not be there. What is new is on the disk before.
+// need not be there. What is new is on the disk before, and its name after it.
 func exchange(root *os.Root, fresh, name string) error {
 	from, err := openDir(root, path.Dir(fresh))
 	if err != nil {
@@ -168,7 +168,10 @@ func exchange(root *os.Root, fresh, name string) error {
 	if errors.Is(err, unix.ENOENT) {
 		err = rename(unix.RENAME_NOREPLACE)
 	}
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+	switch {
+	case err == nil:
+		return flushNames(to)
+	case !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS):
 		return err
 	}
 	old := path.Join(path.Dir(fresh), ".old") // the file system cannot do it at once
@@ -181,5 +184,15 @@ func exchange(root *os.Root, fresh, name string) error {
 		}
 		return err
 	}
-	return nil
+	return flushNames(to)
+}
+
+// flushNames brings the names in a directory to the disk: who is told that something is brought back
+// finds it after a power cut.
+func flushNames(dir *os.File) error {
+	err := dir.Sync()
+	if errors.Is(err, unix.EINVAL) { // a file system that cannot
+		return nil
+	}
+	return err
 }
