@@ -28,9 +28,13 @@ type Choice struct {
 	Reasons []string
 }
 
+// early is how far beyond now a backup may have been begun and still counts: clocks differ.
+const early = time.Hour
+
 // Choose decides what is kept of all, for each volume of each host by itself. Days begin where
-// the time zone of at has them. It is ErrInvalid to keep nothing at all.
-func Choose(all []Backup, k Keep, at *time.Location) ([]Choice, error) {
+// the time zone of now has them. One from a time that has not come yet, from before the clock was
+// set back, is kept and takes no other's place. It is ErrInvalid to keep nothing at all.
+func Choose(all []Backup, k Keep, now time.Time) ([]Choice, error) {
 	rules := []struct {
 		name   string
 		n      int
@@ -66,10 +70,15 @@ func Choose(all []Backup, k Keep, at *time.Location) ([]Choice, error) {
 			seen[src], period[src] = map[string]int{}, map[string]string{}
 		}
 		c := Choice{Backup: b}
+		if b.Started.After(now.Add(early)) {
+			c.Reasons = append(c.Reasons, "its time has not come")
+			choices = append(choices, c)
+			continue
+		}
 		for _, r := range rules {
 			in := b.ID
 			if r.period != nil {
-				in = r.period(b.Started.In(at))
+				in = r.period(b.Started.In(now.Location()))
 			}
 			if seen[src][r.name] < r.n && period[src][r.name] != in {
 				seen[src][r.name]++

@@ -24,6 +24,7 @@ func TestChoose(t *testing.T) {
 		at("a", "2026-03-01 23:59"), at("a", "2026-03-02 00:00"), at("a", "2026-03-02 00:30"), at("a", "2026-03-02 01:00"),
 		at("b", "2020-01-01 00:00"),
 	}
+	later := time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		keep Keep
 		want string
@@ -35,7 +36,7 @@ func TestChoose(t *testing.T) {
 		{Keep{Monthly: 9}, "b 2020-01-01 00:00 [monthly 1]; a 2024-12-31 23:00 [monthly 4]; a 2025-01-01 01:00 [monthly 3]; a 2026-02-27 01:00 [monthly 2]; a 2026-03-02 01:00 [monthly 1]; "},
 		{Keep{Last: 1, Yearly: 2}, "b 2020-01-01 00:00 [last 1 yearly 1]; a 2025-01-01 01:00 [yearly 2]; a 2026-03-02 01:00 [last 1 yearly 1]; "},
 	} {
-		choices, err := Choose(all, tt.keep, time.UTC)
+		choices, err := Choose(all, tt.keep, later)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,12 +51,17 @@ func TestChoose(t *testing.T) {
 		}
 	}
 	for _, k := range []Keep{{}, {Last: -1, Daily: 2}} {
-		if _, err := Choose(all, k, time.UTC); !errors.Is(err, errdefs.ErrInvalid) {
+		if _, err := Choose(all, k, later); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%+v: %v", k, err)
 		}
 	}
-	if c, err := Choose([]Backup{at("a", "2026-03-01 23:30"), at("a", "2026-03-02 00:30")}, Keep{Daily: 2}, time.FixedZone("", 3600)); err != nil ||
+	if c, err := Choose([]Backup{at("a", "2026-03-01 23:30"), at("a", "2026-03-02 00:30")}, Keep{Daily: 2}, later.In(time.FixedZone("", 3600))); err != nil ||
 		len(c[1].Reasons) != 0 {
 		t.Errorf("in a zone where both are of one day: %+v, %v", c, err)
+	}
+	// From while the clock was ahead.
+	c, err := Choose([]Backup{at("a", "2035-01-01 00:00"), at("a", "2026-03-31 23:00"), at("a", "2026-04-01 00:30")}, Keep{Last: 1}, later)
+	if err != nil || len(c[0].Reasons) != 1 || fmt.Sprint(c[1].Reasons) != "[last 1]" || len(c[2].Reasons) != 0 {
+		t.Errorf("with one from the future: %+v, %v", c, err)
 	}
 }

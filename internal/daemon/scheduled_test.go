@@ -147,7 +147,7 @@ func TestKeepOfScheduledBackups(t *testing.T) {
 			h.must(other.Remove(ctx, control.BackupRequest{ID: taken[0].Name}))
 			other.Close()
 		}
-		done, err := s.Run(ctx, d.schedules.In(p), near, "data", time.Local)
+		done, err := s.Run(ctx, d.schedules.In(p), near, "data", time.Now)
 		if !done || err != nil {
 			t.Fatalf("run: %v, %v", done, err)
 		}

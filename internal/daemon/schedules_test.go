@@ -141,7 +141,7 @@ func TestScheduledRun(t *testing.T) {
 	s := schedule.Schedule{Name: "daily", Cron: cron, Volumes: []string{"*"}, Keep: schedule.Keep{Last: 2}}
 	var made []string
 	for range 4 {
-		ok, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Local)
+		ok, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Now)
 		if !ok || err != nil {
 			t.Fatalf("run: %v, %v", ok, err)
 		}
@@ -159,7 +159,7 @@ func TestScheduledRun(t *testing.T) {
 		t.Errorf("there are %q, want %q", got, want)
 	}
 	h.must(p.Close(ctx))
-	if _, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Local); err == nil {
+	if _, err := s.Run(ctx, d.schedules.In(p), schedule.Task{}, "data", time.Now); err == nil {
 		t.Error("a pool that is closed takes snapshots")
 	}
 }

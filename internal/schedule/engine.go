@@ -16,6 +16,7 @@ type Engine struct {
 	ran func(schedule string, err error)
 	// slots is full while as many backups are made as may be at a time.
 	slots chan struct{}
+	clock func() time.Time
 
 	mu      sync.Mutex
 	runners []*runner // by schedule, and of one schedule in the order of the pools
@@ -26,7 +27,7 @@ type Engine struct {
 // NewEngine returns an engine that does nothing before Set. It makes so many backups at a time,
 // and tells ran of each run.
 func NewEngine(log *slog.Logger, parallel int, ran func(schedule string, err error)) *Engine {
-	return &Engine{log: log, ran: ran, slots: make(chan struct{}, max(parallel, 1))}
+	return &Engine{log: log, ran: ran, slots: make(chan struct{}, max(parallel, 1)), clock: time.Now}
 }
 
 // Set has the engine run these schedules in these pools, until ctx ends or it is called again.
@@ -64,7 +65,7 @@ func (e *Engine) Set(ctx context.Context, all []Schedule, pools []Pool) {
 
 func (e *Engine) runner(s Schedule, p Pool, t Task) *runner {
 	return &runner{
-		schedule: s, pool: p, task: t, ran: e.ran, slots: e.slots, states: map[string]*state{}, stop: func() {},
+		schedule: s, pool: p, task: t, ran: e.ran, slots: e.slots, clock: e.clock, states: map[string]*state{}, stop: func() {},
 		ended: make(chan struct{}), woken: make(chan struct{}, 1),
 		log: e.log.With(slog.String("schedule", s.Name), slog.String("pool", p.Name()), slog.String("task", t.String())),
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type memory struct {
 	beside    error               // of Take, which works
 	blind     error               // of Taken
 	takes     time.Duration
+	clock     func() time.Time // by which snapshots are made; nil is the usual
 	made      int
 	atOnce    int
 	most      int // at once
@@ -93,9 +95,13 @@ func (p *memory) Take(ctx context.Context, t Task, schedule, name string) (bool,
 		return false, fmt.Errorf("volume %q: %w", name, p.fails)
 	}
 	p.made++
+	now := time.Now()
+	if p.clock != nil {
+		now = p.clock()
+	}
 	// As a file system would have it: from a clock that is a little late.
 	p.snapshots[of(t, name)] = append(p.snapshots[of(t, name)], volume.Snapshot{
-		Name: fmt.Sprint("s", p.made), CreatedAt: time.Now().Add(-4 * time.Millisecond), Labels: map[string]string{Label: schedule},
+		Name: fmt.Sprint("s", p.made), CreatedAt: now.Add(-4 * time.Millisecond), Labels: map[string]string{Label: schedule},
 	})
 	return true, p.beside
 }
@@ -284,6 +290,36 @@ func TestEngineClockSetBack(t *testing.T) {
 			t.Errorf("%d were made", p.count())
 		}
 	})
+}
+
+// A clock that was ahead and is set back, with the daemon at work and perhaps in the midst of a run,
+// does not put an end to it either, and what is made from then on stays.
+func TestEngineClockSetBackMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		task  Task
+		takes time.Duration
+	}{{Task{}, 0}, {Task{}, 3 * time.Minute}, {Task{"far"}, 0}, {Task{"far"}, 3 * time.Minute}} {
+		t.Run(fmt.Sprint(tt.task, " of ", tt.takes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, p, s := newBench(t), newPool("a", "db"), every10(t)
+				s.Keep, s.Tasks, p.takes = Keep{Last: 1}, []Task{tt.task}, tt.takes
+				var ahead atomic.Int64
+				ahead.Store(int64(9 * 365 * 24 * time.Hour))
+				b.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				p.clock = b.clock
+				b.Set(t.Context(), []Schedule{s}, []Pool{p})
+				pass(11*time.Minute + 30*time.Second)
+				ahead.Store(0)
+				pass(29*time.Minute + tt.takes)
+				if n := p.count(); n < 3 {
+					t.Fatalf("%d were made", n)
+				}
+				if got, want := p.names(of(tt.task, "db")), fmt.Sprint("s", p.count()); !strings.HasSuffix(got, want) {
+					t.Errorf("there are %q, and not %s that was made last", got, want)
+				}
+			})
+		})
+	}
 }
 
 func TestEngineJitter(t *testing.T) {

@@ -23,13 +23,17 @@ type Taken struct {
 	At   time.Time
 }
 
+// early is how far beyond now something may have been made and still counts: clocks differ.
+const early = time.Hour
+
 // Remove returns those of all that do not stay, the oldest first. The youngest always stays,
-// and so does one of which nobody knows when it was made. The calendar is that of loc.
-func (k Keep) Remove(all []Taken, loc *time.Location) []Taken {
+// and so does one of which nobody knows when it was made: without a time, or with one that has not come yet,
+// from before the clock was set back. Such a one takes no other's place. The calendar is that of now's time zone.
+func (k Keep) Remove(all []Taken, now time.Time) []Taken {
 	if k == (Keep{}) {
 		return nil
 	}
-	dated := slices.DeleteFunc(slices.Clone(all), func(s Taken) bool { return s.At.IsZero() })
+	dated := slices.DeleteFunc(slices.Clone(all), func(s Taken) bool { return s.At.IsZero() || s.At.After(now.Add(early)) })
 	slices.SortFunc(dated, func(a, b Taken) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(b.Name, a.Name)) })
 	stays := make([]bool, len(dated))
 	for i := range min(len(dated), max(k.Last, 1)) {
@@ -47,7 +51,7 @@ func (k Keep) Remove(all []Taken, loc *time.Location) []Taken {
 	} {
 		last, n := "", 0
 		for i, s := range dated {
-			if p := rule.period(s.At.In(loc)); p != last && n < rule.n {
+			if p := rule.period(s.At.In(now.Location())); p != last && n < rule.n {
 				last = p
 				n++
 				stays[i] = true

@@ -47,7 +47,7 @@ func TestKeep(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			loc := zone(t, "Europe/Berlin")
 			var got []string
-			for _, s := range tt.keep.Remove(taken(t, loc, tt.all...), loc) {
+			for _, s := range tt.keep.Remove(taken(t, loc, tt.all...), later(loc)) {
 				got = append(got, s.Name)
 			}
 			if diff := cmp.Diff(tt.want, strings.Join(got, ",")); diff != "" {
@@ -57,8 +57,34 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// later is after all that is taken in these tests.
+func later(loc *time.Location) time.Time { return time.Date(2200, 1, 1, 0, 0, 0, 0, loc) }
+
+// What was made while the clock was ahead does not push out what was made since it is right.
+func TestKeepFromTheFuture(t *testing.T) {
+	loc := zone(t, "Europe/Berlin")
+	all := taken(t, loc, "2035-01-01 08:00", "2035-01-02 08:00", "2026-11-23 08:50", "2026-11-23 08:00", "2026-11-22 08:00", "2026-11-21 08:00")
+	for _, tt := range []struct {
+		keep Keep
+		want string // goes
+	}{
+		{Keep{Last: 1}, "2026-11-21 08:00,2026-11-22 08:00,2026-11-23 08:00"},
+		{Keep{Daily: 1}, "2026-11-21 08:00,2026-11-22 08:00,2026-11-23 08:00"},
+		{Keep{Daily: 2, Yearly: 1}, "2026-11-21 08:00,2026-11-23 08:00"},
+		{Keep{Last: 9}, ""},
+	} {
+		var got []string
+		for _, s := range tt.keep.Remove(all, at(t, loc, "2026-11-23 08:30")) { // another's clock may be a little ahead
+			got = append(got, s.Name)
+		}
+		if diff := cmp.Diff(tt.want, strings.Join(got, ",")); diff != "" {
+			t.Errorf("%+v: goes (-want +got):\n%s", tt.keep, diff)
+		}
+	}
+}
+
 func TestKeepUnknownTime(t *testing.T) {
-	got := Keep{Last: 1}.Remove([]Taken{{"unknown", time.Time{}}, {"old", time.Unix(1, 0)}, {"new", time.Unix(2, 0)}}, time.UTC)
+	got := Keep{Last: 1}.Remove([]Taken{{"unknown", time.Time{}}, {"old", time.Unix(1, 0)}, {"new", time.Unix(2, 0)}}, later(time.UTC))
 	if len(got) != 1 || got[0].Name != "old" {
 		t.Errorf("%+v goes", got)
 	}
@@ -90,7 +116,7 @@ func TestKeepProperties(t *testing.T) {
 		}
 		mixed := slices.Clone(all)
 		r.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
-		gone := k.Remove(mixed, time.UTC)
+		gone := k.Remove(mixed, later(time.UTC))
 		left := slices.DeleteFunc(slices.Clone(all), func(s Taken) bool { return slices.Contains(gone, s) })
 		if k == (Keep{}) {
 			if len(gone) > 0 {
@@ -132,7 +158,7 @@ func TestKeepProperties(t *testing.T) {
 				t.Fatalf("seed %d: %+v leaves %s for nothing", seed, k, s.Name)
 			}
 		}
-		if again := k.Remove(left, time.UTC); len(again) > 0 {
+		if again := k.Remove(left, later(time.UTC)); len(again) > 0 {
 			t.Fatalf("seed %d: again, %d more go", seed, len(again))
 		}
 	}

@@ -36,6 +36,7 @@ type runner struct {
 	log      *slog.Logger
 	ran      func(schedule string, err error)
 	slots    chan struct{}
+	clock    func() time.Time
 	stop     context.CancelFunc
 	ended    chan struct{} // closed when nothing runs any more
 	woken    chan struct{} // full when a backup has ended
@@ -43,6 +44,7 @@ type runner struct {
 
 	mu     sync.Mutex
 	states map[string]*state // by volume
+	looked time.Time         // what time it was at the last look
 }
 
 // state is what is known of one volume.
@@ -78,7 +80,7 @@ func (r *runner) loop(ctx context.Context) {
 	defer r.backups.Wait()
 	for ctx.Err() == nil {
 		r.look(ctx)
-		wait := time.NewTimer(r.pause(time.Now()))
+		wait := time.NewTimer(r.pause(r.clock()))
 		select {
 		case <-ctx.Done():
 		case <-wait.C:
@@ -116,6 +118,7 @@ func (r *runner) volumes() []Volume {
 func (r *runner) look(ctx context.Context) {
 	mine := r.volumes()
 	r.forget(mine)
+	r.heedClock()
 	for _, v := range mine {
 		if ctx.Err() != nil {
 			return
@@ -135,6 +138,20 @@ func (r *runner) look(ctx context.Context) {
 	}
 }
 
+// heedClock finds out anew what is due when the clock was set back: else nothing was due before it
+// comes to where it was, which may take years.
+func (r *runner) heedClock() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock().Round(0) // what the clock shows, and not what has passed
+	if now.Add(lookEvery).Before(r.looked) {
+		for _, st := range r.states {
+			st.known, st.hold = false, time.Time{}
+		}
+	}
+	r.looked = now
+}
+
 func (r *runner) isKnown(st *state) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -144,7 +161,7 @@ func (r *runner) isKnown(st *state) bool {
 // begin tells whether a volume is due, by the clock of this moment as those before it may have
 // taken long, and marks it as one that is taken care of.
 func (r *runner) begin(st *state) bool {
-	now := time.Now()
+	now := r.clock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !st.known || st.running || st.next.IsZero() || st.at().After(now) {
@@ -203,7 +220,7 @@ func (r *runner) find(ctx context.Context, v Volume, st *state) {
 	ctx, cancel := context.WithTimeout(ctx, findTime)
 	defer cancel()
 	all, err := r.pool.Taken(ctx, r.task, r.schedule.Name, v.Name)
-	now := time.Now()
+	now := r.clock()
 	r.mu.Lock()
 	before := st.err
 	st.err = err
@@ -229,10 +246,10 @@ func (r *runner) find(ctx context.Context, v Volume, st *state) {
 
 // run runs the task for a volume.
 func (r *runner) run(ctx context.Context, v Volume, st *state) {
-	start := time.Now()
+	start := r.clock()
 	done, err := false, context.Cause(ctx)
 	if err == nil {
-		done, err = r.schedule.Run(ctx, r.pool, r.task, v.Name, start.Location())
+		done, err = r.schedule.Run(ctx, r.pool, r.task, v.Name, r.clock)
 	}
 	before, told := r.settle(ctx, v, st, start, done, err)
 	if !told {
@@ -257,13 +274,16 @@ func (r *runner) settle(ctx context.Context, v Volume, st *state, start time.Tim
 	}
 	before, st.err = st.err, err
 	if !done && errors.Is(err, ErrBusy) {
-		st.hold = time.Now().Add(lookEvery)
+		st.hold = r.clock().Add(lookEvery)
 		if before == nil || before.Error() != err.Error() {
 			r.log.InfoContext(ctx, "volume is left alone", what(v, err)...)
 		}
 		return nil, false
 	}
 	st.hold = time.Time{}
+	if now := r.clock(); start.Round(0).After(now.Round(0)) {
+		start = now // the clock was set back meanwhile
+	}
 	st.next = r.schedule.after(r.pool.Name(), v.Name, start)
 	if done {
 		st.last, st.failed = start, 0
@@ -271,7 +291,7 @@ func (r *runner) settle(ctx context.Context, v Volume, st *state, start time.Tim
 	}
 	st.failed++
 	if wait, ok := again(st.failed, err); ok {
-		st.next = first(st.next, time.Now().Add(wait))
+		st.next = first(st.next, r.clock().Add(wait))
 	}
 	return before, true
 }
@@ -296,7 +316,7 @@ func what(v Volume, err error) []any {
 // add adds the runner's part to the status of its schedule.
 func (r *runner) add(sum *Status) {
 	mine := r.volumes()
-	now := time.Now()
+	now := r.clock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.able() {

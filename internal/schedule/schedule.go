@@ -180,7 +180,7 @@ func (t Task) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // Run does a task for a volume, tells whether it is done, and removes what the schedule made so
 // and does not keep.
-func (s Schedule) Run(ctx context.Context, p Pool, t Task, name string, loc *time.Location) (done bool, err error) {
+func (s Schedule) Run(ctx context.Context, p Pool, t Task, name string, clock func() time.Time) (done bool, err error) {
 	ctx, cancel := t.limit(ctx)
 	defer cancel()
 	done, err = p.Take(ctx, t, s.Name, name)
@@ -188,7 +188,7 @@ func (s Schedule) Run(ctx context.Context, p Pool, t Task, name string, loc *tim
 		return done, err
 	}
 	all, listErr := p.Taken(ctx, t, s.Name, name)
-	if gone := s.Keep.Remove(all, loc); listErr == nil && len(gone) > 0 {
+	if gone := s.Keep.Remove(all, clock()); listErr == nil && len(gone) > 0 {
 		listErr = p.Remove(ctx, t, name, gone)
 	}
 	return true, errors.Join(err, listErr)

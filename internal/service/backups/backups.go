@@ -179,7 +179,7 @@ func (b *Service) Verify(ctx context.Context, req control.BackupRequest, progres
 func (b *Service) Prune(ctx context.Context, req control.BackupPruneRequest, progress func(control.Progress)) (c control.BackupPrune, err error) {
 	c.Choices = []control.BackupChoice{}
 	keep := backup.Keep{Last: req.Last, Hourly: req.Hourly, Daily: req.Daily, Weekly: req.Weekly, Monthly: req.Monthly, Yearly: req.Yearly}
-	if _, err := backup.Choose(nil, keep, time.Local); err != nil {
+	if _, err := backup.Choose(nil, keep, time.Now()); err != nil {
 		return c, err
 	}
 	err = b.With(ctx, req.Repository, func(ctx context.Context, r *backup.Repository, p backup.Place) error {
@@ -187,7 +187,7 @@ func (b *Service) Prune(ctx context.Context, req control.BackupPruneRequest, pro
 		if err != nil {
 			return err
 		}
-		choices, err := backup.Choose(all, keep, time.Local)
+		choices, err := backup.Choose(all, keep, time.Now())
 		if err != nil {
 			return err
 		}
