@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -403,5 +404,34 @@ func TestRestoreInPlaceOnLoop(t *testing.T) {
 	}
 	if got := h.names("img"); !slices.Equal(got, []string{"data", "old"}) {
 		t.Errorf("volumes are %v", got)
+	}
+}
+
+// Who gives up a restore to a new volume while that is made finds none: an empty one would be taken for
+// one that is whole.
+func TestRestoreToNewGivenUp(t *testing.T) {
+	notShort(t)
+	h, d := startCopying(t)
+	write(t, d.dir("data")+"/file", "text")
+	_, err := h.control.Backups().Create(t.Context(), control.BackupCreateRequest{Name: "data"}, silent)
+	h.must(err)
+	d.gate = &gate{entered: make(chan struct{}), open: make(chan struct{})}
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.control.Backups().Restore(ctx, control.BackupRestoreRequest{ID: "data", To: "new"}, silent)
+		ended <- err
+	}()
+	<-d.gate.entered
+	giveUp()
+	if err := <-ended; err == nil {
+		t.Fatal("restored")
+	}
+	time.Sleep(100 * time.Millisecond) // the daemon hears of it
+	close(d.gate.open)
+	h.must(h.plugin("copies").Unmount(t.Context(), "new", "none")) // waits until it is made
+	h.await("nothing under way", func() bool { return h.noFills("copies") })
+	if got := h.names("copies"); !slices.Equal(got, []string{"data"}) {
+		t.Errorf("volumes are %q", got)
 	}
 }

@@ -140,7 +140,9 @@ func (s restoring) made(ctx context.Context, to string, opts map[string]string, 
 		}
 		return errdefs.Join(err, f.Abandon())
 	}
-	if err = s.p.Handler.Create(f.Context(ctx), to, opts); err != nil {
+	// Who hangs up is heard of when it is made: a driver makes it to the end all the same, and then
+	// somebody has to remove it.
+	if err = s.p.Handler.Create(f.Context(context.WithoutCancel(ctx)), to, opts); err != nil {
 		return errdefs.Join(err, f.Abandon())
 	}
 	if err = do(f); err != nil {
