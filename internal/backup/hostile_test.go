@@ -68,6 +68,38 @@ func TestRestorePathIntoWhatIsSwapped(t *testing.T) {
 	}
 }
 
+// What lies on a server, or elsewhere on the host, others may write to while a whole backup is restored to it.
+func TestRestoreIntoWhatIsSwapped(t *testing.T) {
+	dir, host := t.TempDir(), t.TempDir()
+	for i := range 400 {
+		put(t, fmt.Sprintf("%s/sub/%02d/%d", dir, i%40, i), "evil")
+	}
+	r := opened(t, newPlace(t))
+	b := must[Backup](t)(r.Create(t.Context(), Request{Pool: "p", Volume: "v", Dir: dir, PointInTime: true}))
+	for _, pattern := range []string{"/sub", "/sub/*"} {
+		to, n, swapped := t.TempDir(), 0, 0
+		stop := meanwhile(func() {
+			found, _ := filepath.Glob(to + pattern)
+			for _, name := range found {
+				n++
+				fi, err := os.Lstat(name)
+				if err == nil && fi.IsDir() && os.Rename(name, fmt.Sprintf("%s/aside%d", to, n)) == nil && os.Symlink(host, name) == nil {
+					swapped++
+				}
+			}
+		})
+		_, err := r.Restore(t.Context(), b.ID, to, nil)
+		stop()
+		t.Logf("%s: swapped %d times: %v", pattern, swapped, err)
+		if swapped == 0 {
+			t.Errorf("%s: nothing was swapped", pattern)
+		}
+		if left := tree(t, host); len(left) != 1 {
+			t.Fatalf("%s: outside of the volume are %d", pattern, len(left)-1)
+		}
+	}
+}
+
 // What is brought back takes the place of the old at once, or not at all: the old is not lost for
 // a restore that fails.
 func TestRestorePathThatFails(t *testing.T) {
@@ -269,11 +301,13 @@ func TestSimple(t *testing.T) {
 			t.Errorf("%q at %q: %v", tt.name, tt.at, err)
 		}
 	}
-	dir := t.TempDir()
-	if err := errors.Join(mkdir(dir+"/d"), mkdir(dir+"/d"), os.Symlink(dir+"/d", dir+"/l")); err != nil {
+	root := must[*os.Root](t)(os.OpenRoot(t.TempDir()))
+	defer root.Close()
+	o := &rooted{root: root, at: "."}
+	if err := errors.Join(o.mkdir("."), o.mkdir("d"), o.mkdir("d"), root.Symlink("d", "l")); err != nil {
 		t.Fatal(err)
 	}
-	if err := mkdir(dir + "/l"); !errors.Is(err, fs.ErrExist) {
+	if err := o.mkdir("l"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a link was taken for a directory: %v", err)
 	}
 }

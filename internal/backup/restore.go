@@ -48,12 +48,9 @@ func (r *Repository) Ready(ctx context.Context, id string) (restore func(ctx con
 
 func (r *Repository) restore(ctx context.Context, m *snapshot.Manifest, root kopiafs.Entry, dir string, tell func(Progress)) (Backup, error) {
 	b := toBackup(m)
-	err := target("", os.MkdirAll(dir, 0o700)) // Init looks at it
+	err := target("", os.MkdirAll(dir, 0o700))
 	if err == nil {
-		out := &output{restore.FilesystemOutput{TargetPath: dir, OverwriteDirectories: true}, r}
-		if err = out.Init(ctx); err == nil {
-			err = r.write(ctx, root, out, b.Size, tell)
-		}
+		err = r.writeInto(ctx, root, dir, b.Size, tell)
 	}
 	if err == nil { // the root has no parent that knows its time
 		err = os.Chtimes(dir, m.RootEntry.ModTime.ToTime(), m.RootEntry.ModTime.ToTime())
@@ -65,6 +62,16 @@ func (r *Repository) restore(ctx context.Context, m *snapshot.Manifest, root kop
 		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, r.place.classify(err)))
 	}
 	return b, nil
+}
+
+// writeInto writes all of a backup into a directory, and never outside of it.
+func (r *Repository) writeInto(ctx context.Context, e kopiafs.Entry, dir string, size int64, tell func(Progress)) error {
+	volume, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer volume.Close()
+	return r.write(ctx, e, &rooted{volume, ".", r}, size, tell)
 }
 
 // RestorePath writes one file or directory of a backup into dir, at the same path. What is

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 	"time"
 
 	kopiafs "github.com/kopia/kopia/fs"
@@ -17,7 +18,7 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// rooted writes into a volume that others write to meanwhile. Whatever they put in its way, a
+// rooted writes into a volume that others may write to meanwhile. Whatever they put in its way, a
 // symbolic link in the place of a directory above all, nothing is written outside of the volume.
 type rooted struct {
 	root *os.Root
@@ -51,7 +52,20 @@ func (o *rooted) BeginDirectory(_ context.Context, name string, d kopiafs.Direct
 	if err := simple(name, d); err != nil {
 		return err
 	}
-	return target(name, o.root.Mkdir(o.path(name), 0o700))
+	return target(name, o.mkdir(o.path(name)))
+}
+
+// mkdir makes a directory, or takes one that is there and is no link to one.
+func (o *rooted) mkdir(name string) error {
+	err := o.root.Mkdir(name, 0o700)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fi, serr := o.root.Lstat(name)
+	if serr == nil && fi.IsDir() {
+		return nil
+	}
+	return errors.Join(err, serr)
 }
 
 // FinishDirectory implements [restore.Output].
@@ -60,15 +74,27 @@ func (o *rooted) FinishDirectory(ctx context.Context, name string, d kopiafs.Dir
 	if err != nil {
 		return err
 	}
-	if err := o.owner(name, d); err != nil {
-		return err
-	}
-	return o.root.Chmod(o.path(name), d.Mode()&kopiafs.ModBits)
+	return o.attributes(name, d)
 }
 
-// owner sets that of an entry. It comes before the mode: to change it takes setuid away.
-func (o *rooted) owner(name string, e kopiafs.Entry) error {
-	return o.root.Lchown(o.path(name), int(e.Owner().UserID), int(e.Owner().GroupID))
+// attributes sets owner and mode of an entry where they are others: not every file system lets them be
+// set. The owner comes before the mode: to change it takes setuid away.
+func (o *rooted) attributes(name string, e kopiafs.Entry) error {
+	is, err := o.root.Lstat(o.path(name))
+	if err != nil {
+		return err
+	}
+	st, ok := is.Sys().(*syscall.Stat_t)
+	owned := ok && st.Uid == e.Owner().UserID && st.Gid == e.Owner().GroupID
+	if !owned {
+		if err := o.root.Lchown(o.path(name), int(e.Owner().UserID), int(e.Owner().GroupID)); err != nil {
+			return err
+		}
+	}
+	if e.Mode()&fs.ModeSymlink != 0 || owned && is.Mode()&kopiafs.ModBits == e.Mode()&kopiafs.ModBits {
+		return nil // a link has no mode
+	}
+	return o.root.Chmod(o.path(name), e.Mode()&kopiafs.ModBits)
 }
 
 // WriteFile implements [restore.Output].
@@ -105,7 +131,7 @@ func (o *rooted) CreateSymlink(ctx context.Context, name string, e kopiafs.Symli
 	if err := o.root.Symlink(to, o.path(name)); err != nil {
 		return target(name, err)
 	}
-	if err := o.owner(name, e); err != nil {
+	if err := o.attributes(name, e); err != nil {
 		return err
 	}
 	dir, err := openDir(o.root, path.Dir(o.path(name)))
@@ -124,19 +150,6 @@ func simple(name string, e kopiafs.Entry) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, "the entry %q leads out of its directory", e.Name())
 	}
 	return nil
-}
-
-// mkdir makes a directory, or takes one that is there and is no link to one.
-func mkdir(name string) error {
-	err := os.Mkdir(name, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	fi, serr := os.Lstat(name)
-	if serr == nil && fi.IsDir() {
-		return nil
-	}
-	return errors.Join(err, serr)
 }
 
 // openDir opens a directory and nothing else: a pipe that somebody has put in its place would be

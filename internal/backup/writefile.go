@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 
 	kopiafs "github.com/kopia/kopia/fs"
@@ -25,30 +23,8 @@ var (
 	zeros      [holeSize]byte
 )
 
-// WriteFile implements [restore.Output]. Kopia's own writes holes too, but in steps of one
-// block, which takes twice as long.
-func (o *output) WriteFile(ctx context.Context, name string, e kopiafs.File, tell restore.FileWriteProgress) error {
-	if err := simple(name, e); err != nil {
-		return err
-	}
-	to := filepath.Join(o.TargetPath, filepath.FromSlash(name))
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return target(name, err)
-	}
-	err = copyFile(ctx, name, f, e, tell)
-	if err == nil { // the owner first: to change it takes setuid away
-		err = f.Chown(int(e.Owner().UserID), int(e.Owner().GroupID))
-	}
-	if err == nil {
-		err = f.Chmod(e.Mode() & kopiafs.ModBits)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return os.Chtimes(to, e.ModTime(), e.ModTime())
-}
-
+// copyFile writes what is in a file. Kopia writes holes too, but in steps of one block, which takes twice
+// as long.
 func copyFile(ctx context.Context, name string, to *os.File, e kopiafs.File, tell restore.FileWriteProgress) (err error) {
 	from, err := e.Open(ctx)
 	if err != nil {
