@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"syscall"
 
 	"github.com/remora-plugins/remora/internal/backup"
 	"github.com/remora-plugins/remora/internal/control"
@@ -98,7 +99,7 @@ func (s restoring) swap(ctx context.Context, v volume.Volume) (kept string, err 
 }
 
 // takePlace gives the volume beside, which is whole, the name of the old one. Where the old is in
-// use, or protected by now, the one beside is given up.
+// use, or protected by now, or the trash has no room, the one beside is given up.
 func takePlace(ctx context.Context, p *pool.Pool, f *fill.Fill) error {
 	err := p.Handler.Replace(f.Context(ctx), f.Name, f.Beside)
 	switch {
@@ -110,10 +111,23 @@ func takePlace(ctx context.Context, p *pool.Pool, f *fill.Fill) error {
 			return f.End()
 		}
 		return errdefs.Join(err, gerr)
-	case errors.Is(err, errdefs.ErrInUse), errors.Is(err, errdefs.ErrDenied):
+	case errors.Is(err, errdefs.ErrInUse), errors.Is(err, errdefs.ErrDenied), noRoom(err) && there(ctx, p, f.Name):
 		return errdefs.Join(fmt.Errorf("the volume is left as it is: %w", err), giveUp(ctx, p, f))
 	}
 	return err // tried again
+}
+
+// noRoom tells of an error that nobody could get over while the volume beside takes as much room as the
+// old one, which nobody could use or remove meanwhile.
+func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// there tells whether a volume certainly is there, whatever was known of it.
+func there(ctx context.Context, p *pool.Pool, name string) bool {
+	if err := p.Handler.RefreshNow(ctx); err != nil {
+		return false
+	}
+	_, err := p.Handler.Get(ctx, name)
+	return err == nil
 }
 
 // giveUp destroys the volume beside, wherever it is, and forgets the fill.
