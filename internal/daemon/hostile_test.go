@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"os/exec"
@@ -262,6 +263,17 @@ func (d served) Inspect(_ context.Context, name string) (volume.Info, error) {
 	return volume.Info{Name: name, External: true, Options: map[string]string{"device": d.devices[name]}}, nil
 }
 
+func (d served) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
+	return func(yield func(volume.Info, error) bool) {
+		for info, err := range d.memory.Volumes(ctx) {
+			info.External = true
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
 func (d served) Mount(_ context.Context, name, _ string) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -302,5 +314,48 @@ func TestProofOfWhatIsOnAServer(t *testing.T) {
 	}
 	if v := versionOf(t, share+"/prod", 4); v != "A" {
 		t.Errorf("then, the data is %s", v)
+	}
+}
+
+// A volume on a server that was being made of a backup when the daemon ended: what others have put there
+// since is not removed to begin anew.
+func TestResumeOfWhatIsOnAServer(t *testing.T) {
+	notShort(t)
+	share := t.TempDir()
+	d := served{newMemory(), &sync.Mutex{}, map[string]string{"": share}}
+	far := catalog.NewVolume("served", "far", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) { return d, nil })
+	h := startHost(t, "[pool.far]\ndriver = \"served\"\n[repository.near]\nurl = \"DIR/repository\"\npassword_file = \"DIR/password\"\n", far)
+	ctx := t.Context()
+	write(t, h.dir+"/password", "secret")
+	_, err := h.control.Backups().Init(ctx, control.BackupRepository{})
+	h.must(err)
+	h.must(h.plugin("far").Create(ctx, "data", nil))
+	writeVersion(t, share+"/data", "A", 5)
+	_, err = h.control.Backups().Create(ctx, control.BackupCreateRequest{Name: "data"}, silent)
+	h.must(err)
+	h.must(h.plugin("far").Create(ctx, "new", nil))
+	h.must(h.stop())
+	h.control.Close()
+	h.must(os.MkdirAll(h.dir+"/state/fills/far", 0o700))
+	file := h.dir + "/state/fills/far/new"
+	write(t, file, `{"version":1,"kind":"create","repository":"near","of":"near/data","began":"2026-11-20T00:00:00Z","made":true,"own":true}`)
+	write(t, share+"/new/file", "theirs")
+	h.run(far)
+	h.await("an end", func() bool {
+		text, err := os.ReadFile(file)
+		return err != nil || strings.Contains(string(text), "not empty")
+	})
+	if text, err := os.ReadFile(share + "/new/file"); err != nil || string(text) != "theirs" {
+		t.Errorf("their file has %q, %v", text, err)
+	}
+	if _, err := h.plugin("far").Mount(ctx, "new", "one"); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("mounted: %v", err)
+	}
+	// Where they have left it empty it goes on.
+	h.must(os.Remove(share + "/new/file"))
+	h.must(h.plugin("far").Remove(ctx, "new"))
+	h.must(h.plugin("far").Create(ctx, "new", map[string]string{"backup": "near/data"}))
+	if v := versionOf(t, share+"/new", 5); v != "A" {
+		t.Errorf("the volume has %s", v)
 	}
 }

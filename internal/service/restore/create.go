@@ -96,13 +96,20 @@ func (v *Service) make(ctx context.Context, p *pool.Pool, f *fill.Fill, opts map
 			if err := p.Handler.Create(ctx, f.Name, opts); err != nil {
 				return err
 			}
+			if vol, err = p.Handler.Get(ctx, f.Name); err != nil {
+				return err
+			}
 		case err != nil:
 			return err
 		case !f.Owns(vol):
 			return fmt.Errorf("volume %q: %w", f.Name, fill.ErrNotOurs)
 		}
 		s := restoring{v: v, p: p, r: r, place: place, one: one}
-		if err := s.fill(ctx, f, f.Name, f.TakeEmpty); err != nil {
+		prepare := f.TakeEmpty
+		if vol.External { // others may have it too: what is there may be theirs, whatever this fill has seen
+			prepare = fill.Empty
+		}
+		if err := s.fill(ctx, f, f.Name, prepare); err != nil {
 			return err
 		}
 		v.Log.InfoContext(ctx, "volume made of a backup", slog.String("pool", f.Pool), slog.String("volume", f.Name), slog.String("backup", one.ID))
