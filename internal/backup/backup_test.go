@@ -153,8 +153,8 @@ func sample(t testing.TB) string {
 		os.Chown(dir+"/a", 999, 998), os.Chmod(dir+"/a", 0o755|fs.ModeSetuid), os.Chown(dir, 70, 70), os.Lchown(dir+"/dangling", 5, 6),
 		os.Chtimes(dir+"/a", time.Unix(1e9, 123456789), time.Unix(1e9, 123456789)),
 		os.Chtimes(dir+"/sub/deep", time.Unix(1e9, 5), time.Unix(1e9, 5)),
-		// The time of a link is kept to a microsecond.
-		unix.Lutimes(dir+"/dangling", make([]unix.Timeval, 2)), unix.Lutimes(dir+"/sub/link", []unix.Timeval{{Sec: 1e9, Usec: 7}, {Sec: 1e9, Usec: 7}}),
+		unix.Lutimes(dir+"/dangling", make([]unix.Timeval, 2)),
+		unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/sub/link", []unix.Timespec{{Sec: 1e9, Nsec: 7}, {Sec: 1e9, Nsec: 7}}, unix.AT_SYMLINK_NOFOLLOW),
 	} {
 		if err != nil {
 			t.Fatal(err)

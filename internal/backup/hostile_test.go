@@ -190,7 +190,7 @@ func TestLive(t *testing.T) {
 	dir, to := sample(t), t.TempDir()
 	for i := range 300 { // more than are listed at a time
 		put(t, fmt.Sprintf("%s/many/%d", dir, i), fmt.Sprint(i))
-		link, at := fmt.Sprintf("%s/many/link%d", dir, i), unix.Timespec{Sec: 1e9} // of links a microsecond is kept
+		link, at := fmt.Sprintf("%s/many/link%d", dir, i), unix.Timespec{Sec: 1e9}
 		err := errors.Join(os.Symlink(fmt.Sprintf("../many/%d", i), link), unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
 		if err != nil {
 			t.Fatal(err)
