@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -48,6 +49,13 @@ func (p Place) classify(err error) error {
 			"on the server, remove the file "+path.Join(p.URL.Path, sharded.ParametersFile)+": it is made anew")
 	case hasClass:
 		return err
+	case says(err, "escapes from parent"): // os.Root has no error for it that is exported
+		where := ""
+		if pe, ok := errors.AsType[*fs.PathError](err); ok {
+			where = strconv.Quote(pe.Path) + ": "
+		}
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%sa symbolic link on its way leads out of the volume", where),
+			"restore to a new volume with --to, or give the path without the link")
 	case errors.Is(err, snapshot.ErrSnapshotNotFound), errors.Is(err, manifest.ErrNotFound):
 		return errdefs.Errorf(errdefs.ErrNotFound, "no such backup")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), says(err, "quota", "storagefull", "minimum free drive"):
