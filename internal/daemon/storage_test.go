@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -374,4 +375,35 @@ func TestTrashWithoutRoom(t *testing.T) {
 		t.Errorf("it is gone: %v", err)
 	}
 	h.must(h.control.Volumes().Remove(ctx, control.VolumeRemoveRequest{Name: "data", Purge: true}))
+}
+
+// A volume that the pool has not is looked for in the others by what is known of them: one whose storage does
+// not answer keeps nobody waiting.
+func TestElsewhereDoesNotAnswer(t *testing.T) {
+	var hangs atomic.Bool
+	gate := make(chan struct{})
+	far := catalog.NewVolume("far", "does not answer any more", func(context.Context, struct{}, catalog.Env) (volume.Driver, error) {
+		d := newMemory()
+		d.list = func() {
+			if hangs.Load() {
+				<-gate
+			}
+		}
+		return d, nil
+	})
+	h := startHost(t, "[pool.remora]\ndriver = \"mem\"\n[pool.far]\ndriver = \"far\"\n", far)
+	defer close(gate)
+	ctx := t.Context()
+	h.must(h.plugin("far").Create(ctx, "there", nil))
+	hangs.Store(true)
+	for name, hint := range map[string]string{"there": `pool "far" has a volume of this name: --pool far`, "nowhere": ""} {
+		start := time.Now()
+		_, err := h.control.Volumes().Inspect(ctx, control.VolumeRequest{Name: name})
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: answered after %s", name, took)
+		}
+		if !errors.Is(err, errdefs.ErrNotFound) || strings.Join(errdefs.Hints(err), "; ") != hint {
+			t.Errorf("%s: %v, %q", name, err, errdefs.Hints(err))
+		}
+	}
 }

@@ -130,8 +130,11 @@ func (s *Set) Elsewhere(ctx context.Context, err error, pool, name string) error
 	var all, at []string
 	for _, p := range s.All() {
 		all = append(all, p.Conf.Name)
-		if _, err := p.Handler.Get(ctx, name); err == nil { // from memory
-			at = append(at, p.Conf.Name)
+		for v, err := range p.Handler.List(ctx) { // from memory; a Get would ask storage that may not answer
+			if err == nil && v.Name == name {
+				at = append(at, p.Conf.Name)
+				break
+			}
 		}
 	}
 	meant, _ := control.ResolvePool(pool, all) // it is known already which
