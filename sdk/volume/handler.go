@@ -236,6 +236,7 @@ func (h *Handler) unused(ctx context.Context, name string) error {
 }
 
 func (h *Handler) remove(ctx context.Context, name string, discard func(context.Context, string) error) error {
+	partial := h.mayUse(ctx, name) != nil
 	if h.options.MayRemove != nil {
 		if err := h.options.MayRemove(ctx, name); err != nil {
 			return err
@@ -244,7 +245,9 @@ func (h *Handler) remove(ctx context.Context, name string, discard func(context.
 	if err := h.unused(ctx, name); err != nil {
 		return err
 	}
-	if h.mayUse(ctx, name) != nil {
+	// Only what is not whole from first to last: one that begins to be filled meanwhile, or
+	// whose filling has just ended, is no less worth keeping than any other.
+	if partial && h.mayUse(ctx, name) != nil {
 		discard = h.driver.Remove
 	}
 	err := discard(ctx, name)

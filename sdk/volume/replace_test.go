@@ -177,3 +177,29 @@ func TestReplaceWaits(t *testing.T) {
 	}
 	mustHave(t, h, "data")
 }
+
+// A volume that begins to be filled, or has just been, while it is removed is kept as any other.
+func TestNotWholeMeanwhile(t *testing.T) {
+	for _, partial := range []bool{false, true} {
+		d := newAble(t.TempDir(), "data")
+		h := newTestHandler(t, d, Options{
+			Trash: true,
+			MayUse: func(context.Context, string) error {
+				if partial {
+					return errdefs.Errorf(errdefs.ErrInUse, "is being filled")
+				}
+				return nil
+			},
+			MayRemove: func(context.Context, string) error {
+				partial = !partial
+				return nil
+			},
+		})
+		if err := h.Remove(t.Context(), "data"); err != nil {
+			t.Fatal(err)
+		}
+		if got := trashedNames(d); len(got) != 1 {
+			t.Errorf("partial in the end: %t; in the trash: %q", partial, got)
+		}
+	}
+}
