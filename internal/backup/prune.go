@@ -29,7 +29,7 @@ type Choice struct {
 }
 
 // early is how far beyond now a backup may have been begun and still counts: clocks differ.
-const early = time.Hour
+const early = time.Minute
 
 // Choose decides what is kept of all, for each volume of each host by itself. Days begin where
 // the time zone of now has them. One from a time that has not come yet, from before the clock was

@@ -60,7 +60,7 @@ func TestChoose(t *testing.T) {
 		t.Errorf("in a zone where both are of one day: %+v, %v", c, err)
 	}
 	// From while the clock was ahead.
-	c, err := Choose([]Backup{at("a", "2035-01-01 00:00"), at("a", "2026-03-31 23:00"), at("a", "2026-04-01 00:30")}, Keep{Last: 1}, later)
+	c, err := Choose([]Backup{at("a", "2035-01-01 00:00"), at("a", "2026-03-31 23:00"), at("a", "2026-04-01 00:00")}, Keep{Last: 1}, later.Add(-30*time.Second))
 	if err != nil || len(c[0].Reasons) != 1 || fmt.Sprint(c[1].Reasons) != "[last 1]" || len(c[2].Reasons) != 0 {
 		t.Errorf("with one from the future: %+v, %v", c, err)
 	}

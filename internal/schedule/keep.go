@@ -24,7 +24,7 @@ type Taken struct {
 }
 
 // early is how far beyond now something may have been made and still counts: clocks differ.
-const early = time.Hour
+const early = time.Minute
 
 // Remove returns those of all that do not stay, the oldest first. The youngest always stays,
 // and so does one of which nobody knows when it was made: without a time, or with one that has not come yet,
