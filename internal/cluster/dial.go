@@ -9,7 +9,8 @@ import (
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
-// dial makes a link for the keeper.
+// dial makes a link for the keeper. That it is there the network tells, and so when it is no more: who noted it here as well could do
+// so after its end.
 func (c *Cluster) dial(ctx context.Context, k *keeper) error {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
@@ -30,7 +31,6 @@ func (c *Cluster) dial(ctx context.Context, k *keeper) error {
 		c.mu.Lock()
 		k.Host = p.Host
 		c.mu.Unlock()
-		c.linkUp(p)
 	}
 	return err
 }
@@ -51,11 +51,8 @@ func (c *Cluster) dialHost(ctx context.Context, h record.Host) error {
 	for i, a := range all {
 		running.Go(func() {
 			p, err := c.net.Dial(ctx, a.String())
-			if err == nil {
-				c.linkUp(p)
-				if p.Host != h {
-					err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: host %s answers there, not %s", a, p.Host.Short(), h.Short())
-				}
+			if err == nil && p.Host != h {
+				err = errdefs.Errorf(errdefs.ErrUnavailable, "%s: host %s answers there, not %s", a, p.Host.Short(), h.Short())
 			}
 			results <- err
 		})

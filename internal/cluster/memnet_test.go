@@ -43,6 +43,7 @@ type memhost struct {
 	address string
 	dumb    bool // behind NAT: it can only dial
 	c       *Cluster
+	dialed  func(Peer) // is called before Dial returns
 
 	packets chan memPacket
 	streams chan memStream
@@ -250,7 +251,11 @@ func (h *memhost) Dial(ctx context.Context, address string) (Peer, error) {
 		return Peer{}, errdefs.Errorf(errdefs.ErrUnavailable, "%s: %w", address, ctx.Err())
 	}
 	time.Sleep(6 * h.net.latency)
-	return h.link(o)
+	p, err := h.link(o)
+	if h.dialed != nil && err == nil {
+		h.dialed(p)
+	}
+	return p, err
 }
 
 func (h *memhost) link(o *memhost) (Peer, error) {

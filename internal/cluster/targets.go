@@ -211,6 +211,10 @@ func (c *Cluster) hold(ctx context.Context, k *keeper) {
 		err := c.dial(ctx, k)
 		if err == nil {
 			pause, since = firstPause, time.Now()
+			// It is known in a moment, unless it has broken already.
+			if !c.linked(k) && !sleep(ctx, jitter(firstPause), k.wake) {
+				return
+			}
 			continue
 		}
 		wait, wake := jitter(pause), k.wake
