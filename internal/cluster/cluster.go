@@ -57,6 +57,8 @@ type Cluster struct {
 
 	// entering is held by who makes this host enter or leave a cluster; taken before mu.
 	entering turn
+	// saying is held by who writes what this host says of itself, so that what is said last is what is written last; taken before mu.
+	saying sync.Mutex
 
 	mu       sync.Mutex
 	net      Network
@@ -215,12 +217,22 @@ func (c *Cluster) Describe(m record.Member) error {
 	c.mu.Lock()
 	m.Started = c.said.Started
 	c.said = m
-	m.Founded = c.state.Founded
 	s := c.store
 	c.mu.Unlock()
 	if s == nil {
 		return nil
 	}
+	return c.say(s)
+}
+
+// say tells the others what this host says of itself now.
+func (c *Cluster) say(s *store.Store) error {
+	c.saying.Lock()
+	defer c.saying.Unlock()
+	c.mu.Lock()
+	m := c.said
+	m.Founded = c.state.Founded
+	c.mu.Unlock()
 	return s.Put(record.KindMember, "", m)
 }
 

@@ -103,10 +103,8 @@ func (c *Cluster) openStore() error {
 	}
 	c.mu.Lock()
 	c.store = s
-	m := c.said
-	m.Founded = c.state.Founded
 	c.mu.Unlock()
-	if err := s.Put(record.KindMember, "", m); err != nil {
+	if err := c.say(s); err != nil {
 		return err
 	}
 	if c.cfg.Entered != nil {

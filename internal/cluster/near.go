@@ -177,7 +177,6 @@ func (c *Cluster) learnFounded(g *gossip) {
 		return
 	}
 	next.Founded = founded
-	m := c.said
 	c.mu.Unlock()
 	if err := state.Write(c.cfg.Root, stateName, stateVersion, next); err != nil {
 		c.log.Warn("cannot remember when the cluster was founded", "err", err)
@@ -186,8 +185,7 @@ func (c *Cluster) learnFounded(g *gossip) {
 	c.mu.Lock()
 	c.state = next
 	c.mu.Unlock()
-	m.Founded = founded
-	if err := g.store.Put(record.KindMember, "", m); err != nil {
+	if err := c.say(g.store); err != nil {
 		c.log.Warn("cannot tell when the cluster was founded", "err", err)
 	}
 }

@@ -1,9 +1,14 @@
 package cluster
 
 import (
+	"encoding/json"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/remora-plugins/remora/internal/cluster/record"
 )
 
 // TestGoneBeforeItIsNoted: a link breaks, and the network has told so, before who dialled it gets to know that there was one. It is
@@ -31,4 +36,35 @@ func TestGoneBeforeItIsNoted(t *testing.T) {
 		}
 		soon(t, "there is a link", 10*time.Second, func() bool { return len(b.Peers()) == 1 })
 	})
+}
+
+// TestDescribeAtOnce: of what a host says of itself at the same time the last stays, on the disk and for the others as well.
+func TestDescribeAtOnce(t *testing.T) {
+	n := newMemnet()
+	h := n.add(t, t.TempDir(), "h", nil)
+	if err := h.c.Found(); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 200 {
+		var both sync.WaitGroup
+		for i := range 2 {
+			both.Go(func() {
+				if err := h.c.Describe(record.Member{Nickname: fmt.Sprint(round, i)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		r, _ := h.c.Store().Get(record.Key{Writer: h.c.Self(), Kind: record.KindMember})
+		var told record.Member
+		if err := json.Unmarshal(r.Body, &told); err != nil {
+			t.Fatal(err)
+		}
+		h.c.mu.Lock()
+		said := h.c.said
+		h.c.mu.Unlock()
+		if told.Nickname != said.Nickname {
+			t.Fatalf("round %d: the others are told %q, it is %q", round, told.Nickname, said.Nickname)
+		}
+	}
 }
