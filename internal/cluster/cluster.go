@@ -87,7 +87,9 @@ const (
 type saved struct {
 	Cluster record.Cluster `json:"cluster,omitzero"`
 	Founded time.Time      `json:"founded,omitzero"`
-	Targets []string       `json:"targets,omitempty"`
+	// Founder: this host founded it, and makes what a new one has.
+	Founder bool     `json:"founder,omitempty"`
+	Targets []string `json:"targets,omitempty"`
 	// Join: this host founds no cluster by itself.
 	Join bool `json:"join,omitempty"`
 }
@@ -157,6 +159,13 @@ func (c *Cluster) Store() *store.Store {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.store
+}
+
+// Founder reports whether this host founded the cluster that it is in, by itself or for others that waited with it.
+func (c *Cluster) Founder() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.Founder
 }
 
 // Start begins to use the network: it goes on with the cluster that this host is in, and with the targets that

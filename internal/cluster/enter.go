@@ -59,11 +59,11 @@ func (c *Cluster) Join(ctx context.Context, addresses []string) error {
 	return nil
 }
 
-// enter makes this host a member of a cluster, durably. Callers hold entering.
+// enter makes this host a member of a cluster, durably. founded is when it was, if this host has just done so. Callers hold entering.
 func (c *Cluster) enter(id record.Cluster, founded time.Time) error {
 	c.mu.Lock()
 	next := c.state
-	next.Cluster, next.Founded = id, founded
+	next.Cluster, next.Founded, next.Founder = id, founded, !founded.IsZero()
 	c.mu.Unlock()
 	if err := c.cfg.Root.RemoveAll(recordsDir); err != nil {
 		return errdefs.Errorf(errdefs.ErrUnavailable, "cluster: %w", err)
@@ -142,7 +142,7 @@ func (c *Cluster) give() error {
 	c.mu.Lock()
 	g, s, next := c.gossip, c.store, c.state
 	c.gossip, c.store = nil, nil
-	next.Cluster, next.Founded = record.Cluster{}, time.Time{}
+	next.Cluster, next.Founded, next.Founder = record.Cluster{}, time.Time{}, false
 	c.state = next
 	c.mu.Unlock()
 	if g != nil {

@@ -47,6 +47,8 @@ type inside struct {
 	watchers  []*watch.Watcher
 	// swarmNames are what engines call the networks of Swarm that this host has.
 	swarmNames atomic.Pointer[map[string]string]
+	// founding is held by who makes what a new cluster has.
+	founding sync.Mutex
 
 	roots []*os.Root
 	end   context.CancelFunc
@@ -99,6 +101,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 		in.wg.Go(func() { defer stop(); f.run(ctx) })
 		in.wg.Go(func() { w.Run(ctx) })
 	}
+	in.wg.Go(func() { in.foundLater(ctx) })
 	in.wg.Go(func() { in.alloc.Run(ctx) })
 	in.wg.Go(func() { in.zones.Run(ctx) })
 	in.wg.Go(func() { in.listen(ctx) })

@@ -16,7 +16,6 @@ import (
 	"sync"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/internal/engine"
 	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -120,8 +119,8 @@ func (s *Service) bringUp(ctx context.Context) error {
 	s.mu.Lock()
 	s.up = u
 	s.mu.Unlock()
-	if in := u.in(); in != nil && u.cluster.Alone() && len(in.records.Records(record.KindRange)) == 0 {
-		return u.found(ctx) // a launch was cut off
+	if in := u.in(); in != nil && in.unmade() {
+		return in.found(ctx) // a launch was cut off
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"runtime/debug"
@@ -122,34 +121,11 @@ func (u *up) join(ctx context.Context, peers []string) (founded bool, err error)
 	if err := u.cluster.Found(); err != nil {
 		return false, err
 	}
-	return true, u.found(ctx)
-}
-
-// found makes what a new cluster has: its range, and the network remora.
-func (u *up) found(ctx context.Context) error {
-	in, err := u.s.inside()
+	rooms, err := u.s.inside()
 	if err != nil {
-		return errors.Join(err, u.problem())
+		return true, errors.Join(err, u.problem())
 	}
-	if err := in.records.Put(record.KindRange, "", record.Range{Prefixes: []netip.Prefix{u.conf.Range, ownRange(in.records.Cluster())}}); err != nil {
-		return err
-	}
-	_, err = in.alloc.CreateNetwork(ctx, address.NewNetwork{
-		Name: firstNetwork, Network: record.Network{Subnets: []netip.Prefix{u.conf.Subnet}, MTU: u.conf.MTU},
-	})
-	if errors.Is(err, errdefs.ErrExists) {
-		return nil
-	}
-	return err
-}
-
-// ownRange is whence the IPv6 subnets of a cluster are cut: a unique local /48 (RFC 4193) whose forty bits of chance are those of the
-// cluster's identity, so that two clusters that come together later hardly have the same.
-func ownRange(c record.Cluster) netip.Prefix {
-	sum := sha256.Sum256(append([]byte("remora range "), c[:]...))
-	a := [16]byte{0: 0xfd}
-	copy(a[1:6], sum[:])
-	return netip.PrefixFrom(netip.AddrFrom16(a), 48)
+	return true, rooms.found(ctx)
 }
 
 // Connect implements [control.Networks].
