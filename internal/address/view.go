@@ -334,15 +334,20 @@ func (v *view) named(name string) (found Space, ok bool) {
 		if s.ID == clusterRange || s.Name != name {
 			continue
 		}
-		at := record.Record{Key: record.Key{Writer: s.Creator}}
-		if !ok || before(s.network, at, found.network, record.Record{Key: record.Key{Writer: found.Creator}}) {
+		if !ok || s.before(found) {
 			found, ok = s, true
 		}
 	}
 	return found, ok
 }
 
-// subnets returns those of all networks, each with its network.
+// before reports whether a network counts rather than another one.
+func (s Space) before(o Space) bool {
+	by := func(s Space) record.Record { return record.Record{Key: record.Key{Writer: s.Creator}} }
+	return before(s.network, by(s), o.network, by(o))
+}
+
+// subnets returns those of all networks, each with its network: the one that counts, where hosts that were apart made several.
 func (v *view) subnets() map[netip.Prefix]Space {
 	all := map[netip.Prefix]Space{}
 	for _, s := range v.spaces {
@@ -350,7 +355,9 @@ func (v *view) subnets() map[netip.Prefix]Space {
 			continue
 		}
 		for _, p := range s.Prefixes {
-			all[p] = s
+			if old, ok := all[p]; !ok || s.before(old) {
+				all[p] = s
+			}
 		}
 	}
 	return all
