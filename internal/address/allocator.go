@@ -71,6 +71,8 @@ type Allocator struct {
 	low    map[wanted]bool
 	offers map[string]bool // pools that an engine was given by the choice of this host, and has not taken yet
 	making map[string]bool // spaces of which an engine has a pool, but no network yet
+	// unknown are the spaces that something here is about, and of which there is no network, since when.
+	unknown map[string]time.Time
 }
 
 // spot is an address of a space.
@@ -106,6 +108,7 @@ func New(c Config) (*Allocator, error) {
 	a := &Allocator{
 		config: c, wake: make(chan struct{}, 1), used: map[spot]use{}, left: map[string]bool{},
 		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{}, making: map[string]bool{}, offers: map[string]bool{},
+		unknown: map[string]time.Time{},
 	}
 	l, lines, err := openLedger(c.Root, ledgerName, a.lines)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -22,7 +24,9 @@ func (l *lab) none(name string) {
 }
 
 // TestEndByAnother: a member that did not make a network has it removed.
-func TestEndByAnother(t *testing.T) {
+func TestEndByAnother(t *testing.T) { synctest.Test(t, endByAnother) }
+
+func endByAnother(t *testing.T) {
 	l := newLab(t, 3)
 	maker, user, ender := l.hosts[0], l.hosts[1], l.hosts[2]
 	s := maker.network("blue")
@@ -52,6 +56,8 @@ func TestEndByAnother(t *testing.T) {
 	must(t, user.Release(t.Context(), s.ID, at))
 	l.settle()
 	l.none("blue")
+	time.Sleep(2 * unknownFor)
+	l.settle()
 	for i, h := range l.hosts { // what is said of it is forgotten
 		for _, kind := range []string{record.KindNetwork, record.KindEnding, record.KindGrant} {
 			for _, r := range h.store.Records(kind) {

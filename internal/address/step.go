@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
@@ -152,7 +153,9 @@ func (a *Allocator) giveBack() error {
 		v := a.look()
 		s, ok := v.spaces[space]
 		if !ok || space == clusterRange {
-			delete(a.left, space)
+			if a.gone(v, space) {
+				delete(a.left, space)
+			}
 			continue
 		}
 		heir := v.closer(s)
@@ -215,7 +218,7 @@ func (a *Allocator) sweep() error {
 		errs = append(errs, a.config.Store.Delete(record.KindEnding, id))
 	}
 	for space, grants := range v.grants {
-		if _, there := v.spaces[space]; there || space == clusterRange {
+		if !a.gone(v, space) {
 			continue
 		}
 		for _, g := range grants {
@@ -225,5 +228,26 @@ func (a *Allocator) sweep() error {
 			}
 		}
 	}
+	a.spent = slices.DeleteFunc(a.spent, func(f freed) bool { return time.Since(f.at) >= Rest && a.gone(v, f.space) })
+	maps.DeleteFunc(a.unknown, func(space string, _ time.Time) bool { return a.gone(v, space) })
 	return errors.Join(errs...)
+}
+
+// unknownFor is how long a network must have been unknown to count as gone, unless it is said that it is. Its record may not
+// have come yet, or was lost with the power while those of this host lasted: what this host has given of it to others stays theirs.
+const unknownFor = time.Hour
+
+// gone reports whether a network is no more.
+func (a *Allocator) gone(v *view, space string) bool {
+	if _, there := v.spaces[space]; there || space == clusterRange {
+		delete(a.unknown, space)
+		return false
+	}
+	if _, buried := v.buried[space]; buried {
+		return true
+	}
+	if a.unknown[space].IsZero() {
+		a.unknown[space] = time.Now()
+	}
+	return time.Since(a.unknown[space]) >= unknownFor
 }
