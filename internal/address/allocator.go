@@ -61,16 +61,17 @@ type Allocator struct {
 	unwatch func()
 	wake    chan struct{}
 
-	mu     sync.Mutex
-	view   *view // nil: look
-	bodies decoded
-	used   map[spot]use
-	spent  []freed // freed, the oldest first
-	left   map[string]bool
-	asking map[wanted]chan struct{}
-	low    map[wanted]bool
-	offers map[string]bool // pools that an engine was given by the choice of this host, and has not taken yet
-	making map[string]bool // spaces of which an engine has a pool, but no network yet
+	mu      sync.Mutex
+	view    *view // nil: look
+	bodies  decoded
+	used    map[spot]use
+	spent   []freed // freed, the oldest first
+	left    map[string]bool
+	asking  map[wanted]chan struct{}
+	low     map[wanted]bool
+	offers  map[string]bool // pools that an engine was given by the choice of this host, and has not taken yet
+	making  map[string]bool // spaces of which an engine has a pool, but no network yet
+	nobodys map[string]bool // spaces of which an engine had a part and has none any more, though it never said so
 	// unknown are the spaces that something here is about, and of which there is no network, since when.
 	unknown map[string]time.Time
 }
@@ -108,7 +109,7 @@ func New(c Config) (*Allocator, error) {
 	a := &Allocator{
 		config: c, wake: make(chan struct{}, 1), used: map[spot]use{}, left: map[string]bool{},
 		asking: map[wanted]chan struct{}{}, low: map[wanted]bool{}, making: map[string]bool{}, offers: map[string]bool{},
-		unknown: map[string]time.Time{},
+		unknown: map[string]time.Time{}, nobodys: map[string]bool{},
 	}
 	l, lines, err := openLedger(c.Root, ledgerName, a.lines)
 	if err != nil {
@@ -365,6 +366,7 @@ func (a *Allocator) free(at spot) freed {
 func (a *Allocator) Leave(ctx context.Context, space string, subnet netip.Prefix) error {
 	a.mu.Lock()
 	delete(a.making, space)
+	delete(a.nobodys, space)
 	var lines strings.Builder
 	others := false
 	for at, u := range a.used {

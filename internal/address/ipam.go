@@ -112,8 +112,19 @@ func (d IPAM) known(r ipam.PoolRequest) (s Space, p netip.Prefix, ok bool, err e
 	return s, p, true, nil
 }
 
+// Disown says that no engine of this host has a network any more that one had. The next one that asks for it is given it, with the
+// gateway that it had.
+func (a *Allocator) Disown(space string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.nobodys[space] = true
+}
+
 // engineHas reports whether an engine that asks for pools has addresses of a subnet. The caller holds mu.
 func (a *Allocator) engineHas(space string, subnet netip.Prefix) bool {
+	if a.nobodys[space] {
+		return false
+	}
 	for at, u := range a.used {
 		if at.space == space && subnet.Contains(at.address) && !strings.HasPrefix(u.key, PodmanKey) {
 			return true
@@ -178,6 +189,7 @@ func (d IPAM) RequestAddress(ctx context.Context, r ipam.AddressRequest) (ipam.A
 	key := cmp.Or(r.Endpoint, "container")
 	d.mu.Lock()
 	delete(d.offers, r.PoolID)
+	delete(d.nobodys, space)
 	making := d.making[space]
 	d.mu.Unlock()
 	switch {

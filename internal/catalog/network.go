@@ -15,7 +15,8 @@ type Network struct {
 	Options []Key
 	// Choose reads what was chosen for a network. An option that is wrong is ErrInvalid.
 	Choose func(network.Network) (Choices, error)
-	Open   func(NetworkEnv) network.Driver
+	// Open makes the driver. One that is opened without networks and mesh has to do DeleteEndpoint and Leave all the same.
+	Open func(NetworkEnv) network.Driver
 }
 
 // Networks are those that the hosts of the cluster know.

@@ -34,6 +34,8 @@ type spaces interface {
 	Tell(id string, labels map[string]string) error
 	// DeleteNetwork makes a network unknown, once nobody has a part in it.
 	DeleteNetwork(ctx context.Context, name string) error
+	// Disown lets an engine have a network anew of which no engine of this host has its part any more.
+	Disown(id string)
 }
 
 // follower keeps the networks of one engine as those of the cluster: what another host made is made here, with the
@@ -46,7 +48,11 @@ type follower struct {
 	refused *refused
 	// followed is called after the engine's networks were compared.
 	followed func()
-	log      *slog.Logger
+	// lost tells of a network that an engine of this host had, and that none has any more though nobody was told so; leave takes this
+	// host's part in it away.
+	lost  func(id string) bool
+	leave func(context.Context, address.Space) error
+	log   *slog.Logger
 
 	comparing sync.Mutex // held for a comparison; taken before mu
 
@@ -54,8 +60,10 @@ type follower struct {
 	leaving  bool                 // this host leaves the cluster: nothing is made here any more
 	away     error                // why the engine did not answer when it was last asked; nil if it did
 	problems map[string]string    // by the network's name
+	compared bool                 // onEngine is what the engine has
 	onEngine map[string]string    // the engine's ID of a network, by that of the cluster's
 	seen     map[string]time.Time // when a network that is in the making was first seen; for compare alone
+	missed   map[string]time.Time // when a network that is lost was first found to be; likewise
 }
 
 // run compares until ctx ends.
@@ -78,6 +86,8 @@ func (f *follower) run(ctx context.Context) {
 		again := compareEvery
 		if err := f.compare(ctx); err == nil {
 			pause = soon
+		} else if errors.Is(err, errWaits) {
+			again = soon
 		} else if ctx.Err() == nil {
 			again, pause = pause, min(2*pause, compareEvery) // each try takes an address, which then rests
 			f.log.DebugContext(ctx, "networks of the engine", slog.Any("error", err))
@@ -145,7 +155,7 @@ func (f *follower) compare(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	before := f.onEngine
-	f.onEngine = maps.Clone(on)
+	f.onEngine, f.compared = maps.Clone(on), true
 	f.mu.Unlock()
 	for id := range before {
 		if s, ok := wanted[id]; ok && on[id] == "" && !s.Record().Going {
@@ -155,6 +165,8 @@ func (f *follower) compare(ctx context.Context) error {
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		s := wanted[id]
 		switch {
+		case on[id] == "" && !f.settled(ctx, s, problems):
+			waits = true
 		case on[id] != "" || s.Record().Going || unnamed(s) || f.refused.has(id):
 		case f.inTheMaking(s):
 			waits = true
@@ -173,10 +185,51 @@ func (f *follower) compare(ctx context.Context) error {
 	if f.followed != nil && (len(before) != len(on)) {
 		f.followed()
 	}
-	if len(problems) > 0 || waits {
+	switch {
+	case len(problems) > 0:
 		return errors.New("not as they should be")
+	case waits:
+		return errWaits
 	}
 	return nil
+}
+
+// errWaits is that nothing is wrong, and something is to be looked at again soon.
+var errWaits = errors.New("a network is in the making, or found to be lost")
+
+// settled tells whether what this host has of a network that the engine does not have is as it should be. What an engine had, and
+// removed while nobody listened or lost with all that it had, is free for it to take anew, or goes with the network. One look may err.
+func (f *follower) settled(ctx context.Context, s address.Space, problems map[string]string) bool {
+	if f.lost == nil || !f.lost(s.ID) {
+		delete(f.missed, s.ID)
+		return true
+	}
+	first, ok := f.missed[s.ID]
+	switch {
+	case !ok:
+		if f.missed == nil {
+			f.missed = map[string]time.Time{}
+		}
+		f.missed[s.ID] = time.Now()
+		return false
+	case time.Since(first) < soon/2:
+		return false
+	case !s.Record().Going:
+		f.spaces.Disown(s.ID)
+		delete(f.missed, s.ID)
+		return true
+	}
+	if err := f.leave(ctx, s); err != nil {
+		problems[s.Name] = err.Error()
+	}
+	return false
+}
+
+// lacks tells whether the engine is known not to have a network.
+func (f *follower) lacks(space string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away == nil && f.compared && f.onEngine[space] == ""
 }
 
 // unnamed tells whether a network has only its subnet for a name: the engine in which it was made has told no other yet,
@@ -283,8 +336,8 @@ func (f *follower) create(ctx context.Context, s address.Space, problems map[str
 // labelNetwork is the label of networks that were made here for the cluster.
 const labelNetwork = "remora.network"
 
-// leave has nothing made in the engine any more, or again after all. What is under way ends first.
-func (f *follower) leave(is bool) {
+// rest has nothing made in the engine any more, or again after all. What is under way ends first.
+func (f *follower) rest(is bool) {
 	f.comparing.Lock()
 	defer f.comparing.Unlock()
 	f.mu.Lock()

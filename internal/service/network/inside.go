@@ -97,7 +97,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 		}
 		w := watch.New(watch.Config{Engine: e, Domains: []string{u.conf.Domain}, Network: f.spaceIn, Store: records, Log: in.log})
 		in.followers, in.watchers = append(in.followers, f), append(in.watchers, w)
-		f.followed = w.Resync
+		f.followed, f.lost, f.leave = w.Resync, in.lost, in.leaveLost
 		in.wg.Go(func() { defer stop(); f.run(ctx) })
 		in.wg.Go(func() { w.Run(ctx) })
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/remora-plugins/remora/internal/address"
+	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk"
 	"github.com/remora-plugins/remora/sdk/ipam"
 	"github.com/remora-plugins/remora/sdk/network"
@@ -35,8 +36,12 @@ func (p *plugin) close(ctx context.Context) error {
 func (s *Service) Plugins() []sdk.Plugin { return []sdk.Plugin{s.plugin.network, s.plugin.ipam} }
 
 // driver is the driver of the cluster that this host is in. Where it is in none, what makes fails with what to do, and
-// what undoes succeeds: what it made is gone with the cluster, or is looked after when the host is back.
+// what undoes succeeds: what it made is gone with the cluster, or is looked after when the host is back, but for the interfaces of
+// a container, which go at once.
 type driver struct{ s *Service }
+
+// alone is the driver without a cluster, which takes away what a container has on this host: an engine says so once.
+func (d driver) alone() network.Driver { return d.s.o.Network.Open(catalog.NetworkEnv{}) }
 
 // Scope says that each engine has networks of its own, which connect to those of other hosts, unless they are Swarm's.
 func (d driver) Scope() (scope, connectivity network.Scope) {
@@ -117,7 +122,7 @@ func (d driver) CreateEndpoint(ctx context.Context, n network.Network, ep networ
 func (d driver) DeleteEndpoint(ctx context.Context, n network.Network, ep network.Endpoint) error {
 	in, _ := d.s.inside()
 	if in == nil {
-		return nil
+		return d.alone().DeleteEndpoint(ctx, n, ep)
 	}
 	err := in.overlay.DeleteEndpoint(ctx, n, ep)
 	switch {
@@ -141,7 +146,7 @@ func (d driver) Join(ctx context.Context, n network.Network, ep network.Endpoint
 func (d driver) Leave(ctx context.Context, n network.Network, ep network.Endpoint) error {
 	in, _ := d.s.inside()
 	if in == nil {
-		return nil
+		return d.alone().Leave(ctx, n, ep)
 	}
 	return in.overlay.Leave(ctx, n, ep)
 }

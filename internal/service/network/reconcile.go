@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,41 @@ func (in *inside) reconcile(ctx context.Context) {
 			in.log.InfoContext(ctx, "address freed that no container has", slog.String("address", ip.String()))
 		}
 	}
+}
+
+// makeTime is longer than an engine takes to make a network, once it has asked for its gateway.
+const makeTime = 10 * time.Second
+
+// lost tells whether an engine of this host had a network, by its addresses, and none has it now. An engine that is away may have
+// it, and one that asked for a gateway a moment ago is making it. Podman's containers are on the same bridge.
+func (in *inside) lost(id string) bool {
+	had := false
+	for _, a := range in.alloc.Addresses() {
+		switch {
+		case a.Network != id:
+		case strings.HasPrefix(a.Key, address.PodmanKey):
+			return false
+		case a.Key != address.GatewayKey:
+		case time.Since(a.Since) < makeTime:
+			return false
+		default:
+			had = true
+		}
+	}
+	return had && !slices.ContainsFunc(in.followers, func(f *follower) bool { return !f.lacks(id) })
+}
+
+// leaveLost takes this host's part in a network away, which no engine does any more.
+func (in *inside) leaveLost(ctx context.Context, s address.Space) error {
+	if err := in.mesh.RemoveNetwork(ctx, s.ID); err != nil {
+		return err
+	}
+	for _, p := range s.Prefixes {
+		if err := in.alloc.Leave(ctx, s.ID, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addresses are those that the engines' containers have.

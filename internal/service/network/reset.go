@@ -56,7 +56,7 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		}
 		if err != nil {
 			for _, f := range in.followers {
-				f.leave(false)
+				f.rest(false)
 			}
 			return err
 		}
@@ -93,7 +93,7 @@ func (in *inside) leaveEngines(ctx context.Context, force bool) error {
 			"\"docker node update --availability drain NODE\" has them go elsewhere; then reset again")
 	}
 	for _, f := range in.followers {
-		f.leave(true)
+		f.rest(true)
 		all, err := f.engine.Networks(ctx)
 		if err != nil && (force || !in.engineHad()) {
 			continue // its networks stay, and are of no use to it; or it has none

@@ -46,7 +46,7 @@ func (u *up) giveUp() error {
 	}
 	if err != nil {
 		for _, f := range in.followers {
-			f.leave(false)
+			f.rest(false)
 		}
 		return err
 	}
