@@ -182,7 +182,7 @@ func (f *follower) compare(ctx context.Context) error {
 	f.mu.Lock()
 	f.problems = problems
 	f.mu.Unlock()
-	if f.followed != nil && (len(before) != len(on)) {
+	if f.followed != nil && !maps.Equal(before, on) {
 		f.followed()
 	}
 	switch {
