@@ -289,8 +289,9 @@ func (a *Allocator) take(ctx context.Context, w Want) (got netip.Addr, short str
 		a.low[wanted{space: w.Space, subnet: w.Subnet}] = true
 		a.poke()
 	}
+	last := a.ledger.enter([]byte(giveLine(at, u)))
 	a.mu.Unlock()
-	if err := a.ledger.append([]byte(giveLine(at, u))); err != nil {
+	if err := last(); err != nil {
 		a.mu.Lock()
 		if delete(a.used, at); taken {
 			a.used[at] = before
@@ -349,9 +350,9 @@ func (a *Allocator) Release(_ context.Context, space string, address netip.Addr)
 		a.mu.Unlock()
 		return errdefs.Errorf(errdefs.ErrNotFound, "address %s: not out", address)
 	}
-	f := a.free(at)
+	last := a.ledger.enter([]byte(freeLine(a.free(at))))
 	a.mu.Unlock()
-	return a.ledger.append([]byte(freeLine(f)))
+	return last()
 }
 
 func (a *Allocator) free(at spot) freed {
@@ -359,36 +360,6 @@ func (a *Allocator) free(at spot) freed {
 	delete(a.used, at)
 	a.spent = append(a.spent, f)
 	return f
-}
-
-// Leave takes back all addresses of a subnet: the engine has no part in it any more. What Podman has stays. What this host owns of
-// a network that it has left altogether goes back to where it came from.
-func (a *Allocator) Leave(ctx context.Context, space string, subnet netip.Prefix) error {
-	a.mu.Lock()
-	delete(a.making, space)
-	delete(a.nobodys, space)
-	var lines strings.Builder
-	others := false
-	for at, u := range a.used {
-		switch {
-		case at.space != space:
-		case strings.HasPrefix(u.key, PodmanKey):
-			others = true
-		case subnet.Contains(at.address):
-			lines.WriteString(freeLine(a.free(at)))
-		default:
-			others = true
-		}
-	}
-	if !others {
-		a.left[space] = true
-		lines.WriteString(leftLine(space))
-	}
-	a.mu.Unlock()
-	if err := a.ledger.append([]byte(lines.String())); err != nil {
-		return err
-	}
-	return a.Step(ctx)
 }
 
 // poke has Run look at once.

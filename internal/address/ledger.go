@@ -131,14 +131,27 @@ func (l *ledger) trim() error {
 }
 
 // append makes lines last. Calls at the same time share one write.
-func (l *ledger) append(lines []byte) error {
+func (l *ledger) append(lines []byte) error { return l.enter(lines)() }
+
+// enter gives lines their place behind all that were entered before, and waits for nothing; they last when what it returns has
+// returned nil. Who changes what the lines are about enters them before another can.
+func (l *ledger) enter(lines []byte) (last func() error) {
+	if len(lines) == 0 {
+		return func() error { return nil }
+	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.closed {
-		l.mu.Unlock()
-		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: closed", l.name)
+		return func() error { return errdefs.Errorf(errdefs.ErrUnavailable, "%s: closed", l.name) }
 	}
 	l.waiting = append(l.waiting, lines...)
 	mine := l.next
+	return func() error { return l.flush(mine) }
+}
+
+// flush writes what waits, unless somebody does, and returns what came of mine.
+func (l *ledger) flush(mine *batch) error {
+	l.mu.Lock()
 	if l.writing {
 		l.mu.Unlock()
 		<-mine.done

@@ -190,10 +190,8 @@ func (a *Allocator) Reconcile(_ context.Context, asked time.Time, inUse []netip.
 		}
 		a.used[at] = u
 	}
+	last := a.ledger.enter([]byte(lines.String()))
 	a.mu.Unlock()
 	slices.SortFunc(leaks, netip.Addr.Compare)
-	if leaks == nil {
-		return nil, nil
-	}
-	return leaks, a.ledger.append([]byte(lines.String()))
+	return leaks, last()
 }

@@ -1,8 +1,10 @@
 package address
 
 import (
+	"context"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -29,4 +31,35 @@ func (a *Allocator) GiveAll(to record.Host) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Leave takes back all addresses of a subnet: the engine has no part in it any more. What Podman has stays. What this host owns of
+// a network that it has left altogether goes back to where it came from.
+func (a *Allocator) Leave(ctx context.Context, space string, subnet netip.Prefix) error {
+	a.mu.Lock()
+	delete(a.making, space)
+	delete(a.nobodys, space)
+	var lines strings.Builder
+	others := false
+	for at, u := range a.used {
+		switch {
+		case at.space != space:
+		case strings.HasPrefix(u.key, PodmanKey):
+			others = true
+		case subnet.Contains(at.address):
+			lines.WriteString(freeLine(a.free(at)))
+		default:
+			others = true
+		}
+	}
+	if !others {
+		a.left[space] = true
+		lines.WriteString(leftLine(space))
+	}
+	last := a.ledger.enter([]byte(lines.String()))
+	a.mu.Unlock()
+	if err := last(); err != nil {
+		return err
+	}
+	return a.Step(ctx)
 }
