@@ -57,12 +57,11 @@ type Allocator struct {
 	config Config
 	ledger *ledger
 
-	changed <-chan struct{}
-	unwatch func()
-	wake    chan struct{}
+	wake chan struct{}
 
 	mu      sync.Mutex
-	view    *view // nil: look
+	view    *view  // nil: look
+	seen    uint64 // changes of records before it was made
 	bodies  decoded
 	used    map[spot]use
 	spent   []freed // freed, the oldest first
@@ -119,15 +118,11 @@ func New(c Config) (*Allocator, error) {
 		return nil, fmt.Errorf("%s: %w", ledgerName, cmp.Or(l.close(), err))
 	}
 	a.ledger = l
-	a.changed, a.unwatch = c.Store.Watch(kinds...)
 	return a, nil
 }
 
 // Close ends it. Calls that come later fail.
-func (a *Allocator) Close() error {
-	a.unwatch()
-	return a.ledger.close()
-}
+func (a *Allocator) Close() error { return a.ledger.close() }
 
 // The lines of the ledger: what, space, address, milliseconds, key.
 func giveLine(at spot, u use) string {
@@ -204,10 +199,9 @@ func without(list []freed, at spot) []freed {
 
 // look returns what this host knows now. The caller holds mu.
 func (a *Allocator) look() *view {
-	select {
-	case <-a.changed:
-		a.view = nil
-	default:
+	// Who asks may have heard of a change before others are told.
+	if now := a.config.Store.Changes(kinds...); now != a.seen {
+		a.view, a.seen = nil, now
 	}
 	if a.view == nil {
 		a.view = look(a.config.Store, a.bodies)

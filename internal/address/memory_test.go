@@ -27,6 +27,7 @@ type memory struct {
 	at       record.Version
 	records  map[record.Key]record.Record
 	watchers map[chan struct{}]bool
+	changes  uint64
 }
 
 func newMemory(self record.Host) *memory {
@@ -117,9 +118,16 @@ func (m *memory) Watch(...string) (<-chan struct{}, func()) {
 	}
 }
 
+func (m *memory) Changes(...string) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changes
+}
+
 func (m *memory) tell() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changes++
 	for c := range m.watchers {
 		select {
 		case c <- struct{}{}:
@@ -213,7 +221,6 @@ func (h *labHost) start() {
 func (h *labHost) kill() {
 	if h.up {
 		h.up = false
-		h.unwatch()
 		_ = h.ledger.close()
 		_ = h.root.Close()
 	}

@@ -25,6 +25,8 @@ type Store interface {
 	Delete(kind, name string) error
 	// Watch returns a channel on which there is a value after records of these kinds have changed.
 	Watch(kinds ...string) (changed <-chan struct{}, stop func())
+	// Changes counts how often records of these kinds have changed. It is another number as soon as Records says something else.
+	Changes(kinds ...string) uint64
 }
 
 // kinds are those from which a view is made.

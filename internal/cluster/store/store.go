@@ -81,6 +81,7 @@ type Store struct {
 	digest   []byte          // cached
 	root64   uint64          // of digest; 0 is not known
 	watchers map[*watcher]bool
+	changes  map[string]uint64 // by the kind
 	status   Status
 	timer    *time.Timer // of the next save
 	sweeper  *time.Timer // of the next look for old tombstones
@@ -105,7 +106,7 @@ func Open(root *os.Root, cluster record.Cluster, key ed25519.PrivateKey, o Optio
 	s := &Store{
 		cluster: cluster, key: key, root: root, limits: o.Limits.withDefaults(), log: o.Log, spread: o.Spread, now: o.Now,
 		writers: map[record.Host]*writer{}, kinds: map[string]map[record.Key]*held{}, removals: map[record.Host]uint64{},
-		watchers: map[*watcher]bool{},
+		watchers: map[*watcher]bool{}, changes: map[string]uint64{},
 	}
 	copy(s.self[:], key.Public().(ed25519.PublicKey))
 	if s.log == nil {

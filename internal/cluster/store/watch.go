@@ -64,9 +64,21 @@ func (s *Store) Watch(kinds ...string) (changed <-chan struct{}, stop func()) {
 	}
 }
 
+// Changes counts how often records of the kinds have changed in this run. Of several who watch one is told first; who answers it out of what
+// it knows asks here whether that is all.
+func (s *Store) Changes(kinds ...string) (n uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, kind := range kinds {
+		n += s.changes[kind]
+	}
+	return n
+}
+
 // changed tells all who watch the kind. Callers hold mu.
 func (s *Store) changed(kind string) {
 	s.digest = nil
+	s.changes[kind]++
 	for w := range s.watchers {
 		if len(w.kinds) > 0 && !slices.Contains(w.kinds, kind) {
 			continue
