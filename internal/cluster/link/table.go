@@ -257,8 +257,13 @@ func (l *Links) Moved(own []netip.Addr) {
 	links := l.all()
 	l.mu.Unlock()
 	for _, k := range links {
-		if at := addrPort(k.g.conn.LocalAddr()).Addr(); at.IsValid() && !at.IsLoopback() && !slices.Contains(own, at) {
+		if at := addrPort(k.g.conn.LocalAddr()).Addr(); isGone(at, own) {
 			k.fail(k.failure(Cut, errors.New("its address is gone from this host")))
 		}
 	}
+}
+
+// isGone reports whether an address is none of this host's own. One that is link-local has a zone where it is that of a connection.
+func isGone(at netip.Addr, own []netip.Addr) bool {
+	return at.IsValid() && !at.IsLoopback() && !slices.Contains(own, at.WithZone(""))
 }
