@@ -48,8 +48,12 @@ func (in *Input) Gather(records func(kind string) []record.Record) (bad int) {
 		}
 	}
 	in.Networks = nil
+	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(first)) {
-		in.Networks = append(in.Networks, first[name].Network)
+		if n := first[name].Network; !seen[n.ID] { // one that is given another name has two for a moment
+			seen[n.ID] = true
+			in.Networks = append(in.Networks, n)
+		}
 	}
 	return bad
 }
