@@ -69,8 +69,8 @@ type Cluster struct {
 	targets  map[string]*keeper
 	near     map[record.Host]*keeper
 	up       map[record.Host]Peer
-	others   map[record.Cluster]OtherError
-	kept     time.Time // when the cluster could not be given up
+	others   map[string]OtherError // by the address of the target
+	kept     time.Time             // when the cluster could not be given up
 	lone     *time.Timer
 	watchers map[chan struct{}]bool
 	closed   bool
@@ -105,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		entering: make(turn, 1),
 		cfg:      cfg, log: cfg.Log, said: cfg.Member,
 		targets: map[string]*keeper{}, near: map[record.Host]*keeper{}, up: map[record.Host]Peer{},
-		others: map[record.Cluster]OtherError{}, watchers: map[chan struct{}]bool{},
+		others: map[string]OtherError{}, watchers: map[chan struct{}]bool{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

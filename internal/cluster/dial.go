@@ -30,6 +30,7 @@ func (c *Cluster) dial(ctx context.Context, k *keeper) error {
 	if err == nil {
 		c.mu.Lock()
 		k.Host = p.Host
+		delete(c.others, k.Address)
 		c.mu.Unlock()
 	}
 	return err

@@ -83,7 +83,9 @@ func (c *Cluster) mixed(err error) (error, bool) {
 		return err, true
 	}
 	c.mu.Lock()
-	c.others[o.Cluster] = *o
+	if c.targets[o.Address] != nil { // it was not forgotten meanwhile
+		c.others[o.Address] = *o
+	}
 	c.mu.Unlock()
 	now := time.Now()
 	return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "%s: two clusters do not mix: host %s is in %s; this host in %s",

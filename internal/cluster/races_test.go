@@ -68,3 +68,33 @@ func TestDescribeAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherClusterIsGone: of a host that was in another cluster nothing is told any more once it was reset and has joined, or is no
+// target.
+func TestOtherClusterIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemnet()
+		hosts := n.cluster(t, 2)
+		var others []*memhost
+		for range 2 {
+			others = append(others, n.cluster(t, 1)[0])
+		}
+		if err := hosts[0].c.Connect([]string{others[0].address, others[1].address}, false); err != nil {
+			t.Fatal(err)
+		}
+		soon(t, "both are told of", 10*time.Second, func() bool { return len(hosts[0].c.Status().Wrong) == 2 })
+		if err := hosts[0].c.Forget([]string{others[1].address}); err != nil {
+			t.Fatal(err)
+		}
+		if wrong := hosts[0].c.Status().Wrong; len(wrong) != 1 {
+			t.Errorf("one is no target any more: %q", wrong)
+		}
+		others[0].stop()
+		reset := n.add(t, t.TempDir(), "reset", nil)
+		n.mu.Lock()
+		n.hosts[others[0].address] = reset
+		n.mu.Unlock()
+		join(t, reset, hosts[1].address)
+		soon(t, "nothing is wrong", 2*time.Minute, func() bool { return len(hosts[0].c.Status().Wrong) == 0 })
+	})
+}

@@ -125,6 +125,7 @@ func (c *Cluster) setTargets(change func([]string) ([]string, error)) error {
 		if !slices.Contains(targets, a) {
 			k.end()
 			delete(c.targets, a)
+			delete(c.others, a)
 		}
 	}
 	if c.net != nil {
