@@ -185,6 +185,13 @@ func (c *Cluster) redial() {
 	}
 }
 
+// foundLater has this host look in a moment whether it is to found a cluster for all that wait for one. Callers hold mu.
+func (c *Cluster) foundLater() {
+	if c.state.Join && c.state.Cluster == (record.Cluster{}) && c.lone == nil && len(c.up) > 0 && !c.closed {
+		c.lone = time.AfterFunc(foundAfter, func() { c.spawn(c.foundForAll) })
+	}
+}
+
 // foundForAll founds a cluster if only hosts that are in none are known, and this one's key is the lowest.
 func (c *Cluster) foundForAll() {
 	c.entering.Lock()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,5 +36,26 @@ func TestFounder(t *testing.T) {
 				t.Errorf("host %d takes itself for the founder: %t; host %d is", i, got, lowest)
 			}
 		}
+	})
+}
+
+// TestFounderGone: the host that was to found a cluster for all is gone before it did. One of the others does it.
+func TestFounderGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemnet()
+		var hosts []*memhost
+		for i := range 3 {
+			hosts = append(hosts, n.add(t, t.TempDir(), fmt.Sprint(i), nil))
+		}
+		slices.SortFunc(hosts, func(a, b *memhost) int { return a.c.Self().Compare(b.c.Self()) })
+		lowest, rest := hosts[0], hosts[1:]
+		wait := func(h *memhost, to ...string) { go func() { _ = h.c.Join(t.Context(), to) }() }
+		wait(rest[0], rest[1].address)
+		wait(rest[1], rest[0].address)
+		time.Sleep(foundAfter - 200*time.Millisecond)
+		wait(lowest, rest[0].address, rest[1].address)
+		time.Sleep(foundAfter / 2)
+		lowest.stop()
+		soon(t, "the others are one cluster", 20*time.Second, func() bool { return know(rest) })
 	})
 }

@@ -37,6 +37,7 @@ func (c *Cluster) event(e Event) {
 	delete(c.up, e.Host)
 	c.wake(e.Host)
 	c.changed()
+	c.foundLater() // it may have been the one that was to do it
 	if g := c.gossip; g != nil && !c.closed {
 		c.running.Go(func() { g.doubt(e.Host) })
 	}
@@ -59,9 +60,9 @@ func (c *Cluster) linkUp(p Peer) {
 	if c.gossip != nil {
 		c.gossip.heard(p.Host)
 	}
-	own, wait := c.state.Cluster, c.state.Join && c.lone == nil && !c.closed
-	if own == (record.Cluster{}) && p.Cluster == own && wait {
-		c.lone = time.AfterFunc(foundAfter, func() { c.spawn(c.foundForAll) })
+	own := c.state.Cluster
+	if p.Cluster == own {
+		c.foundLater()
 	}
 	c.mu.Unlock()
 	if p.Cluster != (record.Cluster{}) && p.Cluster != own {
