@@ -69,10 +69,14 @@ func (d IPAM) RequestPool(ctx context.Context, r ipam.PoolRequest) (ipam.Pool, e
 
 // checkName refuses what cannot be the name of a network.
 func checkName(name string) error {
-	if name == "" || len(name) > record.MaxName || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' }) {
+	if !isName(name) {
 		return errdefs.Errorf(errdefs.ErrInvalid, "IPAM option %q: %.60q is no name of a network", OptionNet, name)
 	}
 	return nil
+}
+
+func isName(name string) bool {
+	return name != "" && len(name) <= record.MaxName && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' })
 }
 
 // known returns the network that is asked for, if there is one.

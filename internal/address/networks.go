@@ -31,6 +31,9 @@ type NewNetwork struct {
 // CreateNetwork makes a network known to all hosts. This one owns all of it. A network of that name is ErrExists, a
 // subnet that overlaps another, or a route of this host, is ErrInUse.
 func (a *Allocator) CreateNetwork(ctx context.Context, n NewNetwork) (Space, error) {
+	if n.Name != "" && !isName(n.Name) { // no engine could make it
+		return Space{}, errdefs.Errorf(errdefs.ErrInvalid, "network %.60q: a name has no spaces and no slash, and at most %d bytes", n.Name, record.MaxName)
+	}
 	n.Network.Subnets = slices.Clone(n.Network.Subnets)
 	for i, p := range n.Network.Subnets {
 		if !p.IsValid() || p != p.Masked() || p.IsSingleIP() || p.Bits() == 0 {

@@ -1,12 +1,15 @@
 package address
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/remora-plugins/remora/internal/cluster/record"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // TestSubnetOfTwoNetworks: two hosts that were apart have made networks of one subnet. Everybody finds the one that was made first, each time.
@@ -29,4 +32,18 @@ func TestSubnetOfTwoNetworks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNames: what no engine could make is not made known to all hosts.
+func TestNames(t *testing.T) {
+	h := newLab(t, 1).hosts[0]
+	for _, name := range []string{"a b", "a/b", "10.9.0.0/16", "a\nb", strings.Repeat("a", 256)} {
+		if _, err := h.CreateNetwork(t.Context(), NewNetwork{Name: name, V4: true}); !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("%.20q: %v", name, err)
+		}
+	}
+	if got := h.Networks(); len(got) > 0 {
+		t.Errorf("networks %v", got)
+	}
+	must(t, second(h.CreateNetwork(t.Context(), NewNetwork{Name: "päck.1", V4: true})))
 }

@@ -200,6 +200,9 @@ func (s *Service) Create(ctx context.Context, r control.NetworkCreateRequest) (c
 	if err != nil {
 		return control.NetworkInfo{}, err
 	}
+	if r.Name == "" {
+		return control.NetworkInfo{}, errdefs.Errorf(errdefs.ErrInvalid, "network: want a name")
+	}
 	c, err := s.o.Network.Choose(network.Network{Options: r.Options, Internal: r.Internal})
 	if err != nil {
 		return control.NetworkInfo{}, err
