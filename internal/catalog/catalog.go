@@ -63,7 +63,10 @@ func NewVolume[C any](name, doc string, open func(context.Context, C, Env) (volu
 		doc:  doc,
 		keys: Describe[C](),
 		check: func(table map[string]any) error {
-			_, err := DecodeTable[C](table)
+			c, err := DecodeTable[C](table)
+			if checker, ok := any(&c).(Checker); ok && err == nil {
+				err = checker.Check()
+			}
 			return err
 		},
 		open: func(ctx context.Context, table map[string]any, env Env) (volume.Driver, error) {
@@ -123,6 +126,12 @@ func (v Volume) Check(table map[string]any) error { return v.check(table) }
 // The driver belongs to the caller, who closes it if it is an [io.Closer].
 func (v Volume) Open(ctx context.Context, table map[string]any, env Env) (volume.Driver, error) {
 	return v.open(ctx, table, env)
+}
+
+// Checker is implemented by the configuration of a driver that can be wrong in ways that its tags do not tell.
+type Checker interface {
+	// Check says what is wrong, as `key "path": …`, by the values alone: it looks at no storage.
+	Check() error
 }
 
 // Describer is implemented by a driver whose storage is served by a program that has a name and

@@ -14,7 +14,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os/signal"
+	"os/user"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -25,6 +27,7 @@ import (
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/daemon"
 	"github.com/remora-plugins/remora/internal/logging"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // Env is what the program has around it.
@@ -112,7 +115,18 @@ func (a *app) source(flags map[string]string) config.Source {
 		}
 		drivers[d.Name()] = cd
 	}
-	return config.Source{File: a.configFile, Env: a.Environ, Flags: flags, Drivers: drivers}
+	return config.Source{File: a.configFile, Env: a.Environ, Flags: flags, Drivers: drivers, Group: checkGroup}
+}
+
+// checkGroup refuses a group that this host does not have.
+func checkGroup(name string) error {
+	if n, err := strconv.Atoi(name); err == nil && n >= 0 {
+		return nil
+	}
+	if _, err := user.LookupGroup(name); err != nil {
+		return errdefs.Errorf(errdefs.ErrInvalid, "%q is no group of this host", name)
+	}
+	return nil
 }
 
 // load reads the configuration as the daemon would.

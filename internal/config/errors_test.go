@@ -73,6 +73,7 @@ func TestErrors(t *testing.T) {
 		{"registry with a wrong port", "", "REMORA_PLUGINS_INSECURE_REGISTRIES=a:x", nil, `REMORA_PLUGINS_INSECURE_REGISTRIES: plugins.insecure_registries: "a:x": port "x" is not a number`},
 		{"relative directory of plugins", "[plugins]\ndirectory = \"x\"\n", "", nil, `FILE:2:1: plugins.directory: "x" is not an absolute path`},
 
+		{"table with an s", "[pools.fast]\npath = \"/x\"\n", "", nil, `FILE:1:2: unknown key "pools.fast", did you mean "pool.fast"? (there are: `},
 		{"pool is no table", "pool = 3\n", "", nil, "FILE:1:1: pool: want tables such as [pool.fast]"},
 		{"pools are a list", "[[pool]]\nname = \"fast\"\n", "", nil, "FILE:1:3: pool: want tables such as [pool.fast]"},
 		{"key among the pools", "[pool]\npath = \"/x\"\n", "", nil, "FILE:2:1: pool.path: want a table such as [pool.fast]"},

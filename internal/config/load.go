@@ -38,6 +38,8 @@ type Source struct {
 	Flags map[string]string
 	// Drivers are the drivers there are, by name.
 	Drivers map[string]Driver
+	// Group says what is wrong with the name or number of a group of this host; nil checks none.
+	Group func(name string) error
 }
 
 // DefaultPool is the pool that there is where none is configured.
@@ -59,6 +61,9 @@ func Load(s Source) (*Config, error) {
 		return nil, err
 	}
 	if err := b.keys(flatten(table)); err != nil {
+		return nil, err
+	}
+	if err := b.groups(); err != nil {
 		return nil, err
 	}
 	if err := b.metrics(); err != nil {
@@ -84,6 +89,19 @@ func Load(s Source) (*Config, error) {
 	}
 	b.warn()
 	return b.config, nil
+}
+
+// groups refuses groups that the host does not have, with which the daemon would not start.
+func (b *builder) groups() error {
+	for _, v := range b.config.values {
+		if v.Key != "socket.group" && v.Key != "control.group" || v.Value == "" || b.source.Group == nil {
+			continue
+		}
+		if err := b.source.Group(v.Value); err != nil {
+			return b.wrong(v.Key, v.Source, err)
+		}
+	}
+	return nil
 }
 
 // FindControlSocket returns the control socket of the daemon that a configuration is

@@ -19,5 +19,16 @@ func near(word string, known []string) string {
 	if i := slices.Index(lower, catalog.Nearest(word, lower)); i >= 0 {
 		return fmt.Sprintf(", did you mean %q? (there are: %s)", known[i], strings.Join(known, ", "))
 	}
+	if table, rest, ok := strings.Cut(word, "."); ok {
+		var tables []string
+		for _, k := range known {
+			if t, ok := strings.CutSuffix(k, ".NAME"); ok {
+				tables = append(tables, t)
+			}
+		}
+		if t := catalog.Nearest(table, tables); t != "" && t != table {
+			return fmt.Sprintf(", did you mean %q? (there are: %s)", t+"."+rest, strings.Join(known, ", "))
+		}
+	}
 	return fmt.Sprintf(" (there are: %s)", strings.Join(known, ", "))
 }

@@ -367,8 +367,8 @@ func TestStopGivesUp(t *testing.T) {
 func TestStartFails(t *testing.T) {
 	for name, tt := range map[string]struct{ toml, want string }{
 		"configuration": {"bogus = 1\n", `unknown key "bogus"`},
-		"driver":        {"[pool.x]\npath = \"relative\"\n", `pool "x": path "relative": not absolute`},
-		"second pool":   {"[pool.a]\n[pool.b]\npath = \"/\"\n", `pool "b": path "/"`},
+		"driver":        {"[pool.x]\npath = \"relative\"\n", `pool "x": key "path": "relative": not absolute`},
+		"second pool":   {"[pool.a]\n[pool.b]\ndriver = \"mount\"\ntype = \"bogus\"\n", `pool "b": key "type": `},
 		"group":         {"socket.group = \"no-such-group\"\n", `"no-such-group"`},
 		"long path":     {"run_dir = \"/tmp/" + strings.Repeat("x", 120) + "\"\n", "longer than the 107 bytes"},
 	} {

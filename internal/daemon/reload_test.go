@@ -89,7 +89,8 @@ func TestReloadRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ toml, want string }{
 		"syntax":       {"[pool", "remora.toml:1:"},
 		"unknown key":  {"[pool.a]\npth = 1\n", `remora.toml:2:1: pool "a": unknown key "pth"`},
-		"driver":       {"[pool.b]\n[pool.c]\npath = \"relative\"\n", `pool "c": path "relative": not absolute`},
+		"pool's key":   {"[pool.b]\n[pool.c]\npath = \"relative\"\n", `remora.toml:3:1: pool "c": key "path": "relative": not absolute`},
+		"driver":       {"[pool.b]\n[pool.c]\ndriver = \"mount\"\ntype = \"bogus\"\n", `pool "c": key "type": `},
 		"unknown word": {"log.level = \"loud\"\n", "log.level"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,7 +64,7 @@ type driver struct {
 // open opens a pool, and mounts its image. An image that cannot be had now, as its disk is
 // away, is tried again at each call; what is wrong with the configuration is an error.
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return nil, err
 	}
 	d := &driver{quota: c.Quota, mounted: map[string]bool{}, snapshots: make(chan struct{}, 1)}

@@ -21,26 +21,26 @@ type config struct {
 // minSize is the smallest image that mkfs.btrfs makes a file system of, rounded up.
 const minSize = 128 << 20
 
-// check says what is wrong with the configuration, and makes paths absolute and clean.
-func (c *config) check() error {
+// Check implements [catalog.Checker], and makes paths clean.
+func (c *config) Check() error {
 	if c.Path != "" && c.Image != "" {
 		return errdefs.Errorf(errdefs.ErrInvalid, "path and image: a pool has one of them")
 	}
 	if c.Path != "" && c.Size != nil {
-		return errdefs.Errorf(errdefs.ErrInvalid, "size: belongs to an image, not to a path")
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "size": belongs to an image, not to a path`)
 	}
 	if c.Size != nil && *c.Size < minSize {
-		return errdefs.Errorf(errdefs.ErrInvalid, "size %s: less than the %s that a btrfs needs", *c.Size, catalog.Bytes(minSize))
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "size": %s is less than the %s that a btrfs needs`, *c.Size, catalog.Bytes(minSize))
 	}
 	for key, path := range map[string]*string{"path": &c.Path, "image": &c.Image} {
 		if *path == "" {
 			continue
 		}
 		if !filepath.IsAbs(*path) {
-			return errdefs.Errorf(errdefs.ErrInvalid, "%s %q: not absolute", key, *path)
+			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q: not absolute", key, *path)
 		}
 		if *path = filepath.Clean(*path); *path == "/" {
-			return errdefs.Errorf(errdefs.ErrInvalid, "%s %q: the root of the host cannot be a pool", key, *path)
+			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q: the root of the host cannot be a pool", key, *path)
 		}
 	}
 	return nil

@@ -12,6 +12,19 @@ type config struct {
 	Path string `opt:"path" help:"directory of the pool, which must exist; without it one is made at volumes/POOL below the daemon's state directory"`
 }
 
+// Check implements [catalog.Checker].
+func (c *config) Check() error {
+	switch {
+	case c.Path == "":
+		return nil
+	case !filepath.IsAbs(c.Path):
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not absolute`, c.Path)
+	case filepath.Clean(c.Path) == "/":
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: the root of the host cannot be a pool`, c.Path)
+	}
+	return nil
+}
+
 type options struct {
 	Mountpoint string         `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`
 	From       string         `opt:"from" help:"absolute path of a directory whose tree is copied in when the volume is made"`

@@ -60,16 +60,12 @@ func (d *driver) pool(ctx context.Context) (pool, error) {
 // open makes the directory of a pool that has the default path. A path of the user's
 // own is never made: it may be where a disk will be mounted.
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
-	path, own := c.Path, c.Path == ""
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	path, own := filepath.Clean(c.Path), c.Path == ""
 	if own {
 		path = filepath.Join(env.StateDir, "volumes", env.PoolName)
-	}
-	if !filepath.IsAbs(path) {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: not absolute", path)
-	}
-	path = filepath.Clean(path)
-	if path == "/" {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: the root of the host cannot be a pool", path)
 	}
 	if own {
 		if err := os.MkdirAll(path, passMode); err != nil {

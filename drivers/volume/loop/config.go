@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"path/filepath"
+
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -29,15 +31,18 @@ const sizeUnit = 4096
 // roundUp makes a size one that an image can have.
 func roundUp(size int64) int64 { return (size + sizeUnit - 1) / sizeUnit * sizeUnit }
 
-// check refuses the keys of a pool in which no volume could be made.
-func (c config) check() error {
+// Check implements [catalog.Checker]: it refuses the keys of a pool in which no volume could be made.
+func (c *config) Check() error {
+	if c.Path != "" && (!filepath.IsAbs(c.Path) || filepath.Clean(c.Path) == "/") {
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not the absolute path of a directory of its own`, c.Path)
+	}
 	for _, option := range c.Mount {
 		known := false
 		for _, k := range kinds {
 			known = known || k.Takes(option)
 		}
 		if !known {
-			return errdefs.Errorf(errdefs.ErrInvalid, "mount_options: %q is not allowed for any file system", option)
+			return errdefs.Errorf(errdefs.ErrInvalid, `key "mount_options": %q is not allowed for any file system`, option)
 		}
 	}
 	if !c.Sparse || c.Written {

@@ -55,16 +55,12 @@ type driver struct {
 // never made: it may be where a disk will be mounted. The driver has snapshots where the
 // pool can share blocks, and where that cannot be found out yet.
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	path, own := c.Path, c.Path == ""
+	path, own := filepath.Clean(c.Path), c.Path == ""
 	if own {
 		path = filepath.Join(env.StateDir, "volumes", env.PoolName)
-	}
-	path = filepath.Clean(path)
-	if !filepath.IsAbs(path) || path == "/" {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: not the absolute path of a directory of its own", path)
 	}
 	if own {
 		if err := os.MkdirAll(path, 0o711); err != nil {

@@ -2,12 +2,22 @@ package mem
 
 import (
 	"io/fs"
+	"path/filepath"
 
 	"github.com/remora-plugins/remora/internal/catalog"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 type config struct {
 	Path string `opt:"path" help:"directory below which volumes are mounted, made if missing; without it mem/POOL below the daemon's run directory"`
+}
+
+// Check implements [catalog.Checker].
+func (c *config) Check() error {
+	if c.Path != "" && (!filepath.IsAbs(c.Path) || filepath.Clean(c.Path) == "/") {
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not the absolute path of a directory of its own`, c.Path)
+	}
+	return nil
 }
 
 type options struct {

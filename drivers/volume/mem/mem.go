@@ -42,12 +42,12 @@ type driver struct {
 }
 
 func open(_ context.Context, c config, env catalog.Env) (volume.Driver, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
 	path := c.Path
 	if path == "" {
 		path = filepath.Join(env.RunDir, "mem", env.PoolName)
-	}
-	if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
-		return nil, errdefs.Errorf(errdefs.ErrInvalid, "path %q: not the absolute path of a directory of its own", path)
 	}
 	if err := os.MkdirAll(path, 0o711); err != nil {
 		return nil, state.Classify(err)
