@@ -49,6 +49,21 @@ func quotaIn(m mount.Info) (counting, enforcing bool) {
 	return enforcing || slices.Contains(options, "pqnoenforce"), enforcing
 }
 
+// whole returns where all of a file system is mounted of which m is a part that is bound elsewhere: to unmount that
+// would turn nothing on.
+func whole(m mount.Info) mount.Info {
+	if m.Root == "/" || m.FSType != "ext4" && m.FSType != "xfs" {
+		return m
+	}
+	all, _ := mount.List("/") // where none can be listed there is nothing better to say
+	for _, x := range all {
+		if x.Root == "/" && x.FSType == m.FSType && x.Source == m.Source {
+			return x
+		}
+	}
+	return m
+}
+
 // Advice says whether volumes can be limited in this pool, and how they could be.
 func (d *driver) Advice() catalog.Advice {
 	m, ok := d.fileSystem()
@@ -58,6 +73,7 @@ func (d *driver) Advice() catalog.Advice {
 	if _, enforcing := quotaIn(m); enforcing {
 		return catalog.Advice{Text: fmt.Sprintf("project quota is on (%s at %s): volumes can have a size", m.FSType, m.Mountpoint)}
 	}
+	m = whole(m)
 	a := catalog.Advice{Text: fmt.Sprintf("project quota is off (%s at %s): volumes cannot have a size", m.FSType, m.Mountpoint)}
 	switch root := m.Mountpoint == "/"; {
 	case m.FSType == "ext4" && root:
