@@ -98,6 +98,9 @@ type VolumeListRequest struct {
 	Usage bool   `json:"Usage,omitempty"`
 }
 
+// ByHand is the ID of mounts by "remora volume mount": there is one for each volume.
+const ByHand = "remora-cli"
+
 // VolumeMountRequest names a volume and one who mounts it. The ID is chosen by the
 // caller; an engine's is 64 hexadecimal digits.
 type VolumeMountRequest struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/sdk/errdefs"
+	"github.com/remora-plugins/remora/sdk/volume"
 )
 
 // State is that of a daemon with its pools.
@@ -122,23 +123,68 @@ func In[T any](ctx context.Context, s *Set, name, of string, do func(context.Con
 	return t, s.Elsewhere(ctx, err, name, of)
 }
 
-// Elsewhere gives an error a hint where no pool was named, and the volume is in another one.
+// known returns a volume from memory, empty where that has none, and whether the pool's volumes have been listed. A Get
+// would ask storage that may not answer.
+func (p *Pool) known(ctx context.Context, name string) (_ volume.Volume, listed bool) {
+	for v, err := range p.Handler.List(ctx) {
+		if err != nil {
+			return volume.Volume{}, false
+		}
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return volume.Volume{}, true
+}
+
+// byHand adds how the mount is taken back that somebody has made by "remora volume mount".
+func (s *Set) byHand(ctx context.Context, err error, pool, name string) error {
+	var all []string
+	for _, p := range s.All() {
+		all = append(all, p.Conf.Name)
+	}
+	meant, _ := control.ResolvePool(pool, all) // it is known already which
+	p := s.Find(meant)
+	if p == nil {
+		return err
+	}
+	v, _ := p.known(ctx, name)
+	if !slices.ContainsFunc(v.Mounts, func(m volume.MountRef) bool { return m.ID == control.ByHand }) {
+		return err
+	}
+	where := ""
+	if pool != "" {
+		where = "--pool " + pool + " "
+	}
+	return errdefs.Hint(err, "it is mounted by hand; to take that back: remora volume unmount "+where+name)
+}
+
+// Elsewhere gives an error a hint where no pool was named, and the volume is in another one. What the driver of
+// the pool that was meant cannot do is beside the point then, and where nobody has the volume.
 func (s *Set) Elsewhere(ctx context.Context, err error, pool, name string) error {
+	if name != "" && errors.Is(err, errdefs.ErrInUse) {
+		return s.byHand(ctx, err, pool, name)
+	}
 	if pool != "" || name == "" || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrUnsupported) {
 		return err
 	}
 	var all, at []string
 	for _, p := range s.All() {
 		all = append(all, p.Conf.Name)
-		for v, err := range p.Handler.List(ctx) { // from memory; a Get would ask storage that may not answer
-			if err == nil && v.Name == name {
-				at = append(at, p.Conf.Name)
-				break
-			}
+		if v, _ := p.known(ctx, name); v.Name == name {
+			at = append(at, p.Conf.Name)
 		}
 	}
 	meant, _ := control.ResolvePool(pool, all) // it is known already which
-	if len(at) == 0 || slices.Contains(at, meant) {
+	if slices.Contains(at, meant) {
+		return err
+	}
+	if p := s.Find(meant); p != nil && errors.Is(err, errdefs.ErrUnsupported) {
+		if _, listed := p.known(ctx, name); listed {
+			err = errdefs.Errorf(errdefs.ErrNotFound, "volume %q: no such volume", name)
+		}
+	}
+	if len(at) == 0 {
 		return err
 	}
 	return errdefs.Hint(err, fmt.Sprintf("pool %q has a volume of this name: --pool %s", at[0], at[0]))

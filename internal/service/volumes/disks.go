@@ -2,10 +2,13 @@ package volumes
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/service/pool"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -42,6 +45,9 @@ func (s *Service) Move(ctx context.Context, req control.VolumeMoveRequest) error
 func (s *Service) Import(ctx context.Context, req control.VolumeImportRequest) (control.ImportList, error) {
 	return pool.In(ctx, s.Pools, req.Pool, "", func(ctx context.Context, p *pool.Pool) (control.ImportList, error) {
 		found, err := p.Handler.Import(ctx, req.Disk, req.Name, !req.Apply)
+		if errors.Is(err, errdefs.ErrUnsupported) {
+			err = fmt.Errorf("pool %q: %w", p.Conf.Name, err)
+		}
 		var l control.ImportList
 		for _, f := range found {
 			l.Disks = append(l.Disks, control.ImportedDisk(f))
