@@ -145,6 +145,27 @@ func (d *doctor) docker(ctx context.Context) {
 	if d.conf.PluginDir != sdk.PluginDir {
 		d.warn("docker", fmt.Sprintf("looks for plugins in %s, the pools' sockets are in %s", sdk.PluginDir, d.conf.PluginDir),
 			"leave plugin_dir at its default, or announce the sockets in /etc/docker/plugins/NAME.spec")
+		return
+	}
+	d.remembered(ctx, engine{path})
+}
+
+// remembered looks for plugins that an engine goes on asking although they are gone.
+func (d *doctor) remembered(ctx context.Context, e engine) {
+	var info struct{ Plugins struct{ Volume []string } }
+	var managed []struct{ Name string }
+	if e.get(ctx, "/info", &info) != nil || e.get(ctx, "/plugins", &managed) != nil {
+		return
+	}
+	for _, name := range info.Plugins.Volume {
+		own := func(p struct{ Name string }) bool { return p.Name == name || p.Name == name+":latest" }
+		if name == "local" || slices.ContainsFunc(managed, own) {
+			continue
+		}
+		if _, err := (client.Dirs{Sockets: d.conf.PluginDir}).Find(name); errors.Is(err, errdefs.ErrNotFound) {
+			d.warn("docker", fmt.Sprintf("remembers plugin %s, which is gone: whatever lists all volumes waits 15 seconds for it", name),
+				"restart the engine, or start that plugin again")
+		}
 	}
 }
 
