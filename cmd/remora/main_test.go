@@ -204,7 +204,7 @@ var equal = []struct {
 	with string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
-	{regexp.MustCompile(`\d+ seconds ago`), "N seconds ago"},
+	{regexp.MustCompile(`\d+ seconds? ago`), "N seconds ago"},
 	{regexp.MustCompile(`\b\d+\.\ds\b`), "N.Ns"},
 	{regexp.MustCompile(`"Advice": \{[^}]*\}`), `"Advice": {}`}, // of a host
 	{regexp.MustCompile(`"PID": \d+`), `"PID": 1`},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 func (a *app) backupCommand() *cobra.Command {
@@ -192,7 +193,7 @@ func (a *app) backupInspect() *cobra.Command {
 
 func (a *app) backupVerify() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "verify [ID|VOLUME]", Short: "Read all of a backup, or of every one, and say what is damaged",
+		Use: "verify [ID | --restore [VOLUME]]", Short: "Read all of a backup, or of every one, and say what is damaged",
 		Long: "Read all of a backup, or of every one, from the repository, and say what is damaged.\n\n" +
 			"With --restore the newest backup of a volume, or of each of this host, is restored to a volume\n" +
 			"that is thrown away again, or to where the table [verify.NAME] of the configuration says. What\n" +
@@ -215,6 +216,9 @@ func (a *app) backupVerify() *cobra.Command {
 			bar := a.bar()
 			v, err := b.Verify(cmd.Context(), control.BackupRequest{Repository: *repo, ID: strings.Join(args, "")}, bar.show)
 			bar.end()
+			if err != nil && len(args) > 0 && (errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalid)) {
+				err = errdefs.Hint(err, "\"remora backup ls\" shows the IDs; that of a volume is proved by: remora backup verify --restore "+args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -237,7 +241,7 @@ func (a *app) backupVerify() *cobra.Command {
 
 func (a *app) backupRemove() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm ID...", Aliases: []string{"remove"}, Short: "Destroy backups", Args: names("backup"), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "rm ID...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Destroy backups", Args: names("backup"), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Destroy backups. On a terminal it asks first; elsewhere it wants --yes. The room that they\n" +
 			"took is freed by \"remora backup prune\", a day later at the earliest.",
 	}

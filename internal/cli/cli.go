@@ -78,13 +78,13 @@ func (a *app) root() *cobra.Command {
 			"\"remora doctor\" say what is wrong with the host.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          usage(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          cobra.ArbitraryArgs, // for group to say which command was meant
+		RunE:          group,
 	}
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&a.configFile, "config", a.getenv("REMORA_CONFIG"),
 		"`file` with the configuration ("+config.DefaultFile+" if it is there)")
 	root.AddCommand(

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -102,41 +100,4 @@ func status(err error) int {
 		return exitTimeout
 	}
 	return exitFailed
-}
-
-// usage makes the errors of an argument check errors of the command line.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") { // that is what cobra calls an argument too many
-				err = fmt.Errorf("takes no argument, and there is %q", args[0])
-			}
-			return usageError(cmd, err)
-		}
-		return nil
-	}
-}
-
-func usageError(cmd *cobra.Command, err error) error {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
-	return argsError{errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "%s: %s", cmd.CommandPath(), text),
-		"usage: "+cmd.UseLine())}
-}
-
-// names checks for one argument at least.
-func names(what string) cobra.PositionalArgs {
-	return usage(func(_ *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return fmt.Errorf("name one %s at least", what)
-		}
-		return nil
-	})
-}
-
-// group is the run of a command that only has commands below it.
-func group(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError(cmd, fmt.Errorf("unknown command %q", args[0]))
-	}
-	return cmd.Help()
 }

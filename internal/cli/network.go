@@ -74,12 +74,12 @@ func (a *app) networkLaunch() *cobra.Command {
 	prefixFlag(cmd, &req.Range, "ipalloc-range", "`subnet` from which those of networks are cut (10.32.0.0/12)")
 	prefixFlag(cmd, &req.Subnet, "ipalloc-default-subnet", "`subnet` of the network remora (the first /16 of the range)")
 	flags.Func("trusted-subnet", "do not encrypt between hosts in this `subnet` that both have it; may be repeated", func(s string) error {
-		p, err := netip.ParsePrefix(s)
-		req.Trusted = append(req.Trusted, p.Masked())
+		p, err := parsePrefix(s)
+		req.Trusted = append(req.Trusted, p)
 		return err
 	})
 	flags.Func("advertise", "`address` at which other hosts reach this one (those of its interfaces); may be repeated", func(s string) error {
-		ip, err := netip.ParseAddr(s)
+		ip, err := parseAddr(s)
 		req.Advertise = append(req.Advertise, ip)
 		return err
 	})
@@ -128,6 +128,9 @@ func (a *app) networkPassword(cmd *cobra.Command, file, flag string) (string, er
 	if file == "-" {
 		raw, err = io.ReadAll(io.LimitReader(a.Stdin, 64<<10))
 	} else {
+		if fi, err := os.Stat(file); err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o077 != 0 {
+			a.sayf("remora: warning: password file %q: others may read it (mode %04o)\n", file, fi.Mode().Perm())
+		}
 		raw, err = os.ReadFile(file)
 	}
 	if err != nil {
@@ -148,7 +151,11 @@ func (a *app) launched(l control.NetworkLaunched) error {
 	for _, w := range l.Warnings {
 		a.sayf("remora: warning: %s\n", w)
 	}
-	if !l.Founded {
+	switch {
+	case l.Cluster == "":
+		a.sayf("joining: \"remora network status\" tells when this host is in\n")
+		return nil
+	case !l.Founded:
 		a.sayf("joined, or joining: \"remora network status\" tells\n")
 		return a.printf("%s\n", l.Cluster)
 	}
@@ -167,11 +174,26 @@ func (a *app) launched(l control.NetworkLaunched) error {
 
 // prefixFlag adds a flag whose value is a subnet.
 func prefixFlag(cmd *cobra.Command, p *netip.Prefix, name, help string) {
-	cmd.Flags().Func(name, help, func(s string) error {
-		parsed, err := netip.ParsePrefix(s)
-		*p = parsed.Masked()
+	cmd.Flags().Func(name, help, func(s string) (err error) {
+		*p, err = parsePrefix(s)
 		return err
 	})
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, errors.New("want a subnet such as 10.80.0.0/16")
+	}
+	return p.Masked(), nil
+}
+
+func parseAddr(s string) (netip.Addr, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return ip, errors.New("want an address such as 10.80.0.9")
+	}
+	return ip, nil
 }
 
 func (a *app) networkConnect() *cobra.Command {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -39,15 +40,15 @@ func (a *app) networkCreate() *cobra.Command {
 // prefixesFlag adds a flag whose values are subnets.
 func prefixesFlag(cmd *cobra.Command, to *[]netip.Prefix, name, help string) {
 	cmd.Flags().Func(name, help+"; may be repeated", func(s string) error {
-		p, err := netip.ParsePrefix(s)
-		*to = append(*to, p.Masked())
+		p, err := parsePrefix(s)
+		*to = append(*to, p)
 		return err
 	})
 }
 
 func (a *app) networkRemove() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME...", Aliases: []string{"remove"}, Short: "Remove networks from all hosts", Args: names("network"),
+		Use: "rm NAME...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Remove networks from all hosts", Args: names("network"),
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 			var all []string
 			a.askNetwork(cmd.Context(), func(s control.NetworkStatus) {
@@ -165,9 +166,9 @@ func (a *app) networkDNSRemove() *cobra.Command {
 func parseAddresses(cmd *cobra.Command, texts []string) ([]netip.Addr, error) {
 	addresses := make([]netip.Addr, 0, len(texts))
 	for _, text := range texts {
-		ip, err := netip.ParseAddr(text)
+		ip, err := parseAddr(text)
 		if err != nil {
-			return nil, usageError(cmd, err)
+			return nil, usageError(cmd, fmt.Errorf("%q: %w", text, err))
 		}
 		addresses = append(addresses, ip)
 	}

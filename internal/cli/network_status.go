@@ -15,7 +15,7 @@ import (
 
 func (a *app) networkStatus() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show how the network is, and what is wrong", Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "status", SuggestFor: []string{"ls", "list", "inspect"}, Short: "Show how the network is, and what is wrong", Args: usage(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

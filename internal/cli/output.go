@@ -53,5 +53,9 @@ func long(d time.Duration) string {
 			return fmt.Sprintf("%d %s", n, unit.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds", max(0, int(d/time.Second)))
+	n := max(0, int(d/time.Second))
+	if n == 1 {
+		return "1 second"
+	}
+	return fmt.Sprintf("%d seconds", n)
 }

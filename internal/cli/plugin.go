@@ -209,7 +209,7 @@ func (a *app) pluginDisable() *cobra.Command {
 
 func (a *app) pluginRemove() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm PLUGIN...", Aliases: []string{"remove"}, Short: "Remove managed plugins, with all that they keep",
+		Use: "rm PLUGIN...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Remove managed plugins, with all that they keep",
 		Args: names("plugin"), ValidArgsFunction: a.completePlugins(1<<10, nil),
 	}
 	force := cmd.Flags().BoolP("force", "f", false, "although it is enabled or in use")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strconv"
@@ -57,7 +58,7 @@ func (a *app) pluginLogs() *cobra.Command {
 		if *tail != "all" {
 			n, err := strconv.ParseUint(*tail, 10, 31)
 			if err != nil {
-				return usageError(cmd, err)
+				return usageError(cmd, fmt.Errorf("--tail %s: want a number of lines, or all", *tail))
 			}
 			last = int(n)
 		}

@@ -174,7 +174,7 @@ func pairs(m map[string]string) string {
 
 func (a *app) snapshotRemove() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm VOLUME SNAPSHOT...", Aliases: []string{"remove"}, Short: "Destroy snapshots",
+		Use: "rm VOLUME SNAPSHOT...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Destroy snapshots",
 		Long: "Destroy snapshots of a volume. The volume and its other snapshots stay as they are. On a\n" +
 			"terminal it asks first; elsewhere it wants --yes.",
 		Args: usage(cobra.MinimumNArgs(2)),

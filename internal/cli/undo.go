@@ -143,7 +143,7 @@ func (a *app) trashList() *cobra.Command {
 
 func (a *app) trashRemove() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm ID...", Aliases: []string{"remove"}, Short: "Destroy volumes that are in the trash",
+		Use: "rm ID...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Destroy volumes that are in the trash",
 		Long: "Destroy volumes that are in the trash, by their IDs. On a terminal it asks first; elsewhere it\n" +
 			"wants --yes.",
 		Args: names("ID"), ValidArgsFunction: cobra.NoFileCompletions,

@@ -3,7 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -105,7 +105,7 @@ func (a *app) each(args []string, f func(name string) error) error {
 // confirm asks on a terminal, and refuses where there is none.
 func (a *app) confirm(cmd *cobra.Command, question string) error {
 	if !logging.IsTerminal(a.Stdin) {
-		return usageError(cmd, errors.New("this destroys data, and there is no terminal to ask on: add --yes"))
+		return usageError(cmd, fmt.Errorf("%q, and there is no terminal to ask on: add --yes", question))
 	}
 	a.sayf("%s [y/N] ", question)
 	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
@@ -117,7 +117,7 @@ func (a *app) confirm(cmd *cobra.Command, question string) error {
 
 // cliMountID is the mount ID of mounts that are made by hand: there is one for each volume,
 // and it does not go away by itself.
-const cliMountID = "remora-cli"
+const cliMountID = control.ByHand
 
 func (a *app) volumeMount() *cobra.Command {
 	cmd := &cobra.Command{

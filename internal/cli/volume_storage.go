@@ -12,7 +12,7 @@ import (
 
 func (a *app) volumeRemove() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm NAME...", Aliases: []string{"remove"}, Short: "Remove volumes and their data",
+		Use: "rm NAME...", Aliases: []string{"remove"}, SuggestFor: []string{"delete"}, Short: "Remove volumes and their data",
 		Long: "Remove volumes and their data. Where the driver has a trash they come into it, and \"remora\n" +
 			"undo\" brings them back; with --purge, and with any other driver, their data is destroyed.\n" +
 			"On a terminal it asks first; elsewhere it wants --yes.",
