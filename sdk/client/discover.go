@@ -80,7 +80,7 @@ func (d Dirs) Find(name string) (Endpoint, error) {
 	}
 	places := strings.Join(append([]string{d.sockets()}, d.specs()...), ", ")
 	return Endpoint{}, errdefs.Hint(errdefs.Errorf(errdefs.ErrNotFound, "plugin %q: not found in %s", name, places),
-		"Start the plugin, or look at the spelling: its name is that of its .sock, .spec or .json file.")
+		"start the plugin, or look at the spelling: its name is that of its .sock, .spec or .json file")
 }
 
 // Wait is Find for a plugin that may be about to start: while there is none it looks
@@ -240,7 +240,7 @@ func unreadable(err error) error {
 func pathError(name string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "plugin %q: %w", name, err),
-			"Run this as root, as the engine does.")
+			"run this as root, as the engine does")
 	}
 	return fmt.Errorf("plugin %q: %w", name, err)
 }

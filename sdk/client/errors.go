@@ -125,13 +125,13 @@ func transport(caller, attempt context.Context, err error) error {
 	err = &lost{err}
 	switch {
 	case untrusted:
-		err = errdefs.Hint(err, "The plugin's certificate must lead to CAFile and be for the host in its address.")
+		err = errdefs.Hint(err, "the plugin's certificate must lead to CAFile and be for the host in its address")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		err = errdefs.Hint(err, "Nothing listens there: start the plugin, or remove the file that it left behind.")
+		err = errdefs.Hint(err, "nothing listens there: start the plugin, or remove the file that it left behind")
 	case errors.Is(err, syscall.ENOENT):
-		err = errdefs.Hint(err, "The socket is gone: start the plugin.")
+		err = errdefs.Hint(err, "the socket is gone: start the plugin")
 	case errors.Is(err, syscall.EACCES):
-		return errdefs.Hint(errdefs.As(errdefs.ErrDenied, err), "Run this as root, or as a user who may write to the socket.")
+		return errdefs.Hint(errdefs.As(errdefs.ErrDenied, err), "run this as root, or as a user who may write to the socket")
 	}
 	return errdefs.As(errdefs.ErrUnavailable, err)
 }

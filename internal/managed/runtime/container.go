@@ -105,7 +105,7 @@ func (r *Runtime) destroy(ctx context.Context, id string, serves bool) error {
 func (r *Runtime) runcError(ctx context.Context, log string, err error) error {
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: not installed", r.opts.Runc), "Install runc, which runs managed plugins.")
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "%s: not installed", r.opts.Runc), "install runc, which runs managed plugins")
 	case ctx.Err() != nil:
 		return fmt.Errorf("runc: %w", context.Cause(ctx))
 	}

@@ -48,7 +48,7 @@ const envSecret = "env:"
 func readSecret(name string) (string, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "file %s: is not there", name), "Write the secret into it, and: chmod 600 "+name)
+		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "file %s: is not there", name), "write the secret into it, and: chmod 600 "+name)
 	}
 	if err != nil {
 		return "", err
