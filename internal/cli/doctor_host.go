@@ -85,6 +85,9 @@ func (d *doctor) propagation() {
 	}
 }
 
+// asRoot mends what another user may not look at.
+const asRoot = "run it as root: sudo remora doctor"
+
 // discovery looks at every file in which an engine finds a plugin.
 func (d *doctor) discovery(ctx context.Context) {
 	cut := trace.Left(d.conf.PluginDir)
@@ -104,6 +107,10 @@ func (d *doctor) discovery(ctx context.Context) {
 		cancel()
 		if slices.Contains(cut, addr) {
 			d.fail(check, e.Source+": a trace of its calls was killed, and the plugin cannot be reached", "remora plugin trace --mend "+addr)
+			continue
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			d.warn(check, e.Source+": this user may not open it", asRoot)
 			continue
 		}
 		if err != nil {
@@ -137,6 +144,10 @@ func (d *doctor) docker(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, doctorTime)
 	defer cancel()
 	v, err := dockerVersion(ctx, path)
+	if errors.Is(err, errdefs.ErrDenied) {
+		d.warn("docker", err.Error(), asRoot)
+		return
+	}
 	if err != nil {
 		d.fail("docker", err.Error(), "look at the engine: systemctl status docker")
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,7 +208,9 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 	if err != nil {
 		return err
 	}
-	a.announce(ctx, p, ep)
+	if err := a.announce(ctx, p, ep); err != nil {
+		return err
+	}
 	report := p.Run(ctx)
 	if r.load && ctx.Err() == nil {
 		a.sayf("load: %d clients for %s\n", r.soak.Clients, r.soak.Duration)
@@ -240,16 +243,20 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 }
 
 // announce says what the run is about to make.
-func (a *app) announce(ctx context.Context, p *check.Plugin, ep client.Endpoint) {
+func (a *app) announce(ctx context.Context, p *check.Plugin, ep client.Endpoint) error {
 	found, err := p.Kinds(ctx)
+	if errors.Is(err, fs.ErrPermission) { // that is no fault of the plugin
+		return err
+	}
 	if err != nil {
 		a.sayf("remora: %v\n", err)
-		return // the case of activation judges it
+		return nil // the case of activation judges it
 	}
 	a.sayf("checking plugin %s at %s: %s\n", ep.Name, ep.Addr, strings.Join(found, ", "))
 	for _, line := range p.Plan(found) {
 		a.sayf("makes, and removes again: %s\n", line)
 	}
+	return nil
 }
 
 func writeBadge(file string, report *check.Report) error {
