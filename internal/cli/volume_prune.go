@@ -43,6 +43,7 @@ func (a *app) volumePrune() *cobra.Command {
 		return nil
 	})
 	cmd.Flags().StringArrayVar(&flags.engines, "engine", nil, "`socket` of an engine to ask in place of engine.sockets, or Docker's and Podman's; may be repeated; \"none\" asks nobody")
+	f := formatFlag(cmd)
 	dry := cmd.Flags().BoolP("dry-run", "n", false, "list them and do nothing")
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -56,8 +57,14 @@ func (a *app) volumePrune() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if *f == "json" && *dry {
+			return a.printJSON(append([]control.Volume{}, unused...))
+		}
 		if len(unused) == 0 {
 			a.sayf("no volume to remove\n")
+			if *f == "json" {
+				return a.printJSON([]control.Volume{})
+			}
 			return nil
 		}
 		out := a.Stderr // the result is what is removed
@@ -81,19 +88,28 @@ func (a *app) volumePrune() *cobra.Command {
 				return err
 			}
 		}
-		pools, names := map[string]string{}, make([]string, 0, len(unused))
+		meant, names := map[string]control.Volume{}, make([]string, 0, len(unused))
 		for _, v := range unused {
 			key := v.Pool + "/" + v.Name
-			pools[key] = v.Pool
+			meant[key] = v
 			names = append(names, key)
 		}
-		return a.each(names, func(key string) error {
-			name := strings.TrimPrefix(key, pools[key]+"/")
-			if err := c.Volumes().Remove(cmd.Context(), control.VolumeRemoveRequest{Pool: pools[key], Name: name}); err != nil {
+		removed := []control.Volume{}
+		err = a.each(names, func(key string) error {
+			v := meant[key]
+			if err := c.Volumes().Remove(cmd.Context(), control.VolumeRemoveRequest{Pool: v.Pool, Name: v.Name}); err != nil {
 				return err
 			}
-			return a.printf("%s\n", name)
+			if *f == "json" {
+				removed = append(removed, v)
+				return nil
+			}
+			return a.printf("%s\n", v.Name)
 		})
+		if *f == "json" {
+			return errdefs.Join(a.printJSON(removed), err)
+		}
+		return err
 	}
 	return cmd
 }

@@ -16,16 +16,16 @@ type ID string
 // Entry says that a driver has a quirk.
 type Entry struct {
 	// Driver is the name that the driver gives in GetPluginInfo; "*" in it stands for any letters.
-	Driver string `json:"driver"`
+	Driver string `json:"Driver"`
 	// Versions is a range such as ">=2.0.0 <2.23.0"; empty is every version.
-	Versions string `json:"versions,omitempty"`
-	ID       ID     `json:"quirk"`
+	Versions string `json:"Versions,omitempty"`
+	ID       ID     `json:"Quirk"`
 	// Needs are the programs or the kernel modules of NeedsTools and NeedsModules.
-	Needs []string `json:"needs,omitempty"`
+	Needs []string `json:"Needs,omitempty"`
 	// Note says what is particular about this driver.
-	Note string `json:"note,omitempty"`
+	Note string `json:"Note,omitempty"`
 	// Source is how it is known: the page or the code that says so, or "seen" with when and how.
-	Source string `json:"source"`
+	Source string `json:"Source"`
 
 	codes []correction
 }
