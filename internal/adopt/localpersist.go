@@ -2,6 +2,7 @@ package adopt
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
@@ -14,6 +15,9 @@ const LocalPersistFile = "/var/lib/docker/plugin-data/local-persist.json"
 // LocalPersist returns the volumes of local-persist whose state is in file, sorted by name.
 func LocalPersist(file string) ([]Volume, error) {
 	data, err := readFile(file)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		err = errdefs.Hint(err, "name the file: where local-persist ran in a container, it is in the directory that was bound to /var/lib/docker/plugin-data")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/adopt"
 	"github.com/remora-plugins/remora/internal/control"
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 func (a *app) adoptSshfs() *cobra.Command {
@@ -68,8 +70,8 @@ func (a *app) adoptRexray() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rexray [DIR]", Short: "Take over the disks that REX-Ray mounted on this host, in place",
 		Long: "Take over the volumes of REX-Ray whose disks are mounted on this host, in place. DIR is where\n" +
-			"REX-Ray mounts them, " + adopt.RexrayDirs[0] + "\nif it is not given. There is no driver yet that attaches and detaches block devices: attach\n" +
-			"the disk, mount it at DIR/NAME with a line in /etc/fstab, and it can be taken over. What each\n" +
+			"REX-Ray mounts them, " + adopt.RexrayDirs[0] + "\nif it is not given. Disks of a cloud that has a driver are taken in by \"remora volume import\"\n" +
+			"instead. Any other disk is attached and mounted at DIR/NAME, with a line in /etc/fstab. What each\n" +
 			"storage driver of REX-Ray's configuration can be replaced by is told too." + adoptHelp,
 		Args: usage(cobra.MaximumNArgs(1)),
 	}
@@ -96,6 +98,9 @@ func (a *app) adoptRexray() *cobra.Command {
 			if found, err = adopt.Rexray(dir); err == nil {
 				break
 			}
+		}
+		if errors.Is(err, errdefs.ErrNotFound) && len(args) == 0 {
+			err = errdefs.Hint(err, "name the directory in which REX-Ray's disks are mounted; those of a cloud are taken in by: remora volume import")
 		}
 		if err != nil {
 			return err
