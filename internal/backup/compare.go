@@ -59,7 +59,7 @@ func (r *Repository) Compare(ctx context.Context, id, dir string, tell func(Prog
 		err = c.entry(ctx, root, ".")
 	}
 	if err != nil {
-		err = r.place.explain(fmt.Errorf("backup %.8s: %w", string(m.ID), err))
+		err = r.place.explain(fmt.Errorf("backup %.12s: %w", string(m.ID), err))
 	}
 	return c.Compared, err
 }

@@ -59,7 +59,7 @@ func (r *Repository) restore(ctx context.Context, m *snapshot.Manifest, root kop
 		err = target("", flush(dir)) // some file systems find out late
 	}
 	if err != nil {
-		return Backup{}, r.place.explain(fmt.Errorf("backup %.8s: %w", b.ID, r.place.classify(err)))
+		return Backup{}, r.place.explain(fmt.Errorf("backup %.12s: %w", b.ID, r.place.classify(err)))
 	}
 	return b, nil
 }
@@ -105,7 +105,7 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 		}
 	}
 	if errors.Is(err, kopiafs.ErrEntryNotFound) {
-		return errdefs.Errorf(errdefs.ErrNotFound, "backup %.8q: has no %q", id, clean)
+		return errdefs.Errorf(errdefs.ErrNotFound, "backup %.12s: has no %q", id, clean)
 	}
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 	defer func() { _ = volume.RemoveAll(fresh) }() // what is left there is told by the error
 	to := path.Join(fresh, path.Base(clean))
 	if err := r.write(ctx, e, &rooted{volume, to, r}, e.Size(), tell); err != nil {
-		return fmt.Errorf("backup %.8s: %s: %w", id, clean, r.place.classify(err))
+		return fmt.Errorf("backup %.12s: %s: %w", id, clean, r.place.classify(err))
 	}
 	if _, isDir := e.(kopiafs.Directory); isDir {
 		err := r.setTimes(ctx, above, path.Base(clean), func(_ string, at time.Time) error { return volume.Chtimes(to, at, at) })

@@ -105,7 +105,9 @@ func (a *app) backupRestore() *cobra.Command {
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
-		case (*to == "") == !*inPlace:
+		case *to != "" && *inPlace:
+			return usageError(cmd, errors.New("--to and --in-place: want one of them"))
+		case *to == "" && !*inPlace:
 			return usageError(cmd, errors.New("say where to: --to VOLUME or --in-place"))
 		case *inPlace && len(opts) > 0:
 			return usageError(cmd, errors.New("--opt is for a new volume"))

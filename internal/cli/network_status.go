@@ -107,7 +107,7 @@ func (a *app) networkSummary(s control.NetworkStatus) error {
 		}
 	}
 	if s.State == "stopped" && len(s.Problems) == 0 {
-		b.WriteString("\nLaunch it again with \"remora network launch\".\n")
+		b.WriteString("Launch it again with \"remora network launch\".\n")
 	}
 	return a.printf("%s", b.String())
 }

@@ -178,7 +178,7 @@ func (s restoring) over(ctx context.Context, v volume.Volume) (err error) {
 		return err
 	}
 	if len(checked.Damaged) > 0 {
-		return fmt.Errorf("backup %.8s: damaged, and the volume is left as it is: %w", s.one.ID, checked.Damaged[0].Err)
+		return fmt.Errorf("backup %.12s: damaged, and the volume is left as it is: %w", s.one.ID, checked.Damaged[0].Err)
 	}
 	f, err := s.begin(v.Name, fill.Over, "")
 	if err != nil {
