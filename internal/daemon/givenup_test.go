@@ -55,15 +55,19 @@ type full struct {
 func (d full) Create(ctx context.Context, name string, opts map[string]string) error {
 	return d.copying.Create(ctx, name, opts)
 }
+
 func (d full) Remove(ctx context.Context, name string) error {
 	return errors.Join(d.copying.Remove(ctx, name), os.RemoveAll(filepath.Join(d.root, name)))
 }
+
 func (d full) Mount(ctx context.Context, name, target string) (string, error) {
 	return d.copying.Mount(ctx, name, target)
 }
+
 func (d full) Unmount(ctx context.Context, name, at string) error {
 	return d.copying.Unmount(ctx, name, at)
 }
+
 func (d full) Volumes(ctx context.Context) iter.Seq2[volume.Info, error] {
 	return d.copying.Volumes(ctx)
 }
