@@ -160,7 +160,7 @@ func counted[T any](list []T, state func(T) string) string {
 
 // networkDetails writes how a network is that runs.
 func networkDetails(s control.NetworkStatus, line func(string, string, ...any), b *strings.Builder) {
-	line("Cluster", "%s", s.Cluster)
+	line("Cluster", "%s", cmp.Or(s.Cluster, "none yet"))
 	line("Peer", "%s (%s)", s.Nickname, s.Peer)
 	line("Password", "%s", yesNo(s.Password, "yes", "none: every host may join"))
 	line("Listen", "%s", orNone(texts(s.Listen)))

@@ -50,6 +50,9 @@ func (c *compute) shortcuts() {
 					byLink[link], links = s, append(links, link)
 				}
 				s.Ways = append(s.Ways, Way{block.Prefix, via, block.Host})
+				if link == VXLAN4 && !v6 {
+					c.neighbour(link, via, block.Host)
+				}
 			}
 			for _, link := range links {
 				if s := byLink[link]; len(s.Own) > 0 {
@@ -74,15 +77,14 @@ func (c *compute) short(b Bridge, block Block, v6 bool) (link string, via netip.
 	case p.Kind == Boxed && v6:
 		return vxlanName(p.Address), hop(p.Host), true
 	case p.Kind == Boxed && p.Address.Is4():
-		c.neighbour(vxlanName(p.Address), p)
 		return vxlanName(p.Address), p.Address, true
 	}
 	return "", netip.Addr{}, false
 }
 
 // neighbour has a host be known by its own address in a VXLAN.
-func (c *compute) neighbour(link string, p Path) {
-	n := Neighbour{link, p.Address, mac([]byte(link), p.Host[:])}
+func (c *compute) neighbour(link string, a netip.Addr, h record.Host) {
+	n := Neighbour{link, a, mac([]byte(link), h[:])}
 	if !slices.Contains(c.Neighbours, n) {
 		c.Neighbours = append(c.Neighbours, n)
 	}
