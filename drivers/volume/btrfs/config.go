@@ -33,14 +33,11 @@ func (c *config) Check() error {
 		return errdefs.Errorf(errdefs.ErrInvalid, `key "size": %s is less than the %s that a btrfs needs`, *c.Size, catalog.Bytes(minSize))
 	}
 	for key, path := range map[string]*string{"path": &c.Path, "image": &c.Image} {
-		if *path == "" {
-			continue
+		if err := catalog.CheckPath(key, *path); err != nil {
+			return err
 		}
-		if !filepath.IsAbs(*path) {
-			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q: not absolute", key, *path)
-		}
-		if *path = filepath.Clean(*path); *path == "/" {
-			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q: the root of the host cannot be a pool", key, *path)
+		if *path != "" {
+			*path = filepath.Clean(*path)
 		}
 	}
 	return nil

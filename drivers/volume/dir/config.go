@@ -13,17 +13,7 @@ type config struct {
 }
 
 // Check implements [catalog.Checker].
-func (c *config) Check() error {
-	switch {
-	case c.Path == "":
-		return nil
-	case !filepath.IsAbs(c.Path):
-		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not absolute`, c.Path)
-	case filepath.Clean(c.Path) == "/":
-		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: the root of the host cannot be a pool`, c.Path)
-	}
-	return nil
-}
+func (c *config) Check() error { return catalog.CheckPath("path", c.Path) }
 
 type options struct {
 	Mountpoint string         `opt:"mountpoint" help:"absolute path of a directory elsewhere that holds the data; made if missing, never deleted"`

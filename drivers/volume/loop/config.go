@@ -1,8 +1,6 @@
 package loop
 
 import (
-	"path/filepath"
-
 	"github.com/remora-plugins/remora/internal/catalog"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -33,8 +31,8 @@ func roundUp(size int64) int64 { return (size + sizeUnit - 1) / sizeUnit * sizeU
 
 // Check implements [catalog.Checker]: it refuses the keys of a pool in which no volume could be made.
 func (c *config) Check() error {
-	if c.Path != "" && (!filepath.IsAbs(c.Path) || filepath.Clean(c.Path) == "/") {
-		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not the absolute path of a directory of its own`, c.Path)
+	if err := catalog.CheckPath("path", c.Path); err != nil {
+		return err
 	}
 	for _, option := range c.Mount {
 		known := false

@@ -2,10 +2,8 @@ package mem
 
 import (
 	"io/fs"
-	"path/filepath"
 
 	"github.com/remora-plugins/remora/internal/catalog"
-	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 type config struct {
@@ -13,12 +11,7 @@ type config struct {
 }
 
 // Check implements [catalog.Checker].
-func (c *config) Check() error {
-	if c.Path != "" && (!filepath.IsAbs(c.Path) || filepath.Clean(c.Path) == "/") {
-		return errdefs.Errorf(errdefs.ErrInvalid, `key "path": %q: not the absolute path of a directory of its own`, c.Path)
-	}
-	return nil
-}
+func (c *config) Check() error { return catalog.CheckPath("path", c.Path) }
 
 type options struct {
 	Size   *catalog.Bytes `opt:"size" help:"how much fits in; without it half of the machine's memory"`

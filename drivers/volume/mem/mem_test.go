@@ -198,7 +198,7 @@ func TestWrongOptions(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	_, err := Driver().Open(t.Context(), map[string]any{"path": "/"}, catalog.Env{PoolName: "p"})
-	wantErr(t, err, errdefs.ErrInvalid, "of its own")
+	wantErr(t, err, errdefs.ErrInvalid, "root of the host")
 }
 
 func TestDefaultPathThroughSymlink(t *testing.T) {
