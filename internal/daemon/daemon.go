@@ -71,6 +71,8 @@ type Daemon struct {
 	// life ends when the daemon stops.
 	life context.Context //nolint:containedctx // that of the daemon itself, which end ends
 	end  context.CancelCauseFunc
+	// settled ends what only a start needs, of the daemon or of the network that is launched later.
+	settled *time.Timer
 	// reloading is full while pools come and go.
 	reloading chan struct{}
 	// kept are the doors that systemd keeps; there are never more of them.
@@ -107,6 +109,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.life, d.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer d.end(pool.ErrStopping)
+	d.settled = time.AfterFunc(settle, func() { d.forgetStart(ctx) })
+	defer d.settled.Stop()
 	d.conf.Store(conf)
 	d.metrics = newMetrics(d)
 	d.hooks.Dir, d.hooks.Engines, d.hooks.Log = filepath.Join(conf.StateDir, "hooks"), d.engines, d.log
@@ -151,8 +155,7 @@ func Run(ctx context.Context, o Options) error {
 		defer func() { <-labels }()
 		d.log.InfoContext(ctx, "ready", slog.String("version", o.Version), slog.Int("pools", len(conf.Pools)))
 		notify("READY=1")
-		settled := time.AfterFunc(settle, func() { d.forgetStart(ctx) })
-		defer settled.Stop()
+		d.settled.Reset(settle)
 		ended := d.beside()
 		defer func() {
 			ctx, cancel := d.closing(ctx)
@@ -310,7 +313,7 @@ func (d *Daemon) closing(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("gave up after %s", limit))
 }
 
-// settle is how long a daemon that is ready may still be at its start.
+// settle is how long what is ready may still be at its start.
 const settle = 3 * time.Second
 
 // forgetStart gives back what the start alone needed, which is more than half of what an idle daemon would hold.

@@ -26,9 +26,9 @@ func (d *Daemon) openNetwork(ctx context.Context) (*network.Service, error) {
 	return network.Open(ctx, network.Options{
 		Dir: filepath.Join(d.boot.StateDir, "network"), RunDir: filepath.Join(d.boot.RunDir, "network"),
 		Driver: d.boot.Network.Driver, Scope: sdknetwork.Scope(d.boot.Network.Scope), Network: d.options.Network, Engines: d.networkEngines, Tunnel: []string{exe, "network", "tunnel"},
-		FastPath: d.boot.Network.FastPath,
-		Podman:   []string{exe, "netavark", "--socket", d.boot.ControlSocket()},
-		Version:  d.options.Version, Log: d.log,
+		FastPath: d.boot.Network.FastPath, Up: func() { d.settled.Reset(settle) },
+		Podman:  []string{exe, "netavark", "--socket", d.boot.ControlSocket()},
+		Version: d.options.Version, Log: d.log,
 	})
 }
 

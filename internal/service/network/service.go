@@ -39,6 +39,8 @@ type Options struct {
 	Engines func() []engine.Engine
 	// FastPath has plain packets between neighbours pass this host without its firewall.
 	FastPath bool
+	// Up, if it is not nil, is called each time the network has come up.
+	Up func()
 	// Tunnel is the command that carries encrypted packets where the kernel cannot.
 	Tunnel []string
 	// Podman is the command that Podman's network program starts as its plugin.
@@ -120,7 +122,12 @@ func (s *Service) bringUp(ctx context.Context) error {
 	s.up = u
 	s.mu.Unlock()
 	if in := u.in(); in != nil && in.unmade() {
-		return in.found(ctx) // a launch was cut off
+		if err := in.found(ctx); err != nil { // a launch was cut off
+			return err
+		}
+	}
+	if s.o.Up != nil {
+		s.o.Up()
 	}
 	return nil
 }
