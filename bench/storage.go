@@ -30,7 +30,7 @@ type storagePlan struct {
 
 var (
 	wholeStorage = storagePlan{
-		fioRounds: 2, fioTurns: 6, fioTime: 250 * time.Millisecond, fioSize: 512 << 20,
+		fioRounds: 4, fioTurns: 6, fioTime: 250 * time.Millisecond, fioSize: 512 << 20,
 		snapshotSize: 10 << 30, snapshotRounds: 6,
 		volumes: 10_000, listRounds: 9,
 		backupSize: 2 << 30, backupRounds: 2,

@@ -90,27 +90,43 @@ func (s *storageSuite) dataPath() error {
 		}
 		pairs = append(pairs, pair{p.driver, ours, dir})
 	}
-	for _, p := range pairs {
-		if err := s.step("fio: lay out the files of %s", p.driver); err != nil {
-			return err
-		}
-		for _, dir := range []string{p.ours, p.bare} {
-			if _, err := fio("--name=layout", "--filename="+dir+"/fio", fmt.Sprintf("--size=%d", s.fioSize), "--rw=write", "--bs=1m", "--ioengine=psync", "--end_fsync=1"); err != nil {
-				return err
-			}
-		}
-	}
 	s.results.Fio = nil
 	for round := range s.fioRounds {
 		if err := s.step("fio: round %d of %d", round+1, s.fioRounds); err != nil {
 			return err
 		}
 		for _, p := range pairs {
+			if err := p.layOut(s.fioSize, round); err != nil {
+				return fmt.Errorf("%s: %w", p.driver, err)
+			}
 			for _, j := range jobs {
 				if err := s.turns(p, j.name, j.args, round); err != nil {
 					return fmt.Errorf("%s, %s: %w", p.driver, j.name, err)
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// layOut writes the files of a pair anew, each round the other side's first: where a file lies on the disk counts in all that is
+// measured with it.
+func (p pair) layOut(size int64, round int) error {
+	sides := []string{p.ours, p.bare}
+	if round%2 == 1 {
+		slices.Reverse(sides)
+	}
+	for _, dir := range sides {
+		if err := os.Remove(dir + "/fio"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := errors.Join(flushed(p.bare), flushed(p.ours)); err != nil {
+		return err
+	}
+	for _, dir := range sides {
+		if _, err := fio("--name=layout", "--filename="+dir+"/fio", fmt.Sprintf("--size=%d", size), "--rw=write", "--bs=1m", "--ioengine=psync", "--end_fsync=1"); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -129,7 +145,7 @@ func (s *storageSuite) turns(p pair, job string, args []string, round int) error
 	var order []string
 	for turn := range s.fioTurns {
 		pair := []string{remora, bare}
-		if turn%2 == 1 {
+		if (round+turn)%2 == 1 {
 			slices.Reverse(pair)
 		}
 		order = append(order, pair...)
