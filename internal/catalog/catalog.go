@@ -47,7 +47,7 @@ type Volume struct {
 	keys      []Key
 	options   []Key
 	variables []Variable
-	examples  []Example
+	examples  func() []Example
 	check     func(table map[string]any) error
 	open      func(ctx context.Context, table map[string]any, env Env) (volume.Driver, error)
 }

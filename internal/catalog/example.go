@@ -1,7 +1,5 @@
 package catalog
 
-import "slices"
-
 // Example is a pool of a driver that somebody has written down, ready to be put into the configuration: for
 // a driver whose pools differ as much as the storage behind them.
 type Example struct {
@@ -22,11 +20,16 @@ type Example struct {
 	Text string
 }
 
-// WithExamples returns v with pools to begin with.
-func (v Volume) WithExamples(examples []Example) Volume {
-	v.examples = slices.Clone(examples)
+// WithExamples returns v with pools to begin with, which are read when somebody asks for them.
+func (v Volume) WithExamples(examples func() []Example) Volume {
+	v.examples = examples
 	return v
 }
 
 // Examples returns the pools to begin with.
-func (v Volume) Examples() []Example { return slices.Clone(v.examples) }
+func (v Volume) Examples() []Example {
+	if v.examples == nil {
+		return nil
+	}
+	return v.examples()
+}

@@ -40,7 +40,7 @@ type config struct {
 
 // Driver describes the driver.
 func Driver() catalog.Volume {
-	return catalog.NewVolume("csi", "the storage of any vendor that has a CSI driver for it", open).WithOptions(describe()).WithExamples(examples())
+	return catalog.NewVolume("csi", "the storage of any vendor that has a CSI driver for it", open).WithOptions(describe()).WithExamples(examples)
 }
 
 func open(ctx context.Context, c config, env catalog.Env) (volume.Driver, error) {

@@ -62,7 +62,7 @@ func (c *config) fromREXRay(lookup func(string) string) (words []string) {
 
 var (
 	regionForm = regexp.MustCompile(`^[a-z]{3}[0-9]{1,2}$`)
-	wordForm   = regexp.MustCompile(`^[A-Za-z0-9_:-]{1,255}$`)
+	wordForm   = regexp.MustCompile(`^[A-Za-z0-9_:-]+$`)
 )
 
 // check refuses what is wrong in the pool's table.
@@ -85,7 +85,7 @@ func (c *config) check() error {
 	}
 	for _, tag := range c.Tags {
 		switch {
-		case !wordForm.MatchString(tag):
+		case !wordForm.MatchString(tag) || len(tag) > 255:
 			return errdefs.Errorf(errdefs.ErrInvalid, `key "tags": %q: a tag of DigitalOcean has up to 255 letters, digits, colons, dashes and underscores`, tag)
 		case strings.HasPrefix(strings.ToLower(tag), prefix):
 			return errdefs.Errorf(errdefs.ErrInvalid, `key "tags": %q is not for others to set`, tag)

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -81,10 +82,7 @@ func (c *config) fromREXRay(lookup func(string) string) (used []string) {
 	return used
 }
 
-var (
-	regionForm = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]+$`)
-	tagForm    = regexp.MustCompile(`^([^=]{1,127})=(.{0,255})$`)
-)
+var regionForm = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]+$`)
 
 // check refuses what is wrong in the pool's table, and makes one form of what may be given in
 // several.
@@ -116,12 +114,12 @@ func (c *config) check() error {
 		c.Encrypted = true
 	}
 	for _, t := range c.Tags {
-		m := tagForm.FindStringSubmatch(t)
-		if m == nil {
+		key, value, ok := strings.Cut(t, "=")
+		if !ok || key == "" || utf8.RuneCountInString(key) > 127 || utf8.RuneCountInString(value) > 255 || strings.Contains(value, "\n") {
 			return errdefs.Errorf(errdefs.ErrInvalid, `key "tags": %q is not KEY=VALUE`, t)
 		}
-		if k := strings.ToLower(m[1]); k == "name" || strings.HasPrefix(k, "aws:") || strings.HasPrefix(k, prefix) {
-			return errdefs.Errorf(errdefs.ErrInvalid, `key "tags": %q is not for others to set`, m[1])
+		if k := strings.ToLower(key); k == "name" || strings.HasPrefix(k, "aws:") || strings.HasPrefix(k, prefix) {
+			return errdefs.Errorf(errdefs.ErrInvalid, `key "tags": %q is not for others to set`, key)
 		}
 	}
 	if r := kinds[c.Type]; c.IOPS != 0 && !r.iops || c.Throughput != 0 && !r.throughput {

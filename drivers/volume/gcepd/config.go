@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/remora-plugins/remora/internal/block"
 	"github.com/remora-plugins/remora/internal/catalog"
@@ -100,8 +102,15 @@ var (
 	projectForm  = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
 	resourceForm = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	kmsForm      = regexp.MustCompile(`^projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+(/cryptoKeyVersions/[0-9]+)?$`)
-	labelForm    = regexp.MustCompile(`^([\p{Ll}\p{Lo}][\p{Ll}\p{Lo}\p{N}_-]{0,62})=([\p{Ll}\p{Lo}\p{N}_-]{0,63})$`)
 )
+
+// isLabel reports whether a label may have such a key or value, as far as both are alike.
+func isLabel(s string) bool {
+	return utf8.RuneCountInString(s) <= 63 && !strings.ContainsFunc(s, func(r rune) bool { return !isLower(r) && !unicode.IsNumber(r) && r != '_' && r != '-' })
+}
+
+// isLower reports whether a label's key may begin with a letter: lower-case ones, and those of scripts that have no case.
+func isLower(r rune) bool { return unicode.In(r, unicode.Ll, unicode.Lo) }
 
 // check refuses what is wrong in the pool's table, and makes one form of what may be given in
 // several.
@@ -135,12 +144,12 @@ func (c *config) check() error {
 		return errdefs.Errorf(errdefs.ErrInvalid, `key "kms_key": %q is not projects/P/locations/L/keyRings/R/cryptoKeys/K`, c.KMSKey)
 	}
 	for _, l := range c.Labels {
-		m := labelForm.FindStringSubmatch(l)
-		if m == nil {
+		key, value, ok := strings.Cut(l, "=")
+		if first, _ := utf8.DecodeRuneInString(key); !ok || !isLabel(key) || !isLabel(value) || !isLower(first) {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `key "labels": %q is not KEY=VALUE as Google wants it`, l), "up to 63 lower-case letters, digits, dashes and underscores each")
 		}
-		if strings.HasPrefix(m[1], prefix) {
-			return errdefs.Errorf(errdefs.ErrInvalid, `key "labels": %q is not for others to set`, m[1])
+		if strings.HasPrefix(key, prefix) {
+			return errdefs.Errorf(errdefs.ErrInvalid, `key "labels": %q is not for others to set`, key)
 		}
 	}
 	if c.Endpoint != "" {

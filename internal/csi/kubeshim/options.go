@@ -32,13 +32,13 @@ func (k Options) Check() error {
 	}
 	for _, key := range []string{"kube_labels", "kube_annotations"} {
 		for _, name := range slices.Sorted(maps.Keys(tables[key])) {
-			if !labelForm.MatchString(name) {
+			if !isLabel(name) {
 				return bad(key, "%q is not the name of a label, such as topology.kubernetes.io/zone", name)
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(k.Labels)) {
-		if v := k.Labels[name]; v != "" && !valueForm.MatchString(v) {
+		if v := k.Labels[name]; v != "" && !isValue(v) {
 			return bad("kube_labels", "%s: %q is not a label's value: up to 63 letters, digits, dashes, dots and underscores", name, v)
 		}
 	}
@@ -59,16 +59,28 @@ func (k Options) Check() error {
 }
 
 var (
-	labelForm = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	valueForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	nameForm  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	keyForm   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
+	// Their lengths are looked at apart: counted repetitions are programs of hundreds of steps.
+	wordForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	keyForm  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
+
+// longest is how many characters a name in the API may have.
+const longest = 253
+
+func isName(s string) bool  { return len(s) <= longest && nameForm.MatchString(s) }
+func isValue(s string) bool { return len(s) <= 63 && wordForm.MatchString(s) }
+
+// isLabel reports whether it may name a label: [DOMAIN/]WORD.
+func isLabel(s string) bool {
+	domain, word, ok := strings.Cut(s, "/")
+	return ok && isName(domain) && isValue(word) || !ok && isValue(domain)
+}
 
 // parts takes NAMESPACE/NAME/KEY apart.
 func parts(text string) (namespace, name, key string, ok bool) {
 	p := strings.Split(text, "/")
-	if len(p) != 3 || !nameForm.MatchString(p[0]) || !nameForm.MatchString(p[1]) || !keyForm.MatchString(p[2]) {
+	if len(p) != 3 || !isName(p[0]) || !isName(p[1]) || !keyForm.MatchString(p[2]) || len(p[2]) > longest {
 		return "", "", "", false
 	}
 	return p[0], p[1], p[2], true

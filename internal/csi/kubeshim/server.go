@@ -170,7 +170,7 @@ func (s *Shim) create(w http.ResponseWriter, r *http.Request, k key) (object, er
 		return nil, err
 	}
 	k.name = text(meta(o), "name")
-	if !nameForm.MatchString(k.name) || k.r.namespaced && k.namespace == "" {
+	if !isName(k.name) || k.r.namespaced && k.namespace == "" {
 		return nil, failure(http.StatusUnprocessableEntity, "Invalid", fmt.Sprintf("%s %q is invalid: metadata.name or namespace", k.r.kind, k.name), k)
 	}
 	return s.store.put(k, func(old object) (object, error) {
