@@ -109,7 +109,7 @@ func (a *app) grant(cmd *cobra.Command, c control.Plugins, source control.Plugin
 	}
 	a.sayf("Plugin %q is requesting the following privileges:\n", source.Reference)
 	for _, p := range asked.Privileges {
-		a.sayf(" - %s: %v\n", p.Name, p.Value)
+		a.sayf(" - %s: %s\n", plain(p.Name), plain(fmt.Sprint(p.Value)))
 	}
 	denied := errdefs.Errorf(errdefs.ErrDenied, "permission denied while %s plugin %s", doing, source.Reference)
 	if !logging.IsTerminal(a.Stdin) {
