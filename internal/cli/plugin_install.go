@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -115,10 +114,12 @@ func (a *app) grant(cmd *cobra.Command, c control.Plugins, source control.Plugin
 	if !logging.IsTerminal(a.Stdin) {
 		return nil, errdefs.Hint(denied, "there is no terminal to ask on: look at what it asks for, and add --grant-all-permissions")
 	}
-	a.sayf("Do you grant the above permissions? [y/N] ")
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return nil, denied
+	yes, err := a.asked(cmd.Context(), "Do you grant the above permissions?")
+	if err == nil && !yes {
+		err = denied
+	}
+	if err != nil {
+		return nil, err
 	}
 	return asked.Privileges, nil
 }
@@ -221,12 +222,11 @@ func (a *app) another(cmd *cobra.Command) error {
 	if !logging.IsTerminal(a.Stdin) {
 		return usageError(cmd, errors.New("plugin images do not match, and there is no terminal to ask on: add --skip-remote-check"))
 	}
-	a.sayf("Plugin images do not match, are you sure? [y/N] ")
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return errdefs.Errorf(errdefs.ErrDenied, "canceling upgrade request")
+	yes, err := a.asked(cmd.Context(), "Plugin images do not match, are you sure?")
+	if err == nil && !yes {
+		err = errdefs.Errorf(errdefs.ErrDenied, "canceling upgrade request")
 	}
-	return nil
+	return err
 }
 
 func (a *app) pluginPush() *cobra.Command {
