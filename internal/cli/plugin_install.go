@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/moby/api/types/plugin"
@@ -38,6 +39,9 @@ func (a *app) pluginInstall() *cobra.Command {
 		}
 		source, err := a.pluginSource(cmd.Context(), args[0], *pin)
 		if err != nil {
+			return err
+		}
+		if err := wholePaths(secrets); err != nil {
 			return err
 		}
 		return a.plugins(func(c control.Plugins) error {
@@ -98,6 +102,21 @@ func secretFlag(cmd *cobra.Command) map[string]string {
 		return nil
 	})
 	return secrets
+}
+
+// wholePaths makes the files of secrets paths that do not depend on where one is: the daemon is elsewhere.
+func wholePaths(secrets map[string]string) error {
+	for key, file := range secrets {
+		if file == "" {
+			continue
+		}
+		whole, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		secrets[key] = whole
+	}
+	return nil
 }
 
 // grant shows what a plugin asks for, and asks whether it is to have that.
