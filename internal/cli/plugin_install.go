@@ -254,13 +254,17 @@ func (a *app) pluginPush() *cobra.Command {
 		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completePlugins(1, nil),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		source, err := a.pluginSource(cmd.Context(), args[0], "")
-		if err != nil {
-			return err
-		}
 		return a.plugins(func(c control.Plugins) error {
+			p, err := c.Inspect(cmd.Context(), control.PluginRequest{Name: args[0]}) // it may be named by its ID
+			if err != nil {
+				return err
+			}
+			source, err := a.pluginSource(cmd.Context(), p.Name, "")
+			if err != nil {
+				return err
+			}
 			bar := a.bar()
-			made, err := c.Push(cmd.Context(), control.PluginPushRequest{Name: args[0], Auth: source.Auth}, bar.show)
+			made, err := c.Push(cmd.Context(), control.PluginPushRequest{Name: p.Name, Auth: source.Auth}, bar.show)
 			bar.end()
 			if err != nil {
 				return err
