@@ -15,6 +15,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/managed/settings"
+	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -36,9 +37,18 @@ func (a *app) pluginCreate() *cobra.Command {
 		}
 		return a.plugins(func(c control.Plugins) error {
 			read, write := io.Pipe()
-			go func() { write.CloseWithError(packBundle(args[1], write)) }()
+			packed := make(chan error, 1)
+			go func() {
+				err := packBundle(args[1], write)
+				write.CloseWithError(err)
+				packed <- err
+			}()
 			p, err := c.Create(cmd.Context(), args[0], read)
 			_ = read.Close() // it only ends the packing
+			if perr := <-packed; perr != nil && !errors.Is(perr, io.ErrClosedPipe) {
+				// To the client it was the daemon that could not be asked.
+				return state.Classify(fmt.Errorf("directory %q: %w", args[1], perr))
+			}
 			if err != nil {
 				return err
 			}
