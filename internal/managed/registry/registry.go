@@ -64,7 +64,7 @@ type Client struct {
 	probe            *http.Client
 
 	mu    sync.Mutex
-	plain map[string]bool          // which insecure registries speak plain HTTP
+	safe  map[string]bool          // which insecure registries speak TLS
 	small map[digest.Digest][]byte // manifests and configs that were looked at last
 }
 
@@ -72,7 +72,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	c := &Client{
 		stall: o.Stall, agent: o.UserAgent, hosts: map[string]bool{},
-		plain: map[string]bool{}, small: map[digest.Digest][]byte{},
+		safe: map[string]bool{}, small: map[digest.Digest][]byte{},
 	}
 	if c.stall == 0 {
 		c.stall = stallTime
@@ -167,12 +167,13 @@ func scope(ctx context.Context, ref reference.Reference, actions string) context
 	return auth.AppendScopes(ctx, "repository(plugin):"+ref.Path()+":"+actions)
 }
 
-// speaksPlain finds out whether an insecure registry speaks plain HTTP.
+// speaksPlain finds out whether an insecure registry speaks plain HTTP. One that did is asked again: it may be given a
+// certificate while the daemon runs.
 func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error) {
 	ctx, watch := c.watch(ctx)
 	defer watch.stop()
 	c.mu.Lock()
-	plain, known := c.plain[registry]
+	known := c.safe[registry]
 	c.mu.Unlock()
 	if known {
 		return plain, nil
@@ -186,13 +187,15 @@ func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error)
 		_ = resp.Body.Close() // that it came is all
 	}
 	_, isTLS := errors.AsType[tls.RecordHeaderError](err)
-	plain = isTLS || errors.Is(err, http.ErrSchemeMismatch)
+	plain := isTLS || errors.Is(err, http.ErrSchemeMismatch)
 	if err != nil && !plain {
 		return false, trim(ctx, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.plain[registry] = plain
+	if !plain {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.safe[registry] = true
+	}
 	return plain, nil
 }
 
