@@ -176,7 +176,7 @@ func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error)
 	known := c.safe[registry]
 	c.mu.Unlock()
 	if known {
-		return plain, nil
+		return false, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+registry+"/v2/", nil)
 	if err != nil {
@@ -202,6 +202,9 @@ func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error)
 // explain gives an error of a registry its class and one line.
 func explain(ctx context.Context, doing string, ref reference.Reference, err error) error {
 	err = fmt.Errorf("%s: %s: %w", doing, ref, trim(ctx, err))
+	if _, silent := errors.AsType[silence](err); silent {
+		return unreached(ctx, ref.Registry(), err)
+	}
 	if errdefs.Class(err) != nil {
 		return err
 	}
@@ -224,7 +227,35 @@ func explain(ctx context.Context, doing string, ref reference.Reference, err err
 	case errors.Is(err, errdef.ErrNotFound):
 		return errdefs.As(errdefs.ErrNotFound, err)
 	}
-	return errdefs.As(errdefs.ErrUnavailable, err)
+	return unreached(ctx, ref.Registry(), errdefs.As(errdefs.ErrUnavailable, err))
+}
+
+// unreached tells a person what to do about a registry that could not be asked.
+func unreached(ctx context.Context, registry string, err error) error {
+	if ctx.Err() != nil {
+		return err // who asked has given up
+	}
+	host := oras.Reference{Registry: registry}.Host()
+	_, badCert := errors.AsType[*tls.CertificateVerificationError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	_, noName := errors.AsType[*net.DNSError](err)
+	switch {
+	case badCert:
+		return errdefs.Hint(err, "have this host trust who signed its certificate, or name it in plugins.insecure_registries, and restart the daemon")
+	case noTLS || errors.Is(err, http.ErrSchemeMismatch):
+		return errdefs.Hint(err, "it speaks no TLS: name it in plugins.insecure_registries, and restart the daemon")
+	case noName:
+		return errdefs.Hint(err, "look at the spelling, and whether this host can look it up: getent hosts "+hostname(host))
+	}
+	return errdefs.Hint(err, "see whether this host reaches it: curl -v https://"+host+"/v2/; a proxy is that of the daemon's environment, HTTPS_PROXY")
+}
+
+// hostname leaves the port out.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return host
 }
 
 // trim takes from an error what the caller says better, and the address of a request, which may hold
@@ -242,8 +273,28 @@ func trim(ctx context.Context, err error) error {
 	if resp, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
 		return &status{resp}
 	}
+	if err == nil {
+		return nil
+	}
+	if text := query.ReplaceAllString(err.Error(), "$1"); text != err.Error() {
+		return unsigned{err, text}
+	}
 	return err
 }
+
+// query is what follows the path of an address in a text: where a registry sends one on to a store of objects it holds a
+// signature, by which everybody may read.
+var query = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
+
+// unsigned is an error without the signatures in its text.
+type unsigned struct {
+	error
+	text string
+}
+
+func (u unsigned) Error() string { return u.text }
+
+func (u unsigned) Unwrap() error { return u.error }
 
 // status is an answer that is an error, in one line.
 type status struct{ *errcode.ErrorResponse }
@@ -276,29 +327,9 @@ func (c *Client) read(ctx context.Context, desc ocispec.Descriptor, maxSize int6
 		return nil, errdefs.Errorf(errdefs.ErrInvalid, "blob %s: longer than %d KiB", desc.Digest, maxSize>>10)
 	}
 	c.mu.Lock()
-	if err == nil {
-		return nil
-	}
-	if text := query.ReplaceAllString(err.Error(), "$1"); text != err.Error() {
-		return unsigned{err, text}
-	}
 	data, ok := c.small[desc.Digest]
 	c.mu.Unlock()
 	if ok {
-// query is what follows the path of an address in a text: where a registry sends one on to a store of objects it holds a
-// signature, by which everybody may read.
-var query = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
-
-// unsigned is an error without the signatures in its text.
-type unsigned struct {
-	error
-	text string
-}
-
-func (u unsigned) Error() string { return u.text }
-
-func (u unsigned) Unwrap() error { return u.error }
-
 		return data, nil
 	}
 	ctx, watch := c.watch(ctx)
