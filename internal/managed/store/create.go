@@ -177,6 +177,9 @@ func (sp *splitter) copy(from *tar.Reader, to *tar.Writer) error {
 		}
 		rootfs = true
 		h.Name = path.Clean(strings.TrimSuffix(below, "/"))
+		if h.Typeflag == tar.TypeGNUSparse {
+			h.Typeflag = tar.TypeReg // it is read with its holes filled
+		}
 		if h.Typeflag == tar.TypeLink && len(h.Linkname) > len(rootfsDir) && strings.EqualFold(h.Linkname[:len(rootfsDir)+1], rootfsDir+"/") {
 			h.Linkname = h.Linkname[len(rootfsDir)+1:]
 		}
