@@ -215,3 +215,7 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	m.told("remove", r, name)
 	return nil
 }
+	m.limit(r.Plugin.ID, 0)
+	if err := m.o.Forget(r.Plugin.Name); err != nil {
+		m.o.Log.WarnContext(ctx, "volumes of a plugin that is removed not forgotten", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
+	}

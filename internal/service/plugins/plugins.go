@@ -78,7 +78,8 @@ func (s *Service) open() error {
 	}
 	s.manager = managed.New(managed.Options{
 		Store: st, Registry: reg, Runtime: rt, Discovery: s.o.Discovery, Socket: s.o.Socket, Log: s.o.Log,
-		Uses: func(name string) []string { return s.volumes.Of(name) },
+		Uses:   func(name string) []string { return s.volumes.Of(name) },
+		Forget: func(name string) error { return s.volumes.Forget(name) },
 	})
 	s.closers = append(s.closers, func() error { s.manager.Close(); return nil })
 	s.volumes, err = volumes.Open(filepath.Join(s.o.Dir, "volumes"), drivers{s.o.Pools, s.manager}, s.o.Log)
