@@ -202,12 +202,22 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.Plugin.Enabled {
-		if err := m.stop(ctx, r); err != nil {
+		// That it is disabled is not written: on a disk that is full it could not be removed.
+		m.withdraw(r.Plugin.ID)
+		if err := m.o.Runtime.Stop(ctx, r.Plugin.ID, 0); err != nil {
 			return err
 		}
 	}
 	if err := m.o.Store.Remove(r.Plugin.ID); err != nil {
+		if r.Plugin.Enabled { // it is stopped, and stays
+			r.Plugin.Enabled = false
+			err = errdefs.Join(err, m.o.Store.Save(r))
+		}
 		return err
+	}
+	m.limit(r.Plugin.ID, 0)
+	if err := m.o.Forget(r.Plugin.Name); err != nil {
+		m.o.Log.WarnContext(ctx, "volumes of a plugin that is removed not forgotten", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
 	}
 	if err := m.o.Runtime.Remove(ctx, r.Plugin.ID); err != nil {
 		m.o.Log.WarnContext(ctx, "logs of a plugin not removed", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
@@ -215,7 +225,3 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 	m.told("remove", r, name)
 	return nil
 }
-	m.limit(r.Plugin.ID, 0)
-	if err := m.o.Forget(r.Plugin.Name); err != nil {
-		m.o.Log.WarnContext(ctx, "volumes of a plugin that is removed not forgotten", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
-	}
