@@ -73,6 +73,7 @@ func (m *Manager) Push(ctx context.Context, name, credentials string, progress P
 	if err != nil {
 		return err
 	}
+	defer m.o.Store.Hold()() // before it is looked at: an upgrade takes away what the old version had
 	auth, err := registry.DecodeAuth(credentials)
 	if err != nil {
 		return err
@@ -81,7 +82,6 @@ func (m *Manager) Push(ctx context.Context, name, credentials string, progress P
 	if err != nil {
 		return err
 	}
-	defer m.o.Store.Hold()()
 	p, err := m.o.Registry.Push(ctx, ref, m.o.Store, r, auth, tell(progress))
 	if err != nil {
 		return err
