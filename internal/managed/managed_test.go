@@ -1,0 +1,222 @@
+package managed
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/remora-plugins/remora/internal/managed/registry"
+	"github.com/remora-plugins/remora/internal/managed/runtime"
+	"github.com/remora-plugins/remora/internal/managed/store"
+	"github.com/remora-plugins/remora/internal/testenv"
+	"github.com/remora-plugins/remora/sdk/errdefs"
+)
+
+const config = `{"interface":{"types":["docker.volumedriver/1.0"],"socket":"x.sock"},"env":[{"name":"A","settable":["value"],"value":"1"}]}`
+
+// newManager returns a manager over a store in a directory. Its plugins have no entrypoint, and so never run.
+func newManager(t *testing.T, dir string, o Options) *Manager {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	st, err := store.Open(filepath.Join(dir, "store"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	run, err := os.MkdirTemp("", "rmm") // a short path, for the sake of sun_path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(run) })
+	rt, err := runtime.Open(runtime.Options{Dir: run + "/logs", RunDir: run + "/run", Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rt.Close() })
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Store, o.Runtime, o.Registry, o.Log, o.Discovery = st, rt, reg, log, run+"/found"
+	m := New(o)
+	t.Cleanup(m.Close)
+	return m
+}
+
+// bundle is a tar with config.json and a rootfs.
+func bundle(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, text := range map[string]string{"config.json": config, "rootfs/x": "x"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// enabled makes a plugin whose record says that it is to run.
+func enabled(t *testing.T, m *Manager, name string) store.Record {
+	t.Helper()
+	if err := m.Create(t.Context(), name, bundle(t)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.o.Store.Get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Plugin.Enabled = true
+	if err := m.o.Store.Save(r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestStartBesideOthers: a plugin that somebody disables while the daemon starts is neither run nor published.
+func TestStartBesideOthers(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	m := newManager(t, t.TempDir(), Options{})
+	r := enabled(t, m, "a")
+	unlock, err := m.locks.Lock(t.Context(), r.Plugin.ID) // as Disable has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	go func() { defer close(started); m.Start(t.Context()) }()
+	select {
+	case <-started:
+		t.Error("the start did not wait")
+	case <-time.After(200 * time.Millisecond):
+	}
+	r.Plugin.Enabled = false
+	if err := m.o.Store.Save(r); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	<-started
+	if f := m.fronts[r.Plugin.ID]; f != nil {
+		t.Error("a plugin that is disabled is published")
+	}
+}
+
+// TestRemoveForgets: volumes of a plugin that is removed by force are given up.
+func TestRemoveForgets(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	var forgotten []string
+	m := newManager(t, t.TempDir(), Options{
+		Uses:   func(string) []string { return []string{"data"} },
+		Forget: func(name string) error { forgotten = append(forgotten, name); return nil },
+	})
+	enabled(t, m, "a")
+	if err := m.Remove(t.Context(), "a", false); !errors.Is(err, errdefs.ErrInUse) || forgotten != nil {
+		t.Errorf("without force: %v, forgotten are those of %q", err, forgotten)
+	}
+	if err := m.Remove(t.Context(), "a", true); err != nil {
+		t.Fatal(err)
+	}
+	if len(forgotten) != 1 || forgotten[0] != "a:latest" {
+		t.Errorf("forgotten are those of %q", forgotten)
+	}
+}
+
+// TestRemoveOnFullDisk: what is removed to make room can be removed.
+func TestRemoveOnFullDisk(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	m := newManager(t, dir, Options{})
+	r := enabled(t, m, "a")
+	if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 2<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	r.Plugin.Enabled = false
+	if err := m.o.Store.Save(r); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatalf("a record fits: %v", err)
+	}
+	if err := m.Remove(t.Context(), "a", true); err != nil {
+		t.Errorf("it is not removed: %v", err)
+	}
+	if all := m.List(); len(all) > 0 {
+		t.Errorf("left: %v", all)
+	}
+}
+
+// TestWrongSettingsComeFirst: a setting that the plugin does not have is told before its layers are fetched.
+func TestWrongSettingsComeFirst(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	blobs := map[string][]byte{}
+	add := func(mediaType string, data []byte) ocispec.Descriptor {
+		d := digest.FromBytes(data)
+		blobs[d.String()] = data
+		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+	}
+	layer := add(store.MediaTypeLayer, bundle(t).Bytes())
+	manifest := ocispec.Manifest{MediaType: store.MediaTypeManifest, Config: add(store.MediaTypeConfig, []byte(config)), Layers: []ocispec.Descriptor{layer}}
+	manifest.SchemaVersion = 2
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := add(store.MediaTypeManifest, raw)
+	var layers atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		if name == layer.Digest.String() {
+			layers.Add(1)
+		}
+		if name == "v1" {
+			name = tag.Digest.String()
+		}
+		if data, ok := blobs[name]; ok {
+			w.Header().Set("Content-Type", store.MediaTypeManifest)
+			w.Header().Set("Docker-Content-Digest", name)
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			_, _ = w.Write(data) // of HEAD it is left out
+		}
+	}))
+	t.Cleanup(s.Close)
+	m := newManager(t, t.TempDir(), Options{})
+	install := func(set string, secrets map[string]string) error {
+		_, err := m.Install(context.Background(), InstallOptions{
+			Source: Source{Reference: s.Listener.Addr().String() + "/p:v1"}, Settings: []string{set}, Secrets: secrets,
+		}, func(Progress) {})
+		return err
+	}
+	for _, err := range []error{install("B=1", nil), install("A=1", map[string]string{"B": "/x"}), install("A=1", map[string]string{"A": "x"})} {
+		if !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("wrong settings: %v", err)
+		}
+	}
+	if n := layers.Load(); n > 0 {
+		t.Errorf("%d layers were fetched", n)
+	}
+	if err := install("A=2", map[string]string{"A": "/x"}); err != nil || layers.Load() != 1 {
+		t.Errorf("right settings: %v, and %d layers", err, layers.Load())
+	}
+}
