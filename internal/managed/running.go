@@ -33,7 +33,7 @@ func (m *Manager) Enable(ctx context.Context, name string, limit time.Duration) 
 	if err := m.o.Runtime.Start(ctx, m.toRun(r)); err != nil {
 		return err
 	}
-	r.Plugin.Enabled = true
+	r.Plugin.Enabled, r.Volumes = true, nil
 	err = m.publish(ctx, r)
 	if err == nil {
 		err = m.o.Store.Save(r)
@@ -75,9 +75,9 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	var mounted []string
-	if known.Plugin.Enabled && !force {
-		mounted = m.mounted(ctx, known) // it is asked, so that no lock may be held
+	var own, mounted []string
+	if known.Plugin.Enabled {
+		own, mounted = m.asked(ctx, known) // it is asked, so that no lock may be held
 	}
 	r, unlock, err := m.locked(ctx, known.Plugin.ID)
 	if err != nil {
@@ -92,6 +92,7 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
+	r.Volumes = own
 	if err := m.stop(context.WithoutCancel(ctx), r); err != nil {
 		return err
 	}
@@ -115,9 +116,9 @@ func (m *Manager) stop(ctx context.Context, r store.Record) error {
 // shownVolumes is how many volumes an error names.
 const shownVolumes = 5
 
-// used says what a plugin is in use for.
-func (m *Manager) used(r store.Record, mounted []string, force string) error {
-	names := slices.Concat(m.o.Uses(r.Plugin.Name), mounted)
+// used says what a plugin is in use for: the volumes that are known of it, and more.
+func (m *Manager) used(r store.Record, more []string, force string) error {
+	names := slices.Concat(m.o.Uses(r.Plugin.Name), more)
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) == 0 {
@@ -196,7 +197,7 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 		if r.Plugin.Enabled {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "plugin %s is enabled", r.Plugin.Name), "disable it first, or: remora plugin rm --force "+r.Plugin.Name)
 		}
-		if err := m.used(r, nil, "remora plugin rm --force"); err != nil {
+		if err := m.used(r, r.Volumes, "remora plugin rm --force"); err != nil {
 			return err
 		}
 	}
