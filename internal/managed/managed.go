@@ -149,13 +149,14 @@ func (m *Manager) locked(ctx context.Context, name string) (store.Record, func()
 	return r, unlock, nil
 }
 
-// inPlugin makes of a path as a plugin sees it the one that it has on the host.
+// inPlugin makes of a path as a plugin sees it the one that it has on the host. As in the plugin, ".." ends at the top.
 func (m *Manager) inPlugin(r store.Record, path string) string {
 	if path == "" {
 		return ""
 	}
-	if at := filepath.Clean(r.Plugin.Config.PropagatedMount); r.Plugin.Config.PropagatedMount != "" {
-		if rest, ok := strings.CutPrefix(filepath.Clean(path), at); ok && (rest == "" || rest[0] == '/' || at == "/") {
+	path = filepath.Clean("/" + path)
+	if at := filepath.Clean("/" + r.Plugin.Config.PropagatedMount); r.Plugin.Config.PropagatedMount != "" {
+		if rest, ok := strings.CutPrefix(path, at); ok && (rest == "" || rest[0] == '/' || at == "/") {
 			return filepath.Join(m.o.Store.PropagatedMount(r), rest)
 		}
 	}

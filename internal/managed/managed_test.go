@@ -95,6 +95,28 @@ func enabled(t *testing.T, m *Manager, name string) store.Record {
 	return r
 }
 
+// TestPathsOfPlugins: what a plugin says of where a volume is never is anywhere else than in the plugin.
+func TestPathsOfPlugins(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	m := newManager(t, t.TempDir(), Options{})
+	r := enabled(t, m, "a")
+	rootfs, propagated := m.o.Store.Rootfs(r), m.o.Store.PropagatedMount(r)
+	for path, want := range map[string]string{
+		"": "", "/": rootfs, "/mnt/v": rootfs + "/mnt/v", "mnt/v": rootfs + "/mnt/v", "/../../../../../etc": rootfs + "/etc", "../../etc": rootfs + "/etc",
+		"/data": propagated, "/data/v": propagated + "/v", "/data/../../../etc": rootfs + "/etc", "/data/v/../../data/w": propagated + "/w",
+		"/database": rootfs + "/database", "/mnt/../data/v": propagated + "/v",
+	} {
+		r.Plugin.Config.PropagatedMount = "/data"
+		if got := m.inPlugin(r, path); got != want {
+			t.Errorf("%q is %q on the host, want %q", path, got, want)
+		}
+	}
+	r.Plugin.Config.PropagatedMount = ""
+	if got := m.inPlugin(r, "/../../data/v"); got != rootfs+"/data/v" {
+		t.Errorf("without a propagated mount it is %q", got)
+	}
+}
+
 // TestStartBesideOthers: a plugin that somebody disables while the daemon starts is neither run nor published.
 func TestStartBesideOthers(t *testing.T) {
 	testenv.Require(t, testenv.Root)
