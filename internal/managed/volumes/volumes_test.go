@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -220,6 +221,18 @@ func TestRemove(t *testing.T) {
 	wantText(t, err, `create x: error looking up volume plugin none: plugin "none" not found`)
 	if got, _, err := v.Create(t.Context(), "", "a", nil, nil); err != nil || len(got.Name) != 64 {
 		t.Errorf("without a name: %+v, %v", got, err)
+	}
+}
+
+// TestKilledWhileItWrote: what was half written goes at the next start.
+func TestKilledWhileItWrote(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".remora-tmp-X"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, two())
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
