@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -189,9 +191,9 @@ func TestRemoveOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestWrongSettingsComeFirst: a setting that the plugin does not have is told before its layers are fetched.
-func TestWrongSettingsComeFirst(t *testing.T) {
-	testenv.Require(t, testenv.Root)
+// serve is a registry with a plugin under p:v1. It counts how often its layer is asked for.
+func serve(t *testing.T) (addr string, layers *atomic.Int32) {
+	t.Helper()
 	blobs := map[string][]byte{}
 	add := func(mediaType string, data []byte) ocispec.Descriptor {
 		d := digest.FromBytes(data)
@@ -206,7 +208,7 @@ func TestWrongSettingsComeFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	tag := add(store.MediaTypeManifest, raw)
-	var layers atomic.Int32
+	layers = new(atomic.Int32)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 		if name == layer.Digest.String() {
@@ -223,10 +225,17 @@ func TestWrongSettingsComeFirst(t *testing.T) {
 		}
 	}))
 	t.Cleanup(s.Close)
+	return s.Listener.Addr().String(), layers
+}
+
+// TestWrongSettingsComeFirst: a setting that the plugin does not have is told before its layers are fetched.
+func TestWrongSettingsComeFirst(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	addr, layers := serve(t)
 	m := newManager(t, t.TempDir(), Options{})
 	install := func(set string, secrets map[string]string) error {
 		_, err := m.Install(context.Background(), InstallOptions{
-			Source: Source{Reference: s.Listener.Addr().String() + "/p:v1"}, Settings: []string{set}, Secrets: secrets,
+			Source: Source{Reference: addr + "/p:v1"}, Settings: []string{set}, Secrets: secrets,
 		}, func(Progress) {})
 		return err
 	}
@@ -240,5 +249,56 @@ func TestWrongSettingsComeFirst(t *testing.T) {
 	}
 	if err := install("A=2", map[string]string{"A": "/x"}); err != nil || layers.Load() != 1 {
 		t.Errorf("right settings: %v, and %d layers", err, layers.Load())
+	}
+}
+
+// TestAtOnce has all verbs done to few plugins at once: each is done or refused, and nothing of those that are gone is left.
+func TestAtOnce(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	addr, _ := serve(t)
+	dir := t.TempDir()
+	m := newManager(t, dir, Options{})
+	m.Start(t.Context())
+	quiet := func(Progress) {}
+	from := InstallOptions{Source: Source{Reference: addr + "/p:v1"}}
+	verbs := []func(ctx context.Context, name string) error{
+		func(ctx context.Context, name string) error {
+			o := from
+			o.Name = name
+			_, err := m.Install(ctx, o, quiet)
+			return err
+		},
+		func(ctx context.Context, name string) error { return m.Create(ctx, name, bundle(t)) },
+		func(ctx context.Context, name string) error { return m.Upgrade(ctx, name, from, quiet) },
+		func(ctx context.Context, name string) error { return m.Set(ctx, name, []string{"A=2"}, nil) },
+		func(ctx context.Context, name string) error { return m.Enable(ctx, name, 0) },
+		func(ctx context.Context, name string) error { return m.Disable(ctx, name, true) },
+		func(ctx context.Context, name string) error { return m.Remove(ctx, name, true) },
+		func(_ context.Context, name string) error { _, err := m.Inspect(name); return err },
+	}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for seed := range uint64(8) {
+		wg.Go(func() {
+			chance := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's dice
+			for ctx.Err() == nil {
+				err := verbs[chance.IntN(len(verbs))](ctx, []string{"a", "b"}[chance.IntN(2)])
+				if err != nil && errdefs.Class(err) == nil {
+					t.Errorf("an error without a class: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, p := range m.List() {
+		if err := m.Remove(t.Context(), p.ID, true); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, sub := range []string{"plugins", "tmp", "ingest", "blobs/sha256"} {
+		if left, err := os.ReadDir(filepath.Join(dir, "store", sub)); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, %v", sub, left, err)
+		}
 	}
 }
