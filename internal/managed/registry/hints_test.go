@@ -1,12 +1,15 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,4 +49,25 @@ func TestHints(t *testing.T) {
 	hint(explain(t.Context(), "doing", hub, get(safe.URL)), "trust who signed its certificate")
 	hint(explain(t.Context(), "doing", hub, get("https://"+l.addr)), "it speaks no TLS")
 	hint(explain(t.Context(), "doing", hub, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "x"}}), "getent hosts registry-1.docker.io")
+}
+
+// A registry to which no connection comes about is told as that, after one try: another would take as long again.
+func TestNoConnection(t *testing.T) {
+	var dials atomic.Int32
+	c := client(t)
+	slow := transport()
+	slow.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		dials.Add(1)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded} // as after dialTime
+	}
+	c.secure = &http.Client{Transport: retried(slow)}
+	_, err := c.Privileges(t.Context(), ref(t, "registry.lan/p"), Auth{})
+	wants(t, err, errdefs.ErrUnavailable, "dial tcp: i/o timeout")
+	if n := dials.Load(); n != 1 {
+		t.Errorf("it was dialed %d times", n)
+	}
+	// One that answers, and is busy, is asked again.
+	if again, err := retryable(&http.Response{StatusCode: http.StatusServiceUnavailable}, nil); !again || err != nil {
+		t.Errorf("a registry that is busy: %v, %v", again, err)
+	}
 }

@@ -25,7 +25,6 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/remora-plugins/remora/internal/managed/reference"
 	"github.com/remora-plugins/remora/internal/managed/store"
@@ -93,8 +92,8 @@ func New(o Options) (*Client, error) {
 	}
 	secure, insecure := transport(), transport()
 	insecure.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the user named this registry
-	c.secure = &http.Client{Transport: retry.NewTransport(secure)}
-	c.insecure = &http.Client{Transport: retry.NewTransport(insecure)}
+	c.secure = &http.Client{Transport: retried(secure)}
+	c.insecure = &http.Client{Transport: retried(insecure)}
 	c.probe = &http.Client{Transport: insecure}
 	return c, nil
 }
