@@ -89,15 +89,19 @@ func packBundle(dir string, to io.Writer) error {
 	w := tar.NewWriter(to)
 	p := packer{w: w, links: map[[2]uint64]string{}}
 	for _, top := range []string{"config.json", "rootfs"} {
-		err := filepath.WalkDir(filepath.Join(dir, top), func(path string, _ fs.DirEntry, err error) error {
+		from, err := filepath.EvalSymlinks(filepath.Join(dir, top)) // it may lie where it is built
+		if err != nil {
+			return err
+		}
+		err = filepath.WalkDir(from, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
-			name, err := filepath.Rel(dir, path)
+			name, err := filepath.Rel(from, path)
 			if err != nil {
 				return err
 			}
-			return p.add(path, name)
+			return p.add(path, filepath.Join(top, name))
 		})
 		if err != nil {
 			return err
@@ -117,11 +121,8 @@ func (p *packer) add(path, name string) error {
 	if err != nil {
 		return err
 	}
-	if name == "config.json" {
-		fi, err = os.Stat(path)
-	}
-	if err != nil || fi.Mode()&fs.ModeSocket != 0 {
-		return err
+	if fi.Mode()&fs.ModeSocket != 0 {
+		return nil
 	}
 	target := ""
 	if fi.Mode()&fs.ModeSymlink != 0 {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,5 +250,33 @@ func TestInterruptedQuestion(t *testing.T) {
 		t.Errorf("it still waits for an answer")
 		_, _ = user.WriteString("\n")
 		<-status
+	}
+}
+
+// TestBundleElsewhere: the rootfs of a bundle may be a link to where it is built.
+func TestBundleElsewhere(t *testing.T) {
+	dir, built := t.TempDir(), t.TempDir()
+	for file, text := range map[string]string{filepath.Join(dir, "config.json"): "{}", filepath.Join(built, "x"): "x"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(built, filepath.Join(dir, "rootfs")); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := packBundle(dir, &b); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for r := tar.NewReader(&b); ; {
+		h, err := r.Next()
+		if err != nil {
+			break // the end: a bundle that is cut off has not all the names
+		}
+		names = append(names, h.Name)
+	}
+	if want := []string{"config.json", "rootfs/", "rootfs/x"}; !slices.Equal(names, want) {
+		t.Errorf("packed are %q, want %q", names, want)
 	}
 }
