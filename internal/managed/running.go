@@ -33,13 +33,16 @@ func (m *Manager) Enable(ctx context.Context, name string, limit time.Duration) 
 	if err := m.o.Runtime.Start(ctx, m.toRun(r)); err != nil {
 		return err
 	}
+	was := r
 	r.Plugin.Enabled, r.Volumes = true, nil
-	err = m.publish(ctx, r)
-	if err == nil {
-		err = m.o.Store.Save(r)
+	// It is published last: a daemon that is killed between the two would leave a socket of a plugin that is disabled, at which
+	// engines wait in vain.
+	if err = m.o.Store.Save(r); err == nil {
+		if err = m.publish(ctx, r); err != nil {
+			err = errdefs.Join(err, m.o.Store.Save(was))
+		}
 	}
 	if err != nil {
-		m.withdraw(r.Plugin.ID)
 		return errdefs.Join(err, m.o.Runtime.Stop(ctx, r.Plugin.ID, 0))
 	}
 	m.limit(r.Plugin.ID, limit)
