@@ -73,9 +73,9 @@ func (a *app) report(ctx context.Context, err error) int {
 
 // tell prints an error and its hints.
 func (a *app) tell(err error) {
-	a.sayf("remora: %v\n", err)
+	a.sayf("remora: %s\n", shown(err.Error(), "\n\t"))
 	for _, hint := range errdefs.Hints(err) {
-		a.sayf("hint: %s\n", hint)
+		a.sayf("hint: %s\n", shown(hint, "\n\t"))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/remora-plugins/remora/internal/control"
 	"github.com/remora-plugins/remora/internal/managed/settings"
+	"github.com/remora-plugins/remora/internal/state"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -36,9 +37,18 @@ func (a *app) pluginCreate() *cobra.Command {
 		}
 		return a.plugins(func(c control.Plugins) error {
 			read, write := io.Pipe()
-			go func() { write.CloseWithError(packBundle(args[1], write)) }()
+			packed := make(chan error, 1)
+			go func() {
+				err := packBundle(args[1], write)
+				write.CloseWithError(err)
+				packed <- err
+			}()
 			p, err := c.Create(cmd.Context(), args[0], read)
 			_ = read.Close() // it only ends the packing
+			if perr := <-packed; perr != nil && !errors.Is(perr, io.ErrClosedPipe) {
+				// To the client it was the daemon that could not be asked.
+				return state.Classify(fmt.Errorf("directory %q: %w", args[1], perr))
+			}
 			if err != nil {
 				return err
 			}
@@ -79,15 +89,19 @@ func packBundle(dir string, to io.Writer) error {
 	w := tar.NewWriter(to)
 	p := packer{w: w, links: map[[2]uint64]string{}}
 	for _, top := range []string{"config.json", "rootfs"} {
-		err := filepath.WalkDir(filepath.Join(dir, top), func(path string, _ fs.DirEntry, err error) error {
+		from, err := filepath.EvalSymlinks(filepath.Join(dir, top)) // it may lie where it is built
+		if err != nil {
+			return err
+		}
+		err = filepath.WalkDir(from, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
-			name, err := filepath.Rel(dir, path)
+			name, err := filepath.Rel(from, path)
 			if err != nil {
 				return err
 			}
-			return p.add(path, name)
+			return p.add(path, filepath.Join(top, name))
 		})
 		if err != nil {
 			return err
@@ -107,11 +121,8 @@ func (p *packer) add(path, name string) error {
 	if err != nil {
 		return err
 	}
-	if name == "config.json" {
-		fi, err = os.Stat(path)
-	}
-	if err != nil || fi.Mode()&fs.ModeSocket != 0 {
-		return err
+	if fi.Mode()&fs.ModeSocket != 0 {
+		return nil
 	}
 	target := ""
 	if fi.Mode()&fs.ModeSymlink != 0 {

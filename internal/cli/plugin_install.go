@@ -1,10 +1,10 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/moby/api/types/plugin"
@@ -39,6 +39,9 @@ func (a *app) pluginInstall() *cobra.Command {
 		}
 		source, err := a.pluginSource(cmd.Context(), args[0], *pin)
 		if err != nil {
+			return err
+		}
+		if err := wholePaths(secrets); err != nil {
 			return err
 		}
 		return a.plugins(func(c control.Plugins) error {
@@ -101,6 +104,21 @@ func secretFlag(cmd *cobra.Command) map[string]string {
 	return secrets
 }
 
+// wholePaths makes the files of secrets paths that do not depend on where one is: the daemon is elsewhere.
+func wholePaths(secrets map[string]string) error {
+	for key, file := range secrets {
+		if file == "" {
+			continue
+		}
+		whole, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		secrets[key] = whole
+	}
+	return nil
+}
+
 // grant shows what a plugin asks for, and asks whether it is to have that.
 func (a *app) grant(cmd *cobra.Command, c control.Plugins, source control.PluginSource, all bool, doing string) (plugin.Privileges, error) {
 	asked, err := c.Privileges(cmd.Context(), source)
@@ -109,16 +127,18 @@ func (a *app) grant(cmd *cobra.Command, c control.Plugins, source control.Plugin
 	}
 	a.sayf("Plugin %q is requesting the following privileges:\n", source.Reference)
 	for _, p := range asked.Privileges {
-		a.sayf(" - %s: %v\n", p.Name, p.Value)
+		a.sayf(" - %s: %s\n", plain(p.Name), plain(fmt.Sprint(p.Value)))
 	}
 	denied := errdefs.Errorf(errdefs.ErrDenied, "permission denied while %s plugin %s", doing, source.Reference)
 	if !logging.IsTerminal(a.Stdin) {
 		return nil, errdefs.Hint(denied, "there is no terminal to ask on: look at what it asks for, and add --grant-all-permissions")
 	}
-	a.sayf("Do you grant the above permissions? [y/N] ")
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return nil, denied
+	yes, err := a.asked(cmd.Context(), "Do you grant the above permissions?")
+	if err == nil && !yes {
+		err = denied
+	}
+	if err != nil {
+		return nil, err
 	}
 	return asked.Privileges, nil
 }
@@ -221,12 +241,11 @@ func (a *app) another(cmd *cobra.Command) error {
 	if !logging.IsTerminal(a.Stdin) {
 		return usageError(cmd, errors.New("plugin images do not match, and there is no terminal to ask on: add --skip-remote-check"))
 	}
-	a.sayf("Plugin images do not match, are you sure? [y/N] ")
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return errdefs.Errorf(errdefs.ErrDenied, "canceling upgrade request")
+	yes, err := a.asked(cmd.Context(), "Plugin images do not match, are you sure?")
+	if err == nil && !yes {
+		err = errdefs.Errorf(errdefs.ErrDenied, "canceling upgrade request")
 	}
-	return nil
+	return err
 }
 
 func (a *app) pluginPush() *cobra.Command {
@@ -235,13 +254,17 @@ func (a *app) pluginPush() *cobra.Command {
 		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completePlugins(1, nil),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		source, err := a.pluginSource(cmd.Context(), args[0], "")
-		if err != nil {
-			return err
-		}
 		return a.plugins(func(c control.Plugins) error {
+			p, err := c.Inspect(cmd.Context(), control.PluginRequest{Name: args[0]}) // it may be named by its ID
+			if err != nil {
+				return err
+			}
+			source, err := a.pluginSource(cmd.Context(), p.Name, "")
+			if err != nil {
+				return err
+			}
 			bar := a.bar()
-			made, err := c.Push(cmd.Context(), control.PluginPushRequest{Name: args[0], Auth: source.Auth}, bar.show)
+			made, err := c.Push(cmd.Context(), control.PluginPushRequest{Name: p.Name, Auth: source.Auth}, bar.show)
 			bar.end()
 			if err != nil {
 				return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,14 +27,8 @@ func (a *app) pluginSet() *cobra.Command {
 	secrets := secretFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.plugins(func(c control.Plugins) error {
-			for key, file := range secrets {
-				if file != "" && !filepath.IsAbs(file) {
-					whole, err := filepath.Abs(file) // the daemon is elsewhere
-					if err != nil {
-						return err
-					}
-					secrets[key] = whole
-				}
+			if err := wholePaths(secrets); err != nil {
+				return err
 			}
 			return c.Set(cmd.Context(), control.PluginSetRequest{Name: args[0], Settings: args[1:], Secrets: secrets})
 		})

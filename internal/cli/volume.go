@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,12 +105,11 @@ func (a *app) confirm(cmd *cobra.Command, question string) error {
 	if !logging.IsTerminal(a.Stdin) {
 		return usageError(cmd, fmt.Errorf("%q, and there is no terminal to ask on: add --yes", question))
 	}
-	a.sayf("%s [y/N] ", question)
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return errdefs.Errorf(errdefs.ErrDenied, "nothing was done")
+	yes, err := a.asked(cmd.Context(), question)
+	if err == nil && !yes {
+		err = errdefs.Errorf(errdefs.ErrDenied, "nothing was done")
 	}
-	return nil
+	return err
 }
 
 // cliMountID is the mount ID of mounts that are made by hand: there is one for each volume,

@@ -209,6 +209,8 @@ type PluginStatus struct {
 	Enabled bool   `json:"Enabled"`
 	State   string `json:"State"`
 	Error   string `json:"Error,omitempty"`
+	// Restarts is how often it ended by itself, or could not be started again, since the daemon started.
+	Restarts uint64 `json:"Restarts,omitempty"`
 }
 
 // Pool is a pool as it stands in [Status].

@@ -116,7 +116,8 @@ var (
 // Metrics returns every metric of our own, by name.
 func Metrics() []Metric {
 	return []Metric{
-		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, csiDurations, csiRequests, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
+		proofDuration, proofLast, proofOK, buildInfo, cloudRequests, reloadOK, csiDurations, csiRequests,
+		pluginEnabled, pluginRestarts, pluginRunning, pluginCount, networkAddresses, networkDNS, networkProofs, networkMembers, networkNames,
 		networkPaths, networkProblems, networkReady, networkRefused, networkRepairs, networkTunnel,
 		durations, requests, poolJobs, poolReachable, poolVolumes, poolMounted,
 		scheduleFailed, scheduleLast, scheduleRuns, volumesTaken,
@@ -150,7 +151,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		return 1
 	})
-	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d}, networkCollector{d},
+	m.registry.MustRegister(m.requests, m.duration, m.runs, build, reload, poolCollector{d}, scheduleCollector{d}, proofCollector{d}, cloudCollector{d}, networkCollector{d}, pluginCollector{d},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

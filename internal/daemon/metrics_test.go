@@ -67,6 +67,7 @@ func TestMetrics(t *testing.T) {
 		t.Error("a CSI driver answers where none is")
 	}
 	h.must(csi.Close())
+	h.must(h.createPlugin("managed"))
 	families, text := h.metrics()
 	for _, want := range []struct {
 		name   string
@@ -88,6 +89,11 @@ func TestMetrics(t *testing.T) {
 		{"remora_csi_requests_total", 1, []string{"code=Unavailable", "pool=a csi pool", "rpc=GetPluginInfo"}},
 		{"remora_csi_request_duration_seconds", 1, []string{"code=Unavailable", "pool=a csi pool", "rpc=GetPluginInfo"}},
 		{"remora_volumes_taken_total", 0, []string{"account=a cloud"}},
+		{"remora_managed_plugins", 1, []string{"state=stopped"}},
+		{"remora_managed_plugins", 0, []string{"state=running"}},
+		{"remora_managed_plugin_enabled", 0, []string{"plugin=managed:latest"}},
+		{"remora_managed_plugin_running", 0, []string{"plugin=managed:latest"}},
+		{"remora_managed_plugin_restarts_total", 0, []string{"plugin=managed:latest"}},
 		{"remora_pool_jobs", 0, []string{"pool=a", "state=running"}},
 		{"remora_schedule_last_success_timestamp_seconds", 0, []string{"pool=a", "schedule=x", "task=backup to near", "volume=one"}},
 	} {

@@ -121,26 +121,33 @@ func (d VolumeDriver) Scope(ctx context.Context) string {
 // askTime bounds how long a plugin that is to be stopped may take to say what is mounted.
 const askTime = 3 * time.Second
 
-// mounted returns the volumes of a plugin that are mounted, whoever had them mounted. One that does not answer has
-// none: it is to be stopped, perhaps for that.
-func (m *Manager) mounted(ctx context.Context, r store.Record) []string {
+// keptVolumes is how many of a plugin's volumes are remembered while it is disabled: that there are any is what counts.
+const keptVolumes = 100
+
+// asked returns the volumes of a plugin, whoever made them: those that go with it, and those that are mounted. One that does
+// not answer has none: it is to be stopped, perhaps for that. Global volumes stay where they are, whatever becomes of it.
+func (m *Manager) asked(ctx context.Context, r store.Record) (own, mounted []string) {
 	if !Provides(r.Plugin.Config, "volumedriver") || m.o.Runtime.State(r.Plugin.ID).Pid == 0 {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	all, err := VolumeDriver{m, r}.List(ctx)
+	d := VolumeDriver{m, r}
+	all, err := d.List(ctx)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	var names []string
+	global := len(all) > 0 && d.Scope(ctx) == "global"
 	for _, v := range all {
+		if !global && len(own) < keptVolumes {
+			own = append(own, v.Name)
+		}
 		if v.Mountpoint == "" {
 			continue
 		}
 		if is, err := mountinfo.Mounted(v.Mountpoint); err == nil && is {
-			names = append(names, v.Name)
+			mounted = append(mounted, v.Name)
 		}
 	}
-	return names
+	return own, mounted
 }

@@ -39,7 +39,9 @@ type Options struct {
 	Socket    sdk.UnixSocket
 	// Uses returns the volumes that are known of a plugin; nil knows none.
 	Uses func(name string) []string
-	Log  *slog.Logger
+	// Forget has the volumes of a plugin forgotten, which is removed; nil does nothing.
+	Forget func(name string) error
+	Log    *slog.Logger
 }
 
 // Manager does what people ask of managed plugins. Its methods are safe for concurrent use.
@@ -61,6 +63,9 @@ type Manager struct {
 func New(o Options) *Manager {
 	if o.Uses == nil {
 		o.Uses = func(string) []string { return nil }
+	}
+	if o.Forget == nil {
+		o.Forget = func(string) error { return nil }
 	}
 	return &Manager{o: o, limits: map[string]time.Duration{}, fronts: map[string]*front.Front{}, adopted: make(chan struct{})}
 }
@@ -144,13 +149,14 @@ func (m *Manager) locked(ctx context.Context, name string) (store.Record, func()
 	return r, unlock, nil
 }
 
-// inPlugin makes of a path as a plugin sees it the one that it has on the host.
+// inPlugin makes of a path as a plugin sees it the one that it has on the host. As in the plugin, ".." ends at the top.
 func (m *Manager) inPlugin(r store.Record, path string) string {
 	if path == "" {
 		return ""
 	}
-	if at := filepath.Clean(r.Plugin.Config.PropagatedMount); r.Plugin.Config.PropagatedMount != "" {
-		if rest, ok := strings.CutPrefix(filepath.Clean(path), at); ok && (rest == "" || rest[0] == '/' || at == "/") {
+	path = filepath.Clean("/" + path)
+	if at := filepath.Clean("/" + r.Plugin.Config.PropagatedMount); r.Plugin.Config.PropagatedMount != "" {
+		if rest, ok := strings.CutPrefix(path, at); ok && (rest == "" || rest[0] == '/' || at == "/") {
 			return filepath.Join(m.o.Store.PropagatedMount(r), rest)
 		}
 	}

@@ -93,9 +93,16 @@ func (m *Manager) Start(ctx context.Context) {
 	defer close(m.adopted)
 	var wanted []runtime.Plugin
 	for _, r := range m.o.Store.Records() {
+		// Who disables or removes it meanwhile comes before, or waits until it is taken over: nothing runs that is not to.
+		r, unlock, err := m.locked(ctx, r.Plugin.ID)
+		if err != nil {
+			continue // it was removed, or the daemon stops
+		}
 		if !r.Plugin.Enabled {
+			unlock()
 			continue
 		}
+		defer unlock()
 		wanted = append(wanted, m.toRun(r))
 		if err := m.publish(ctx, r); err != nil {
 			m.o.Log.ErrorContext(ctx, "plugin not published", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))

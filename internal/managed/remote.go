@@ -50,6 +50,10 @@ func (m *Manager) pull(ctx context.Context, o InstallOptions, progress ProgressF
 	pulled, err = m.o.Registry.Pull(ctx, ref, m.o.Store, registry.Pull{
 		Auth: auth, Pin: pin, Progress: tell(progress),
 		Grant: func(required plugin.Privileges) error { return settings.Granted(required, o.Granted) },
+		// A wrong setting is told before a hundred megabytes have come.
+		Check: func(c plugin.Config) error {
+			return o.change(&store.Record{Plugin: plugin.Plugin{Config: c, Settings: settings.Defaults(c)}})
+		},
 	})
 	return ref.String(), pulled, err
 }
@@ -69,6 +73,7 @@ type Pushed struct {
 
 // Push sends a plugin to the registry of its name.
 func (m *Manager) Push(ctx context.Context, name, credentials string, progress ProgressFunc) error {
+	defer m.o.Store.Hold()() // before it is looked at: an upgrade takes away what the old version had
 	r, err := m.o.Store.Get(name)
 	if err != nil {
 		return err
@@ -81,7 +86,6 @@ func (m *Manager) Push(ctx context.Context, name, credentials string, progress P
 	if err != nil {
 		return err
 	}
-	defer m.o.Store.Hold()()
 	p, err := m.o.Registry.Push(ctx, ref, m.o.Store, r, auth, tell(progress))
 	if err != nil {
 		return err

@@ -33,13 +33,16 @@ func (m *Manager) Enable(ctx context.Context, name string, limit time.Duration) 
 	if err := m.o.Runtime.Start(ctx, m.toRun(r)); err != nil {
 		return err
 	}
-	r.Plugin.Enabled = true
-	err = m.publish(ctx, r)
-	if err == nil {
-		err = m.o.Store.Save(r)
+	was := r
+	r.Plugin.Enabled, r.Volumes = true, nil
+	// It is published last: a daemon that is killed between the two would leave a socket of a plugin that is disabled, at which
+	// engines wait in vain.
+	if err = m.o.Store.Save(r); err == nil {
+		if err = m.publish(ctx, r); err != nil {
+			err = errdefs.Join(err, m.o.Store.Save(was))
+		}
 	}
 	if err != nil {
-		m.withdraw(r.Plugin.ID)
 		return errdefs.Join(err, m.o.Runtime.Stop(ctx, r.Plugin.ID, 0))
 	}
 	m.limit(r.Plugin.ID, limit)
@@ -75,9 +78,9 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	var mounted []string
-	if known.Plugin.Enabled && !force {
-		mounted = m.mounted(ctx, known) // it is asked, so that no lock may be held
+	var own, mounted []string
+	if known.Plugin.Enabled {
+		own, mounted = m.asked(ctx, known) // it is asked, so that no lock may be held
 	}
 	r, unlock, err := m.locked(ctx, known.Plugin.ID)
 	if err != nil {
@@ -92,6 +95,7 @@ func (m *Manager) Disable(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
+	r.Volumes = own
 	if err := m.stop(context.WithoutCancel(ctx), r); err != nil {
 		return err
 	}
@@ -115,9 +119,9 @@ func (m *Manager) stop(ctx context.Context, r store.Record) error {
 // shownVolumes is how many volumes an error names.
 const shownVolumes = 5
 
-// used says what a plugin is in use for.
-func (m *Manager) used(r store.Record, mounted []string, force string) error {
-	names := slices.Concat(m.o.Uses(r.Plugin.Name), mounted)
+// used says what a plugin is in use for: the volumes that are known of it, and more.
+func (m *Manager) used(r store.Record, more []string, force string) error {
+	names := slices.Concat(m.o.Uses(r.Plugin.Name), more)
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) == 0 {
@@ -196,18 +200,28 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 		if r.Plugin.Enabled {
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "plugin %s is enabled", r.Plugin.Name), "disable it first, or: remora plugin rm --force "+r.Plugin.Name)
 		}
-		if err := m.used(r, nil, "remora plugin rm --force"); err != nil {
+		if err := m.used(r, r.Volumes, "remora plugin rm --force"); err != nil {
 			return err
 		}
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.Plugin.Enabled {
-		if err := m.stop(ctx, r); err != nil {
+		// That it is disabled is not written: on a disk that is full it could not be removed.
+		m.withdraw(r.Plugin.ID)
+		if err := m.o.Runtime.Stop(ctx, r.Plugin.ID, 0); err != nil {
 			return err
 		}
 	}
 	if err := m.o.Store.Remove(r.Plugin.ID); err != nil {
+		if r.Plugin.Enabled { // it is stopped, and stays
+			r.Plugin.Enabled = false
+			err = errdefs.Join(err, m.o.Store.Save(r))
+		}
 		return err
+	}
+	m.limit(r.Plugin.ID, 0)
+	if err := m.o.Forget(r.Plugin.Name); err != nil {
+		m.o.Log.WarnContext(ctx, "volumes of a plugin that is removed not forgotten", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))
 	}
 	if err := m.o.Runtime.Remove(ctx, r.Plugin.ID); err != nil {
 		m.o.Log.WarnContext(ctx, "logs of a plugin not removed", slog.String("plugin", r.Plugin.Name), slog.Any("error", err))

@@ -185,5 +185,15 @@ func TestPluginForEngines(t *testing.T) {
 	pod("run", "--rm", "--network=none", "-v", "more:/data", lab.ImageName, "sh", "-c", "echo bye > /data/file")
 	is(t, "what podman wrote", pod("run", "--rm", "--network=none", "-v", "more:/data", lab.ImageName, "cat", "/data/file"), "bye")
 	pod("volume", "rm", "more")
+
+	// What another engine has made keeps it from being removed, although nobody can ask it any more.
+	h.MustDocker("volume", "create", "-d", "disk", "late")
+	for _, disable := range [][]string{{"plugin", "disable", "disk"}, {"plugin", "disable", "--force", "disk"}} {
+		h.MustCli(disable...)
+		want(t, h.Fails(remoraOf(h), "plugin", "rm", "disk"), `is in use: it has the volume "late"`, "remora plugin rm --force disk")
+		h.MustCli("plugin", "enable", "disk")
+	}
+	h.MustDocker("volume", "rm", "late")
 	h.MustCli("plugin", "disable", "disk")
+	h.MustCli("plugin", "rm", "disk")
 }

@@ -32,17 +32,19 @@ type liar struct {
 
 func newLiar(t testing.TB) *liar {
 	l := &liar{has: map[string]func(http.ResponseWriter, *http.Request){}}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
-		if serve, ok := l.has[name]; ok {
-			serve(w, r)
-		} else if name != "" {
-			http.NotFound(w, r)
-		}
-	}))
+	s := httptest.NewServer(l)
 	t.Cleanup(s.Close)
 	l.addr = s.Listener.Addr().String()
 	return l
+}
+
+func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	if serve, ok := l.has[name]; ok {
+		serve(w, r)
+	} else if name != "" {
+		http.NotFound(w, r)
+	}
 }
 
 // serve answers with what it is, and says that it has the digest.
@@ -130,6 +132,13 @@ func TestLies(t *testing.T) {
 			l.add("", layer)
 			l.tag(t, "v1", store.MediaTypeManifest, manifest(l.add(store.MediaTypeConfig, fine), layerOf(499)))
 		}, errdefs.ErrUnavailable, "mismatch Content-Length"},
+		"layer is another size elsewhere": {func(t *testing.T, l *liar) {
+			l.has[layerOf(0).Digest.String()] = func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "/store/signed?X-Amz-Signature=hunter2", http.StatusTemporaryRedirect)
+			}
+			l.has["signed"] = serve("", layerOf(0).Digest, layer)
+			l.tag(t, "v1", store.MediaTypeManifest, manifest(l.add(store.MediaTypeConfig, fine), layerOf(499)))
+		}, errdefs.ErrUnavailable, `/store/signed": mismatch Content-Length`},
 		"layer is enormous": {func(t *testing.T, l *liar) {
 			l.tag(t, "v1", store.MediaTypeManifest, manifest(l.add(store.MediaTypeConfig, fine), layerOf(1<<40)))
 		}, errdefs.ErrInvalid, "its layers are larger than 4096 MiB"},

@@ -35,6 +35,8 @@ type Pull struct {
 	// Grant is asked, before any layer is fetched, whether the plugin may have what it asks for; nil
 	// grants nothing.
 	Grant func(plugin.Privileges) error
+	// Check, which may be nil, is asked next whether the plugin is what the caller can use.
+	Check func(plugin.Config) error
 	// Progress may be nil.
 	Progress store.Progress
 }
@@ -78,6 +80,11 @@ func (c *Client) Pull(ctx context.Context, ref reference.Reference, to *store.St
 	}
 	if err := grant(settings.Privileges(p.Config)); err != nil {
 		return Pulled{}, err
+	}
+	if how.Check != nil {
+		if err := how.Check(p.Config); err != nil {
+			return Pulled{}, err
+		}
 	}
 	ctx = scope(ctx, ref, "pull")
 	for _, l := range p.Image.Layers {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,6 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
-	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/remora-plugins/remora/internal/managed/reference"
 	"github.com/remora-plugins/remora/internal/managed/store"
@@ -63,7 +63,7 @@ type Client struct {
 	probe            *http.Client
 
 	mu    sync.Mutex
-	plain map[string]bool          // which insecure registries speak plain HTTP
+	safe  map[string]bool          // which insecure registries speak TLS
 	small map[digest.Digest][]byte // manifests and configs that were looked at last
 }
 
@@ -71,7 +71,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	c := &Client{
 		stall: o.Stall, agent: o.UserAgent, hosts: map[string]bool{},
-		plain: map[string]bool{}, small: map[digest.Digest][]byte{},
+		safe: map[string]bool{}, small: map[digest.Digest][]byte{},
 	}
 	if c.stall == 0 {
 		c.stall = stallTime
@@ -92,8 +92,8 @@ func New(o Options) (*Client, error) {
 	}
 	secure, insecure := transport(), transport()
 	insecure.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the user named this registry
-	c.secure = &http.Client{Transport: retry.NewTransport(secure)}
-	c.insecure = &http.Client{Transport: retry.NewTransport(insecure)}
+	c.secure = &http.Client{Transport: retried(secure)}
+	c.insecure = &http.Client{Transport: retried(insecure)}
 	c.probe = &http.Client{Transport: insecure}
 	return c, nil
 }
@@ -166,15 +166,16 @@ func scope(ctx context.Context, ref reference.Reference, actions string) context
 	return auth.AppendScopes(ctx, "repository(plugin):"+ref.Path()+":"+actions)
 }
 
-// speaksPlain finds out whether an insecure registry speaks plain HTTP.
+// speaksPlain finds out whether an insecure registry speaks plain HTTP. One that did is asked again: it may be given a
+// certificate while the daemon runs.
 func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error) {
 	ctx, watch := c.watch(ctx)
 	defer watch.stop()
 	c.mu.Lock()
-	plain, known := c.plain[registry]
+	known := c.safe[registry]
 	c.mu.Unlock()
 	if known {
-		return plain, nil
+		return false, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+registry+"/v2/", nil)
 	if err != nil {
@@ -185,19 +186,24 @@ func (c *Client) speaksPlain(ctx context.Context, registry string) (bool, error)
 		_ = resp.Body.Close() // that it came is all
 	}
 	_, isTLS := errors.AsType[tls.RecordHeaderError](err)
-	plain = isTLS || errors.Is(err, http.ErrSchemeMismatch)
+	plain := isTLS || errors.Is(err, http.ErrSchemeMismatch)
 	if err != nil && !plain {
 		return false, trim(ctx, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.plain[registry] = plain
+	if !plain {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.safe[registry] = true
+	}
 	return plain, nil
 }
 
 // explain gives an error of a registry its class and one line.
 func explain(ctx context.Context, doing string, ref reference.Reference, err error) error {
 	err = fmt.Errorf("%s: %s: %w", doing, ref, trim(ctx, err))
+	if _, silent := errors.AsType[silence](err); silent {
+		return unreached(ctx, ref.Registry(), err)
+	}
 	if errdefs.Class(err) != nil {
 		return err
 	}
@@ -220,7 +226,35 @@ func explain(ctx context.Context, doing string, ref reference.Reference, err err
 	case errors.Is(err, errdef.ErrNotFound):
 		return errdefs.As(errdefs.ErrNotFound, err)
 	}
-	return errdefs.As(errdefs.ErrUnavailable, err)
+	return unreached(ctx, ref.Registry(), errdefs.As(errdefs.ErrUnavailable, err))
+}
+
+// unreached tells a person what to do about a registry that could not be asked.
+func unreached(ctx context.Context, registry string, err error) error {
+	if ctx.Err() != nil {
+		return err // who asked has given up
+	}
+	host := oras.Reference{Registry: registry}.Host()
+	_, badCert := errors.AsType[*tls.CertificateVerificationError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	_, noName := errors.AsType[*net.DNSError](err)
+	switch {
+	case badCert:
+		return errdefs.Hint(err, "have this host trust who signed its certificate, or name it in plugins.insecure_registries, and restart the daemon")
+	case noTLS || errors.Is(err, http.ErrSchemeMismatch):
+		return errdefs.Hint(err, "it speaks no TLS: name it in plugins.insecure_registries, and restart the daemon")
+	case noName:
+		return errdefs.Hint(err, "look at the spelling, and whether this host can look it up: getent hosts "+hostname(host))
+	}
+	return errdefs.Hint(err, "see whether this host reaches it: curl -v https://"+host+"/v2/; a proxy is that of the daemon's environment, HTTPS_PROXY")
+}
+
+// hostname leaves the port out.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return host
 }
 
 // trim takes from an error what the caller says better, and the address of a request, which may hold
@@ -238,8 +272,28 @@ func trim(ctx context.Context, err error) error {
 	if resp, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
 		return &status{resp}
 	}
+	if err == nil {
+		return nil
+	}
+	if text := query.ReplaceAllString(err.Error(), "$1"); text != err.Error() {
+		return unsigned{err, text}
+	}
 	return err
 }
+
+// query is what follows the path of an address in a text: where a registry sends one on to a store of objects it holds a
+// signature, by which everybody may read.
+var query = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
+
+// unsigned is an error without the signatures in its text.
+type unsigned struct {
+	error
+	text string
+}
+
+func (u unsigned) Error() string { return u.text }
+
+func (u unsigned) Unwrap() error { return u.error }
 
 // status is an answer that is an error, in one line.
 type status struct{ *errcode.ErrorResponse }

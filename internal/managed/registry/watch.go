@@ -15,12 +15,17 @@ type watch struct {
 	cancel context.CancelCauseFunc
 }
 
+// silence is why a transfer was ended in which nothing moved.
+type silence struct{ error }
+
+func (s silence) Unwrap() error { return s.error }
+
 // watch returns a context that ends when nothing was read for too long.
 func (c *Client) watch(ctx context.Context) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{every: c.stall, cancel: cancel}
 	w.timer = time.AfterFunc(c.stall, func() {
-		cancel(errdefs.Errorf(errdefs.ErrUnavailable, "nothing has come or gone for %v", c.stall))
+		cancel(silence{errdefs.Errorf(errdefs.ErrUnavailable, "nothing has come or gone for %v", c.stall)})
 	})
 	return ctx, w
 }

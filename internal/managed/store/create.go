@@ -177,8 +177,12 @@ func (sp *splitter) copy(from *tar.Reader, to *tar.Writer) error {
 		}
 		rootfs = true
 		h.Name = path.Clean(strings.TrimSuffix(below, "/"))
-		if h.Typeflag == tar.TypeLink && len(h.Linkname) > len(rootfsDir) && strings.EqualFold(h.Linkname[:len(rootfsDir)+1], rootfsDir+"/") {
-			h.Linkname = h.Linkname[len(rootfsDir)+1:]
+		if h.Typeflag == tar.TypeGNUSparse {
+			h.Typeflag = tar.TypeReg // it is read with its holes filled
+		}
+		target := strings.TrimPrefix(strings.TrimPrefix(h.Linkname, "."), "/") // as tar(1) has it of "."
+		if h.Typeflag == tar.TypeLink && len(target) > len(rootfsDir) && strings.EqualFold(target[:len(rootfsDir)+1], rootfsDir+"/") {
+			h.Linkname = target[len(rootfsDir)+1:]
 		}
 		if err := to.WriteHeader(h); err != nil {
 			return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%q: error writing tar header: %w", h.Name, err))

@@ -91,6 +91,8 @@ func TestCreateOrder(t *testing.T) {
 	for i, files := range [][]file{
 		{dir("rootfs"), reg("rootfs/a", "1"), reg("config.json", "{}")},
 		{reg("./config.json", "{}"), reg("./rootfs/a", "1")},
+		{reg("./config.json", "{}"), reg("./rootfs/b", "1"), hard("./rootfs/a", "./rootfs/b")},
+		{reg("/config.json", "{}"), reg("/rootfs/b", "1"), hard("/rootfs/a", "/rootfs/b")},
 		{reg("/config.json", "{}"), reg("other/x", "x"), reg("/rootfs/a", "1"), reg("../rootfs/b", "no part of it")},
 		{reg("config.json", "{}"), reg("rootfs/a", "1"), reg("rootfs/config.json", "of the plugin"), reg("rootfsother", "")},
 	} {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -181,18 +182,49 @@ func (x *extractor) opened(h *tar.Header, base string, flags int, content io.Rea
 	f := os.NewFile(uintptr(fd), base)
 	defer f.Close() // once more on the way out of an error
 	if content != nil {
-		n, err := io.CopyBuffer(struct{ io.Writer }{f}, content, x.buf)
+		to := writer(f, h)
+		n, err := io.CopyBuffer(to, content, x.buf)
 		if err != nil {
 			return damaged(err)
 		}
 		if n != h.Size {
 			return damaged(io.ErrUnexpectedEOF)
 		}
+		if _, ok := to.(holes); ok { // it may end in one
+			if err := f.Truncate(h.Size); err != nil {
+				return err
+			}
+		}
 	}
 	if err := x.meta(f, h); err != nil {
 		return err
 	}
 	return f.Close()
+}
+
+// writer is what fills a file. One with holes keeps them: a few bytes of an archive may stand for gigabytes.
+func writer(f *os.File, h *tar.Header) io.Writer {
+	sparse := h.Typeflag == tar.TypeGNUSparse
+	for key := range h.PAXRecords {
+		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+	}
+	if sparse {
+		return holes{f}
+	}
+	return struct{ io.Writer }{f}
+}
+
+// holes writes what is not zero.
+type holes struct{ f *os.File }
+
+func (h holes) Write(p []byte) (int, error) {
+	if len(bytes.TrimLeft(p, "\x00")) > 0 {
+		return h.f.Write(p)
+	}
+	if _, err := h.f.Seek(int64(len(p)), io.SeekCurrent); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // meta gives a file its owner, then its mode, which a change of owner lessens, and then its

@@ -38,13 +38,15 @@ type Record struct {
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// Pinned is the digest to which the user pinned the plugin, or empty.
 	Pinned digest.Digest `json:"pinned,omitempty"`
+	// Volumes are some of those that were the plugin's own when it was disabled, and would go with it.
+	Volumes []string `json:"volumes,omitempty"`
 	// Rootfs names a directory beside the record. [Store.Rootfs] has its path.
 	Rootfs string `json:"rootfs"`
 }
 
 func (r Record) clone() Record {
 	r.Plugin.Config, r.Plugin.Settings = settings.Clone(r.Plugin.Config, r.Plugin.Settings)
-	r.Layers, r.Secrets = slices.Clone(r.Layers), maps.Clone(r.Secrets)
+	r.Layers, r.Secrets, r.Volumes = slices.Clone(r.Layers), maps.Clone(r.Secrets), slices.Clone(r.Volumes)
 	return r
 }
 

@@ -45,6 +45,9 @@ func openBook(dir string, log *slog.Logger) (*book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w", closed(root, err))
 	}
+	if err := state.Clean(root, "."); err != nil { // a daemon that was killed while it wrote
+		log.Warn("labels of volumes: something of no use is left", slog.Any("error", err))
+	}
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".json") {
 			continue

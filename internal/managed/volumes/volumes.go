@@ -83,6 +83,16 @@ func (s *Service) Close() error { return s.book.close() }
 // Of returns the names of the volumes that are known of a driver, sorted.
 func (s *Service) Of(driver string) []string { return s.book.of(driver) }
 
+// Forget forgets the volumes of a driver that is there no more: their names are free, and a driver that comes under the same
+// name does not have them.
+func (s *Service) Forget(driver string) error {
+	var errs []error
+	for _, name := range s.book.of(driver) {
+		errs = append(errs, s.book.forget(name))
+	}
+	return errdefs.Join(errs...)
+}
+
 // listTime bounds how long a list waits for a driver: what one does not tell is said in a warning.
 const listTime = 15 * time.Second
 
@@ -259,7 +269,7 @@ func unsure(ctx context.Context, err error) bool {
 }
 
 // Remove removes a volume. By force, one that is not there is no error, and what is remembered of one whose driver
-// fails is forgotten.
+// fails, or is there no more, is forgotten.
 func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 	unlock, err := s.locks.Lock(ctx, name)
 	if err != nil {
@@ -267,8 +277,8 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 	}
 	defer unlock()
 	_, d, err := s.find(ctx, name)
-	if errors.Is(err, errNoSuch) && force {
-		return nil
+	if errors.Is(err, errdefs.ErrNotFound) && force {
+		return s.book.forget(name) // it, or its driver, is not there
 	}
 	if err != nil {
 		return fmt.Errorf("get %s: %w", name, err)

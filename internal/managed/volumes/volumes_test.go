@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -220,5 +221,49 @@ func TestRemove(t *testing.T) {
 	wantText(t, err, `create x: error looking up volume plugin none: plugin "none" not found`)
 	if got, _, err := v.Create(t.Context(), "", "a", nil, nil); err != nil || len(got.Name) != 64 {
 		t.Errorf("without a name: %+v, %v", got, err)
+	}
+}
+
+// TestKilledWhileItWrote: what was half written goes at the next start.
+func TestKilledWhileItWrote(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".remora-tmp-X"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, two())
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestDriverThatIsGone: a plugin that was removed took its volumes along, and their names are free again.
+func TestDriverThatIsGone(t *testing.T) {
+	dir, s := t.TempDir(), two()
+	v := open(t, dir, s)
+	for _, name := range []string{"x", "y"} {
+		if _, _, err := v.Create(t.Context(), name, "a", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := s["a"]
+	delete(s, "a")
+	wantText(t, v.Remove(t.Context(), "x", false), `get x: error while checking if volume "x" exists in driver "a": error looking up volume plugin a: plugin "a" not found`)
+	if err := v.Remove(t.Context(), "x", true); err != nil {
+		t.Errorf("by force: %v", err)
+	}
+	if diff := cmp.Diff([]string{"y"}, v.Of("a")); diff != "" {
+		t.Error(diff)
+	}
+	if err := v.Forget("a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Create(t.Context(), "y", "b", nil, nil); err != nil {
+		t.Errorf("a name that is free again: %v", err)
+	}
+	_ = v.Close()
+	s["a"] = gone
+	v = open(t, dir, s)
+	if of := v.Of("a"); len(of) > 0 {
+		t.Errorf("another plugin of this name has %q", of)
 	}
 }

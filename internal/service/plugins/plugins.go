@@ -49,11 +49,15 @@ type Service struct {
 	err     error
 	closers []func() error
 	started sync.WaitGroup
+
+	mu sync.Mutex
+	// restarts is how often each plugin ended by itself or could not be started again, by its ID.
+	restarts map[string]uint64
 }
 
 // Open returns a service. It does not fail: pools do not depend on it.
 func Open(o Options) *Service {
-	s := &Service{o: o}
+	s := &Service{o: o, restarts: map[string]uint64{}}
 	if err := s.open(); err != nil {
 		s.err = errdefs.Hint(errdefs.As(errdefs.ErrUnavailable, err), "mend that, and restart the daemon")
 		o.Log.Error("no managed plugins", slog.Any("error", err))
@@ -67,7 +71,7 @@ func (s *Service) open() error {
 		return err
 	}
 	s.closers = append(s.closers, st.Close)
-	rt, err := runtime.Open(runtime.Options{Dir: filepath.Join(s.o.Dir, "logs"), RunDir: s.o.RunDir, Discovery: s.o.Discovery, Logger: s.o.Log})
+	rt, err := runtime.Open(runtime.Options{Dir: filepath.Join(s.o.Dir, "logs"), RunDir: s.o.RunDir, Discovery: s.o.Discovery, Logger: s.o.Log, Changed: s.changed})
 	if err != nil {
 		return err
 	}
@@ -78,7 +82,8 @@ func (s *Service) open() error {
 	}
 	s.manager = managed.New(managed.Options{
 		Store: st, Registry: reg, Runtime: rt, Discovery: s.o.Discovery, Socket: s.o.Socket, Log: s.o.Log,
-		Uses: func(name string) []string { return s.volumes.Of(name) },
+		Uses:   func(name string) []string { return s.volumes.Of(name) },
+		Forget: func(name string) error { return s.volumes.Forget(name) },
 	})
 	s.closers = append(s.closers, func() error { s.manager.Close(); return nil })
 	s.volumes, err = volumes.Open(filepath.Join(s.o.Dir, "volumes"), drivers{s.o.Pools, s.manager}, s.o.Log)
@@ -121,6 +126,22 @@ func (s *Service) Close() error {
 	return errdefs.Join(errs...)
 }
 
+// changed counts what becomes of plugins.
+func (s *Service) changed(st runtime.State) {
+	if st.Status != runtime.Restarting {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restarts[st.ID]++
+}
+
+func (s *Service) restarted(id string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restarts[id]
+}
+
 // Status returns the state of each plugin, or why there can be none.
 func (s *Service) Status() ([]control.PluginStatus, error) {
 	if s.err != nil {
@@ -129,7 +150,7 @@ func (s *Service) Status() ([]control.PluginStatus, error) {
 	var all []control.PluginStatus
 	for _, p := range s.manager.List() {
 		st := s.state(p.ID, p.Enabled)
-		all = append(all, control.PluginStatus{Name: p.Name, Enabled: p.Enabled, State: st.State, Error: st.Error})
+		all = append(all, control.PluginStatus{Name: p.Name, Enabled: p.Enabled, State: st.State, Error: st.Error, Restarts: s.restarted(p.ID)})
 	}
 	return all, nil
 }
