@@ -135,7 +135,7 @@ func spreads(t *testing.T, hosts []*memhost, names int) []time.Duration {
 		key := record.Key{Writer: h.c.Self(), Kind: record.KindName, Name: name}
 		all = append(all, soon(t, name+" on all", 20*time.Second, func() bool {
 			for _, o := range hosts {
-				if !slices.ContainsFunc(o.c.Store().Records(record.KindName), func(r record.Record) bool { return r.Key == key }) {
+				if _, ok := o.c.Store().Get(key); !ok {
 					return false
 				}
 			}
