@@ -69,8 +69,14 @@ func (in *instance) prepare(p Plugin) error {
 	if err := os.MkdirAll(r.path(p.ID, "s"), 0o700); err != nil {
 		return state.Classify(err)
 	}
+	return in.collect()
+}
+
+// collect has what the plugin writes read, and sees when it makes its socket anew.
+func (in *instance) collect() error {
+	r, p, pub := in.rt, &in.plugin, in.pub
 	if in.out == nil {
-		out, err := openOutput(filepath.Join(r.opts.Dir, p.ID), in.log, r.limits.logBytes)
+		out, err := openOutput(filepath.Join(r.opts.Dir, in.id), in.log, r.limits.logBytes)
 		if err != nil {
 			return state.Classify(err)
 		}
@@ -79,21 +85,21 @@ func (in *instance) prepare(p Plugin) error {
 		in.out = out
 		in.mu.Unlock()
 		for _, s := range out.streams {
-			if err := r.watcher.add(filepath.Join(out.dir, s.name), unix.IN_MODIFY, func(string) { out.drain() }); err != nil {
-				return err
+			if err := r.watcher.add(filepath.Join(out.dir, s.name), unix.IN_MODIFY, func(string) { out.poke() }); err != nil {
+				return state.Classify(err)
 			}
 		}
-		// A plugin may make its socket anew while it runs.
-		pub := in.pub
-		return r.watcher.add(r.path(p.ID, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
-			if name == socket || name == "" {
-				if err := pub.again(r.path(p.ID, "s", socket)); err != nil {
-					in.log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
-				}
-			}
-		})
+		out.poke() // what was written while no daemon was there
 	}
-	return nil
+	socket, log := p.Config.Interface.Socket, in.log
+	err := r.watcher.add(r.path(in.id, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
+		if name == socket || name == "" {
+			if err := pub.again(r.path(in.id, "s", socket)); err != nil {
+				log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
+			}
+		}
+	})
+	return state.Classify(err)
 }
 
 // publish lets the plugin's name be its own socket.
