@@ -69,7 +69,11 @@ func (in *instance) prepare(p Plugin) error {
 	if err := os.MkdirAll(r.path(p.ID, "s"), 0o700); err != nil {
 		return state.Classify(err)
 	}
-	return in.collect()
+	if err := in.collect(); err != nil {
+		in.closeOutput()
+		return err
+	}
+	return nil
 }
 
 // collect has what the plugin writes read, and sees when it makes its socket anew.
