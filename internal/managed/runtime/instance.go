@@ -169,7 +169,13 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 		grace = in.rt.limits.stop
 	}
 	if !in.supervised() && in.out == nil && in.proc == nil {
-		return in.rt.stopLeft(ctx, in.id, grace)
+		if err := in.rt.stopLeft(ctx, in.id, grace); err != nil {
+			return err
+		}
+		if in.current().Status != Stopped { // an earlier attempt failed half way
+			in.set(func(s *State) { s.Status, s.Since, s.Pid, s.Error = Stopped, time.Now(), 0, "" })
+		}
+		return nil
 	}
 	in.set(func(s *State) { s.Status, s.Since, s.Next = Stopping, time.Now(), time.Time{} })
 	in.rest()

@@ -1,6 +1,8 @@
 package runtime
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -16,4 +18,25 @@ func TestNotWatched(t *testing.T) {
 	if in := r.find(p.ID); in != nil {
 		t.Errorf("it is remembered, its output open: %t", in.out != nil)
 	}
+}
+
+// TestStopAgain: a stop that failed half way can be made again, and the plugin is stopped then.
+func TestStopAgain(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	p := l.plugin(t, "again:latest")
+	noErr(t, r.Start(t.Context(), p))
+	noErr(t, os.Rename(p.Rootfs, p.Rootfs+".away"))
+	noErr(t, os.Symlink(filepath.Base(p.Rootfs), p.Rootfs)) // which leads nowhere
+	wants(t, r.Stop(t.Context(), p.ID, 0), "too many links")
+	noErr(t, os.Remove(p.Rootfs))
+	noErr(t, os.Rename(p.Rootfs+".away", p.Rootfs))
+	noErr(t, r.Stop(t.Context(), p.ID, 0))
+	if s := r.State(p.ID); s.Status != Stopped {
+		t.Errorf("state is %+v", s)
+	}
+	if all := r.States(); len(all) > 0 {
+		t.Errorf("states are %+v", all)
+	}
+	l.clean(t)
 }
