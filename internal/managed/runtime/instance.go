@@ -185,7 +185,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	if in.proc != nil {
-		if err := in.rt.terminate(in.proc, grace); err != nil {
+		if err := in.rt.terminate(in.id, in.proc, grace); err != nil {
 			return in.plugin.errorf("%w", err)
 		}
 		in.out.drain()
@@ -285,7 +285,7 @@ func (r *Runtime) stopLeft(ctx context.Context, id string, grace time.Duration) 
 		rec = &record{ID: id}
 	}
 	if proc := rec.process(); proc != nil {
-		err := r.terminate(proc, grace)
+		err := r.terminate(id, proc, grace)
 		proc.close()
 		if err != nil {
 			return fmt.Errorf("plugin %q: %w", id, err)
@@ -304,8 +304,8 @@ func (r *Runtime) stopLeft(ctx context.Context, id string, grace time.Duration) 
 	return nil
 }
 
-// terminate ends a process, politely at first.
-func (r *Runtime) terminate(p *process, grace time.Duration) error {
+// terminate ends the first process of a plugin, politely at first.
+func (r *Runtime) terminate(id string, p *process, grace time.Duration) error {
 	if err := p.signal(unix.SIGTERM); err != nil {
 		return err
 	}
@@ -318,6 +318,11 @@ func (r *Runtime) terminate(p *process, grace time.Duration) error {
 	}
 	if err := p.signal(unix.SIGKILL); err != nil {
 		return err
+	}
+	if dirs, err := cgroupDirs(cgroupOf(id)); err == nil {
+		for _, dir := range dirs {
+			thaw(dir) // what is frozen does not end
+		}
 	}
 	timer.Reset(r.limits.stop)
 	select {

@@ -245,7 +245,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 	}
 	proc := rec.process()
 	if proc != nil && (rec.Version != p.Version || !sharing(proc.pid, p.Shared)) {
-		err := r.terminate(proc, r.limits.stop)
+		err := r.terminate(p.ID, proc, r.limits.stop)
 		proc.close()
 		if err != nil {
 			return p.errorf("%w", err)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestNotWatched: a plugin whose output cannot be watched is not started, and leaves nothing open.
@@ -38,5 +39,30 @@ func TestStopAgain(t *testing.T) {
 	if all := r.States(); len(all) > 0 {
 		t.Errorf("states are %+v", all)
 	}
+	l.clean(t)
+}
+
+// TestStopFrozen: a plugin that somebody has frozen can be stopped.
+func TestStopFrozen(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	r.limits.stop = 500 * time.Millisecond
+	p := l.plugin(t, "frozen:latest")
+	noErr(t, r.Start(t.Context(), p))
+	dirs, err := cgroupDirs(cgroupOf(p.ID))
+	noErr(t, err)
+	frozen := false
+	for _, dir := range dirs {
+		for file, text := range map[string]string{"freezer.state": "FROZEN", "cgroup.freeze": "1"} {
+			if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+				noErr(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0))
+				frozen = true
+			}
+		}
+	}
+	if !frozen {
+		t.Fatal("it cannot be frozen")
+	}
+	noErr(t, r.Stop(t.Context(), p.ID, 0))
 	l.clean(t)
 }

@@ -54,7 +54,7 @@ func (in *instance) launch(ctx context.Context) (*process, error) {
 // end takes back a launch.
 func (in *instance) end(ctx context.Context, proc *process, grace time.Duration) {
 	in.running(nil)
-	err := in.rt.terminate(proc, grace)
+	err := in.rt.terminate(in.id, proc, grace)
 	proc.close()
 	if err == nil {
 		err = in.rt.destroy(ctx, in.id, in.record.Serves)
