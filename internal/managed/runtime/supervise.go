@@ -133,12 +133,13 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 
 // empty removes what a plugin left in the directory of its sockets. The directory itself stays, as it is watched.
 func empty(dir string) error {
+	// A plugin may have mounted something there, whose files are not its own.
+	if err := unmountBelow(dir, true); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return state.Classify(err)
-	}
-	if err := unmountBelow(dir, false); err != nil {
-		return err
 	}
 	for _, e := range entries {
 		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
