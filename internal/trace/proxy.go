@@ -144,7 +144,9 @@ type proxy struct {
 	upstream string // the path of the plugin's own socket
 	show     func(Call)
 	draining atomic.Bool
-	mu       sync.Mutex
+
+	mu    sync.Mutex
+	known redactor // what was found to be secret
 }
 
 func (p *proxy) server() (s *http.Server, transport *http.Transport) {
@@ -185,7 +187,7 @@ func dial(socket string) (*net.UnixConn, error) {
 
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.ReverseProxy) {
 	c := Call{Time: time.Now(), Method: strings.TrimPrefix(r.URL.Path, "/")}
-	var request, response body
+	request, response := &body{}, &body{}
 	told := false
 	tell := func() {
 		if told {
@@ -193,23 +195,23 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		}
 		told = true
 		c.Duration = time.Since(c.Time)
-		c.Request, c.Response = redact(request, response)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		c.Request, c.Response, c.Error = p.known.redact(request, response, c.Error)
 		p.show(c)
 	}
-	r.Body = tee(r.Body, &request)
+	r.Body = tee(r.Body, request)
 	to.ModifyResponse = func(resp *http.Response) error {
 		c.Status = resp.StatusCode
 		if p.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		if resp.ContentLength < 0 || resp.ContentLength > shown {
-			resp.Body = tee(resp.Body, &response)
+			resp.Body = tee(resp.Body, response)
 			return nil
 		}
 		// It is told before the caller has it and makes the next call.
-		_, err := io.Copy(&response, resp.Body)
+		_, err := io.Copy(response, resp.Body)
 		if err != nil {
 			c.Status = 0
 			return err
@@ -256,13 +258,23 @@ func reason(err error) string {
 // not shown, as nobody could tell what in half a body is secret.
 const shown = 64 << 10
 
-// body keeps what goes through it.
+// body keeps what goes through it. A plugin may answer while it is still being sent a request.
 type body struct {
+	mu   sync.Mutex
 	text bytes.Buffer
 	size int64
 }
 
+// read returns what has gone through, and how much it is, which may be more.
+func (b *body) read() (text []byte, size int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.text.Bytes()), b.size
+}
+
 func (b *body) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.size += int64(len(p))
 	if b.size <= shown {
 		_, _ = b.text.Write(p)

@@ -65,8 +65,7 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 	defer stop()
 	o.Say("connections that engines have open already are not seen; restart the plugin to see all")
 	for {
-		err := n.follow(ctx, o)
-		if err != nil || ctx.Err() != nil {
+		if err := n.follow(ctx, o); err != nil || ctx.Err() != nil {
 			return err
 		}
 		o.Say("the plugin has ended; waiting for the next one")

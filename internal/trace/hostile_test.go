@@ -1,0 +1,101 @@
+package trace
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/remora-plugins/remora/sdk"
+)
+
+// raw serves each connection by hand, until the test ends.
+func raw(t *testing.T, socket string, serve func(net.Conn)) {
+	t.Helper()
+	l, err := sdk.ListenUnix(sdk.UnixSocket{Path: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+}
+
+// skipHead reads the head of a request.
+func skipHead(c net.Conn) bool {
+	r := bufio.NewReaderSize(c, 16)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		if line == "\r\n" {
+			return true
+		}
+	}
+}
+
+// TestNoHTTP: what a plugin says that is no answer may hold a secret, too.
+func TestNoHTTP(t *testing.T) {
+	socket := place(t)
+	raw(t, socket, func(c net.Conn) {
+		if skipHead(c) {
+			fmt.Fprint(c, "password=hunter2\r\n\r\n")
+		}
+	})
+	c, stop := run(t, socket)
+	if got, err := call(t, socket, "Echo.Say", ``); err == nil {
+		t.Errorf("the caller gets %q", got)
+	}
+	stop()
+	if all, _ := c.list(); len(all) != 1 || all[0].Error == "" || strings.Contains(all[0].Error, "hunter2") {
+		t.Errorf("calls are %+v", all)
+	}
+}
+
+// TestEarlyAnswer: a plugin answers while it is still being sent the request.
+func TestEarlyAnswer(t *testing.T) {
+	socket := place(t)
+	raw(t, socket, func(c net.Conn) {
+		if skipHead(c) {
+			fmt.Fprint(c, "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}")
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})
+	c, stop := run(t, socket)
+	in, out := io.Pipe()
+	go func() {
+		for range 200 { // more comes while the answer does
+			time.Sleep(50 * time.Microsecond)
+			if _, err := out.Write([]byte(strings.Repeat(" ", 100))); err != nil {
+				break
+			}
+		}
+		_ = out.Close()
+	}()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	if resp, err := client.Post("http://plugin/Echo.Say", "", in); err == nil {
+		_ = resp.Body.Close()
+	}
+	stop()
+	if all, _ := c.list(); len(all) != 1 || all[0].Status != http.StatusInternalServerError {
+		t.Errorf("calls are %+v", all)
+	}
+}
