@@ -50,6 +50,24 @@ func skipHead(c net.Conn) bool {
 	}
 }
 
+// TestCutOff: half an answer is not shown as a whole one.
+func TestCutOff(t *testing.T) {
+	socket := place(t)
+	raw(t, socket, func(c net.Conn) {
+		if skipHead(c) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+		}
+	})
+	c, stop := run(t, socket)
+	if got, err := call(t, socket, "Echo.Say", ``); err == nil {
+		t.Errorf("the caller gets %q", got)
+	}
+	stop()
+	if all, _ := c.list(); len(all) != 1 || all[0].Error != "the answer was cut off" {
+		t.Errorf("calls are %+v", all)
+	}
+}
+
 // TestNoHTTP: what a plugin says that is no answer may hold a secret, too.
 func TestNoHTTP(t *testing.T) {
 	socket := place(t)

@@ -31,7 +31,7 @@ type Call struct {
 	// Request and Response are the bodies without their secrets.
 	Request  string `json:"Request"`
 	Response string `json:"Response"`
-	// Error is why no answer came.
+	// Error is why no answer came, or not all of it.
 	Error string `json:"Error,omitempty"`
 }
 
@@ -221,12 +221,19 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		resp.Body = io.NopCloser(bytes.NewReader(response.text.Bytes()))
 		return nil
 	}
-	failed := false
+	failed, ended := false, false
 	to.ErrorHandler = func(_ http.ResponseWriter, _ *http.Request, err error) {
 		failed = true
 		c.Error = reason(err)
 	}
 	defer func() {
+		switch {
+		case ended || c.Error != "":
+		case r.Context().Err() != nil:
+			c.Error = reason(context.Canceled)
+		default:
+			c.Error = "the answer was cut off"
+		}
 		tell()
 		if failed {
 			// As the plugin's own end would look: a status of ours would be taken for its answer.
@@ -234,6 +241,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		}
 	}()
 	to.ServeHTTP(w, r)
+	ended = true
 }
 
 // tee has what is read from b written to w, too.
