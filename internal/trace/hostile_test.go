@@ -50,6 +50,49 @@ func skipHead(c net.Conn) bool {
 	}
 }
 
+// TestNobodyReads: a call does not wait for a terminal that is held.
+func TestNobodyReads(t *testing.T) {
+	socket := place(t)
+	start(t, socket, `{}`)
+	held, c := make(chan struct{}), &calls{}
+	o := c.options()
+	show := o.Show
+	o.Show = func(c Call) { <-held; show(c) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, socket, o) }()
+	until(t, "the trace begins", func() bool { return traced(socket) })
+	const n = waiting + 10
+	answered := make(chan error, 1)
+	go func() {
+		for range n {
+			if _, err := call(t, socket, "Echo.Say", `{}`); err != nil {
+				answered <- err
+				return
+			}
+		}
+		answered <- nil
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("calls wait for what is shown of them")
+	}
+	close(held)
+	until(t, "all but a few are shown", func() bool { all, _ := c.list(); return len(all) >= waiting })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, said := c.list(); !strings.Contains(fmt.Sprint(said), "calls are not shown") {
+		t.Errorf("that some are left out is not said: %q", said)
+	}
+	clean(t, socket, "p.sock")
+}
+
 // TestCutOff: half an answer is not shown as a whole one.
 func TestCutOff(t *testing.T) {
 	socket := place(t)

@@ -26,7 +26,8 @@ import (
 
 // Options of [Run].
 type Options struct {
-	// Show is told of each call when it has ended. Calls end beside each other.
+	// Show is told of each call when it has ended, one at a time. No call waits for it: if it takes too long, calls are left
+	// out.
 	Show func(Call)
 	// Say tells a person what happens to the plugin.
 	Say func(text string)
@@ -63,6 +64,9 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 		return err
 	}
 	defer stop()
+	t := newTeller(o)
+	defer t.end()
+	o.Show = t.tell
 	o.Say("connections that engines have open already are not seen; restart the plugin to see all")
 	for {
 		if err := n.follow(ctx, o); err != nil || ctx.Err() != nil {
