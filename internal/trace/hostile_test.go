@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +91,31 @@ func TestNobodyReads(t *testing.T) {
 	if _, said := c.list(); !strings.Contains(fmt.Sprint(said), "calls are not shown") {
 		t.Errorf("that some are left out is not said: %q", said)
 	}
+	clean(t, socket, "p.sock")
+}
+
+// TestNoDescriptor: a plugin that cannot be looked at has not gone, and keeps its name.
+func TestNoDescriptor(t *testing.T) {
+	socket := place(t)
+	start(t, socket, `{}`)
+	_, stop := run(t, socket)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := was
+	none.Cur = 3
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * lookEvery)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, socket, "Echo.Say", `{}`); err != nil {
+		t.Errorf("the plugin has lost its name: %v", err)
+	}
+	stop()
 	clean(t, socket, "p.sock")
 }
 

@@ -118,7 +118,7 @@ func (n *note) wait(ctx context.Context, own fs.FileInfo) {
 		case <-time.After(lookEvery):
 		}
 		at, err := os.Lstat(n.socket)
-		if err != nil || !os.SameFile(at, own) || listens(n.aside) != nil {
+		if err != nil || !os.SameFile(at, own) || gone(n.aside) {
 			return
 		}
 	}
@@ -129,7 +129,7 @@ func (n *note) detach(own fs.FileInfo) error {
 	at, err := os.Lstat(n.socket)
 	ours := err == nil && os.SameFile(at, own)
 	switch {
-	case ours && listens(n.aside) == nil:
+	case ours && !gone(n.aside):
 		return os.Rename(n.aside, n.socket)
 	case ours: // the plugin has ended, and would have removed its socket
 		err = os.Remove(n.socket)

@@ -100,16 +100,24 @@ func listens(socket string) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, "%q: is not a socket", socket)
 	}
 	c, err := dial(socket)
-	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-		return errdefs.Errorf(errdefs.ErrDenied, "socket %q: %w", socket, err)
+	switch {
+	case err == nil:
+		return c.Close()
+	case errors.Is(err, syscall.EAGAIN): // its queue is full: somebody is there
+		return nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "socket %q: %w", socket, errGone), "start the plugin")
 	}
-	if err != nil && !errors.Is(err, syscall.EAGAIN) { // its queue is full: somebody is there
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "socket %q: nobody listens there", socket), "start the plugin")
-	}
-	if err == nil {
-		_ = c.Close()
-	}
-	return nil
+	return denied(socket, err)
+}
+
+var errGone = errors.New("nobody listens there")
+
+// gone tells whether nobody listens on a socket any more. Where that cannot be told, as for want of a descriptor to look
+// with, somebody does: a plugin does not get back a name that is taken from it.
+func gone(socket string) bool {
+	err := listens(socket)
+	return errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errGone)
 }
 
 // guard starts the process that waits for the end of this one.
@@ -258,17 +266,20 @@ func (n *note) mend() error {
 		return denied(n.socket, err)
 	}
 	at, err := os.Lstat(n.socket)
+	listening := listens(n.socket)
 	switch {
-	case err == nil && os.SameFile(own, at), err == nil && listens(n.socket) == nil:
+	case err == nil && os.SameFile(own, at), listening == nil:
 		// It was killed before it changed anything, or a plugin that started since has taken
 		// the name.
 		return os.Remove(n.aside)
-	case listens(n.aside) == nil:
+	case gone(n.aside):
+		// The plugin has ended as well. A socket on which nobody listens makes engines wait.
+		if err == nil {
+			_ = os.Remove(n.socket)
+		}
+		return os.Remove(n.aside)
+	case gone(n.socket), errors.Is(listening, errdefs.ErrInvalid):
 		return os.Rename(n.aside, n.socket)
 	}
-	// The plugin has ended as well. A socket on which nobody listens makes engines wait.
-	if err == nil {
-		_ = os.Remove(n.socket)
-	}
-	return os.Remove(n.aside)
+	return listening
 }
