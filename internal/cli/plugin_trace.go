@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,6 +50,8 @@ func (a *app) pluginTrace() *cobra.Command {
 		if *mend {
 			return trace.Mend(socket)
 		}
+		// The end may wait for a call. Who does not want to wait types Ctrl-C once more.
+		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
 		return trace.Run(cmd.Context(), socket, trace.Options{
 			Show:  func(c trace.Call) { a.showCall(c, *format) },
 			Say:   func(text string) { a.sayf("remora: %s\n", text) },

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,4 +186,62 @@ func TestEarlyAnswer(t *testing.T) {
 	if all, _ := c.list(); len(all) != 1 || all[0].Status != http.StatusInternalServerError {
 		t.Errorf("calls are %+v", all)
 	}
+}
+
+// TestEndWaits: at the end a person is told what is waited for.
+func TestEndWaits(t *testing.T) {
+	socket := place(t)
+	hang := make(chan struct{})
+	raw(t, socket, func(c net.Conn) {
+		if skipHead(c) {
+			<-hang
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+		}
+	})
+	c := &calls{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, socket, c.options()) }()
+	until(t, "the trace begins", func() bool { return traced(socket) })
+	answered := make(chan error, 1)
+	go func() {
+		_, err := call(t, socket, "Echo.Say", `{}`)
+		answered <- err
+	}()
+	time.Sleep(3 * lookEvery)
+	cancel()
+	until(t, "it is said", func() bool {
+		_, said := c.list()
+		return strings.Contains(fmt.Sprint(said), "calls that are under way")
+	})
+	clean(t, socket, ".remora-trace", "p.sock")
+	close(hang)
+	if err := <-answered; err != nil {
+		t.Errorf("the call: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	clean(t, socket, "p.sock")
+}
+
+// TestEndsSoon: nothing is waited for at the end where no call is under way.
+func TestEndsSoon(t *testing.T) {
+	socket := place(t)
+	start(t, socket, `{}`)
+	o := new(calls).options()
+	o.Guard = []string{os.Args[0], asGuard}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, socket, o) }()
+	until(t, "the trace begins", func() bool { return traced(socket) })
+	began := time.Now()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the end takes %s", took)
+	}
+	clean(t, socket, "p.sock")
 }

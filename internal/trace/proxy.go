@@ -40,6 +40,9 @@ type Call struct {
 // its last call. One that is closed without a word may lose the call that is just being made.
 const drain = 300 * time.Millisecond
 
+// patience is how long the end may take before a person is told why.
+const patience = time.Second
+
 // follow traces the plugin that listens now, until it ends or ctx does, and puts its socket
 // back.
 func (n *note) follow(ctx context.Context, o Options) (err error) {
@@ -61,6 +64,10 @@ func (n *note) follow(ctx context.Context, o Options) (err error) {
 	n.wait(ctx, own)
 	err = n.detach(own)
 	p.draining.Store(true)
+	if ctx.Err() != nil {
+		slow := time.AfterFunc(patience, func() { o.Say("the plugin has its socket back; waiting for calls that are under way") })
+		defer slow.Stop()
+	}
 	time.Sleep(drain)
 	// Calls under way may take as long as an engine lets them.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)

@@ -48,6 +48,8 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 			return err
 		}
 	}
+	endGuard := func() {}
+	defer func() { endGuard() }() // last of all: it wants the lock
 	n, err := lock(socket)
 	if err != nil {
 		return err
@@ -63,7 +65,7 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer stop()
+	endGuard = stop
 	t := newTeller(o)
 	defer t.end()
 	o.Show = t.tell
