@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -221,6 +222,28 @@ func TestEndWaits(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	clean(t, socket, "p.sock")
+}
+
+// TestDirectoryCleared: an engine clears away the directory of a managed plugin, and makes it anew for the next start.
+func TestDirectoryCleared(t *testing.T) {
+	dir := filepath.Join(filepath.Dir(place(t)), "id")
+	socket := filepath.Join(dir, "p.sock")
+	end := start(t, socket, `{"Answer":1}`)
+	c, stop := run(t, socket)
+	end()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	start(t, socket, `{"Answer":2}`)
+	until(t, "it is traced again", func() bool { return traced(socket) })
+	if got, err := call(t, socket, "Echo.Say", ``); got != `{"Answer":2}` {
+		t.Errorf("the new plugin says %q, %v", got, err)
+	}
+	stop()
+	if all, _ := c.list(); len(all) != 1 {
+		t.Errorf("calls are %+v", all)
 	}
 	clean(t, socket, "p.sock")
 }

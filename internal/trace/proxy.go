@@ -143,7 +143,10 @@ func (n *note) detach(own fs.FileInfo) error {
 	default:
 		err = nil
 	}
-	return errors.Join(err, os.Remove(n.aside))
+	if rErr := os.Remove(n.aside); !errors.Is(rErr, fs.ErrNotExist) { // which an engine may have cleared away
+		err = errors.Join(err, rErr)
+	}
+	return err
 }
 
 // proxy passes calls on, and tells of them.

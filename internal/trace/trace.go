@@ -54,7 +54,11 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer n.unlock()
+	defer func() {
+		if n != nil {
+			n.unlock()
+		}
+	}()
 	if err := n.mend(); err != nil { // of a trace that was killed with its guard
 		return err
 	}
@@ -83,6 +87,11 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 			}
 		}
 		o.Say("the plugin is back")
+		// Engines clear the directory of a managed plugin away with all that is in it.
+		n.unlock()
+		if n, err = lock(socket); err != nil {
+			return err
+		}
 	}
 }
 
@@ -253,7 +262,11 @@ func denied(socket string, err error) error {
 
 // unlock ends the trace of the socket, and removes what is empty.
 func (n *note) unlock() {
-	_ = os.Remove(n.aside + ".lock")
+	at, err := os.Stat(n.aside + ".lock")
+	is, ierr := n.lock.Stat()
+	if err == nil && ierr == nil && os.SameFile(at, is) { // it may be another's, where the directory was cleared
+		_ = os.Remove(n.aside + ".lock")
+	}
 	_ = n.lock.Close()
 	_ = os.Remove(filepath.Dir(n.aside)) // if no other is traced
 }
