@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -114,6 +115,13 @@ func (a *app) showCall(c trace.Call, format string) {
 	} else if c.Response != "" {
 		line += " -> " + c.Response
 	}
+	// A plugin is not to write to the terminal by what it answers.
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, line)
 	_ = a.printf("%s\n", line) // as above
 }
 
