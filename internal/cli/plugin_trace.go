@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +51,8 @@ func (a *app) pluginTrace() *cobra.Command {
 		if *mend {
 			return trace.Mend(socket)
 		}
+		// The end may wait for a call. Who does not want to wait types Ctrl-C once more.
+		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
 		return trace.Run(cmd.Context(), socket, trace.Options{
 			Show:  func(c trace.Call) { a.showCall(c, *format) },
 			Say:   func(text string) { a.sayf("remora: %s\n", text) },
@@ -109,6 +115,13 @@ func (a *app) showCall(c trace.Call, format string) {
 	} else if c.Response != "" {
 		line += " -> " + c.Response
 	}
+	// A plugin is not to write to the terminal by what it answers.
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, line)
 	_ = a.printf("%s\n", line) // as above
 }
 

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"github.com/remora-plugins/remora/internal/managed/store"
+	"github.com/remora-plugins/remora/internal/mount"
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
@@ -138,16 +139,32 @@ func (m *Manager) asked(ctx context.Context, r store.Record) (own, mounted []str
 		return nil, nil
 	}
 	global := len(all) > 0 && d.Scope(ctx) == "global"
+	there := mountpoints(m.o.Store.PropagatedMount(r))
 	for _, v := range all {
 		if !global && len(own) < keptVolumes {
 			own = append(own, v.Name)
 		}
-		if v.Mountpoint == "" {
-			continue
-		}
-		if is, err := mountinfo.Mounted(v.Mountpoint); err == nil && is {
+		if there[filepath.Clean(v.Mountpoint)] {
 			mounted = append(mounted, v.Name)
 		}
 	}
 	return own, mounted
+}
+
+// mountpoints returns those below a directory, by paths that begin as it does. The kernel's list is read for that: a look
+// at a file system whose server does not answer would not return.
+func mountpoints(dir string) map[string]bool {
+	there := map[string]bool{}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return there
+	}
+	mounts, err := mount.List(real)
+	if err != nil {
+		return there
+	}
+	for _, m := range mounts {
+		there[filepath.Join(dir, strings.TrimPrefix(m.Mountpoint, real))] = true
+	}
+	return there
 }

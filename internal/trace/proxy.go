@@ -31,7 +31,7 @@ type Call struct {
 	// Request and Response are the bodies without their secrets.
 	Request  string `json:"Request"`
 	Response string `json:"Response"`
-	// Error is why no answer came.
+	// Error is why no answer came, or not all of it.
 	Error string `json:"Error,omitempty"`
 }
 
@@ -39,6 +39,9 @@ type Call struct {
 // who connected just before and wait, and to tell those who use a connection of ours that it is
 // its last call. One that is closed without a word may lose the call that is just being made.
 const drain = 300 * time.Millisecond
+
+// patience is how long the end may take before a person is told why.
+const patience = time.Second
 
 // follow traces the plugin that listens now, until it ends or ctx does, and puts its socket
 // back.
@@ -61,6 +64,10 @@ func (n *note) follow(ctx context.Context, o Options) (err error) {
 	n.wait(ctx, own)
 	err = n.detach(own)
 	p.draining.Store(true)
+	if ctx.Err() != nil {
+		slow := time.AfterFunc(patience, func() { o.Say("the plugin has its socket back; waiting for calls that are under way") })
+		defer slow.Stop()
+	}
 	time.Sleep(drain)
 	// Calls under way may take as long as an engine lets them.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
@@ -118,7 +125,7 @@ func (n *note) wait(ctx context.Context, own fs.FileInfo) {
 		case <-time.After(lookEvery):
 		}
 		at, err := os.Lstat(n.socket)
-		if err != nil || !os.SameFile(at, own) || listens(n.aside) != nil {
+		if err != nil || !os.SameFile(at, own) || gone(n.aside) {
 			return
 		}
 	}
@@ -129,14 +136,17 @@ func (n *note) detach(own fs.FileInfo) error {
 	at, err := os.Lstat(n.socket)
 	ours := err == nil && os.SameFile(at, own)
 	switch {
-	case ours && listens(n.aside) == nil:
+	case ours && !gone(n.aside):
 		return os.Rename(n.aside, n.socket)
 	case ours: // the plugin has ended, and would have removed its socket
 		err = os.Remove(n.socket)
 	default:
 		err = nil
 	}
-	return errors.Join(err, os.Remove(n.aside))
+	if rErr := os.Remove(n.aside); !errors.Is(rErr, fs.ErrNotExist) { // which an engine may have cleared away
+		err = errors.Join(err, rErr)
+	}
+	return err
 }
 
 // proxy passes calls on, and tells of them.
@@ -144,7 +154,9 @@ type proxy struct {
 	upstream string // the path of the plugin's own socket
 	show     func(Call)
 	draining atomic.Bool
-	mu       sync.Mutex
+
+	mu    sync.Mutex
+	known redactor // what was found to be secret
 }
 
 func (p *proxy) server() (s *http.Server, transport *http.Transport) {
@@ -185,7 +197,7 @@ func dial(socket string) (*net.UnixConn, error) {
 
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.ReverseProxy) {
 	c := Call{Time: time.Now(), Method: strings.TrimPrefix(r.URL.Path, "/")}
-	var request, response body
+	request, response := &body{}, &body{}
 	told := false
 	tell := func() {
 		if told {
@@ -193,23 +205,23 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		}
 		told = true
 		c.Duration = time.Since(c.Time)
-		c.Request, c.Response = redact(request, response)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		c.Request, c.Response, c.Error = p.known.redact(request, response, c.Error)
 		p.show(c)
 	}
-	r.Body = tee(r.Body, &request)
+	r.Body = tee(r.Body, request)
 	to.ModifyResponse = func(resp *http.Response) error {
 		c.Status = resp.StatusCode
 		if p.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		if resp.ContentLength < 0 || resp.ContentLength > shown {
-			resp.Body = tee(resp.Body, &response)
+			resp.Body = tee(resp.Body, response)
 			return nil
 		}
 		// It is told before the caller has it and makes the next call.
-		_, err := io.Copy(&response, resp.Body)
+		_, err := io.Copy(response, resp.Body)
 		if err != nil {
 			c.Status = 0
 			return err
@@ -219,12 +231,19 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		resp.Body = io.NopCloser(bytes.NewReader(response.text.Bytes()))
 		return nil
 	}
-	failed := false
+	failed, ended := false, false
 	to.ErrorHandler = func(_ http.ResponseWriter, _ *http.Request, err error) {
 		failed = true
 		c.Error = reason(err)
 	}
 	defer func() {
+		switch {
+		case ended || c.Error != "":
+		case r.Context().Err() != nil:
+			c.Error = reason(context.Canceled)
+		default:
+			c.Error = "the answer was cut off"
+		}
 		tell()
 		if failed {
 			// As the plugin's own end would look: a status of ours would be taken for its answer.
@@ -232,6 +251,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, to *httputil.Rever
 		}
 	}()
 	to.ServeHTTP(w, r)
+	ended = true
 }
 
 // tee has what is read from b written to w, too.
@@ -256,13 +276,23 @@ func reason(err error) string {
 // not shown, as nobody could tell what in half a body is secret.
 const shown = 64 << 10
 
-// body keeps what goes through it.
+// body keeps what goes through it. A plugin may answer while it is still being sent a request.
 type body struct {
+	mu   sync.Mutex
 	text bytes.Buffer
 	size int64
 }
 
+// read returns what has gone through, and how much it is, which may be more.
+func (b *body) read() (text []byte, size int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.text.Bytes()), b.size
+}
+
 func (b *body) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.size += int64(len(p))
 	if b.size <= shown {
 		_, _ = b.text.Write(p)

@@ -18,9 +18,12 @@ const (
 )
 
 var (
-	secretKey   = regexp.MustCompile(`(?i)` + secretWord)
-	secretValue = regexp.MustCompile(`(?i)([\w.-]*(?:` + secretWord + `)[\w.-]*=)("(?:[^"\\]|\\.)*"|'[^']*'|[^,\s]+)`)
-	userinfo    = regexp.MustCompile(`//[^/\s"']*@`)
+	secretKey = regexp.MustCompile(`(?i)` + secretWord)
+	// It is "name=value", "name: value", and "name": "value" as in JSON and YAML that is quoted in a text.
+	secretValue = regexp.MustCompile(`(?i)([\w.-]*(?:` + secretWord + `)[\w.-]*)(\s*=\s*|\\*["']\s*[:=]\s*|\s*:\s+)` +
+		`("(?:[^"\\]|\\.)*"|'[^']*'|(?:(?:bearer|basic)\s+)?[^,\s]+)`)
+	secretFlag = regexp.MustCompile(`(?i)^--?[\w-]*(?:` + secretWord + `)[\w-]*$`)
+	userinfo   = regexp.MustCompile(`//[^/\s"']*@`)
 )
 
 // plain are fields of the protocol that the words above fit, and that hold no secret.
@@ -30,41 +33,53 @@ var plain = []string{"UserAuthNMethod"}
 // container: how long it is has to do.
 var opaque = []string{"RequestBody", "ResponseBody"}
 
-// shortest is the length below which a secret is not looked for elsewhere: hiding each "no"
-// would leave nothing to read.
-const shortest = 4
+// Below these lengths a secret is not looked for elsewhere: hiding each "no" would leave nothing to read. In other calls
+// only longer ones are, and so many.
+const (
+	shortest       = 4
+	shortestBeyond = 6
+	mostKnown      = 1000
+)
 
-// redact returns what can be shown of two bodies. What is secret in one is hidden in both.
-func redact(request, response body) (req, resp string) {
-	var r redactor
-	a, b := r.read(request), r.read(response)
-	slices.SortFunc(r.known, func(a, b string) int { return len(b) - len(a) })
-	return r.hide(a), r.hide(b)
+// redactor knows what was found to be secret.
+type redactor struct {
+	known  []string // in the call at hand
+	beyond []string // in those before it
 }
 
-type redactor struct{ known []string }
+// redact returns what can be shown of two bodies and an error. What is secret in one is hidden in all, and in later calls.
+func (r *redactor) redact(request, response *body, failure string) (req, resp, why string) {
+	r.known = slices.Clone(r.beyond)
+	req, resp, why = r.read(request), r.read(response), r.text(failure)
+	slices.SortFunc(r.known, func(a, b string) int { return len(b) - len(a) })
+	for _, s := range r.known {
+		if len(s) >= shortestBeyond && len(r.beyond) < mostKnown && !slices.Contains(r.beyond, s) {
+			r.beyond = append(r.beyond, s)
+		}
+	}
+	return r.hide(req), r.hide(resp), r.hide(why)
+}
 
 // read returns the text of a body with its secret fields hidden, and remembers their values.
-func (r *redactor) read(b body) string {
+func (r *redactor) read(b *body) string {
+	text, size := b.read()
 	switch {
-	case b.size == 0:
+	case size == 0:
 		return ""
-	case b.size > shown:
-		return fmt.Sprintf("(%d bytes)", b.size)
+	case size > shown:
+		return fmt.Sprintf("(%d bytes)", size)
 	}
 	var v any
-	d := json.NewDecoder(bytes.NewReader(b.text.Bytes()))
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	if err := d.Decode(&v); err != nil {
-		return fmt.Sprintf("(%d bytes that are no JSON)", b.size)
+		return fmt.Sprintf("(%d bytes that are no JSON)", size)
 	}
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(r.walk(v)); err != nil {
-		return fmt.Sprintf("(%d bytes)", b.size)
+	shows, err := encode(r.walk(v))
+	if err != nil {
+		return fmt.Sprintf("(%d bytes)", size)
 	}
-	return strings.TrimSpace(out.String())
+	return shows
 }
 
 func (r *redactor) walk(v any) any {
@@ -84,12 +99,47 @@ func (r *redactor) walk(v any) any {
 		}
 	case []any:
 		for i := range v {
+			flag := "" // of a command line, of which this is the value
+			if i > 0 {
+				flag, _ = v[i-1].(string)
+			}
+			if secretFlag.MatchString(flag) && secret(v[i]) {
+				r.remember(v[i])
+				v[i] = hidden
+				continue
+			}
 			v[i] = r.walk(v[i])
 		}
 	case string:
+		if inner, ok := r.quoted(v); ok {
+			return inner
+		}
 		return r.text(v)
 	}
 	return v
+}
+
+// quoted returns what can be shown of a text that is JSON itself.
+func (r *redactor) quoted(s string) (string, bool) {
+	if trimmed := strings.TrimSpace(s); !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
+		return "", false
+	}
+	var v any
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if d.Decode(&v) != nil || d.More() {
+		return "", false
+	}
+	text, err := encode(r.walk(v))
+	return text, err == nil
+}
+
+func encode(v any) (string, error) {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return strings.TrimSpace(out.String()), err
 }
 
 // secret tells whether a value could be one: not an empty text, nor a number or a truth value.
@@ -124,9 +174,15 @@ func (r *redactor) remember(v any) {
 // text hides what looks like a secret by what stands before it.
 func (r *redactor) text(s string) string {
 	s = secretValue.ReplaceAllStringFunc(s, func(pair string) string {
-		key, value, _ := strings.Cut(pair, "=")
-		r.remember(strings.Trim(value, `"'`))
-		return key + "=" + hidden
+		part := secretValue.FindStringSubmatch(pair)
+		if strings.TrimSpace(part[2]) == "=" { // what comes after a colon may be a word like any other
+			value := strings.Trim(part[3], `"'`)
+			r.remember(value)
+			if first, _, more := strings.Cut(value, "&"); more {
+				r.remember(first)
+			}
+		}
+		return part[1] + part[2] + hidden
 	})
 	return userinfo.ReplaceAllString(s, "//"+hidden+"@")
 }

@@ -26,7 +26,8 @@ import (
 
 // Options of [Run].
 type Options struct {
-	// Show is told of each call when it has ended. Calls end beside each other.
+	// Show is told of each call when it has ended, one at a time. No call waits for it: if it takes too long, calls are left
+	// out.
 	Show func(Call)
 	// Say tells a person what happens to the plugin.
 	Say func(text string)
@@ -47,11 +48,17 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 			return err
 		}
 	}
+	endGuard := func() {}
+	defer func() { endGuard() }() // last of all: it wants the lock
 	n, err := lock(socket)
 	if err != nil {
 		return err
 	}
-	defer n.unlock()
+	defer func() {
+		if n != nil {
+			n.unlock()
+		}
+	}()
 	if err := n.mend(); err != nil { // of a trace that was killed with its guard
 		return err
 	}
@@ -62,11 +69,13 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer stop()
+	endGuard = stop
+	t := newTeller(o)
+	defer t.end()
+	o.Show = t.tell
 	o.Say("connections that engines have open already are not seen; restart the plugin to see all")
 	for {
-		err := n.follow(ctx, o)
-		if err != nil || ctx.Err() != nil {
+		if err := n.follow(ctx, o); err != nil || ctx.Err() != nil {
 			return err
 		}
 		o.Say("the plugin has ended; waiting for the next one")
@@ -78,6 +87,11 @@ func Run(ctx context.Context, socket string, o Options) (err error) {
 			}
 		}
 		o.Say("the plugin is back")
+		// Engines clear the directory of a managed plugin away with all that is in it.
+		n.unlock()
+		if n, err = lock(socket); err != nil {
+			return err
+		}
 	}
 }
 
@@ -97,16 +111,24 @@ func listens(socket string) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, "%q: is not a socket", socket)
 	}
 	c, err := dial(socket)
-	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-		return errdefs.Errorf(errdefs.ErrDenied, "socket %q: %w", socket, err)
+	switch {
+	case err == nil:
+		return c.Close()
+	case errors.Is(err, syscall.EAGAIN): // its queue is full: somebody is there
+		return nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "socket %q: %w", socket, errGone), "start the plugin")
 	}
-	if err != nil && !errors.Is(err, syscall.EAGAIN) { // its queue is full: somebody is there
-		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "socket %q: nobody listens there", socket), "start the plugin")
-	}
-	if err == nil {
-		_ = c.Close()
-	}
-	return nil
+	return denied(socket, err)
+}
+
+var errGone = errors.New("nobody listens there")
+
+// gone tells whether nobody listens on a socket any more. Where that cannot be told, as for want of a descriptor to look
+// with, somebody does: a plugin does not get back a name that is taken from it.
+func gone(socket string) bool {
+	err := listens(socket)
+	return errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errGone)
 }
 
 // guard starts the process that waits for the end of this one.
@@ -240,7 +262,11 @@ func denied(socket string, err error) error {
 
 // unlock ends the trace of the socket, and removes what is empty.
 func (n *note) unlock() {
-	_ = os.Remove(n.aside + ".lock")
+	at, err := os.Stat(n.aside + ".lock")
+	is, ierr := n.lock.Stat()
+	if err == nil && ierr == nil && os.SameFile(at, is) { // it may be another's, where the directory was cleared
+		_ = os.Remove(n.aside + ".lock")
+	}
 	_ = n.lock.Close()
 	_ = os.Remove(filepath.Dir(n.aside)) // if no other is traced
 }
@@ -255,17 +281,20 @@ func (n *note) mend() error {
 		return denied(n.socket, err)
 	}
 	at, err := os.Lstat(n.socket)
+	listening := listens(n.socket)
 	switch {
-	case err == nil && os.SameFile(own, at), err == nil && listens(n.socket) == nil:
+	case err == nil && os.SameFile(own, at), listening == nil:
 		// It was killed before it changed anything, or a plugin that started since has taken
 		// the name.
 		return os.Remove(n.aside)
-	case listens(n.aside) == nil:
+	case gone(n.aside):
+		// The plugin has ended as well. A socket on which nobody listens makes engines wait.
+		if err == nil {
+			_ = os.Remove(n.socket)
+		}
+		return os.Remove(n.aside)
+	case gone(n.socket), errors.Is(listening, errdefs.ErrInvalid):
 		return os.Rename(n.aside, n.socket)
 	}
-	// The plugin has ended as well. A socket on which nobody listens makes engines wait.
-	if err == nil {
-		_ = os.Remove(n.socket)
-	}
-	return os.Remove(n.aside)
+	return listening
 }

@@ -451,7 +451,7 @@ func TestNothingToTrace(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
-	text := func(s string) (b body) { _, _ = b.Write([]byte(s)); return b }
+	text := func(s string) *body { b := &body{}; _, _ = b.Write([]byte(s)); return b }
 	for _, tt := range []struct{ request, response, wantRequest, wantResponse string }{
 		{"", "", "", ""},
 		{
@@ -467,9 +467,32 @@ func TestRedact(t *testing.T) {
 			`{"RequestBody":"(8 bytes in base64)","RequestHeaders":{"X-Registry-Auth":"REDACTED"},"UserAuthNMethod":"TLS"}`, "(7 bytes that are no JSON)",
 		},
 		{strings.Repeat("x", shown+1), "[1,2]", "(65537 bytes)", "[1,2]"},
+		{
+			`{"Opts":{"conf":"{\"keys\":[\"one1\",\"two2\"],\"n\":1}","args":["--password","three3","-v","--token=four4"]}}`, `{"Err":"Authorization: Bearer five5 is refused"}`,
+			`{"Opts":{"args":["--password","REDACTED","-v","--token=REDACTED"],"conf":"{\"keys\":\"REDACTED\",\"n\":1}"}}`, `{"Err":"Authorization: REDACTED is refused"}`,
+		},
+		{
+			`{"Err":"answer was {\"password\": \"six6\"}, secret = seven7"}`, `{"Url":"/x?token=eight8&a=b","Host":"https://auth.example.com:443/v eight8"}`,
+			`{"Err":"answer was {\"password\": REDACTED}, secret = REDACTED"}`, `{"Host":"https://auth.example.com:443/v REDACTED","Url":"/x?token=REDACTED"}`,
+		},
 	} {
-		if req, resp := redact(text(tt.request), text(tt.response)); req != tt.wantRequest || resp != tt.wantResponse {
+		var r redactor
+		if req, resp, _ := r.redact(text(tt.request), text(tt.response), ""); req != tt.wantRequest || resp != tt.wantResponse {
 			t.Errorf("shown are\n%s\n%s, want\n%s\n%s", req, resp, tt.wantRequest, tt.wantResponse)
 		}
+	}
+}
+
+// TestSecretsOfEarlierCalls: an error quotes what another call was given.
+func TestSecretsOfEarlierCalls(t *testing.T) {
+	text := func(s string) *body { b := &body{}; _, _ = b.Write([]byte(s)); return b }
+	var r redactor
+	r.redact(text(`{"Opts":{"password":"hunter2","key":"no"}}`), text(`{}`), "")
+	_, resp, why := r.redact(text(`{}`), text(`{"Err":"no: hunter2 is wrong"}`), `malformed answer "hunter2", passwd=hunter3`)
+	if want := `{"Err":"no: REDACTED is wrong"}`; resp != want {
+		t.Errorf("shown is %s, want %s", resp, want)
+	}
+	if want := `malformed answer "REDACTED", passwd=REDACTED`; why != want {
+		t.Errorf("shown is %s, want %s", why, want)
 	}
 }

@@ -95,6 +95,11 @@ func Open(ctx context.Context, o Options) (*Front, error) {
 func (f *Front) link(socket, at string) error {
 	target := filepath.Base(socket)
 	if is, err := os.Readlink(at); err != nil || is != target {
+		if c, err := net.DialTimeout("unix", at, time.Second); err == nil { // somebody else's plugin
+			_ = c.Close() // it has answered
+			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "socket %q: another plugin listens there", at),
+				"stop that plugin, or install this one under another name with --alias")
+		}
 		if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("publish: %w", err)
 		}

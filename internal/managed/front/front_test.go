@@ -144,3 +144,26 @@ func TestNames(t *testing.T) {
 	}
 	f.Close()
 }
+
+// TestLongNameIsAnothers: a plugin that somebody else has under the name with its tag keeps it.
+func TestLongNameIsAnothers(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "disk:latest.sock")
+	managed(t, at, nil)
+	o := front.Options{Dir: dir, Name: "disk:latest", Log: slog.New(slog.DiscardHandler)}
+	f, err := front.Open(t.Context(), o)
+	if err == nil {
+		f.Close()
+	}
+	if !errors.Is(err, errdefs.ErrInUse) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if c, err := net.Dial("unix", at); err != nil {
+		t.Errorf("the other plugin is cut off: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	if _, err := os.Stat(filepath.Join(dir, "disk.sock")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left after the failure: %v", err)
+	}
+}

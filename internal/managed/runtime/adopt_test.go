@@ -82,6 +82,22 @@ func TestAdoptFails(t *testing.T) {
 	l.clean(t)
 }
 
+// TestAdoptBeside: what is started while the others are taken over goes on running.
+func TestAdoptBeside(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	p := l.plugin(t, "beside:latest", "WAIT=300ms")
+	started := make(chan error, 1)
+	go func() { started <- r.Start(t.Context(), p) }()
+	until(t, "its begin", func() bool { return r.State(p.ID).Status == Starting })
+	noErr(t, r.Adopt(t.Context(), nil))
+	noErr(t, <-started)
+	if s := r.State(p.ID); s.Status != Running {
+		t.Errorf("state is %+v", s)
+	}
+	l.caller("beside").get(t, "pid")
+}
+
 // TestRecordOfNothing: a directory whose record makes no sense is cleared away.
 func TestRecordOfNothing(t *testing.T) {
 	l := newLab(t)

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -20,6 +21,8 @@ const (
 	maxHeld = 512
 	// late is how long a socket is still listened on after it has lost its name: who has found it is about to connect.
 	late = time.Second
+	// acceptPause is how long a holder waits that could not let a caller in.
+	acceptPause = 10 * time.Millisecond
 
 	holdName = "hold"
 )
@@ -57,8 +60,12 @@ func hold(ctx context.Context, work, like string, dial func(context.Context) (ne
 func (h *holder) accept(ctx context.Context) {
 	for {
 		c, err := h.ln.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // such as for want of a descriptor
+			time.Sleep(acceptPause)
+			continue
 		}
 		select {
 		case h.slots <- struct{}{}:

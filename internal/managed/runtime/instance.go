@@ -69,8 +69,18 @@ func (in *instance) prepare(p Plugin) error {
 	if err := os.MkdirAll(r.path(p.ID, "s"), 0o700); err != nil {
 		return state.Classify(err)
 	}
+	if err := in.collect(); err != nil {
+		in.closeOutput()
+		return err
+	}
+	return nil
+}
+
+// collect has what the plugin writes read, and sees when it makes its socket anew.
+func (in *instance) collect() error {
+	r, p, pub := in.rt, &in.plugin, in.pub
 	if in.out == nil {
-		out, err := openOutput(filepath.Join(r.opts.Dir, p.ID), in.log, r.limits.logBytes)
+		out, err := openOutput(filepath.Join(r.opts.Dir, in.id), in.log, r.limits.logBytes)
 		if err != nil {
 			return state.Classify(err)
 		}
@@ -79,21 +89,21 @@ func (in *instance) prepare(p Plugin) error {
 		in.out = out
 		in.mu.Unlock()
 		for _, s := range out.streams {
-			if err := r.watcher.add(filepath.Join(out.dir, s.name), unix.IN_MODIFY, func(string) { out.drain() }); err != nil {
-				return err
+			if err := r.watcher.add(filepath.Join(out.dir, s.name), unix.IN_MODIFY, func(string) { out.poke() }); err != nil {
+				return state.Classify(err)
 			}
 		}
-		// A plugin may make its socket anew while it runs.
-		pub := in.pub
-		return r.watcher.add(r.path(p.ID, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
-			if name == socket || name == "" {
-				if err := pub.again(r.path(p.ID, "s", socket)); err != nil {
-					in.log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
-				}
-			}
-		})
+		out.poke() // what was written while no daemon was there
 	}
-	return nil
+	socket, log := p.Config.Interface.Socket, in.log
+	err := r.watcher.add(r.path(in.id, "s"), unix.IN_CREATE|unix.IN_MOVED_TO, func(name string) {
+		if name == socket || name == "" {
+			if err := pub.again(r.path(in.id, "s", socket)); err != nil {
+				log.Warn("managed plugin made its socket anew, which cannot be published", slog.String("error", err.Error()))
+			}
+		}
+	})
+	return state.Classify(err)
 }
 
 // publish lets the plugin's name be its own socket.
@@ -159,7 +169,13 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 		grace = in.rt.limits.stop
 	}
 	if !in.supervised() && in.out == nil && in.proc == nil {
-		return in.rt.stopLeft(ctx, in.id, grace)
+		if err := in.rt.stopLeft(ctx, in.id, grace); err != nil {
+			return err
+		}
+		if in.current().Status != Stopped { // an earlier attempt failed half way
+			in.set(func(s *State) { s.Status, s.Since, s.Pid, s.Error = Stopped, time.Now(), 0, "" })
+		}
+		return nil
 	}
 	in.set(func(s *State) { s.Status, s.Since, s.Next = Stopping, time.Now(), time.Time{} })
 	in.rest()
@@ -169,7 +185,7 @@ func (in *instance) stop(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	if in.proc != nil {
-		if err := in.rt.terminate(in.proc, grace); err != nil {
+		if err := in.rt.terminate(in.id, in.proc, grace); err != nil {
 			return in.plugin.errorf("%w", err)
 		}
 		in.out.drain()
@@ -269,7 +285,7 @@ func (r *Runtime) stopLeft(ctx context.Context, id string, grace time.Duration) 
 		rec = &record{ID: id}
 	}
 	if proc := rec.process(); proc != nil {
-		err := r.terminate(proc, grace)
+		err := r.terminate(id, proc, grace)
 		proc.close()
 		if err != nil {
 			return fmt.Errorf("plugin %q: %w", id, err)
@@ -288,8 +304,8 @@ func (r *Runtime) stopLeft(ctx context.Context, id string, grace time.Duration) 
 	return nil
 }
 
-// terminate ends a process, politely at first.
-func (r *Runtime) terminate(p *process, grace time.Duration) error {
+// terminate ends the first process of a plugin, politely at first.
+func (r *Runtime) terminate(id string, p *process, grace time.Duration) error {
 	if err := p.signal(unix.SIGTERM); err != nil {
 		return err
 	}
@@ -302,6 +318,11 @@ func (r *Runtime) terminate(p *process, grace time.Duration) error {
 	}
 	if err := p.signal(unix.SIGKILL); err != nil {
 		return err
+	}
+	if dirs, err := cgroupDirs(cgroupOf(id)); err == nil {
+		for _, dir := range dirs {
+			thaw(dir) // what is frozen does not end
+		}
 	}
 	timer.Reset(r.limits.stop)
 	select {

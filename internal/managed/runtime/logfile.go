@@ -52,7 +52,7 @@ func openLog(dir string, limit int64) (*logFile, error) {
 }
 
 func (l *logFile) open() error {
-	f, err := os.OpenFile(filepath.Join(l.dir, logName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(filepath.Join(l.dir, logName), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,19 @@ func (l *logFile) open() error {
 		return err
 	}
 	l.f, l.size = f, fi.Size()
+	l.whole()
 	return nil
+}
+
+// whole takes away what a crash, or a full disk, has left of a line, so that the next one is none with it.
+func (l *logFile) whole() {
+	end := make([]byte, min(l.size, 2*maxLine))
+	if _, err := l.f.ReadAt(end, l.size-int64(len(end))); err != nil {
+		return
+	}
+	if size := l.size - int64(len(end)-1-bytes.LastIndexByte(end, '\n')); l.f.Truncate(size) == nil {
+		l.size = size
+	}
 }
 
 // write appends lines. A disk that is full costs lines, and neither the plugin nor the daemon.
@@ -77,16 +89,21 @@ func (l *logFile) write(lines []Line) error {
 		buf.WriteByte('\n')
 	}
 	if l.size > 0 && l.size+int64(buf.Len()) > l.max {
-		if err := os.Rename(filepath.Join(l.dir, logName), filepath.Join(l.dir, oldName)); err != nil {
+		// It may be gone: by a hand, or because no new one could be opened the last time.
+		if err := os.Rename(filepath.Join(l.dir, logName), filepath.Join(l.dir, oldName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		_ = l.f.Close()
 		if err := l.open(); err != nil {
+			l.size = l.max // it is tried again with the next line
 			return err
 		}
 	}
 	n, err := l.f.Write(buf.Bytes())
 	l.size += int64(n)
+	if n > 0 && err != nil {
+		l.whole()
+	}
 	return err
 }
 

@@ -22,6 +22,8 @@ const (
 	giveBack = 1 << 20
 	// maxLag is how far the reader may be behind; then it leaves out what is in between.
 	maxLag = 16 << 20
+	// maxBurst is how many lines are read in one go; what is more is left out. A log of short lines holds about as many.
+	maxBurst = 100_000
 	// recentLines is how many lines an error may quote.
 	recentLines = 5
 	// followed is how many lines a reader of Logs may be behind.
@@ -43,6 +45,9 @@ type output struct {
 	failed    bool // the last write to the log failed
 	klog      bool // on stderr is all that is said, each line with its level
 	closed    bool
+
+	wake chan struct{} // something was written
+	done chan struct{} // closed when closed is set
 }
 
 type stream struct {
@@ -58,7 +63,7 @@ func openOutput(dir string, log *slog.Logger, limit int64) (*output, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	o := &output{dir: dir, log: log, followers: map[chan Line]struct{}{}}
+	o := &output{dir: dir, log: log, followers: map[chan Line]struct{}{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	var err error
 	if o.file, err = openLog(dir, limit); err != nil {
 		return nil, err
@@ -78,7 +83,27 @@ func openOutput(dir string, log *slog.Logger, limit int64) (*output, error) {
 		read := int64(binary.LittleEndian.Uint64(at[i*8:])) //nolint:gosec // it was one
 		o.streams[i] = &stream{name: name, f: f, read: max(read, 0)}
 	}
+	go o.follow()
 	return o, nil
+}
+
+// poke has read what was written, beside the caller: who watches all plugins is not to wait for one of them.
+func (o *output) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *output) follow() {
+	for {
+		select {
+		case <-o.wake:
+			o.drain()
+		case <-o.done:
+			return
+		}
+	}
 }
 
 // ends returns the files for a plugin to write to, when none has them: what is in them is read and forgotten.
@@ -131,21 +156,33 @@ func released(ctx context.Context, dir string, limit time.Duration) {
 	}
 }
 
-// drain reads what there is.
+// drain reads what there is when it is called. What is written meanwhile is for the next time: a plugin may write
+// faster than anybody reads.
 func (o *output) drain() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
 		return
 	}
+	var ends [2]int64
+	for i, s := range o.streams {
+		if fi, err := s.f.Stat(); err == nil {
+			ends[i] = fi.Size()
+		}
+	}
+	read := 0
 	for more := true; more; {
 		more = false
 		var lines []Line
-		for _, s := range o.streams {
-			got, again := s.next()
+		for i, s := range o.streams {
+			if read > maxBurst {
+				lines = append(lines, s.leaveOut(ends[i]-maxLine)...)
+			}
+			got, again := s.next(ends[i])
 			lines = append(lines, got...)
 			more = more || again
 		}
+		read += len(lines)
 		o.emit(lines)
 		o.remember()
 	}
@@ -253,6 +290,7 @@ func (o *output) close() {
 		return
 	}
 	o.closed = true
+	close(o.done)
 	for ch := range o.followers {
 		close(ch)
 	}
@@ -268,8 +306,9 @@ func (o *output) close() {
 	o.file.close()
 }
 
-// next returns the lines of the next piece, and whether there may be more.
-func (s *stream) next() (lines []Line, more bool) {
+// next returns the lines of the next piece, and whether there may be more before end. How far it is behind is looked at
+// each time, since what is not read takes room.
+func (s *stream) next(end int64) (lines []Line, more bool) {
 	fi, err := s.f.Stat()
 	if err != nil {
 		return nil, false
@@ -278,10 +317,9 @@ func (s *stream) next() (lines []Line, more bool) {
 	case lag < 0: // it is the plugin's file, who may cut it off
 		s.read, s.punched, s.partial = 0, 0, nil
 	case lag > maxLag:
-		s.read, s.partial = fi.Size()-giveBack, nil
-		lines = append(lines, s.line(fmt.Appendf(nil, "(%d bytes were written too fast, and are left out)", lag-giveBack)))
+		lines = s.leaveOut(fi.Size() - giveBack)
 	}
-	buf := make([]byte, min(chunk, max(fi.Size()-s.read, 0)))
+	buf := make([]byte, min(chunk, max(end-s.read, 0)))
 	n, _ := s.f.ReadAt(buf, s.read)
 	if n == 0 {
 		return lines, false
@@ -302,6 +340,16 @@ func (s *stream) next() (lines []Line, more bool) {
 			return lines, n == chunk
 		}
 	}
+}
+
+// leaveOut goes on at a later place, and returns a line that says so.
+func (s *stream) leaveOut(at int64) []Line {
+	left := at - s.read
+	if left <= 0 {
+		return nil
+	}
+	s.read, s.partial = at, nil
+	return []Line{s.line(fmt.Appendf(nil, "(%d bytes were written too fast, and are left out)", left))}
 }
 
 // line makes text harmless: a terminal may show it.

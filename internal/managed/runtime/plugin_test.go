@@ -37,6 +37,8 @@ func testPlugin() {
 		signal.Ignore(syscall.SIGTERM)
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "flood":
+		flood()
 	}
 	if n, _ := strconv.Atoi(os.Getenv("CRASHES")); n > 0 {
 		data, _ := os.ReadFile("/crashes")
@@ -85,8 +87,20 @@ func testPlugin() {
 		}
 	})
 	http.HandleFunc("/mount", func(_ http.ResponseWriter, r *http.Request) { mountOn(r.FormValue("dir")) })
+	http.HandleFunc("/flood", func(http.ResponseWriter, *http.Request) { go flood() })
+	http.HandleFunc("/link", func(_ http.ResponseWriter, r *http.Request) {
+		must(os.Remove(pluginSocket))
+		must(os.Symlink(r.FormValue("to"), pluginSocket))
+	})
 	http.HandleFunc("/again", func(http.ResponseWriter, *http.Request) { go listenAgain() })
 	listenAgain()
+}
+
+// flood writes faster than anybody reads.
+func flood() {
+	for block := []byte(strings.Repeat("y\n", 64<<10)); ; {
+		_, _ = os.Stdout.Write(block)
+	}
 }
 
 // tool is what a test has run in the plugin.

@@ -145,7 +145,14 @@ func (p *publication) link(socket string) error {
 	if err := os.Link(socket, temp); err != nil {
 		return err
 	}
-	err := os.Rename(temp, p.path(0))
+	// Where the plugin cannot change it any more: a link of its making could lead to any socket of the host.
+	fi, err := os.Lstat(temp)
+	if err == nil && fi.Mode().Type() != fs.ModeSocket {
+		err = fmt.Errorf("%s: not a socket", filepath.Base(socket))
+	}
+	if err == nil {
+		err = os.Rename(temp, p.path(0))
+	}
 	_ = os.Remove(temp) // is still there where both were one file already (rename(2))
 	return err
 }

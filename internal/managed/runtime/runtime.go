@@ -187,7 +187,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 }
 
 // Adopt takes over what an earlier daemon left: of the plugins given, those that run go on running and the others are
-// started; what else was started is stopped. It returns when each was tried once. What cannot be started is tried again
+// started; what else it started is stopped. It returns when each was tried once. What cannot be started is tried again
 // like what ended by itself, since what it needs may come later, as after a boot.
 func (r *Runtime) Adopt(ctx context.Context, plugins []Plugin) error {
 	entries, err := os.ReadDir(r.opts.RunDir)
@@ -211,7 +211,7 @@ func (r *Runtime) Adopt(ctx context.Context, plugins []Plugin) error {
 	wanted := func(id string) bool { return slices.ContainsFunc(plugins, func(p Plugin) bool { return p.ID == id }) }
 	for _, e := range entries {
 		if id := e.Name(); e.IsDir() && len(id) > len("runc") && idForm.MatchString(id) && !wanted(id) {
-			do(func() error { return r.Stop(ctx, id, 0) })
+			do(func() error { return r.discard(ctx, id) })
 		}
 	}
 	for _, p := range plugins {
@@ -219,6 +219,20 @@ func (r *Runtime) Adopt(ctx context.Context, plugins []Plugin) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// discard stops what an earlier daemon left. What was started since is no such thing: a plugin may be enabled while the
+// others are taken over.
+func (r *Runtime) discard(ctx context.Context, id string) error {
+	in, unlock, err := r.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if in.supervised() {
+		return nil
+	}
+	return in.stop(context.WithoutCancel(ctx), 0)
 }
 
 func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
@@ -245,7 +259,7 @@ func (r *Runtime) adopt(ctx context.Context, p Plugin) error {
 	}
 	proc := rec.process()
 	if proc != nil && (rec.Version != p.Version || !sharing(proc.pid, p.Shared)) {
-		err := r.terminate(proc, r.limits.stop)
+		err := r.terminate(p.ID, proc, r.limits.stop)
 		proc.close()
 		if err != nil {
 			return p.errorf("%w", err)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
@@ -46,7 +48,7 @@ func secretOf(ref string) (string, error) {
 const envSecret = "env:"
 
 func readSecret(name string) (string, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe is waited for by none
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, "file %s: is not there", name), "write the secret into it, and: chmod 600 "+name)
 	}

@@ -54,7 +54,7 @@ func (in *instance) launch(ctx context.Context) (*process, error) {
 // end takes back a launch.
 func (in *instance) end(ctx context.Context, proc *process, grace time.Duration) {
 	in.running(nil)
-	err := in.rt.terminate(proc, grace)
+	err := in.rt.terminate(in.id, proc, grace)
 	proc.close()
 	if err == nil {
 		err = in.rt.destroy(ctx, in.id, in.record.Serves)
@@ -133,12 +133,13 @@ func (in *instance) create(ctx context.Context) (*process, error) {
 
 // empty removes what a plugin left in the directory of its sockets. The directory itself stays, as it is watched.
 func empty(dir string) error {
+	// A plugin may have mounted something there, whose files are not its own.
+	if err := unmountBelow(dir, true); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return state.Classify(err)
-	}
-	if err := unmountBelow(dir, false); err != nil {
-		return err
 	}
 	for _, e := range entries {
 		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
