@@ -23,8 +23,8 @@ func ipamCases() []Case {
 		},
 		{
 			ID: "ipam/address-spaces", Basic: true, run: addressSpaces,
-			Asserts: "GetDefaultAddressSpaces is answered, without which no engine registers the driver, and names an address space for networks of one host.",
-			Source:  docIPAM + ", GetDefaultAddressSpaces and RequestPool (AddressSpace is mandatory); moby daemon/libnetwork/ipams/drvregistry.go, registerIpamDriver",
+			Asserts: "GetDefaultAddressSpaces is answered, without which no network gets a pool from the plugin, and names an address space for networks of one host.",
+			Source:  docIPAM + ", GetDefaultAddressSpaces and RequestPool (AddressSpace is mandatory); " + mobyIPAM + ", RequestPool; libnetwork drvregistry/drvregistry.go, registerIpamDriver (20.10)",
 		},
 		{
 			ID: "ipam/capabilities", run: ipamCapabilities,
