@@ -125,7 +125,7 @@ func (m *made) remove(ctx context.Context, v client.Volume, t *T) {
 			return
 		}
 		if !t.gaveUp() || time.Since(begin) > lateTime || ctx.Err() != nil {
-			t.left("volume "+m.name, cmp.Or(removed, errors.New("Remove succeeds, and Get has it still")))
+			t.left("volume "+m.name, cmp.Or(removed, errors.New("the plugin says it is removed, and has it still")))
 			return
 		}
 	}
