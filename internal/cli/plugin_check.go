@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,10 +37,11 @@ func (a *app) pluginCheck() *cobra.Command {
 	r := &checkRun{format: "text"}
 	r.Skip, r.Create = map[string]string{}, map[string]string{}
 	cmd := &cobra.Command{
-		Use:   "check {NAME|SOCKET|URL}",
+		Use:   "check {NAME|FILE|URL}",
 		Short: "Hold a running plugin to what engines ask of it",
 		Long: "Hold a running plugin, by anyone and in any language, to what engines ask of it. NAME is looked for\n" +
-			"where engines look; SOCKET is a path; URL is unix:///path, tcp://host:port, http:// or https://.\n\n" +
+			"where engines look; FILE is the path of a socket, or of a .spec or .json file; URL is unix:///path,\n" +
+			"tcp://host:port, http:// or https://.\n\n" +
 			"Each case has an ID, says what it asserts, and names the page or the file of an engine that asks for\n" +
 			"it: --list shows them. For what fails, the request and the answer are shown. Volumes, networks and\n" +
 			"pools that the cases make are named on standard error before the first call, and removed again, also\n" +
@@ -49,7 +53,7 @@ func (a *app) pluginCheck() *cobra.Command {
 			"  remora plugin check my --skip 'volume/remove-mounted=it asks nobody' --badge badge.svg",
 		Args: usage(func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 0 && !r.list {
-				return errors.New("want one NAME, SOCKET or URL")
+				return errors.New("want one NAME, FILE or URL")
 			}
 			return nil
 		}),
@@ -182,9 +186,13 @@ func (a *app) findPlugin(arg string) (client.Endpoint, error) {
 			return client.Endpoint{}, err
 		}
 		if _, err := os.Stat(path); err != nil {
-			return client.Endpoint{}, errdefs.Errorf(errdefs.ErrNotFound, "plugin %q: there is no such socket", arg)
+			return client.Endpoint{}, errdefs.Errorf(errdefs.ErrNotFound, "plugin %q: there is no such file", arg)
 		}
-		return client.Endpoint{Name: strings.TrimSuffix(filepath.Base(path), ".sock"), Addr: "unix://" + path, Source: path}, nil
+		if ext := filepath.Ext(path); ext == ".spec" || ext == ".json" {
+			return client.ReadSpec(path)
+		}
+		addr := url.URL{Scheme: "unix", Path: path}
+		return client.Endpoint{Name: strings.TrimSuffix(filepath.Base(path), ".sock"), Addr: addr.String(), Source: path}, nil
 	}
 	dirs := client.Dirs{}
 	if conf, err := a.load(nil); err == nil { // what is wrong with it is nothing to other plugins
@@ -204,6 +212,11 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 			a.sayf("\r\x1b[K%d %s: %s", done, result.ID, result.Outcome)
 		}
 	}
+	if !signal.Ignored(syscall.SIGHUP) { // as by nohup(1)
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP) // a terminal that goes leaves no volumes behind
+		defer stop()
+	}
 	p, err := check.Open(ep, r.Options)
 	if err != nil {
 		return err
@@ -212,11 +225,13 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 		return err
 	}
 	report := p.Run(ctx)
+	if len(report.Results) == 0 {
+		return errdefs.Errorf(errdefs.ErrInvalid, "plugin %q: implements %s, and no case that was asked for is about that", ep.Name, strings.Join(report.Kinds, ", "))
+	}
+	var soaked error
 	if r.load && ctx.Err() == nil {
 		a.sayf("load: %d clients for %s\n", r.soak.Clients, r.soak.Duration)
-		if err := p.Soak(ctx, report, r.soak); err != nil {
-			return err
-		}
+		soaked = p.Soak(ctx, report, r.soak)
 	}
 	if terminal {
 		a.sayf("\r\x1b[K")
@@ -230,6 +245,9 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 	for _, left := range report.Left() {
 		a.sayf("remora: left behind: %s\n", left)
 	}
+	if soaked != nil && report.Verdict != check.Conforms {
+		a.sayf("remora: load: %v\n", soaked)
+	}
 	switch {
 	case report.Interrupted:
 		a.sayf("remora: interrupted\n")
@@ -239,7 +257,7 @@ func (a *app) checkPlugin(ctx context.Context, r *checkRun, arg string) error {
 	case report.Verdict == check.DeviatesFrom:
 		return failure{exitDeviates}
 	}
-	return nil
+	return soaked
 }
 
 // announce says what the run is about to make.

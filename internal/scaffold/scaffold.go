@@ -75,6 +75,9 @@ func (p *Plugin) check() (kind, error) {
 	if !nameForm.MatchString(p.Name) {
 		return kind{}, errdefs.Errorf(errdefs.ErrInvalid, "name %q: want lower-case letters, digits, \"_\" and \"-\", a letter first, 63 at most", p.Name)
 	}
+	if p.Name == "bundle" {
+		return kind{}, errdefs.Errorf(errdefs.ErrInvalid, "name %q: is the directory that \"make bundle\" makes", p.Name)
+	}
 	if p.Module == "" {
 		p.Module = p.Name
 	}
@@ -96,6 +99,30 @@ func (p page) Try() string { return strings.ReplaceAll(p.Use, "NAME", p.Name) }
 
 // Type is the plugin's kind in Go, and its package of the SDK.
 func (p page) Type() string { return p.Plugin.Kind }
+
+// A is the kind with its article.
+func (p page) A() string {
+	if strings.ContainsAny(p.Type()[:1], "aeiou") {
+		return "An " + p.Type()
+	}
+	return "A " + p.Type()
+}
+
+// Opts is the variable with the flags of the program, in the file of its unit.
+func (p page) Opts() string {
+	return strings.ToUpper(strings.ReplaceAll(p.Name, "-", "_")) + "_OPTS"
+}
+
+// Flag is one that is worth to be set there.
+func (p page) Flag() string {
+	switch p.Type() {
+	case "volume":
+		return "-root /srv/" + p.Name
+	case "authz":
+		return "-operators alice,bob"
+	}
+	return "-state /srv/" + p.Name
+}
 
 // Write makes the directory dir with the source in it, whole or not at all, and returns the
 // names of its files. A directory that has something in it stays as it is.

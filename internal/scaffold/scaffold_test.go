@@ -166,6 +166,7 @@ func TestWrite(t *testing.T) {
 		{Kind: "volume", Name: "../x"},
 		{Kind: "volume", Name: "x", Module: "a b"},
 		{Kind: "volume", Name: "1x"},
+		{Kind: "volume", Name: "bundle"},
 	} {
 		if _, err := Write(filepath.Join(dir, "wrong"), p); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%+v: %v, want ErrInvalid", p, err)
@@ -198,5 +199,37 @@ func TestWrite(t *testing.T) {
 	}
 	if _, err := Write(filepath.Join(full, "main.go"), p); !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("over a file: %v, want ErrInvalid", err)
+	}
+}
+
+// TestShipped is about what only others' machines run: the unit and the workflow.
+func TestShipped(t *testing.T) {
+	for kind, flag := range map[string]string{"volume": "-root", "network": "-state", "ipam": "-state", "authz": "-operators"} {
+		dir := filepath.Join(t.TempDir(), "x")
+		if _, err := Write(dir, Plugin{Kind: kind, Name: "my-x"}); err != nil {
+			t.Fatal(err)
+		}
+		read := func(name string) string {
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b)
+		}
+		unit := read("my-x.service")
+		if !strings.Contains(unit, "\nExecStart=/usr/bin/my-x start $MY_X_OPTS\n") || !strings.Contains(unit, `# Flags are set there, as MY_X_OPTS="`+flag+" ") {
+			t.Errorf("%s: the unit does not use its file:\n%s", kind, unit)
+		}
+		// Whoever does not look again on SIGHUP ends by it.
+		if reloads := strings.Contains(unit, "ExecReload="); reloads != (kind == "volume") {
+			t.Errorf("%s: reload %v:\n%s", kind, reloads, unit)
+		}
+		ci := read(".github/workflows/ci.yml")
+		if !strings.Contains(ci, "\n    tags: [\"v*\"]\n") || !strings.Contains(ci, "path: my-x.tar.gz\n") {
+			t.Errorf("%s: no tag starts the release, or it loses modes:\n%s", kind, ci)
+		}
+		if readme := read("README.md"); strings.Contains(readme, "mkdir -p /var/lib/my-x") != (kind == "volume") {
+			t.Errorf("%s: %s", kind, readme)
+		}
 	}
 }

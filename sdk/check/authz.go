@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -34,8 +33,8 @@ func authzCases() []Case {
 		},
 		{
 			ID: "authz/path-spellings", run: pathSpellings,
-			Asserts: "The decision is about the route, however its path is written: with another version or none, escapes, further slashes, dots, or a whole URL.",
-			Source:  docAuthz + ", AuthZPlugin.AuthZReq (RequestUri); moby pkg/authorization/api.go; net/http ServeMux of dockerd",
+			Asserts: "The decision is about the route, however its path is written: with another version or none, with escapes, or as a whole URL.",
+			Source:  docAuthz + ", AuthZPlugin.AuthZReq (RequestUri); moby daemon/server/server.go, CreateMux (gorilla/mux matches the path when its escapes are gone)",
 		},
 		{
 			ID: "authz/at-once", run: authzAtOnce,
@@ -44,7 +43,7 @@ func authzCases() []Case {
 		},
 		{
 			ID: "authz/empty-call", run: emptyCall,
-			Asserts: "A call that says nothing of a request, as one that an engine repeats after its connection broke, is not allowed.",
+			Asserts: "A call without a body is not allowed: it is how an engine repeats a call after its connection broke.",
 			Source:  mobyClient + ", callWithRetry",
 		},
 		{
@@ -203,7 +202,8 @@ func deniedStays(t *T) {
 	}
 }
 
-// spellings returns ways to write a target that an engine takes for the same.
+// spellings returns ways to write a target that an engine takes for the same. One with dots
+// or an empty segment is none: an engine answers it with a redirection, and asks no plugin.
 func spellings(target string) (all []string) {
 	p, query, _ := strings.Cut(target, "?")
 	if query != "" {
@@ -216,8 +216,8 @@ func spellings(target string) (all []string) {
 	first := fmt.Sprintf("%%%02x", p[0]) + p[1:]
 	slashes := strings.ReplaceAll(p, "/", "%2F")
 	for _, s := range []string{
-		"/" + p, "//" + p, "/./" + p, "/x/../" + p, "/" + p + "/", "/" + first, "/" + slashes, "/v1.41/" + p, "/v1.41//" + p, "/v1.24/" + p,
-		"/v99/" + p, "/v1.41%2f" + p, "/%761.41/" + p, "/v1.41/x/%2e%2e/" + p, "http://docker/" + p, "http://docker/v1.41/" + first, "https://u@docker:1//" + p,
+		"/" + p, "/" + first, "/" + slashes, "/v1.41/" + p, "/v1.24/" + p, "/v1.41/" + first, "/v1.41%2f" + p, "/%761.41/" + p, "/v1%2e41/" + p,
+		"http://docker/" + p, "http://docker/v1.41/" + first, "https://u@docker:1/" + p,
 	} {
 		all = append(all, s+query)
 	}
@@ -263,15 +263,9 @@ func authzAtOnce(t *T) {
 // emptyCall is for plugins that deny something: one that lets everything pass need not look.
 func emptyCall(t *T) {
 	t.denials()
-	for _, body := range []json.RawMessage{nil, json.RawMessage("null"), json.RawMessage("{}")} {
-		var req any
-		if body != nil {
-			req = body
-		}
-		var d decision
-		if err := t.c.Call(t.ctx, "AuthZPlugin.AuthZReq", req, &d); err == nil && d.Allow {
-			t.Errorf("a call with the body %q is allowed", body)
-		}
+	var d decision
+	if err := t.c.Call(t.ctx, "AuthZPlugin.AuthZReq", nil, &d); err == nil && d.Allow {
+		t.Errorf("a call without a body is allowed")
 	}
 }
 

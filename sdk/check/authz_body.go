@@ -47,7 +47,7 @@ func bodyCases() []Case {
 		},
 		{
 			ID: "authz/trailing-json", run: trailingJSON,
-			Asserts: "A second JSON value in front of the body hides nothing.",
+			Asserts: "A second JSON value behind the body hides nothing.",
 			Source:  "moby daemon/server/httputils/httputils.go, ReadJSON",
 		},
 		{

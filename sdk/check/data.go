@@ -49,17 +49,27 @@ func (t *T) directory(path string) {
 	}
 }
 
-// mountsAt returns how many file systems are mounted at path, one on top of the other.
-func mountsAt(path string) (n int) {
+// mountTable is how many file systems are mounted at each path, one on top of the other.
+type mountTable map[string]int
+
+// mounts reads the mountTable of this process.
+func mounts() mountTable {
+	table := mountTable{}
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return 0
+		return table
 	}
-	escaped := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(path)
 	for line := range strings.Lines(string(b)) {
-		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == escaped {
-			n++
+		if fields := strings.Fields(line); len(fields) > 4 {
+			table[fields[4]]++
 		}
 	}
-	return n
+	return table
 }
+
+func (m mountTable) at(path string) int {
+	return m[strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(path)]
+}
+
+// mountsAt returns how many file systems are mounted at path.
+func mountsAt(path string) int { return mounts().at(path) }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -100,11 +101,24 @@ func (r *Report) Summary() string {
 	return verdict + ": " + strings.Join(parts, ", ")
 }
 
+// withLoad returns the results, with that of a soak behind them where it failed: those who
+// read nothing but cases would miss why the plugin does not conform.
+func (r *Report) withLoad() []Result {
+	if r.Load == nil || r.Load.Errors == 0 {
+		return r.Results
+	}
+	return append(slices.Clip(r.Results), Result{
+		ID: "load/errors", Outcome: Fail, Asserts: "Several clients at once use the plugin without an error.", Source: docAPI,
+		Reasons: append([]string{fmt.Sprintf("%d of %d calls failed", r.Load.Errors, r.Load.Calls)}, r.Load.Failed...), Seconds: r.Load.Seconds,
+	})
+}
+
 // tap is the Test Anything Protocol, version 13.
 func (r *Report) tap(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "TAP version 13\n1..%d\n", len(r.Results))
-	for i, result := range r.Results {
+	all := r.withLoad()
+	fmt.Fprintf(&b, "TAP version 13\n1..%d\n", len(all))
+	for i, result := range all {
 		ok, directive := "ok", ""
 		switch result.Outcome {
 		case Fail, Broken:

@@ -23,8 +23,8 @@ func ipamCases() []Case {
 		},
 		{
 			ID: "ipam/address-spaces", Basic: true, run: addressSpaces,
-			Asserts: "The plugin names an address space for networks of one host and one for those of a cluster; without that no engine registers the driver.",
-			Source:  docIPAM + ", GetDefaultAddressSpaces; " + mobyIPAM + ", GetDefaultAddressSpaces",
+			Asserts: "GetDefaultAddressSpaces is answered, without which no network gets a pool from the plugin, and names an address space for networks of one host.",
+			Source:  docIPAM + ", GetDefaultAddressSpaces and RequestPool (AddressSpace is mandatory); " + mobyIPAM + ", RequestPool; libnetwork drvregistry/drvregistry.go, registerIpamDriver (20.10)",
 		},
 		{
 			ID: "ipam/capabilities", run: ipamCapabilities,
@@ -40,6 +40,11 @@ func ipamCases() []Case {
 			ID: "ipam/pools-apart", run: poolsApart,
 			Asserts: "Pools that the plugin chooses do not overlap and have IDs of their own: an engine asks for the next one before it gives back what overlaps a route.",
 			Source:  "moby daemon/libnetwork/ipams/remote/remote.go, RequestPool (checkOverlaps)",
+		},
+		{
+			ID: "ipam/ipv6-pool", run: ipv6Pool,
+			Asserts: "A pool of IPv6 is one, whether it is asked for by name or not, as are the addresses out of it; or it is refused.",
+			Source:  docIPAM + ", RequestPool (docker network create --ipv6; V6); " + mobyIPAM + ", RequestPool",
 		},
 		{
 			ID: "ipam/sub-pool", run: subPool,
@@ -74,13 +79,14 @@ func (t *T) space() string {
 // pool requests a pool, any where prefix is zero.
 func (t *T) pool(r client.PoolRequest) client.Pool {
 	r.AddressSpace = t.space()
-	p, err := t.c.IPAM().RequestPool(t.ctx, r)
-	if p.ID != "" {
-		t.mu.Lock()
-		t.pools = append(t.pools, p.ID)
-		t.mu.Unlock()
-	}
+	p, err := t.tryPool(r)
 	t.must("RequestPool", err)
+	t.usable(p, r)
+	return p
+}
+
+// usable wants a pool to be one that was asked for.
+func (t *T) usable(p client.Pool, r client.PoolRequest) {
 	switch {
 	case p.ID == "":
 		t.Fatalf("RequestPool answers without a PoolID")
@@ -89,21 +95,16 @@ func (t *T) pool(r client.PoolRequest) client.Pool {
 	case r.Prefix.IsValid() && p.Prefix != r.Prefix:
 		t.Fatalf("RequestPool of %s answers with %s", r.Prefix, p.Prefix)
 	}
-	return p
 }
-
-func (t *T) releasePool(p client.Pool) { t.must("ReleasePool", t.c.IPAM().ReleasePool(t.ctx, p.ID)) }
 
 // address requests an address of a pool.
 func (t *T) address(p client.Pool, r client.AddressRequest) netip.Addr {
 	r.PoolID = p.ID
-	a, err := t.c.IPAM().RequestAddress(t.ctx, r)
+	a, err := t.tryAddress(r)
 	t.must("RequestAddress", err)
 	switch {
 	case !p.Prefix.Contains(a.Addr()):
 		t.Fatalf("RequestAddress answers with %s, which is not in pool %s", a, p.Prefix)
-	case a.Bits() != p.Prefix.Bits():
-		t.Errorf("RequestAddress answers with %s, and the pool is %s: the prefix is that of the pool, or containers do not find one another", a, p.Prefix)
 	case r.Address.IsValid() && a.Addr() != r.Address:
 		t.Fatalf("RequestAddress of %s answers with %s", r.Address, a)
 	}
@@ -118,9 +119,7 @@ func (t *T) gateway(p client.Pool) netip.Addr {
 	return t.address(p, client.AddressRequest{Gateway: true})
 }
 
-func (t *T) release(p client.Pool, a netip.Addr) {
-	t.must("ReleaseAddress", t.c.IPAM().ReleaseAddress(t.ctx, p.ID, a))
-}
+func (t *T) release(p client.Pool, a netip.Addr) { t.must("ReleaseAddress", t.tryRelease(p, a)) }
 
 func ipamLifecycle(t *T) {
 	p := t.pool(client.PoolRequest{})
@@ -139,8 +138,8 @@ func ipamLifecycle(t *T) {
 func addressSpaces(t *T) {
 	local, global, err := t.c.IPAM().AddressSpaces(t.ctx)
 	t.must("GetDefaultAddressSpaces", err)
-	if local == "" || global == "" {
-		t.Errorf("the address spaces are %q and %q, and neither may be empty", local, global)
+	if local == "" { // the other is asked for in a Swarm alone
+		t.Errorf("the address spaces are %q and %q, and the first is empty", local, global)
 	}
 }
 
@@ -154,7 +153,7 @@ func namedPool(t *T) {
 	for range 2 {
 		p := t.pool(client.PoolRequest{Prefix: t.subnetOf(1)})
 		t.address(p, client.AddressRequest{})
-		t.releasePool(p) // with what is still out of it
+		t.releasePool(p)
 	}
 }
 
@@ -168,6 +167,22 @@ func poolsApart(t *T) {
 	}
 	t.releasePool(a)
 	t.releasePool(b)
+}
+
+func ipv6Pool(t *T) {
+	for _, prefix := range []netip.Prefix{{}, t.p.subnet6()} {
+		r := client.PoolRequest{AddressSpace: t.space(), Prefix: prefix, IPv6: true}
+		p, err := t.tryPool(r)
+		if !t.allowed("RequestPool of IPv6", err) {
+			continue
+		}
+		t.usable(p, r)
+		if !p.Prefix.Addr().Is6() {
+			t.Errorf("RequestPool of IPv6 answers with %s", p.Prefix)
+		}
+		t.address(p, client.AddressRequest{})
+		t.releasePool(p)
+	}
 }
 
 func subPool(t *T) {
@@ -236,6 +251,11 @@ func addressCases() []Case {
 			Source:  docIPAM + ", RequestAddress",
 		},
 		{
+			ID: "ipam/prefix-length", run: prefixLength,
+			Asserts: "An address comes with the prefix length of its pool: the engine sets both on the interface, and with a longer one containers find neither gateway nor one another, unless the network driver gives them routes.",
+			Source:  docIPAM + ", RequestAddress (Address in CIDR notation); moby daemon/libnetwork/endpoint.go, assignAddressVersion",
+		},
+		{
 			ID: "ipam/named-address", run: namedAddress,
 			Asserts: "An address that is asked for by name is that address, is in nobody else's hands, and is free again when it was released.",
 			Source:  docIPAM + ", RequestAddress (docker run --ip)",
@@ -280,6 +300,18 @@ func addressesApart(t *T) {
 			t.Errorf("address %s is that of the network", a)
 		}
 		seen[a] = true
+	}
+	t.releasePool(p)
+}
+
+func prefixLength(t *T) {
+	p := t.pool(client.PoolRequest{Prefix: t.subnetOf(1)})
+	for _, r := range []client.AddressRequest{{PoolID: p.ID, Gateway: true}, {PoolID: p.ID}, {PoolID: p.ID, Address: nth(p.Prefix, 40).Addr()}} {
+		a, err := t.tryAddress(r)
+		t.must("RequestAddress", err)
+		if a.Bits() != p.Prefix.Bits() {
+			t.Errorf("RequestAddress answers with %s, and the pool is %s", a, p.Prefix)
+		}
 	}
 	t.releasePool(p)
 }
@@ -358,7 +390,7 @@ func addressesAtOnce(t *T) {
 	for range 8 {
 		all.Go(func() {
 			for range 5 {
-				a, err := t.c.IPAM().RequestAddress(t.ctx, client.AddressRequest{PoolID: p.ID})
+				a, err := t.tryAddress(client.AddressRequest{PoolID: p.ID})
 				if err != nil {
 					t.Errorf("RequestAddress of one of 8 at once: %w", err)
 					return
@@ -427,7 +459,9 @@ func ipamCrash(t *T) {
 		t.Fatalf("GetCapabilities: %w", err)
 	}
 	if caps.WantsReplay {
+		old := p.ID
 		p = t.pool(client.PoolRequest{Prefix: p.Prefix})
+		t.replaced(old, p.ID)
 		if !p.Gateway.IsValid() {
 			t.address(p, client.AddressRequest{Gateway: true, Address: gw})
 		}

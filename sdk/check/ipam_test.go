@@ -49,12 +49,18 @@ func (p *pools) do(method string, req object) (any, error) {
 		return object{"RequiresMACAddress": false}, nil
 	case "GetDefaultAddressSpaces":
 		if p.bug == "no space" {
-			return object{"LocalDefaultAddressSpace": "local"}, nil
+			return object{"GlobalDefaultAddressSpace": "global"}, nil
 		}
 		return object{"LocalDefaultAddressSpace": "local", "GlobalDefaultAddressSpace": "global"}, nil
 	case "RequestPool":
 		return p.pool(req)
 	case "ReleasePool":
+		if l := p.all[text(req, "PoolID")]; l != nil && len(l.out) > 0 && p.bug == "wants its addresses first" {
+			return nil, refuse("has addresses out")
+		}
+		if p.bug == "keeps pools" {
+			return nil, refuse("no")
+		}
 		if p.bug != "pools once" {
 			delete(p.all, text(req, "PoolID"))
 		}
@@ -84,8 +90,13 @@ func (p *pools) do(method string, req object) (any, error) {
 func (p *pools) pool(req object) (any, error) {
 	want, _ := netip.ParsePrefix(text(req, "Pool"))
 	part, _ := netip.ParsePrefix(text(req, "SubPool"))
-	if p.bug == "gives no pools" {
+	switch {
+	case p.bug == "gives no pools":
 		return object{"PoolID": "x"}, nil
+	case req["V6"] == true && p.bug != "takes IPv6 for IPv4":
+		return nil, refuse("no IPv6")
+	case req["V6"] == true:
+		want = netip.Prefix{}
 	}
 	for _, l := range p.all {
 		if want.IsValid() && l.prefix.Overlaps(want) {
@@ -171,7 +182,8 @@ func TestPools(t *testing.T) {
 		"hands out twice":           {"ipam/addresses-apart", "ipam/addresses-at-once"},
 		"hands out the network":     {"ipam/addresses-apart"},
 		"forgets names":             {"ipam/named-address"},
-		"has no prefix":             {"ipam/addresses-apart"},
+		"has no prefix":             {"ipam/prefix-length"},
+		"takes IPv6 for IPv4":       {"ipam/ipv6-pool"},
 		"gives to two":              {"ipam/address-in-use"},
 		"gives anything":            {"ipam/address-outside"},
 		"refuses options":           {"ipam/endpoint-options"},
@@ -179,4 +191,13 @@ func TestPools(t *testing.T) {
 		"forgets at activation":     {"ipam/engine-crash"},
 	}
 	all.check(t, check.IPAM, newPools, check.Options{})
+}
+
+// TestPoolsThatConform: what engines do not ask of a plugin, no case does.
+func TestPoolsThatConform(t *testing.T) {
+	t.Parallel()
+	r, err := check.Run(t.Context(), serve(t, newPools(t, "wants its addresses first")), check.Options{Engine: true})
+	if err != nil || r.Verdict != check.Conforms || len(r.Left()) > 0 {
+		t.Errorf("%v, left %q, %+v", err, r.Left(), r.Failed())
+	}
 }

@@ -36,12 +36,13 @@ type junitText struct {
 // junit is the XML that CI systems read: a failed case is a failure, one without a usable
 // answer an error.
 func (r *Report) junit(w io.Writer) error {
+	all := r.withLoad()
 	s := junitSuite{
-		Name: "plugin " + r.Plugin, Tests: len(r.Results), Failures: r.Count(Fail), Errors: r.Count(Broken), Skipped: r.Count(Skipped) + r.Count(Deviates),
+		Name: "plugin " + r.Plugin, Tests: len(all), Failures: r.Count(Fail) + len(all) - len(r.Results), Errors: r.Count(Broken), Skipped: r.Count(Skipped) + r.Count(Deviates),
 		Stamp: r.Started.Format("2006-01-02T15:04:05"),
 	}
 	seconds := 0.0
-	for _, result := range r.Results {
+	for _, result := range all {
 		seconds += result.Seconds
 		kind, name, _ := strings.Cut(result.ID, "/")
 		c := junitCase{Class: r.Plugin + "." + kind, Name: name, Time: fmt.Sprintf("%.3f", result.Seconds)}

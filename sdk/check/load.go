@@ -133,7 +133,7 @@ func (s *soak) call(method string, f func() error) bool {
 	if err != nil {
 		s.wrong[method]++
 		if len(s.lines) < 10 {
-			s.lines = append(s.lines, s.t.p.hide(fmt.Sprintf("%s: %s", method, errdefs.OneLine(err.Error()))))
+			s.lines = append(s.lines, s.t.p.fit(fmt.Sprintf("%s: %s", method, errdefs.OneLine(err.Error()))))
 		}
 	}
 	s.mu.Unlock()
@@ -184,12 +184,9 @@ func soakVolume(s *soak, i int) func() {
 		s.call("VolumeDriver.Unmount", func() error {
 			err := t.tryUnmount(v, name, id)
 			if err == nil {
+				m := t.track(name)
 				t.mu.Lock()
-				for _, m := range t.volumes {
-					if m.name == name {
-						delete(m.mounts, id)
-					}
-				}
+				delete(m.mounts, id)
 				t.mu.Unlock()
 			}
 			return err
@@ -208,18 +205,15 @@ func soakNetwork(s *soak, i int) func() {
 		k++
 		ep := t.endpoint(n, k%200)
 		ep.ID = t.hex(64, "load", i, k)
-		m := t.trackNetwork(n.ID)
-		t.mu.Lock()
-		m.endpoints = []string{ep.ID} // those before are gone
-		t.mu.Unlock()
-		made := s.call("NetworkDriver.CreateEndpoint", func() error { _, err := c.CreateEndpoint(t.ctx, n.ID, ep); return err })
-		if !made {
+		if !s.call("NetworkDriver.CreateEndpoint", func() error { _, err := t.tryEndpoint(n, ep); return err }) {
 			return
 		}
 		s.call("NetworkDriver.Join", func() error { _, err := c.Join(t.ctx, n.ID, ep.ID, t.sandbox(i)); return err })
 		s.call("NetworkDriver.EndpointOperInfo", func() error { _, err := c.Info(t.ctx, n.ID, ep.ID); return err })
 		s.call("NetworkDriver.Leave", func() error { return c.Leave(t.ctx, n.ID, ep.ID) })
-		s.call("NetworkDriver.DeleteEndpoint", func() error { return c.DeleteEndpoint(t.ctx, n.ID, ep.ID) })
+		if s.call("NetworkDriver.DeleteEndpoint", func() error { return t.tryDeleteEndpoint(n, ep) }) {
+			t.forget(n, ep)
+		}
 	}
 }
 
@@ -229,23 +223,20 @@ func soakIPAM(s *soak, i int) func() {
 	if !s.call("IpamDriver.RequestPool", func() (err error) {
 		space, _, err := c.AddressSpaces(t.ctx)
 		if err == nil {
-			p, err = c.RequestPool(t.ctx, client.PoolRequest{AddressSpace: space, Prefix: t.subnetOf(i)})
+			p, err = t.tryPool(client.PoolRequest{AddressSpace: space, Prefix: t.subnetOf(i)})
 		}
 		return err
 	}) {
 		return nil
 	}
-	t.mu.Lock()
-	t.pools = append(t.pools, p.ID)
-	t.mu.Unlock()
 	return func() {
 		var a netip.Addr
 		if s.call("IpamDriver.RequestAddress", func() error {
-			got, err := c.RequestAddress(t.ctx, client.AddressRequest{PoolID: p.ID})
+			got, err := t.tryAddress(client.AddressRequest{PoolID: p.ID})
 			a = got.Addr()
 			return err
 		}) {
-			s.call("IpamDriver.ReleaseAddress", func() error { return c.ReleaseAddress(t.ctx, p.ID, a) })
+			s.call("IpamDriver.ReleaseAddress", func() error { return t.tryRelease(p, a) })
 		}
 	}
 }

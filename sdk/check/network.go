@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/network"
 )
@@ -33,6 +31,11 @@ func networkCases() []Case {
 			ID: "network/capabilities", Basic: true, run: networkCapabilities,
 			Asserts: "The scope is local or global, and so is the scope of connectivity if it is there; without that no engine registers the driver.",
 			Source:  docRemote + ", Set capability; " + mobyRemote + ", getCapabilities",
+		},
+		{
+			ID: "network/gateway-check", run: gatewayCheck,
+			Asserts: "A plugin that says it is a GwAllocChecker answers GwAllocCheck: engines since 28 make no network otherwise.",
+			Source:  docRemote + ", Gateway Allocation Check; " + mobyRemote + ", GetSkipGwAlloc",
 		},
 		{
 			ID: "network/settled-is-not-answered", run: settledIsNotAnswered,
@@ -70,9 +73,14 @@ func networkCases() []Case {
 			Source:  mobyNetwork + ", NetworkOptionInternalNetwork (com.docker.network.internal)",
 		},
 		{
+			ID: "network/ipv6", run: networkIPv6,
+			Asserts: "A network with IPv6 beside IPv4 works, and CreateEndpoint answers with neither address; or it is refused.",
+			Source:  docRemote + ", Create network and Create endpoint; " + mobyRemote + ", CreateEndpoint (AddressIPv6)",
+		},
+		{
 			ID: "network/without-gateway", run: withoutGateway,
-			Asserts: "A network for which no gateway is reserved works, or is refused; no gateway is made up.",
-			Source:  mobyNetwork + ", ipamAllocate (gateway may be left out since 28); " + docRemote + ", Create network",
+			Asserts: "A network for which no gateway is reserved works, or is refused; no gateway is made up in its subnet, where a container may get that address.",
+			Source:  mobyNetwork + ", ipamAllocate (gateway may be left out since 28); " + docRemote + ", Create network and Join",
 		},
 		{
 			ID: "network/without-address", run: withoutAddress,
@@ -90,26 +98,6 @@ func networkCases() []Case {
 			Source:  mobyClient + ", callWithRetry",
 		},
 	})
-}
-
-// madeNetwork is a network that a case has made, or tried to.
-type madeNetwork struct {
-	id        string
-	endpoints []string
-}
-
-func (m *madeNetwork) remove(ctx context.Context, n client.Network, t *T) {
-	for _, ep := range m.endpoints {
-		// What an engine sends after it was killed. The last of it tells of what is left.
-		_ = n.RevokeExternal(ctx, m.id, ep)
-		_ = n.Leave(ctx, m.id, ep)
-		if err := n.DeleteEndpoint(ctx, m.id, ep); unanswered(err) {
-			t.left("endpoint " + ep + " of network " + m.id)
-		}
-	}
-	if err := n.DeleteNetwork(ctx, m.id); unanswered(err) {
-		t.left("network " + m.id)
-	}
 }
 
 // subnetOf returns the i-th prefix of 24 bits in the subnet of the run.
@@ -151,36 +139,10 @@ func (t *T) sandbox(i int) network.Sandbox {
 	return network.Sandbox{Key: "/var/run/docker/netns/" + t.hex(12, "sandbox", i)}
 }
 
-func (t *T) trackNetwork(id string) *madeNetwork {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, m := range t.networks {
-		if m.id == id {
-			return m
-		}
-	}
-	m := &madeNetwork{id: id}
-	t.networks = append(t.networks, m)
-	return m
-}
-
-func (t *T) tryNetwork(n network.Network) error {
-	t.trackNetwork(n.ID)
-	return t.c.Network().CreateNetwork(t.ctx, n)
-}
-
 func (t *T) createNetwork(i int) network.Network {
 	n := t.network(i)
 	t.must("CreateNetwork", t.tryNetwork(n))
 	return n
-}
-
-func (t *T) tryEndpoint(n network.Network, ep network.Endpoint) (network.Assigned, error) {
-	m := t.trackNetwork(n.ID)
-	t.mu.Lock()
-	m.endpoints = append(m.endpoints, ep.ID)
-	t.mu.Unlock()
-	return t.c.Network().CreateEndpoint(t.ctx, n.ID, ep)
 }
 
 func (t *T) connect(n network.Network, ep network.Endpoint, sandbox int) network.Attachment {
@@ -220,11 +182,11 @@ func (t *T) leave(n network.Network, ep network.Endpoint) {
 }
 
 func (t *T) deleteEndpoint(n network.Network, ep network.Endpoint) {
-	t.must("DeleteEndpoint", t.c.Network().DeleteEndpoint(t.ctx, n.ID, ep.ID))
+	t.must("DeleteEndpoint", t.tryDeleteEndpoint(n, ep))
 }
 
 func (t *T) deleteNetwork(n network.Network) {
-	t.must("DeleteNetwork", t.c.Network().DeleteNetwork(t.ctx, n.ID))
+	t.must("DeleteNetwork", t.tryDeleteNetwork(n))
 }
 
 // disconnect is the end of a container.
@@ -247,6 +209,20 @@ func networkCapabilities(t *T) {
 		_, err := t.c.Network().Capabilities(t.ctx)
 		t.must("GetCapabilities", err)
 	}
+}
+
+func gatewayCheck(t *T) {
+	c := t.c.Network()
+	caps, err := c.Capabilities(t.ctx)
+	t.must("GetCapabilities", err)
+	if !caps.SkipsGateways {
+		t.Skipf("the plugin does not say that it is a GwAllocChecker")
+	}
+	n := t.network(1)
+	_, _, err = c.SkipGateways(t.ctx, n)
+	t.must("GwAllocCheck", err)
+	t.must("CreateNetwork", t.tryNetwork(n))
+	t.deleteNetwork(n)
 }
 
 func settledIsNotAnswered(t *T) {
@@ -358,8 +334,8 @@ func eachCallTwice(t *T) {
 		call func() error
 	}{
 		{"Leave", func() error { return c.Leave(t.ctx, n.ID, ep.ID) }},
-		{"DeleteEndpoint", func() error { return c.DeleteEndpoint(t.ctx, n.ID, ep.ID) }},
-		{"DeleteNetwork", func() error { return c.DeleteNetwork(t.ctx, n.ID) }},
+		{"DeleteEndpoint", func() error { return t.tryDeleteEndpoint(n, ep) }},
+		{"DeleteNetwork", func() error { return t.tryDeleteNetwork(n) }},
 	} {
 		t.must(undo.what, undo.call())
 		if err := undo.call(); unanswered(err) { // engines only log what else it may say
@@ -376,6 +352,27 @@ func internalNetwork(t *T) {
 	t.must("CreateNetwork", t.tryNetwork(n))
 	ep := t.endpoint(n, 1)
 	t.connect(n, ep, 1)
+	t.info(n, ep)
+	t.disconnect(n, ep)
+	t.deleteNetwork(n)
+}
+
+func networkIPv6(t *T) {
+	n := t.network(1)
+	local := t.p.subnet6()
+	n.EnableIPv6 = true
+	n.IPv6 = []network.Pool{{AddressSpace: "LocalDefault", Prefix: local, Gateway: netip.PrefixFrom(local.Addr().Next(), local.Bits())}}
+	if !t.allowed("CreateNetwork", t.tryNetwork(n)) {
+		return
+	}
+	ep := t.endpoint(n, 1)
+	ep.IPv6 = netip.PrefixFrom(n.IPv6[0].Gateway.Addr().Next(), local.Bits())
+	a, err := t.tryEndpoint(n, ep)
+	t.must("CreateEndpoint", err)
+	if a.IPv4.IsValid() || a.IPv6.IsValid() {
+		t.Errorf("CreateEndpoint answers with the addresses %s and %s although both were set; the engine deletes the endpoint", a.IPv4, a.IPv6)
+	}
+	t.admissible(n, ep, t.join(n, ep, 1))
 	t.info(n, ep)
 	t.disconnect(n, ep)
 	t.deleteNetwork(n)
@@ -399,8 +396,8 @@ func withoutGateway(t *T) {
 	if _, err := t.tryEndpoint(n, ep); t.allowed("CreateEndpoint", err) {
 		a := t.join(n, ep, 1)
 		t.admissible(n, ep, a)
-		if gw := a.Gateway; gw.IsValid() {
-			t.Errorf("Join answers with the gateway %s, and the network has none", gw)
+		if gw := a.Gateway; n.IPv4[0].Prefix.Contains(gw) {
+			t.Errorf("Join answers with the gateway %s out of %s, where none is reserved", gw, n.IPv4[0].Prefix)
 		}
 		t.info(n, ep)
 		t.disconnect(n, ep)

@@ -85,7 +85,7 @@ func deleteWhileJoined(t *T) {
 	n := t.createNetwork(1)
 	ep := t.endpoint(n, 1)
 	t.connect(n, ep, 1)
-	if err := t.c.Network().DeleteEndpoint(t.ctx, n.ID, ep.ID); unanswered(err) {
+	if err := t.tryDeleteEndpoint(n, ep); unanswered(err) {
 		t.Fatalf("DeleteEndpoint of what has not left: %w", err)
 	}
 	if err := t.c.Network().Leave(t.ctx, n.ID, ep.ID); unanswered(err) {
@@ -150,7 +150,7 @@ func containersAtOnce(t *T) {
 			if err := c.Leave(t.ctx, n.ID, ep.ID); err != nil {
 				t.Errorf("Leave of one of 16 containers: %w", err)
 			}
-			if err := c.DeleteEndpoint(t.ctx, n.ID, ep.ID); err != nil {
+			if err := t.tryDeleteEndpoint(n, ep); err != nil {
 				t.Errorf("DeleteEndpoint of one of 16 containers: %w", err)
 			}
 		})
@@ -248,7 +248,7 @@ func networkFailedStart(t *T) {
 		if i == 0 { // since 29
 			t.leave(n, ep)
 		}
-		if err := t.c.Network().DeleteEndpoint(t.ctx, n.ID, ep.ID); unanswered(err) {
+		if err := t.tryDeleteEndpoint(n, ep); unanswered(err) {
 			t.Fatalf("DeleteEndpoint: %w", err)
 		}
 	}

@@ -49,7 +49,12 @@ func (f *fabric) do(method string, req object) (any, error) {
 		if f.bug == "scope is Local" {
 			return object{"Scope": "Local"}, nil
 		}
-		return object{"Scope": "local"}, nil
+		return object{"Scope": "local", "GwAllocChecker": true}, nil
+	case "GwAllocCheck":
+		if f.bug == "checks no gateways" {
+			return nil, nil
+		}
+		return object{"SkipIPv4": false}, nil
 	case "CreateNetwork":
 		return f.createNetwork(req)
 	case "DeleteNetwork":
@@ -153,6 +158,8 @@ func (f *fabric) createEndpoint(n *wired, id string, ep *plugged, req object) (a
 	switch {
 	case f.bug == "answers what was set":
 		return f.plug(n, id, iface, object{"Interface": iface})
+	case f.bug == "answers IPv6" && text(iface, "AddressIPv6") != "":
+		return f.plug(n, id, iface, object{"Interface": object{"AddressIPv6": iface["AddressIPv6"]}})
 	case f.bug == "endpoints once" && ep != nil:
 		return nil, refuse("exists")
 	case f.bug == "one container at a time" && len(n.endpoints) > 0, f.bug == "one endpoint for ever" && n.created > 1, n.created > 99:
@@ -190,7 +197,9 @@ func (f *fabric) join(n *wired, ep *plugged, req object) (any, error) {
 	case "a new name each time":
 		return object{"InterfaceName": object{"SrcName": fmt.Sprint("veth", f.joins), "DstPrefix": "eth"}}, nil
 	case "a gateway for all":
-		return object{"InterfaceName": object{"SrcName": "veth0", "DstPrefix": "eth"}, "Gateway": "198.18.0.1"}, nil
+		return object{"InterfaceName": object{"SrcName": "veth0", "DstPrefix": "eth"}, "Gateway": "198.18.1.1"}, nil
+	case "a gateway elsewhere":
+		return object{"InterfaceName": object{"SrcName": "veth0", "DstPrefix": "eth"}, "Gateway": "169.254.1.1"}, nil
 	case "gateway is the container":
 		address, _, _ := strings.Cut(ep.address, "/")
 		return object{"InterfaceName": object{"SrcName": "veth0", "DstPrefix": "eth"}, "Gateway": address}, nil
@@ -204,7 +213,9 @@ func TestNetworks(t *testing.T) {
 		"knows no info":                {"network/lifecycle", "network/oper-info", "network/engine-run", "network/engine-connect"},
 		"keeps networks":               {"network/lifecycle", "network/leave-before-join"},
 		"scope is Local":               {"network/capabilities"},
-		"answers what was set":         {"network/settled-is-not-answered"},
+		"answers what was set":         {"network/settled-is-not-answered", "network/ipv6"},
+		"answers IPv6":                 {"network/ipv6"},
+		"checks no gateways":           {"network/gateway-check"},
 		"names no prefix":              {"network/join-is-admissible"},
 		"gateway without an interface": {"network/join-is-admissible"},
 		"gateway is the container":     {"network/join-is-admissible"},
@@ -232,4 +243,13 @@ func TestNetworks(t *testing.T) {
 		"forgets at activation":        {"network/engine-crash"},
 	}
 	all.check(t, check.Network, newFabric, check.Options{}, "network/interface-is-there")
+}
+
+// TestGatewayOfItsOwn: a gateway out of no pool is a driver's own affair.
+func TestGatewayOfItsOwn(t *testing.T) {
+	t.Parallel()
+	r, err := check.Run(t.Context(), serve(t, newFabric(t, "a gateway elsewhere")), check.Options{Only: []string{"network/without-gateway"}})
+	if err != nil || r.Count(check.Pass) != 1 {
+		t.Errorf("%v, %+v", err, r.Failed())
+	}
 }

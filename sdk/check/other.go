@@ -23,7 +23,7 @@ func otherCases() []Case {
 		},
 		{
 			ID: "log/start-and-stop", Kind: Log, Basic: true, run: logStartAndStop,
-			Asserts: "StartLogging has the FIFO open when it answers, the plugin reads it, and StopLogging does not end before the FIFO does.",
+			Asserts: "After StartLogging the plugin reads the FIFO, and StopLogging is answered while the engine has the FIFO open still.",
 			Source:  docLog + ", /LogDriver.StartLogging; moby daemon/logger/adapter.go, pluginAdapter",
 		},
 		{

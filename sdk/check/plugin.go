@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/client"
 )
 
 const activateID = "plugin/activate"
@@ -38,7 +40,7 @@ func pluginCases() []Case {
 		},
 		{
 			ID: "plugin/any-host", run: anyHost,
-			Asserts: "A request is answered whatever its Host is: empty, plugin.moby.localhost or plugin, as engines of several ages send it.",
+			Asserts: "A request on a socket is answered whatever its Host is: empty, plugin.moby.localhost or plugin, as engines of several ages send it.",
 			Source:  "moby issue 45935; " + mobyClient + ", NewClientWithTimeout; " + podmanVol + ", sendRequest",
 		},
 		{
@@ -72,34 +74,47 @@ func pluginCases() []Case {
 // decode reads one JSON value as an engine does, and leaves what follows.
 func decode(body string, v any) error { return json.NewDecoder(strings.NewReader(body)).Decode(v) }
 
-// ping is a method that every plugin of a kind has and that changes nothing.
-func (t *T) ping() (method, body string) {
-	if t.p.managed() {
-		for _, kind := range t.p.kinds {
-			switch kind {
-			case Volume:
-				return "VolumeDriver.List", "{}\n"
-			case Network:
-				return "NetworkDriver.GetCapabilities", ""
-			case IPAM:
-				return "IpamDriver.GetDefaultAddressSpaces", ""
-			case AuthZ:
-				return "AuthZPlugin.AuthZReq", `{"RequestMethod":"GET","RequestUri":"/_ping"}` + "\n"
-			}
-		}
+// request is a method and a body.
+type request struct{ method, body string }
+
+// pings are methods that every plugin of a kind has and that change nothing.
+var pings = map[string]request{
+	"":      {"Plugin.Activate", ""},
+	Volume:  {"VolumeDriver.List", "{}\n"},
+	Network: {"NetworkDriver.GetCapabilities", ""},
+	IPAM:    {"IpamDriver.GetDefaultAddressSpaces", ""},
+	AuthZ:   {"AuthZPlugin.AuthZReq", `{"RequestMethod":"GET","RequestUri":"/_ping"}` + "\n"},
+	Log:     {"LogDriver.Capabilities", ""},
+}
+
+// ping is a call that the plugin has as that kind; empty is any.
+func (p *Plugin) ping(kind string) request {
+	if kind == "" && p.managed() {
+		kind = p.kinds[0]
 	}
-	return "Plugin.Activate", ""
+	if r, ok := pings[kind]; ok {
+		return r
+	}
+	return pings[""]
+}
+
+// call makes a request. Any answer will do.
+func call(ctx context.Context, c *client.Client, r request) error {
+	var req any
+	if r.body != "" {
+		req = json.RawMessage(r.body)
+	}
+	return c.Call(ctx, r.method, req, nil)
+}
+
+// ping is a call that the plugin has, whatever it is.
+func (t *T) ping() (method, body string) {
+	r := t.p.ping("")
+	return r.method, r.body
 }
 
 // pinged makes the call of ping.
-func (t *T) pinged(ctx context.Context) error {
-	method, body := t.ping()
-	var req any
-	if body != "" {
-		req = json.RawMessage(body)
-	}
-	return t.c.Call(ctx, method, req, nil)
-}
+func (t *T) pinged(ctx context.Context) error { return call(ctx, t.c, t.p.ping("")) }
 
 // activates is what an engine does first in its life, unless the plugin is a managed one.
 func (t *T) activates() {
@@ -137,18 +152,25 @@ func activateAgain(t *T) {
 	}
 	first, err := t.c.Activate(t.ctx)
 	t.must("Plugin.Activate", err)
+	slices.Sort(first) // in which order it says them is all the same
 	for _, headers := range [][]string{nil, {"Content-Type: application/vnd.docker.plugins.v1.1+json"}} {
 		a, err := t.once("Plugin.Activate", "", headers...)
 		t.must("Plugin.Activate again", err)
 		var again struct{ Implements []string }
-		if a.status != http.StatusOK || decode(a.body, &again) != nil || !slices.Equal(first, again.Implements) {
+		err = decode(a.body, &again)
+		slices.Sort(again.Implements)
+		if a.status != http.StatusOK || err != nil || !slices.Equal(first, again.Implements) {
 			t.Errorf("Plugin.Activate again with headers %q: %s, and at first %q", headers, a, first)
 		}
 	}
 }
 
 func anyHost(t *T) {
-	for _, host := range []string{"", "plugin.moby.localhost", "plugin", "localhost"} {
+	hosts := []string{t.p.host}
+	if t.p.socket() { // on others an engine names the host of the address, which may be one of many there
+		hosts = []string{"", engineHost, "plugin", "localhost"}
+	}
+	for _, host := range hosts {
 		r := t.dial()
 		method, body := t.ping()
 		a, err := r.send(host, method, body)
@@ -167,7 +189,7 @@ func keepAlive(t *T) {
 	defer r.conn.Close()
 	method, body := t.ping()
 	for i := range 5 {
-		a, err := r.send("plugin.moby.localhost", method, body)
+		a, err := r.send(t.p.host, method, body)
 		if err != nil {
 			t.Fatalf("request %d on one connection: no answer, and the one before did not say that it closes: %w", i+1, err)
 		}
@@ -184,7 +206,7 @@ func idleConnection(t *T) {
 	idle := t.dial()
 	defer idle.conn.Close()
 	method, body := t.ping()
-	_, err := idle.send("plugin.moby.localhost", method, body)
+	_, err := idle.send(t.p.host, method, body)
 	t.must(method, err)
 	silent := t.dial() // and one that never says anything
 	defer silent.conn.Close()
@@ -218,7 +240,7 @@ func unknownMethod(t *T) {
 func hangUp(t *T) {
 	for range 8 {
 		r := t.dial()
-		_, err := io.WriteString(r.conn, "POST /Plugin.Activate HTTP/1.1\r\nHost: plugin.moby.localhost\r\nContent-Length: 100\r\n\r\n{")
+		_, err := io.WriteString(r.conn, "POST /Plugin.Activate HTTP/1.1\r\nHost: "+t.p.host+"\r\nContent-Length: 100\r\n\r\n{")
 		t.must("write", err)
 		r.conn.Close()
 	}

@@ -44,10 +44,8 @@ func (a answer) String() string { return fmt.Sprintf("status %d, %.200q", a.stat
 func (t *T) dial() *raw {
 	conn, err := t.c.Dial(t.ctx)
 	t.must("connect", err)
-	if end, ok := t.ctx.Deadline(); ok {
-		_ = conn.SetDeadline(end) // of a connection that is open
-	}
-	t.undo = append(t.undo, func(context.Context) { conn.Close() })
+	stop := context.AfterFunc(t.ctx, func() { _ = conn.SetDeadline(time.Now()) }) // of a connection that is open
+	t.undo = append(t.undo, func(context.Context) { stop(); conn.Close() })
 	return &raw{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
@@ -60,6 +58,9 @@ func (r *raw) send(host, method, body string, header ...string) (a answer, err e
 	}
 	start := time.Now()
 	defer func() {
+		if err != nil && r.t.ctx.Err() != nil {
+			err = context.Cause(r.t.ctx) // says more than that the time is over
+		}
 		r.t.observe(client.Exchange{Method: method, Request: []byte(body), Status: a.status, Answer: []byte(a.body), Err: err, Took: time.Since(start)})
 	}()
 	if _, err = io.WriteString(r.conn, head+strings.Join(header, "\r\n")+"\r\n\r\n"+body); err != nil {
@@ -78,7 +79,7 @@ func (r *raw) send(host, method, body string, header ...string) (a answer, err e
 func (t *T) once(method, body string, header ...string) (answer, error) {
 	r := t.dial()
 	defer r.conn.Close()
-	return r.send("plugin.moby.localhost", method, body, append(header, "Connection: close")...)
+	return r.send(t.p.host, method, body, append(header, "Connection: close")...)
 }
 
 // refused wants a request not answered as if it had been carried out. No answer at all is as

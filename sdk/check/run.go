@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type Plugin struct {
 	endpoint client.Endpoint
 	options  Options
 	run      string // random, in the name of everything that is made
+	host     string // that an engine names in its requests
 	subnet   netip.Prefix
 	away     bool
 	hide     func(string) string
@@ -50,11 +52,28 @@ func Open(ep client.Endpoint, o Options) (*Plugin, error) {
 	}
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
-	return &Plugin{
-		endpoint: ep, options: o, run: hex.EncodeToString(random[:]), subnet: subnet.Masked(), hide: hider(o.Create),
-		away: o.Away || !strings.HasPrefix(ep.Addr, "unix:"), kinds: o.Kinds,
-	}, nil
+	p := &Plugin{
+		endpoint: ep, options: o, run: hex.EncodeToString(random[:]), host: engineHost, subnet: subnet.Masked(), hide: hider(o.Create), kinds: o.Kinds,
+	}
+	if u, err := url.Parse(ep.Addr); err == nil && u.Host != "" {
+		p.host = u.Host
+	}
+	p.away = o.Away || !p.socket()
+	return p, nil
 }
+
+// engineHost is the host that engines name to a plugin on a socket (since 23.0.7).
+const engineHost = "plugin.moby.localhost"
+
+// subnet6 is a prefix of IPv6 that nobody else has (RFC 4193).
+func (p *Plugin) subnet6() netip.Prefix {
+	a := [16]byte{0: 0xfd}
+	copy(a[1:], p.run)
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64).Masked()
+}
+
+// socket tells whether the plugin is on a unix socket.
+func (p *Plugin) socket() bool { return strings.HasPrefix(p.endpoint.Addr, "unix:") }
 
 // managed tells whether the plugin is not to be activated.
 func (p *Plugin) managed() bool { return len(p.options.Kinds) > 0 }
@@ -87,9 +106,9 @@ func (p *Plugin) Plan(kinds []string) (all []string) {
 		case Volume:
 			all = append(all, fmt.Sprintf("volumes called %s%s-…, up to 8 at a time%s", Prefix, p.run, opts))
 		case Network:
-			all = append(all, fmt.Sprintf("networks and endpoints with IDs that begin with %s, in subnets of %s%s", p.run, p.subnet, opts))
+			all = append(all, fmt.Sprintf("networks and endpoints with IDs that begin with %s, in subnets of %s and %s%s", p.run, p.subnet, p.subnet6(), opts))
 		case IPAM:
-			all = append(all, fmt.Sprintf("pools of addresses, in %s and wherever the plugin likes", p.subnet))
+			all = append(all, fmt.Sprintf("pools of addresses, in %s, %s and wherever the plugin likes", p.subnet, p.subnet6()))
 		case Log:
 			all = append(all, "a log of a container that is not there, with a few lines in it")
 		}
@@ -119,7 +138,7 @@ func Run(ctx context.Context, ep client.Endpoint, o Options) (*Report, error) {
 
 // Run checks the plugin.
 func (p *Plugin) Run(ctx context.Context) *Report {
-	r := &Report{Plugin: p.endpoint.Name, Address: p.endpoint.Addr, Started: time.Now().UTC().Truncate(time.Second), Kinds: []string{}}
+	r := &Report{Plugin: p.endpoint.Name, Address: p.endpoint.Addr, Started: time.Now().UTC().Truncate(time.Second), Kinds: []string{}, Results: []Result{}}
 	kinds, err := p.Kinds(ctx)
 	if err != nil && ctx.Err() == nil {
 		// The case of activation says so itself.
@@ -140,7 +159,7 @@ func (p *Plugin) Run(ctx context.Context) *Report {
 		var result Result
 		switch reason, skip := p.options.Skip[c.ID]; {
 		case skip:
-			result = c.result(Deviates, reason)
+			result = c.result(Deviates, errdefs.OneLine(reason))
 		case ctx.Err() != nil:
 			r.Interrupted = true
 			result = c.result(Skipped, "interrupted")
@@ -148,7 +167,7 @@ func (p *Plugin) Run(ctx context.Context) *Report {
 			result = c.result(Skipped, dead)
 		default:
 			result = p.Check(ctx, c)
-			if result.Outcome == Broken && c.ID != activateID && !p.alive(ctx) {
+			if result.Outcome == Broken && c.ID != activateID && !p.alive(ctx, c.Kind) {
 				dead = "the plugin gives no answer since " + c.ID
 			}
 		}
@@ -162,15 +181,14 @@ func (p *Plugin) Run(ctx context.Context) *Report {
 	return r
 }
 
-// alive tells whether the plugin answers at all.
-func (p *Plugin) alive(ctx context.Context) bool {
-	c, err := client.New(p.endpoint, client.Options{Timeout: 10 * time.Second})
+// alive tells whether the plugin answers at all, be it nonsense, and as that kind.
+func (p *Plugin) alive(ctx context.Context, kind string) bool {
+	c, err := client.New(p.endpoint, client.Options{Timeout: shortWait})
 	if err != nil {
 		return false
 	}
 	defer func() { _ = c.Close() }() // returns nil
-	_, err = c.Activate(ctx)
-	return !unanswered(err)
+	return !unanswered(call(ctx, c, p.ping(""))) && !unanswered(call(ctx, c, p.ping(kind)))
 }
 
 func (c Case) result(o Outcome, reasons ...string) Result {

@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/remora-plugins/remora/sdk/client"
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -26,11 +28,11 @@ type T struct {
 
 	mu       sync.Mutex
 	result   Result
-	last     Evidence // the last exchange
-	lost     bool     // an exchange had no answer
+	recent   []exchange // the last exchanges
+	lost     bool       // an exchange had no answer
 	volumes  []*made
 	networks []*madeNetwork
-	pools    []string
+	pools    []*madePool
 	undo     []func(context.Context) // what else a case has to undo
 }
 
@@ -76,27 +78,77 @@ func (t *T) do(run func(*T)) {
 	run(t)
 }
 
-// observe keeps the last exchange for a reason that may come.
-func (t *T) observe(x client.Exchange) {
-	e := Evidence{Method: x.Method, Request: t.shown(x.Request), Status: x.Status, Answer: t.shown(x.Answer)}
-	if x.Err != nil {
-		e.Error = t.p.hide(errdefs.OneLine(x.Err.Error()))
+// exchange is one that was seen, for a reason that may come.
+type exchange struct {
+	Evidence
+	err  error // no answer came
+	says bool  // the answer has the text of an error
+}
+
+// observe keeps the last exchanges.
+func (t *T) observe(c client.Exchange) {
+	var e struct{ Err, Error string }
+	_ = decode(string(c.Answer[:min(len(c.Answer), maxRead)]), &e) // what is no object has no text
+	x := exchange{Evidence{Method: c.Method, Request: t.shown(c.Request), Status: c.Status, Answer: t.shown(c.Answer)}, c.Err, e.Err+e.Error != ""}
+	if c.Err != nil {
+		x.Error = t.p.fit(errdefs.OneLine(c.Err.Error()))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last, t.lost = e, t.lost || x.Err != nil
+	const enough = 100 // more than there are calls at once
+	if len(t.recent) == enough {
+		t.recent = slices.Delete(t.recent, 0, 1)
+	}
+	t.recent, t.lost = append(t.recent, x), t.lost || c.Err != nil
 }
 
-// maxShown bounds what is shown of a body, in bytes.
-const maxShown = 1000
+// evidence is the exchange that err tells of, which is not the last one where several calls
+// were made at once. With no such error it is the last one.
+func (t *T) evidence(err error) (e Evidence) {
+	refused, _ := errors.AsType[*client.Error](err)
+	for _, x := range slices.Backward(t.recent) {
+		switch {
+		case err == nil:
+		case refused == nil && (x.err == nil || !errors.Is(err, x.err)):
+			continue
+		case refused != nil && (x.err != nil || x.Method != refused.Method || x.Status != refused.Status || x.Status == http.StatusOK && !x.says):
+			continue
+		}
+		return x.Evidence
+	}
+	if err != nil {
+		return t.evidence(nil)
+	}
+	return e
+}
+
+// maxShown bounds what is shown of a body, and maxRead what is looked at for that, in bytes.
+const (
+	maxShown = 1000
+	maxRead  = 16 << 10
+)
 
 // shown returns a body as it is fit for a report.
 func (t *T) shown(body []byte) string {
-	text := string(body)
-	if len(text) > maxShown {
-		text = fmt.Sprintf("%s… (%d bytes)", text[:maxShown], len(body))
+	text := t.p.fit(string(body[:min(len(body), maxRead)]))
+	if len(body) > maxRead || len(text) > maxShown {
+		text = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:min(len(text), maxShown)], ""), len(body))
 	}
-	return t.p.hide(strings.TrimSpace(strings.ToValidUTF8(text, "\ufffd")))
+	return strings.TrimSpace(text)
+}
+
+// fit makes a stranger's text fit for a terminal: without secrets, and without what moves
+// the cursor.
+func (p *Plugin) fit(text string) string {
+	return p.hide(strings.Map(func(r rune) rune {
+		switch {
+		case r == '\r':
+			return -1
+		case unicode.IsControl(r) && r != '\n' && r != '\t':
+			return '\ufffd'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\ufffd")))
 }
 
 // Errorf says what is wrong with the plugin. An error that is wrapped by %w is one of a call:
@@ -123,9 +175,9 @@ func (t *T) Errorf(format string, args ...any) {
 	if len(t.result.Reasons) == enough {
 		return
 	}
-	t.result.Reasons = append(t.result.Reasons, t.p.hide(errdefs.OneLine(err.Error())))
-	if t.last.Method != "" {
-		t.result.Evidence = append(t.result.Evidence, t.last)
+	t.result.Reasons = append(t.result.Reasons, t.p.fit(errdefs.OneLine(err.Error())))
+	if len(t.recent) > 0 {
+		t.result.Evidence = append(t.result.Evidence, t.evidence(cause))
 	}
 }
 
@@ -176,7 +228,7 @@ func (t *T) hex(n int, words ...any) string {
 func (t *T) gaveUp() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.result.Outcome == Broken || t.lost
+	return t.lost
 }
 
 // cleanUp undoes what the case has made, whatever became of the case and of ctx.
@@ -210,11 +262,29 @@ func (t *T) removeAll(ctx context.Context, clean *client.Client) {
 	for _, n := range t.networks {
 		n.remove(ctx, clean.Network(), t)
 	}
-	for _, id := range t.pools {
-		if err := clean.IPAM().ReleasePool(ctx, id); unanswered(err) {
-			t.left("pool " + id)
-		}
+	for _, p := range t.pools {
+		p.remove(ctx, clean.IPAM(), t)
 	}
 }
 
-func (t *T) left(what string) { t.result.Left = append(t.result.Left, what) }
+// left notes what err has kept from being removed.
+func (t *T) left(what string, err error) {
+	t.result.Left = append(t.result.Left, t.p.fit(fmt.Sprintf("%s (%s)", what, errdefs.OneLine(err.Error()))))
+}
+
+// notThere are words in which plugins say that something does not exist.
+var notThere = []string{"no such", "not found", "not exist", "doesn't exist", "unknown volume", "unknown network", "unknown pool", "does not have", "not find", "no volume"}
+
+// saysGone tells whether an error says that what it is about is not there.
+func saysGone(err error) bool {
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return true
+	}
+	return slices.ContainsFunc(notThere, func(words string) bool { return strings.Contains(strings.ToLower(err.Error()), words) })
+}
+
+// remains tells whether an error to remove something says that it is there still. made says
+// that it was there for certain: what was only tried to be made need not be.
+func remains(err error, made bool) bool {
+	return err != nil && (unanswered(err) || made && !saysGone(err))
+}

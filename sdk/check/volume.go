@@ -1,19 +1,19 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/remora-plugins/remora/sdk/client"
-	"github.com/remora-plugins/remora/sdk/errdefs"
 	"github.com/remora-plugins/remora/sdk/volume"
 )
 
@@ -97,15 +97,22 @@ func ofKind(kind string, cases []Case) []Case {
 
 // made is a volume that a case has made, or tried to.
 type made struct {
-	name   string
-	mounts map[string]int // how often each ID has it mounted, at the most
+	name    string
+	mounts  map[string]int // how often each ID has it mounted, at the most
+	removed bool           // the plugin said that it removed it
 }
 
 // lateTime is how long calls may still be at work in a plugin whose caller has hung up.
 const lateTime = 20 * time.Second
 
 // remove undoes everything. Where a call was given up, the plugin may be at work on it still.
+// What the plugin says that it removed is looked for all the same.
 func (m *made) remove(ctx context.Context, v client.Volume, t *T) {
+	if m.removed {
+		if _, err := v.Get(ctx, m.name); err != nil {
+			return
+		}
+	}
 	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
 		for id, n := range m.mounts {
 			for range n {
@@ -113,14 +120,12 @@ func (m *made) remove(ctx context.Context, v client.Volume, t *T) {
 			}
 		}
 		removed := v.Remove(ctx, m.name)
-		if removed == nil {
-			return
-		}
-		if _, err := v.Get(ctx, m.name); err != nil && !unanswered(err) {
+		_, err := v.Get(ctx, m.name)
+		if err != nil && (removed == nil || !unanswered(err)) {
 			return
 		}
 		if !t.gaveUp() || time.Since(begin) > lateTime || ctx.Err() != nil {
-			t.left(fmt.Sprintf("volume %s (%s)", m.name, t.p.hide(errdefs.OneLine(removed.Error()))))
+			t.left("volume "+m.name, cmp.Or(removed, errors.New("the plugin says it is removed, and has it still")))
 			return
 		}
 	}
@@ -149,6 +154,7 @@ func (t *T) track(name string) *made {
 	defer t.mu.Unlock()
 	for _, m := range t.volumes {
 		if m.name == name {
+			m.removed = false
 			return m
 		}
 	}
@@ -197,9 +203,7 @@ func (t *T) unmount(name, id string) { t.must("Unmount", t.tryUnmount(t.c.Volume
 
 func (t *T) remove(name string) {
 	t.must("Remove", t.c.Volume().Remove(t.ctx, name))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.volumes = slices.DeleteFunc(t.volumes, func(m *made) bool { return m.name == name })
+	t.track(name).removed = true
 }
 
 // get wants the volume to be there.

@@ -15,6 +15,13 @@ import (
 // maxSpec bounds a .spec or .json file in bytes.
 const maxSpec = 64 << 10
 
+// ReadSpec reads a .spec or .json file, wherever it is. The plugin has the name of the file
+// without its extension. A file that an engine could not use is ErrInvalid.
+func ReadSpec(file string) (Endpoint, error) {
+	name, _ := cutExt(filepath.Base(file))
+	return readSpec(name, file)
+}
+
 // readSpec reads the .spec or .json file of the plugin called name.
 func readSpec(name, file string) (Endpoint, error) {
 	failed := Endpoint{Name: name, Source: file}
