@@ -234,7 +234,7 @@ func TestWrongSettingsComeFirst(t *testing.T) {
 	addr, layers := serve(t)
 	m := newManager(t, t.TempDir(), Options{})
 	install := func(set string, secrets map[string]string) error {
-		_, err := m.Install(context.Background(), InstallOptions{
+		_, err := m.Install(t.Context(), InstallOptions{
 			Source: Source{Reference: addr + "/p:v1"}, Settings: []string{set}, Secrets: secrets,
 		}, func(Progress) {})
 		return err

@@ -92,11 +92,22 @@ func Open(ctx context.Context, o Options) (*Front, error) {
 	return f, nil
 }
 
+// listens reports whether somebody does at a socket.
+func listens(at string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "unix", at)
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // it has answered
+	return true
+}
+
 func (f *Front) link(socket, at string) error {
 	target := filepath.Base(socket)
 	if is, err := os.Readlink(at); err != nil || is != target {
-		if c, err := net.DialTimeout("unix", at, time.Second); err == nil { // somebody else's plugin
-			_ = c.Close() // it has answered
+		if listens(at) { // somebody else's plugin
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "socket %q: another plugin listens there", at),
 				"stop that plugin, or install this one under another name with --alias")
 		}

@@ -40,7 +40,7 @@ func TestHints(t *testing.T) {
 	t.Cleanup(safe.Close)
 	hub := ref(t, "vieux/sshfs")
 	get := func(url string) error {
-		resp, err := http.Get(url) //nolint:noctx // it fails at once
+		resp, err := http.Get(url)
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -48,7 +48,7 @@ func TestHoldWithoutDescriptors(t *testing.T) {
 	noErr(t, unix.SetsockoptTimeval(caller, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
 	buf := make([]byte, 10)
 	n, err := unix.Read(caller, buf)
-	for err == unix.EINTR {
+	for errors.Is(err, unix.EINTR) {
 		n, err = unix.Read(caller, buf)
 	}
 	if err != nil || string(buf[:max(n, 0)]) != "hello" {
