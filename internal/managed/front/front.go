@@ -77,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Front, error) {
 	f := &Front{o: o, done: make(chan struct{})}
 	if isLatest {
 		// Engines find a link, and do not list it: no volume is listed twice.
-		if err := f.link(u.Path, filepath.Join(o.Dir, o.Name+".sock")); err != nil {
+		if err := f.link(ctx, u.Path, filepath.Join(o.Dir, o.Name+".sock")); err != nil {
 			_ = l.Close() // nobody has come yet
 			return nil, err
 		}
@@ -93,8 +93,8 @@ func Open(ctx context.Context, o Options) (*Front, error) {
 }
 
 // listens reports whether somebody does at a socket.
-func listens(at string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func listens(ctx context.Context, at string) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // a call that was given up is no answer
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "unix", at)
 	if err != nil {
@@ -104,10 +104,10 @@ func listens(at string) bool {
 	return true
 }
 
-func (f *Front) link(socket, at string) error {
+func (f *Front) link(ctx context.Context, socket, at string) error {
 	target := filepath.Base(socket)
 	if is, err := os.Readlink(at); err != nil || is != target {
-		if listens(at) { // somebody else's plugin
+		if listens(ctx, at) { // somebody else's plugin
 			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInUse, "socket %q: another plugin listens there", at),
 				"stop that plugin, or install this one under another name with --alias")
 		}
