@@ -23,7 +23,12 @@ type process struct {
 
 // openProcess holds the process with the pid. A start other than 0 is the one that it must have.
 func openProcess(pid int, start uint64) (*process, error) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		if err = unix.SetNonblock(fd, true); err != nil { // PIDFD_NONBLOCK does that from Linux 5.10 on
+			_ = unix.Close(fd)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
