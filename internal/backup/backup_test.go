@@ -271,11 +271,29 @@ func TestRestorePath(t *testing.T) {
 	if err := r.RestorePath(t.Context(), b.ID, "..", to, nil); !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("no path: %v", err)
 	}
+	// What was left by one that was killed goes, what another one is writing stays.
+	volume := must[*os.Root](t)(os.OpenRoot(to))
+	defer volume.Close() //nolint:errcheck // of a test
+	other, locked, err := beside(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, to+"/"+other+"/half", "of another")
+	put(t, to+"/"+besidePrefix+"killed/sub/half", "of nobody")
+	if err := r.RestorePath(t.Context(), b.ID, "a", to, nil); err != nil {
+		t.Fatal(err)
+	}
+	if left := must[[]string](t)(filepath.Glob(to + "/" + besidePrefix + "*")); len(left) != 1 || filepath.Base(left[0]) != other {
+		t.Errorf("beside the volume's own files are %q, want %s", left, other)
+	}
+	if err := errors.Join(locked.Close(), os.RemoveAll(to+"/"+other)); err != nil {
+		t.Fatal(err)
+	}
 	out := t.TempDir()
 	if err := errors.Join(os.RemoveAll(to+"/sub"), os.Symlink(out, to+"/sub")); err != nil {
 		t.Fatal(err)
 	}
-	err := r.RestorePath(t.Context(), b.ID, "sub/deep", to, nil)
+	err = r.RestorePath(t.Context(), b.ID, "sub/deep", to, nil)
 	if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), `"sub": a symbolic link on its way leads out of the volume`) || len(errdefs.Hints(err)) != 1 {
 		t.Errorf("with a link out of the volume in the way: %v, %q", err, errdefs.Hints(err))
 	}

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
@@ -119,11 +118,12 @@ func (r *Repository) restorePath(ctx context.Context, id, name, dir string, tell
 	if err := volume.MkdirAll(parent, 0o755); err != nil {
 		return target("", err)
 	}
-	fresh := ".remora-restore-" + strings.ToLower(rand.Text())
-	if err := volume.Mkdir(fresh, 0o700); err != nil {
-		return target("", err)
+	sweep(volume)
+	fresh, locked, err := beside(volume)
+	if err != nil {
+		return err
 	}
-	defer func() { _ = volume.RemoveAll(fresh) }() // what is left there is told by the error
+	defer func() { _, _ = volume.RemoveAll(fresh), locked.Close() }() // what is left there is told by the error, and swept by the next
 	to := path.Join(fresh, path.Base(clean))
 	if err := r.write(ctx, e, &rooted{volume, to, r}, e.Size(), tell); err != nil {
 		return fmt.Errorf("backup %.12s: %s: %w", id, clean, r.place.classify(err))
