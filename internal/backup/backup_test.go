@@ -273,7 +273,7 @@ func TestRestorePath(t *testing.T) {
 	}
 	// What was left by one that was killed goes, what another one is writing stays.
 	volume := must[*os.Root](t)(os.OpenRoot(to))
-	defer volume.Close() //nolint:errcheck // of a test
+	defer volume.Close()
 	other, locked, err := beside(volume)
 	if err != nil {
 		t.Fatal(err)
