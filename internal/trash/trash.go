@@ -22,6 +22,8 @@ const (
 	// fresh is how long nothing is purged that somebody has just removed, and may be about to
 	// miss.
 	fresh = time.Minute
+	// settle is how long after a start nothing expires: a host whose clock is ahead at boot has it set by then.
+	settle = 10 * time.Minute
 )
 
 // Store is a pool with a trash, such as a [volume.Handler].
@@ -48,12 +50,13 @@ type Purger struct {
 func (p *Purger) Run(ctx context.Context) {
 	tick := time.NewTicker(spaceEvery)
 	defer tick.Stop()
-	for last := (time.Time{}); ctx.Err() == nil; {
-		if due := time.Since(last) >= min(every, p.Keep); due || p.short(ctx) {
-			p.Sweep(ctx)
-			if due {
-				last = time.Now()
-			}
+	for next := time.Now().Add(min(settle, p.Keep)); ctx.Err() == nil; {
+		due := !time.Now().Before(next)
+		if due || p.short(ctx) {
+			p.sweep(ctx, due)
+		}
+		if due {
+			next = time.Now().Add(min(every, p.Keep))
 		}
 		select {
 		case <-ctx.Done():
@@ -62,8 +65,8 @@ func (p *Purger) Run(ctx context.Context) {
 	}
 }
 
-// Sweep purges what is due.
-func (p *Purger) Sweep(ctx context.Context) {
+// sweep purges what is due: for want of room, and what has expired where that may be looked at.
+func (p *Purger) sweep(ctx context.Context, expired bool) {
 	all, err := p.Store.Trashed(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -73,11 +76,12 @@ func (p *Purger) Sweep(ctx context.Context) {
 	}
 	for _, t := range all {
 		age := time.Since(t.RemovedAt)
+		old := expired && age >= p.Keep
 		reason := "expired"
-		if age < p.Keep {
+		if !old {
 			reason = "room is short"
 		}
-		if ctx.Err() != nil || age < fresh || age < p.Keep && !p.short(ctx) {
+		if ctx.Err() != nil || age < fresh || !old && !p.short(ctx) {
 			return // those behind it are younger
 		}
 		before := p.free(ctx)
@@ -92,7 +96,7 @@ func (p *Purger) Sweep(ctx context.Context) {
 		p.Log.InfoContext(ctx, "volume in the trash purged", slog.String("volume", t.Name), slog.String("id", t.ID),
 			slog.Duration("age", age), slog.String("reason", reason))
 		// Storage may give the room back only later: then the next must not die for it.
-		if age < p.Keep && p.free(ctx) <= before {
+		if !old && p.free(ctx) <= before {
 			return
 		}
 	}
