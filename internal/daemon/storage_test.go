@@ -285,6 +285,8 @@ func TestExpiredTrash(t *testing.T) {
 	trash := h.dir + "/state/volumes/a/.remora-trash/"
 	aged := fmt.Sprintf("%016x-00000000", time.Now().Add(-73*time.Hour).UnixNano())
 	h.must(os.Rename(trash+ids["old"], trash+aged))
+	// In the first ten minutes nothing expires, or in the time that it is kept if that is shorter. The younger one was removed just now.
+	h.configure("[trash]\nkeep = \"1s\"\n[pool.a]\n")
 	h.start()
 	h.await("ready", h.served)
 	h.await("purged", func() bool { _, err := os.Stat(trash + aged); return errors.Is(err, fs.ErrNotExist) })

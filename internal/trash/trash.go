@@ -50,17 +50,19 @@ type Purger struct {
 func (p *Purger) Run(ctx context.Context) {
 	tick := time.NewTicker(spaceEvery)
 	defer tick.Stop()
-	for next := time.Now().Add(min(settle, p.Keep)); ctx.Err() == nil; {
-		due := !time.Now().Before(next)
-		if due || p.short(ctx) {
-			p.sweep(ctx, due)
-		}
-		if due {
-			next = time.Now().Add(min(every, p.Keep))
+	due := time.NewTimer(min(settle, p.Keep))
+	defer due.Stop()
+	for {
+		if p.short(ctx) {
+			p.sweep(ctx, false)
 		}
 		select {
 		case <-ctx.Done():
+			return
 		case <-tick.C:
+		case <-due.C:
+			p.sweep(ctx, true)
+			due.Reset(max(spaceEvery, min(every, p.Keep)))
 		}
 	}
 }
