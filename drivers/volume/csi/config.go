@@ -62,7 +62,26 @@ type settings struct {
 	pace     pace
 }
 
-func (c config) check() (s settings, err error) {
+// Check implements [catalog.Checker].
+func (c config) Check() error {
+	_, err := c.parse()
+	return err
+}
+
+// check parses the table, and reads the secrets that it names.
+func (c config) check() (settings, error) {
+	s, err := c.parse()
+	if err == nil {
+		err = c.readKube()
+	}
+	if err == nil {
+		s.secrets, err = readSecrets(c.Secrets)
+	}
+	return s, err
+}
+
+// parse refuses what is wrong in the pool's table.
+func (c config) parse() (s settings, err error) {
 	if !namespaceForm.MatchString(c.Namespace) {
 		return s, errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q: want up to 16 lower-case letters, digits and dashes, as every storage takes them", "namespace", c.Namespace)
 	}
@@ -97,8 +116,7 @@ func (c config) check() (s settings, err error) {
 			return s, errdefs.Errorf(errdefs.ErrInvalid, "key %q: %w", "mount_options", err)
 		}
 	}
-	s.secrets, err = readSecrets(c.Secrets)
-	return s, err
+	return s, nil
 }
 
 // calls are the RPCs that may take long enough for somebody to bound them otherwise.

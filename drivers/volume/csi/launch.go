@@ -21,6 +21,11 @@ func (c config) checkKube() error {
 	if c.Shim && c.Kind() == launch.External {
 		return errdefs.Errorf(errdefs.ErrInvalid, "key %q: only a CSI driver that the daemon starts can be given a Kubernetes API", "kubeshim")
 	}
+	return nil
+}
+
+// readKube refuses secrets for the Kubernetes API that cannot be read.
+func (c config) readKube() error {
 	for name, ref := range c.SecretData {
 		if _, err := readSecret(ref); err != nil {
 			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %s: %w", "kube_secrets", name, err)

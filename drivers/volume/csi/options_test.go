@@ -111,6 +111,11 @@ func TestWrongConfig(t *testing.T) {
 		if _, ok := tt.table["endpoint"]; !ok && len(tt.table) > 0 {
 			tt.table["endpoint"] = "/run/x.sock"
 		}
+		// What stands in the table alone is refused by a look at the configuration too.
+		_, outside := tt.table["secrets"]
+		if err := Driver().Check(tt.table); (err != nil) == outside || !outside && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v, looked at: %v, want %q", tt.table, err, tt.want)
+		}
 		_, err := Driver().Open(t.Context(), tt.table, catalog.Env{PoolName: "p", StateDir: dir, RunDir: dir})
 		if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v, want %q", tt.table, err, tt.want)

@@ -114,24 +114,11 @@ var (
 	optionForm = regexp.MustCompile(`^[a-z_0-9]+(=[a-zA-Z0-9_./:-]+)?$`)
 )
 
-func (c *config) check() error {
+// Check implements [catalog.Checker].
+func (c *config) Check() error {
 	for key, value := range map[string]string{"pool": c.Pool, "rados_namespace": c.RadosNS, "data_pool": c.DataPool, "user": c.User, "host": c.Host} {
 		if value != "" && !nameForm.MatchString(value) {
 			return errdefs.Errorf(errdefs.ErrInvalid, "key %q: %q is no name of letters, digits, dots, dashes and underscores", key, value)
-		}
-	}
-	if c.Conf != "" {
-		if _, err := os.Stat(c.Conf); err != nil {
-			return errdefs.Errorf(errdefs.ErrInvalid, `key "conf": %w`, err)
-		}
-	}
-	if c.Keyring != "" {
-		info, err := os.Stat(c.Keyring)
-		switch {
-		case err != nil:
-			return errdefs.Errorf(errdefs.ErrInvalid, `key "keyring": %w`, err)
-		case info.Mode().Perm()&0o077 != 0:
-			return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `key "keyring": others can read %s`, c.Keyring), "chmod 600 "+c.Keyring)
 		}
 	}
 	for _, o := range c.MapOptions {
@@ -158,6 +145,29 @@ func (c *config) check() error {
 	}
 	if c.ObjectSize != nil {
 		return checkObjectSize(int64(*c.ObjectSize))
+	}
+	return nil
+}
+
+// check refuses what is wrong in the pool's table, and in the files that it names.
+func (c *config) check() error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if c.Conf != "" {
+		if _, err := os.Stat(c.Conf); err != nil {
+			return errdefs.Errorf(errdefs.ErrInvalid, `key "conf": %w`, err)
+		}
+	}
+	if c.Keyring == "" {
+		return nil
+	}
+	info, err := os.Stat(c.Keyring)
+	switch {
+	case err != nil:
+		return errdefs.Errorf(errdefs.ErrInvalid, `key "keyring": %w`, err)
+	case info.Mode().Perm()&0o077 != 0:
+		return errdefs.Hint(errdefs.Errorf(errdefs.ErrInvalid, `key "keyring": others can read %s`, c.Keyring), "chmod 600 "+c.Keyring)
 	}
 	return nil
 }

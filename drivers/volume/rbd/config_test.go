@@ -67,6 +67,9 @@ func TestWrongConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(&c)
+		if err := c.Check(); (err == nil) != (c.Keyring+c.Conf != "") { // what stands in the table alone
+			t.Errorf("%s, looked at: %v", word, err)
+		}
 		if err := c.check(); !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", word, err)
 		}
