@@ -93,6 +93,9 @@ func (m *Manager) Start(ctx context.Context) {
 	defer close(m.adopted)
 	var wanted []runtime.Plugin
 	for _, r := range m.o.Store.Records() {
+		if !r.Plugin.Enabled {
+			continue // who enables it runs it; who upgrades it may take long
+		}
 		// Who disables or removes it meanwhile comes before, or waits until it is taken over: nothing runs that is not to.
 		r, unlock, err := m.locked(ctx, r.Plugin.ID)
 		if err != nil {
