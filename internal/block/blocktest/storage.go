@@ -319,6 +319,7 @@ func imports(s *stage) {
 	h.mustUnmount("rexray-vol")
 	h.mustUnmount("renamed")
 	h.detached()
+	time.Sleep(s.Lag) // what was named a moment ago another host finds when the lists have it
 	two := s.host()
 	s.mustRead(two.mustMount("rexray-vol"), "f", "of rexray-vol")
 	two.mustUnmount("rexray-vol")
