@@ -205,6 +205,41 @@ func TestRecover(t *testing.T) {
 	p.wants("one after fast/db nightly one after fast/db nightly")
 }
 
+// Where one that a killed daemon has left fails, the others are run all the same.
+func TestRecoverPastOneThatFails(t *testing.T) {
+	p := newPlace(t)
+	all := []Hook{
+		{Name: "one", Before: []string{"true"}, After: p.says("one", ""), Timeout: time.Minute},
+		{Name: "two", Before: []string{"true"}, After: p.says("two", "exit 1"), Timeout: time.Minute},
+	}
+	if _, err := p.Begin(t.Context(), all, event); err != nil { // and killed
+		t.Fatal(err)
+	}
+	next := &Runner{Dir: p.Dir, Log: p.Log, Engines: p.Engines}
+	done := make(chan struct{})
+	next.Recover(t.Context(), func() []Hook { return all }, func() { close(done) })
+	<-done
+	p.wants("two after fast/db nightly one after fast/db nightly")
+}
+
+// A command that leaves something at work, which holds its output open, has done what it was to do when it ends.
+func TestLeavesSomethingAtWork(t *testing.T) {
+	p := newPlace(t)
+	pid := filepath.Join(t.TempDir(), "pid")
+	all := []Hook{{Name: "x", Before: []string{"sh", "-c", "sleep 1000 & echo $! > " + pid}, After: []string{"sh", "-c", "kill $(cat " + pid + ")"}, Timeout: time.Minute}}
+	end, err := p.Begin(t.Context(), all, event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end(t.Context()); err != nil {
+		t.Error(err)
+	}
+	all[0].Before[2] += "; exit 3"
+	if _, err := p.Begin(t.Context(), all, event); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestWrong(t *testing.T) {
 	p := newPlace(t)
 	for _, tt := range []struct {
