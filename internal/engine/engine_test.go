@@ -21,6 +21,18 @@ import (
 // answering serves one answer to everything on a socket.
 func answering(t *testing.T, status int, text string) Engine {
 	t.Helper()
+	return serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if status == 0 {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
+	})
+}
+
+func serving(t *testing.T, answer http.HandlerFunc) Engine {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rme") // a short path, for the sake of sun_path
 	if err != nil {
 		t.Fatal(err)
@@ -30,14 +42,7 @@ func answering(t *testing.T, status int, text string) Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status == 0 {
-			<-r.Context().Done()
-			return
-		}
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(text))
-	})}
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: answer}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	return Engine{l.Addr().String()}
@@ -128,5 +133,18 @@ func TestHas(t *testing.T) {
 				t.Errorf("driver %q: has a volume of another name", driver)
 			}
 		}
+	}
+}
+
+// An engine takes the beginning of an ID for the name of a container that has gone: another one is not it.
+func TestContainerByName(t *testing.T) {
+	e := answering(t, 200, `{"Id":"db0fafdbc3a40aaaaaaaa","Name":"/web","State":{"Running":true}}`)
+	for _, name := range []string{"web", "/web", "db0fafdbc3a4", "db0fafdbc3a40aaaaaaaa"} {
+		if c, err := e.Container(t.Context(), name); err != nil || c.Name != "web" || !c.Running {
+			t.Errorf("%q is %+v, %v", name, c, err)
+		}
+	}
+	if c, err := e.Container(t.Context(), "db"); !errors.Is(err, errdefs.ErrNotFound) || c.ID != "" {
+		t.Errorf("db is %+v, %v", c, err)
 	}
 }
