@@ -168,7 +168,7 @@ func (d *driver) password(f facts) (string, error) {
 		what = "password file"
 		var path string
 		if path, err = remote.SecretPath(d.secrets, f.PasswordFile); err == nil {
-			p, err = os.ReadFile(path)
+			p, err = remote.ReadSecret(path)
 		}
 		p = []byte(strings.TrimRight(string(p), "\r\n"))
 	case f.PasswordEnv != "":

@@ -161,6 +161,7 @@ func TestWrongOptions(t *testing.T) {
 		{"type=cifs;device=//nas/s;o=username=u,credentials=/etc/shadow", "the pool does not allow it"},
 		{"type=cifs;device=//nas/s;o=username=u,credentials=../x", "leads out"},
 		{"type=cifs;device=//nas/s;o=username=u,password=hun,ter2", "what follows the password"},
+		{"type=cifs;device=//nas/s;user=u\ndomain=x;password=hunter2", "control character"},
 		{"type=glusterfs;device=g:/v;xlator-option=x", "the pool does not allow it"},
 		{"type=davfs;device=https://u:hunter2@h/x", "there is a user in the URL"},
 		{"type=s3fs;device=b", `option "username" is missing`},
