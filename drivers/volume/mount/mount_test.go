@@ -156,6 +156,7 @@ func TestWrongOptions(t *testing.T) {
 		{"type=nfs;device=nas:/p;o=password=x", "takes no password"},
 		{"type=nfs;device=other:/p;o=addr=nas", "names the server"},
 		{"type=nfs;device=nas:/p;o=bg", "unknown option"},
+		{"type=nfs;device=nas:/p;clientaddr=\"x", "quotation mark"},
 		{"type=cifs;device=//nas/s", `option "username" is missing`},
 		{"type=cifs;device=//nas/s;o=username=u,password=a;password=b", "twice"},
 		{"type=cifs;device=//nas/s;o=username=u,credentials=/etc/shadow", "the pool does not allow it"},
