@@ -54,10 +54,12 @@ func TestContainers(t *testing.T) {
 		{"Type":"volume","Name":"data","Source":"","Destination":"/data","Driver":"remora","Mode":"z","RW":true},
 		{"Type":"bind","Source":"/srv","Destination":"/srv"}]},
 		{"Id":"1111222233334444","Names":[],"State":"exited","Mounts":[{"Type":"volume","Name":"x","Driver":"local"}]},
+		{"Id":"66667777","Names":["/held"],"State":"paused","Mounts":[{"Type":"volume","Name":"x","Driver":"local"}]},
 		{"Id":"5555","Names":["/none"],"State":"exited","Mounts":[]}]`)
 	got, err := e.Containers(t.Context())
 	want := []Container{
 		{ID: "1111222233334444", Name: "111122223333", Volumes: []Volume{{"local", "x"}}},
+		{ID: "66667777", Name: "held", Paused: true, Volumes: []Volume{{"local", "x"}}},
 		{ID: "8dfafdbc3a40aaaaaaaa", Name: "web", Running: true, Volumes: []Volume{{"remora", "data"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {

@@ -230,7 +230,7 @@ func (h Hook) inContainers(ctx context.Context, engines []engine.Engine, cmd eng
 		}
 		for _, c := range all {
 			found = true
-			if !c.Running {
+			if !c.Running && !c.Paused { // of one that is paused the engine says that nothing can run in it
 				continue
 			}
 			output, err := x.Exec(ctx, c.ID, cmd)

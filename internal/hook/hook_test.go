@@ -3,7 +3,10 @@ package hook
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -256,6 +259,35 @@ func TestWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) || tt.class != nil && !errors.Is(err, tt.class) {
 			t.Errorf("error is %v, want %s", err, tt.want)
 		}
+	}
+}
+
+// In a container that is paused a hook cannot run: it is not taken for one that is stopped, whose volume is in order.
+func TestPausedContainer(t *testing.T) {
+	p := newPlace(t)
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := "paused"
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			_, _ = io.WriteString(w, `[{"Id":"1","Names":["/x"],"State":"`+state+`","Mounts":[{"Type":"volume","Name":"db","Driver":"fast"}]}]`)
+			return
+		}
+		http.Error(w, `{"message":"Container 1 is paused, unpause the container before exec"}`, http.StatusConflict)
+	})}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	p.Engines = func() []engine.Engine { return []engine.Engine{{Socket: socket}} }
+	all := []Hook{{Name: "x", Before: []string{"true"}, Container: "a=b", Timeout: time.Minute}}
+	if _, err := p.Begin(t.Context(), all, event); err == nil || !strings.Contains(err.Error(), "is paused") {
+		t.Errorf("error is %v", err)
+	}
+	state = "exited"
+	if end, err := p.Begin(t.Context(), all, event); err != nil || end(t.Context()) != nil {
+		t.Errorf("of one that is stopped: %v", err)
 	}
 }
 
