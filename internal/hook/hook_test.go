@@ -283,7 +283,7 @@ func TestPausedContainer(t *testing.T) {
 	p.Engines = func() []engine.Engine { return []engine.Engine{{Socket: socket}} }
 	all := []Hook{{Name: "x", Before: []string{"true"}, Container: "a=b", Timeout: time.Minute}}
 	if _, err := p.Begin(t.Context(), all, event); err == nil || !strings.Contains(err.Error(), "is paused") {
-		t.Errorf("error is %v", err)
+		t.Fatalf("error is %v", err)
 	}
 	state = "exited"
 	if end, err := p.Begin(t.Context(), all, event); err != nil || end(t.Context()) != nil {
