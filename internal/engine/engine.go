@@ -148,6 +148,8 @@ type Container struct {
 	ID      string
 	Name    string
 	Running bool
+	// Paused is of one that would run.
+	Paused bool
 	// Volumes are the names of those that it has, with the drivers they are of where the engine
 	// tells; an empty driver is any.
 	Volumes []Volume
@@ -171,7 +173,7 @@ func (e Engine) Containers(ctx context.Context) ([]Container, error) {
 	}
 	var all []Container
 	for _, c := range list {
-		one := Container{ID: c.ID, Name: fmt.Sprintf("%.12s", c.ID), Running: c.State == "running"}
+		one := Container{ID: c.ID, Name: fmt.Sprintf("%.12s", c.ID), Running: c.State == "running", Paused: c.State == "paused"}
 		if len(c.Names) > 0 {
 			one.Name = strings.TrimPrefix(c.Names[0], "/")
 		}

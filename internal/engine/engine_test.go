@@ -21,6 +21,18 @@ import (
 // answering serves one answer to everything on a socket.
 func answering(t *testing.T, status int, text string) Engine {
 	t.Helper()
+	return serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if status == 0 {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
+	})
+}
+
+func serving(t *testing.T, answer http.HandlerFunc) Engine {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rme") // a short path, for the sake of sun_path
 	if err != nil {
 		t.Fatal(err)
@@ -30,14 +42,7 @@ func answering(t *testing.T, status int, text string) Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status == 0 {
-			<-r.Context().Done()
-			return
-		}
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(text))
-	})}
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: answer}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	return Engine{l.Addr().String()}
@@ -49,10 +54,12 @@ func TestContainers(t *testing.T) {
 		{"Type":"volume","Name":"data","Source":"","Destination":"/data","Driver":"remora","Mode":"z","RW":true},
 		{"Type":"bind","Source":"/srv","Destination":"/srv"}]},
 		{"Id":"1111222233334444","Names":[],"State":"exited","Mounts":[{"Type":"volume","Name":"x","Driver":"local"}]},
+		{"Id":"66667777","Names":["/held"],"State":"paused","Mounts":[{"Type":"volume","Name":"x","Driver":"local"}]},
 		{"Id":"5555","Names":["/none"],"State":"exited","Mounts":[]}]`)
 	got, err := e.Containers(t.Context())
 	want := []Container{
 		{ID: "1111222233334444", Name: "111122223333", Volumes: []Volume{{"local", "x"}}},
+		{ID: "66667777", Name: "held", Paused: true, Volumes: []Volume{{"local", "x"}}},
 		{ID: "8dfafdbc3a40aaaaaaaa", Name: "web", Running: true, Volumes: []Volume{{"remora", "data"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -128,5 +135,18 @@ func TestHas(t *testing.T) {
 				t.Errorf("driver %q: has a volume of another name", driver)
 			}
 		}
+	}
+}
+
+// An engine takes the beginning of an ID for the name of a container that has gone: another one is not it.
+func TestContainerByName(t *testing.T) {
+	e := answering(t, 200, `{"Id":"db0fafdbc3a40aaaaaaaa","Name":"/web","State":{"Running":true}}`)
+	for _, name := range []string{"web", "/web", "db0fafdbc3a4", "db0fafdbc3a40aaaaaaaa"} {
+		if c, err := e.Container(t.Context(), name); err != nil || c.Name != "web" || !c.Running {
+			t.Errorf("%q is %+v, %v", name, c, err)
+		}
+	}
+	if c, err := e.Container(t.Context(), "db"); !errors.Is(err, errdefs.ErrNotFound) || c.ID != "" {
+		t.Errorf("db is %+v, %v", c, err)
 	}
 }

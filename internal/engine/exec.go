@@ -9,8 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-
-	"github.com/remora-plugins/remora/sdk/errdefs"
+	"time"
 )
 
 // Command is one to run in a container.
@@ -51,17 +50,27 @@ func (e Engine) Exec(ctx context.Context, container string, cmd Command) (output
 		Running  bool
 		ExitCode int
 	}
-	if err := e.Get(ctx, "/exec/"+made.ID+"/json", &ended); err != nil {
-		return tail.String(), err
+	for { // a command may close its output and go on, and engines hear of the end of one a moment later than of that of its output
+		if err := e.Get(ctx, "/exec/"+made.ID+"/json", &ended); err != nil {
+			return tail.String(), err
+		}
+		if !ended.Running {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return tail.String(), fmt.Errorf("engine at %s: %w", e.Socket, context.Cause(ctx))
+		case <-time.After(execEvery):
+		}
 	}
-	switch {
-	case ended.Running:
-		return tail.String(), errdefs.Errorf(errdefs.ErrUnavailable, "engine at %s: its output has ended, and it still runs", e.Socket)
-	case ended.ExitCode != 0:
+	if ended.ExitCode != 0 {
 		return tail.String(), fmt.Errorf("exit status %d", ended.ExitCode)
 	}
 	return tail.String(), nil
 }
+
+// execEvery is how often it is asked whether a command has ended whose output has.
+const execEvery = 100 * time.Millisecond
 
 // maxFrame bounds one piece of what a command prints; an engine sends at most 32 KiB.
 const maxFrame = 1 << 24

@@ -2,10 +2,14 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func frame(stream byte, text string) string {
@@ -28,6 +32,35 @@ func TestCopyStreams(t *testing.T) {
 		if out.String() != tt.want || (err == nil) != (tt.wrong == "") || err != nil && !strings.Contains(err.Error(), tt.wrong) {
 			t.Errorf("%s: %q, %v", tt.what, out.String(), err)
 		}
+	}
+}
+
+// A command that has closed its output is waited for, as its end is what counts.
+func TestExecEndsAfterItsOutput(t *testing.T) {
+	for _, code := range []string{"0", "3"} {
+		asked := 0
+		e := serving(t, func(w http.ResponseWriter, r *http.Request) {
+			text := `{"Id":"x"}`
+			switch r.URL.Path {
+			case "/exec/x/start":
+				text = frame(1, "said")
+			case "/exec/x/json":
+				text = `{"Running":true,"ExitCode":null}`
+				if asked++; asked == 3 {
+					text = `{"Running":false,"ExitCode":` + code + `}`
+				}
+			}
+			_, _ = io.WriteString(w, text)
+		})
+		output, err := e.Exec(t.Context(), "db", Command{Args: []string{"true"}})
+		if output != "said" || asked != 3 || (code == "0") != (err == nil) || err != nil && err.Error() != "exit status 3" {
+			t.Errorf("it said %q, %v, asked %d times", output, err, asked)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if _, err := e.Exec(ctx, "db", Command{Args: []string{"true"}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("of one that does not end: %v", err)
+		}
+		cancel()
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/remora-plugins/remora/sdk/errdefs"
 )
 
 // answerTime bounds one answer.
@@ -76,8 +78,15 @@ func (e Engine) Container(ctx context.Context, name string) (Container, error) {
 		State struct{ Running bool }
 	}
 	err := e.Get(ctx, "/containers/"+url.PathEscape(name)+"/json", &full)
+	// Engines take the first letters of an ID for it, too, where no container has that name: "db" may be any.
+	if is := strings.TrimPrefix(full.Name, "/") == strings.TrimPrefix(name, "/") || len(name) >= shortID && strings.HasPrefix(full.ID, name); err == nil && !is {
+		return Container{}, errdefs.Errorf(errdefs.ErrNotFound, "container %q: no such container", name)
+	}
 	return Container{ID: full.ID, Name: strings.TrimPrefix(full.Name, "/"), Running: full.State.Running}, err
 }
+
+// shortID is how many letters of an ID engines show.
+const shortID = 12
 
 // Has tells whether the container has a volume of a pool.
 func (c Container) Has(pool, volume string) bool {

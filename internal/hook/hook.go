@@ -10,10 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -95,11 +98,12 @@ func (h Hook) run(ctx context.Context, engines []engine.Engine, m moment, e Even
 // searchPath is where programs on the host are found, whatever the daemon was started with.
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// reaped is how long a killed program may keep its output open.
+// reaped is how long a killed program may take to be gone, and the output of one that failed to be read.
 const reaped = time.Second
 
 // onHost runs a command as the daemon's user, without a shell and without the daemon's variables,
-// which may hold secrets.
+// which may hold secrets. What it leaves at work in the background, such as a client that holds a lock, is not waited for, and its
+// output is read as long as it lives.
 func onHost(ctx context.Context, args, env []string) error {
 	name := args[0]
 	if !strings.Contains(name, "/") {
@@ -110,15 +114,15 @@ func onHost(ctx context.Context, args, env []string) error {
 			}
 		}
 	}
-	var tail engine.Tail
 	cmd := exec.CommandContext(ctx, name, args[1:]...) //nolint:gosec // that it runs what the configuration says is its purpose
 	cmd.Env = append([]string{"PATH=" + searchPath, "HOME=/root"}, env...)
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = &tail, &tail
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = reaped
-	err := cmd.Run()
+	said, err := start(cmd)
+	if err == nil {
+		err = wait(ctx, cmd)
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -127,7 +131,68 @@ func onHost(ctx context.Context, args, env []string) error {
 	case errors.Is(err, exec.ErrNotFound):
 		return errdefs.Errorf(errdefs.ErrUnavailable, "%s: not installed", args[0])
 	}
-	return withOutput(err, tail.String())
+	return withOutput(err, said.end())
+}
+
+// wait waits for a program, and not for one that the kernel holds when it was killed.
+func wait(ctx context.Context, cmd *exec.Cmd) error {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(reaped):
+		return context.Cause(ctx)
+	}
+}
+
+// output is what a program says.
+type output struct {
+	mu   sync.Mutex
+	tail engine.Tail
+	all  chan struct{} // closed when nobody has it open any more
+}
+
+// start starts a program, and reads what it says.
+func start(cmd *exec.Cmd) (*output, error) {
+	o := &output{all: make(chan struct{})}
+	read, write, err := os.Pipe()
+	if err != nil {
+		close(o.all)
+		return o, err
+	}
+	cmd.Stdout, cmd.Stderr = write, write
+	err = cmd.Start()
+	_ = write.Close()
+	go func() {
+		defer close(o.all)
+		defer read.Close()
+		_, _ = io.Copy(o, read)
+	}()
+	return o, err
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tail.Write(p)
+}
+
+// end returns the end of it as one line.
+func (o *output) end() string {
+	select {
+	case <-o.all:
+	case <-time.After(reaped):
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tail.String()
 }
 
 func withOutput(err error, output string) error {
@@ -165,7 +230,7 @@ func (h Hook) inContainers(ctx context.Context, engines []engine.Engine, cmd eng
 		}
 		for _, c := range all {
 			found = true
-			if !c.Running {
+			if !c.Running && !c.Paused { // of one that is paused the engine says that nothing can run in it
 				continue
 			}
 			output, err := x.Exec(ctx, c.ID, cmd)

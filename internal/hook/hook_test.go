@@ -3,7 +3,10 @@ package hook
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,6 +208,41 @@ func TestRecover(t *testing.T) {
 	p.wants("one after fast/db nightly one after fast/db nightly")
 }
 
+// Where one that a killed daemon has left fails, the others are run all the same.
+func TestRecoverPastOneThatFails(t *testing.T) {
+	p := newPlace(t)
+	all := []Hook{
+		{Name: "one", Before: []string{"true"}, After: p.says("one", ""), Timeout: time.Minute},
+		{Name: "two", Before: []string{"true"}, After: p.says("two", "exit 1"), Timeout: time.Minute},
+	}
+	if _, err := p.Begin(t.Context(), all, event); err != nil { // and killed
+		t.Fatal(err)
+	}
+	next := &Runner{Dir: p.Dir, Log: p.Log, Engines: p.Engines}
+	done := make(chan struct{})
+	next.Recover(t.Context(), func() []Hook { return all }, func() { close(done) })
+	<-done
+	p.wants("two after fast/db nightly one after fast/db nightly")
+}
+
+// A command that leaves something at work, which holds its output open, has done what it was to do when it ends.
+func TestLeavesSomethingAtWork(t *testing.T) {
+	p := newPlace(t)
+	pid := filepath.Join(t.TempDir(), "pid")
+	all := []Hook{{Name: "x", Before: []string{"sh", "-c", "sleep 1000 & echo $! > " + pid}, After: []string{"sh", "-c", "kill $(cat " + pid + ")"}, Timeout: time.Minute}}
+	end, err := p.Begin(t.Context(), all, event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end(t.Context()); err != nil {
+		t.Error(err)
+	}
+	all[0].Before[2] += "; exit 3"
+	if _, err := p.Begin(t.Context(), all, event); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestWrong(t *testing.T) {
 	p := newPlace(t)
 	for _, tt := range []struct {
@@ -221,6 +259,35 @@ func TestWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) || tt.class != nil && !errors.Is(err, tt.class) {
 			t.Errorf("error is %v, want %s", err, tt.want)
 		}
+	}
+}
+
+// In a container that is paused a hook cannot run: it is not taken for one that is stopped, whose volume is in order.
+func TestPausedContainer(t *testing.T) {
+	p := newPlace(t)
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := "paused"
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			_, _ = io.WriteString(w, `[{"Id":"1","Names":["/x"],"State":"`+state+`","Mounts":[{"Type":"volume","Name":"db","Driver":"fast"}]}]`)
+			return
+		}
+		http.Error(w, `{"message":"Container 1 is paused, unpause the container before exec"}`, http.StatusConflict)
+	})}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	p.Engines = func() []engine.Engine { return []engine.Engine{{Socket: socket}} }
+	all := []Hook{{Name: "x", Before: []string{"true"}, Container: "a=b", Timeout: time.Minute}}
+	if _, err := p.Begin(t.Context(), all, event); err == nil || !strings.Contains(err.Error(), "is paused") {
+		t.Fatalf("error is %v", err)
+	}
+	state = "exited"
+	if end, err := p.Begin(t.Context(), all, event); err != nil || end(t.Context()) != nil {
+		t.Errorf("of one that is stopped: %v", err)
 	}
 }
 

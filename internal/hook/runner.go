@@ -174,14 +174,15 @@ func (r *Runner) left(ctx context.Context) map[string]under {
 func (r *Runner) recover(ctx context.Context, all func() []Hook, file string, u under) {
 	log := r.Log.With(slog.String("pool", u.Pool), slog.String("volume", u.Volume), slog.Time("since", u.Since))
 	for start := time.Now(); ; {
-		err := r.recoverOnce(ctx, all(), file, u)
+		var err error
+		u.Hooks, err = r.recoverOnce(ctx, log, all(), file, u)
 		switch {
 		case ctx.Err() != nil: // the next start goes on
 			return
 		case err == nil:
 			log.WarnContext(ctx, "snapshot was cut off; the hooks after it have been run now")
 			return
-		case !errors.Is(err, errdefs.ErrUnavailable) && !errors.Is(err, errdefs.ErrNotFound) || time.Since(start) > recoverTime:
+		case time.Since(start) > recoverTime:
 			log.ErrorContext(ctx, "snapshot was cut off, and a hook after it fails", slog.Any("error", err))
 			if err := r.forget(file); err != nil {
 				log.ErrorContext(ctx, "what hooks have ended cannot be forgotten", slog.Any("error", err))
@@ -195,21 +196,31 @@ func (r *Runner) recover(ctx context.Context, all func() []Hook, file string, u 
 	}
 }
 
-func (r *Runner) recoverOnce(ctx context.Context, all []Hook, file string, u under) error {
+// recoverOnce runs all that is missing, whatever fails of it, and returns the hooks that are worth another try.
+func (r *Runner) recoverOnce(ctx context.Context, log *slog.Logger, all []Hook, file string, u under) (left []string, err error) {
 	unlock, err := r.lock(ctx, u.Event)
 	if err != nil {
-		return err
+		return u.Hooks, err
 	}
 	defer unlock()
 	engines := r.Engines()
+	var errs []error
 	for _, name := range slices.Backward(u.Hooks) {
 		i := slices.IndexFunc(all, func(h Hook) bool { return h.Name == name })
 		if i < 0 {
 			continue // is not in the configuration any more
 		}
-		if err := all[i].run(ctx, engines, after, u.Event); err != nil {
-			return err
+		switch err := all[i].run(ctx, engines, after, u.Event); {
+		case err == nil:
+		case errors.Is(err, errdefs.ErrUnavailable), errors.Is(err, errdefs.ErrNotFound):
+			left, errs = append(left, name), append(errs, err)
+		default:
+			log.ErrorContext(ctx, "snapshot was cut off, and a hook after it fails", slog.Any("error", err))
 		}
 	}
-	return r.forget(file)
+	if len(errs) > 0 {
+		slices.Reverse(left)
+		return left, joined(errs)
+	}
+	return nil, r.forget(file)
 }

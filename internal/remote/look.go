@@ -21,7 +21,14 @@ const LookTime = 5 * time.Second
 // for concurrent use.
 type Looks struct {
 	mu      sync.Mutex
-	pending map[string]*look
+	pending map[place]*look
+}
+
+// place is what is looked at: a mount by its number, as a look at one that hangs may outlast it, and what is mounted at the same
+// mountpoint after it is not to be judged by that. A mount that somebody looks at keeps its number.
+type place struct {
+	mountpoint string
+	mount      int
 }
 
 // look is one call of statfs(2). err is set when done is closed.
@@ -34,9 +41,13 @@ type look struct {
 // has to ask its server for. It is nil where there was an answer, and otherwise
 // ErrUnavailable: no answer within [LookTime] or ctx, an error, or [ErrDead].
 //
-// One look at a mountpoint runs at a time. Who comes while it runs takes part in it.
+// One look at a mount runs at a time. Who comes while it runs takes part in it.
 func (x *Looks) At(ctx context.Context, mountpoint string) error {
-	l := x.begin(mountpoint)
+	at := place{mountpoint: mountpoint}
+	if m, ok, err := At(mountpoint); err == nil && ok {
+		at.mount = m.ID
+	}
+	l := x.begin(at)
 	late := time.NewTimer(LookTime)
 	defer late.Stop()
 	select {
@@ -49,22 +60,22 @@ func (x *Looks) At(ctx context.Context, mountpoint string) error {
 	}
 }
 
-func (x *Looks) begin(mountpoint string) *look {
+func (x *Looks) begin(at place) *look {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if l, ok := x.pending[mountpoint]; ok {
+	if l, ok := x.pending[at]; ok {
 		return l
 	}
 	if x.pending == nil {
-		x.pending = map[string]*look{}
+		x.pending = map[place]*look{}
 	}
 	l := &look{done: make(chan struct{})}
-	x.pending[mountpoint] = l
+	x.pending[at] = l
 	go func() {
-		err := statfs(mountpoint)
+		err := statfs(at.mountpoint)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		delete(x.pending, mountpoint)
+		delete(x.pending, at)
 		l.err = err
 		close(l.done)
 	}()

@@ -185,6 +185,28 @@ func TestLooksAtWhatHangs(t *testing.T) {
 	}
 }
 
+// TestLooksAtWhatTakesThePlace: what is mounted where something hung before is looked at itself.
+func TestLooksAtWhatTakesThePlace(t *testing.T) {
+	dir := t.TempDir()
+	fuse(t, dir)
+	var looks remote.Looks
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := looks.At(ctx, dir); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatalf("error is %v", err)
+	}
+	if err := remote.Detach(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Mount("remora-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = remote.Detach(dir) })
+	if err := looks.At(t.Context(), dir); err != nil {
+		t.Errorf("what answers: %v", err)
+	}
+}
+
 func threads(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/task")

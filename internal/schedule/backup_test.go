@@ -112,6 +112,31 @@ func TestEngineBesides(t *testing.T) {
 	})
 }
 
+// A volume whose label goes and comes back while a backup of it is made gets no second one beside.
+func TestEngineAskedAgainMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, p := newBench(t), newPool("a", "db")
+		p.asks = map[string][]string{"db": {"often"}}
+		s := backups(t, "near")
+		s.Pools, s.Volumes = nil, nil
+		b.Set(t.Context(), []Schedule{s}, []Pool{p})
+		pass(11 * time.Minute)
+		p.set(func() { p.takes = 8 * time.Minute })
+		pass(10 * time.Minute) // it is being made
+		p.set(func() { p.asks = nil })
+		pass(2 * time.Minute)
+		p.set(func() { p.asks = map[string][]string{"db": {"often"}} })
+		pass(2 * time.Minute)
+		if p.most != 1 {
+			t.Errorf("%d at once", p.most)
+		}
+		pass(10 * time.Minute)
+		if n := p.count(); n < 2 {
+			t.Errorf("%d were made", n)
+		}
+	})
+}
+
 // A repository that is not there is a failure, a volume that has gone is none.
 func TestEngineNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

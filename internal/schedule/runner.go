@@ -185,7 +185,8 @@ func (r *runner) inSlot(ctx context.Context, v Volume, st *state) {
 	}
 }
 
-// forget forgets volumes that are not there any more.
+// forget forgets volumes that are not there any more, or do not ask for the schedule. One of which something is being made is kept
+// until that has ended: where it comes back meanwhile, nothing is made beside.
 func (r *runner) forget(mine []Volume) {
 	there := map[string]bool{}
 	for _, v := range mine {
@@ -193,8 +194,8 @@ func (r *runner) forget(mine []Volume) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for name := range r.states {
-		if !there[name] {
+	for name, st := range r.states {
+		if !there[name] && !st.running {
 			delete(r.states, name)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +26,7 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initialPIDNamespace {
 		return false, false
 	}
-	mountpoint, err := filepath.EvalSymlinks(mountpoint)
+	mountpoint, err := resolve(mountpoint)
 	if err != nil {
 		return false, false // a disk that is away may be mounted in a container still
 	}
@@ -89,6 +88,20 @@ func heldByProcess(ctx context.Context, mountpoint string) (held, known bool) {
 		}
 	}
 	return false, true
+}
+
+// openPath is O_PATH (open(2)), which package syscall has not.
+const openPath = 0x200000
+
+// resolve returns a path free of links, or says that there is nothing. Unlike filepath.EvalSymlinks it asks no file system for more
+// than the names of directories: what is mounted there may answer no more.
+func resolve(p string) (string, error) {
+	fd, err := syscall.Open(p, openPath|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: p, Err: err}
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
 // places returns where a directory of a file system is seen in a mount table, but for mounts

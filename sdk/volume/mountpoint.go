@@ -108,6 +108,7 @@ func (m mountpoints) remove(mountpoint string) error {
 	err := m.rmdir(mountpoint)
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
+		m.looks.forget(mountpoint)
 		return nil
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("mountpoint %q: still a mount", mountpoint)
@@ -212,11 +213,20 @@ func (x *looks) at(mountpoint string) *look {
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		delete(x.pending, mountpoint)
+		if x.pending[mountpoint] == l {
+			delete(x.pending, mountpoint)
+		}
 		l.err = err
 		close(l.done)
 	}()
 	return l
+}
+
+// forget has the next look at a mountpoint be a new one: one that hangs is of what was mounted there before.
+func (x *looks) forget(mountpoint string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.pending, mountpoint)
 }
 
 // found returns the names of the mountpoints that exist.

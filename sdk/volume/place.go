@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"syscall"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
@@ -77,11 +76,13 @@ func (h *Handler) look(ctx context.Context, name, mountpoint string) error {
 // alone, so what had it has gone.
 func (h *Handler) held(ctx context.Context, rec *mounted) (held, known bool) {
 	if h.mountpoints.ours(rec.Mountpoint) {
-		if _, err := os.Lstat(rec.Mountpoint); errors.Is(err, fs.ErrNotExist) {
+		if _, err := resolve(rec.Mountpoint); errors.Is(err, fs.ErrNotExist) {
 			return false, true
 		}
-	} else if rec.Place != (place{}) && placeAt(rec.Mountpoint) != rec.Place {
-		return false, false
+	} else if rec.Place != (place{}) {
+		if _, err := h.mountpoints.check(ctx, rec.Mountpoint, rec.Place); err != nil { // it is another one, or does not answer
+			return false, false
+		}
 	}
 	return h.options.Held(ctx, rec.Mountpoint)
 }

@@ -162,6 +162,85 @@ func TestProgramBehindMountHasEnded(t *testing.T) {
 	}
 }
 
+// What is mounted where a file system hung, whose mountpoint has been removed since, is not judged by the look at that, which goes on.
+func TestMountAfterOneThatHung(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	m := newMountpoints(filepath.Join(t.TempDir(), "mounts"), false)
+	if err := m.open(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := m.make("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = program.Close() })
+	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
+	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if gone, err := m.check(ctx, dir, place{}); gone || !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("while it does not answer: gone is %v, %v", gone, err)
+	}
+	if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.make("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	if gone, err := m.check(t.Context(), dir, place{}); gone || err != nil {
+		t.Errorf("what answers: gone is %v, %v", gone, err)
+	}
+}
+
+// Whether a container has a volume is asked of the mount tables alone: a file system that answers no more would keep the volume's lock
+// for ever, and with it the unmount that brings it back.
+func TestHeldAsksNoFileSystem(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	h, _, _ := newMounting(t, heldByProcess)
+	dir, err := h.mountpoints.make("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = program.Close() })
+	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
+	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	told := make(chan bool, 1)
+	go func() {
+		held, _ := h.held(t.Context(), &mounted{record: record{Volume: "a", Mountpoint: dir}})
+		told <- held
+	}()
+	select {
+	case held := <-told:
+		if held {
+			t.Error("nobody has it")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the file system")
+		_ = program.Close()
+		<-told
+	}
+}
+
 // looking is a driver that knows more of its mounts than the kernel.
 type looking struct {
 	*bindDriver

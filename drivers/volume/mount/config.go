@@ -272,6 +272,8 @@ func (d *driver) checkCredentials(t fsType, r request) error {
 		return errdefs.Errorf(errdefs.ErrInvalid, "option \"username\": type %s takes no user", r.Type)
 	case r.Config != "" && r.Type != "rclone":
 		return errdefs.Errorf(errdefs.ErrInvalid, "option \"config\": it is for type rclone alone")
+	case hasControl(r.Username): // by another word for it
+		return errdefs.Errorf(errdefs.ErrInvalid, "option \"username\" has a control character in it")
 	case strings.ContainsAny(r.Username, "\"\\"):
 		return errdefs.Errorf(errdefs.ErrInvalid, "option \"username\" has a quotation mark or backslash in it")
 	case isAbs(r.Config) && !slices.Contains(d.config.Allow, "config"):

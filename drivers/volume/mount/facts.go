@@ -109,11 +109,16 @@ func (d *driver) adopt(f facts, r request) error {
 	return nil
 }
 
-// Remove forgets the volume. The data on the server stays as it is.
-func (d *driver) Remove(_ context.Context, name string) error {
+// Remove forgets the volume. The data on the server stays as it is. It is ErrInUse while some of that is not there yet.
+func (d *driver) Remove(ctx context.Context, name string) error {
 	f, err := d.facts(name)
 	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalid) {
 		return err
+	}
+	if f.ID != "" {
+		if err := checkSent(ctx, filepath.Join(d.dir, cacheName, f.ID)); err != nil {
+			return err
+		}
 	}
 	if err := d.store.Remove(name); err != nil {
 		return err
@@ -163,7 +168,7 @@ func (d *driver) password(f facts) (string, error) {
 		what = "password file"
 		var path string
 		if path, err = remote.SecretPath(d.secrets, f.PasswordFile); err == nil {
-			p, err = os.ReadFile(path)
+			p, err = remote.ReadSecret(path)
 		}
 		p = []byte(strings.TrimRight(string(p), "\r\n"))
 	case f.PasswordEnv != "":

@@ -90,6 +90,8 @@ func (t fsType) check(opts map[string]string, allow []string, hushed map[string]
 			return nil, invalid("%q has a control character in it", val)
 		case strings.Contains(val, ",") && !t.commas:
 			return nil, invalid("%q has a comma in it, which would begin another", val)
+		case strings.Contains(val, `"`) && !t.commas: // to mount(8) what follows would be a part of it, nosuid and nodev too
+			return nil, invalid("%q has a quotation mark in it", val)
 		case k == unsafe && !slices.Contains(allow, key):
 			return nil, errNoLeave(key)
 		case k == file && filepath.IsAbs(val) && !slices.Contains(allow, key):

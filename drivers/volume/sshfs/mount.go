@@ -211,7 +211,7 @@ func (d *driver) password(f facts, o options) ([]byte, error) {
 		p, err = d.store.ReadFile(f.Name, passwordName)
 	case file != "":
 		if file, err = remote.SecretPath(d.secrets, file); err == nil {
-			p, err = os.ReadFile(file)
+			p, err = remote.ReadSecret(file)
 		}
 		p = []byte(strings.TrimRight(string(p), "\r\n"))
 		what = "password file"
