@@ -184,54 +184,55 @@ func (f *Forwarder) ask(k key, q dns.Question) (*call, error) {
 
 // outcome is what one server said.
 type outcome struct {
+	turn  int
 	from  netip.AddrPort
 	reply *dns.Msg
 	err   error
 }
 
-// exchange asks the servers in turn, at most two at a time, until one answers or ctx ends.
+// exchange asks the servers in turn, at most two at a time, until one answers or ctx ends. What the first one knows counts: a later one,
+// which may know the names of the world alone, denies none for as long as the first may still answer.
 func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.Flags) (*dns.Msg, error) {
 	all := f.targets() //nolint:contextcheck // what looks for loops is not waited for
 	if len(all) == 0 {
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "dns: %s names no server beside this one", f.cfg.ResolvConf)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan outcome, 2)
-	flying, next := 0, 0
+	answers := make(chan outcome, 2*len(all)+int(total/hedge)) // more than are ever asked: nobody waits to be heard
+	flying, next, first := 0, 0, true
 	begin := func() {
-		to := all[next%len(all)]
+		turn, to := next, all[next%len(all)]
 		next, flying = next+1, flying+1
-		f.asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, attempt)
-			defer cancel()
-			reply, err := exchange(ctx, to, q, flags)
-			answers <- outcome{to, reply, err}
-		})
+		f.asking.Go(func() { answers <- f.one(turn, to, q, flags) }) //nolint:contextcheck // it goes on when another has answered
 	}
 	begin()
 	second := time.NewTimer(hedge)
 	defer second.Stop()
 	var last outcome
+	var denied *dns.Msg
 	refusals := 0
 	for {
 		select {
 		case <-ctx.Done():
+			if denied != nil {
+				return denied, nil
+			}
 			return fallen(last, errdefs.Errorf(errdefs.ErrUnavailable, "dns: no server has answered within %s", total))
 		case <-second.C:
-			if flying < 2 {
+			if flying < 2 && denied == nil {
 				begin()
 			}
 		case o := <-answers:
 			flying--
-			if o.err == nil && usable(o.reply) {
-				f.servers.good(o.from)
-				if o.from != all[0] {
-					f.servers.bad(all[0], time.Now()) // or each question would wait for it
-				}
+			first = first && o.turn != 0
+			switch {
+			case o.err == nil && usable(o.reply) && (len(o.reply.Answer) > 0 || !first || o.from == all[0]):
 				return o.reply, nil
+			case o.err == nil && usable(o.reply):
+				denied = o.reply
+				continue
+			case denied != nil:
+				return denied, nil
 			}
-			f.servers.bad(o.from, time.Now())
 			if last.reply == nil || o.reply != nil {
 				last = o
 			}
@@ -245,6 +246,20 @@ func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.F
 			second.Reset(hedge)
 		}
 	}
+}
+
+// one asks one server. One that does not answer in its time is asked after the others from then on; that another was faster
+// is no reason, or a name that takes the first one long would hide what only that one knows.
+func (f *Forwarder) one(turn int, to netip.AddrPort, q dns.Question, flags server.Flags) outcome {
+	ctx, cancel := context.WithTimeout(f.base(), attempt)
+	defer cancel()
+	reply, err := exchange(ctx, to, q, flags)
+	if err == nil && usable(reply) {
+		f.servers.good(to)
+	} else if f.base().Err() == nil {
+		f.servers.bad(to, time.Now())
+	}
+	return outcome{turn, to, reply, err}
 }
 
 // usable reports whether an answer is one: a server that fails or refuses has none, and another may.
