@@ -290,6 +290,8 @@ func (f *Forwarder) targets() []netip.AddrPort {
 	all, changed := f.servers.list(given, f.cfg.ResolvConf, f.cfg.Port, time.Now())
 	if changed {
 		f.cfg.Log.Info("dns: other servers are asked", "file", f.cfg.ResolvConf, "servers", all)
+	}
+	if f.servers.due(changed, time.Now()) {
 		f.probe(all)
 	}
 	own := f.cfg.Own()
@@ -303,14 +305,17 @@ func (f *Forwarder) targets() []netip.AddrPort {
 }
 
 // probe asks each server for a name that only this process knows. If it comes in as a question here, the server asks us
-// what we ask it.
+// what we ask it; if the server answers without that, it does so no more.
 func (f *Forwarder) probe(all []netip.AddrPort) {
 	for _, to := range all {
 		name := f.probes.add(to)
 		f.asking.Go(func() {
 			ctx, cancel := context.WithTimeout(f.base(), attempt)
 			defer cancel()
-			_, _ = exchange(ctx, to, dns.Question{Name: name, Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}, server.Flags{}) // what comes of it is seen by Heard
+			_, err := exchange(ctx, to, dns.Question{Name: name, Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}, server.Flags{})
+			if err == nil && !f.probes.heard(name) && f.servers.straight(to) {
+				f.cfg.Log.Info("dns: a server of the host asks this one no more and is asked again", "server", to)
+			}
 		})
 	}
 }
@@ -330,10 +335,15 @@ func (f *Forwarder) Servers() []netip.AddrPort { return f.targets() }
 // probes are the names that were asked to find loops.
 type probes struct {
 	mu   sync.Mutex
-	sent map[string]netip.AddrPort
+	sent map[string]*probe
 }
 
-// maxProbes bounds them; the file names three servers or so, and changes rarely.
+type probe struct {
+	to    netip.AddrPort
+	heard bool // it has come in here
+}
+
+// maxProbes bounds them; the file names three servers or so.
 const maxProbes = 64
 
 func (p *probes) add(to netip.AddrPort) string {
@@ -347,10 +357,18 @@ func (p *probes) add(to netip.AddrPort) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sent == nil || len(p.sent) >= maxProbes {
-		p.sent = map[string]netip.AddrPort{}
+		p.sent = map[string]*probe{}
 	}
-	p.sent[name] = to
+	p.sent[name] = &probe{to: to}
 	return name
+}
+
+// heard reports whether one has come in here.
+func (p *probes) heard(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sent, ok := p.sent[name]
+	return !ok || sent.heard // of one that is forgotten nothing is known
 }
 
 func (p *probes) take(name string) (netip.AddrPort, bool) {
@@ -359,6 +377,10 @@ func (p *probes) take(name string) (netip.AddrPort, bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to, ok := p.sent[strings.ToLower(name)]
-	return to, ok
+	sent, ok := p.sent[strings.ToLower(name)]
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	sent.heard = true
+	return sent.to, true
 }
