@@ -103,6 +103,31 @@ func TestNetavarkFaults(t *testing.T) {
 		}
 		pod.must("run", "--rm", "--network", "remora", lab.ImageName, "true")
 	})
+	t.Run("the network is stopped between setup and teardown", func(t *testing.T) {
+		before := used()
+		pod.must("run", "-d", "--name", "city", "--network", "remora", "--network", "podman", lab.ImageName, "sleep", "1000")
+		london.MustCli("network", "stop")
+		pod.must("network", "disconnect", "remora", "city")
+		is(t, "interfaces of containers that were disconnected", london.Must("sh", "-c", "ip -o link | grep -c ' rmv' || true"), "0")
+		london.MustCli("network", "launch")
+		if !within(10*time.Second, func() bool { return used() == before }) {
+			t.Errorf("its address is not taken back: %s", used())
+		}
+		pod.must("network", "connect", "remora", "city")
+		pod.must("rm", "-f", "-t", "0", "city")
+	})
+	t.Run("a network that only Podman has here is removed", func(t *testing.T) {
+		pod.must("network", "create", "-d", "remora", "brief")
+		pod.must("run", "--rm", "--network", "brief", lab.ImageName, "true")
+		pod.must("network", "rm", "brief")
+		if !within(20*time.Second, func() bool { return has(nyc, "brief") }) {
+			t.Fatalf("docker has it not: %s", networks(nyc))
+		}
+		nyc.MustCli("network", "rm", "brief")
+		if !within(20*time.Second, func() bool { return !has(nyc, "brief") && !strings.Contains(london.MustCli("network", "status"), "brief") }) {
+			t.Errorf("it is still there:\n%s", london.MustCli("network", "status"))
+		}
+	})
 	t.Run("ports", func(t *testing.T) {
 		serve := []string{lab.ImageName, "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp"}
 		pod.must(append([]string{"run", "-d", "--name", "web", "-p", "8080:80", "--network", "remora", "--network", "podman"}, serve...)...)
@@ -191,10 +216,14 @@ func TestNetavarkFaults(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		pod.must("run", "-d", "--name", "city", "--network", "remora", lab.ImageName, "sleep", "1000")
+		london.MustCli("network", "expose", "--name", "london-host")
 		text := london.Fails(l.Remora, "network", "reset", "--yes")
 		want(t, text, "containers of Podman are on it", "remove or disconnect")
 		if !within(10*time.Second, func() bool { return reaches("city") }) {
 			t.Error("a reset that was refused took something away")
+		}
+		if !reaches("london-host") {
+			t.Error("a reset that was refused took away what is exposed")
 		}
 		pod.must("rm", "-f", "-t", "0", "city")
 		london.MustCli("network", "reset", "--yes")
