@@ -226,7 +226,13 @@ func TestNetavarkFaults(t *testing.T) {
 			t.Error("a reset that was refused took away what is exposed")
 		}
 		pod.must("rm", "-f", "-t", "0", "city")
+		london.MustCli("network", "dns", "install", "--yes")
+		london.Must("cp", "/etc/docker/daemon.json", "/run/daemon.json")
+		london.Write("/etc/docker/daemon.json", "{broken")
+		want(t, london.Fails(l.Remora, "network", "reset", "--yes"), "/etc/docker/daemon.json", "is not JSON")
+		london.Must("cp", "/run/daemon.json", "/etc/docker/daemon.json")
 		london.MustCli("network", "reset", "--yes")
+		is(t, "the engine's file", london.Must("sh", "-c", "ls /etc/docker"), "")
 		want(t, london.MustCli("network", "status"), "State: off")
 		is(t, "interfaces of ours", london.Must("sh", "-c", "ip -o link | grep -c ' rm' || true"), "0")
 		is(t, "the plugin", london.Must("sh", "-c", "ls /run/netavark"), "")

@@ -34,6 +34,9 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "reset: the network was stopped, and cannot give back what this host owns"),
 			`launch it again with "remora network launch", then reset it`)
 	}
+	if err := s.mayUninstall(); err != nil {
+		return err
+	}
 	var in *inside
 	if u != nil {
 		in = u.in()
@@ -79,6 +82,14 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return err
 	}
 	return s.forget()
+}
+
+// mayUninstall reports why what was installed could not be taken back, an engine's file that is broken, say: later it would be too late.
+func (s *Service) mayUninstall() error {
+	s.verbs.Lock()
+	defer s.verbs.Unlock()
+	_, err := s.uninstallDNS(false)
+	return err
 }
 
 // unexpose takes back what was exposed at the addresses of bridges, once nothing refuses a reset any more.
