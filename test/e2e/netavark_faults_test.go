@@ -216,6 +216,10 @@ func TestNetavarkFaults(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		pod.must("run", "-d", "--name", "city", "--network", "remora", lab.ImageName, "sleep", "1000")
+		london.Fails(l.Remora, "network", "expose", "--name", "no name")
+		if gateway := pod.must("network", "inspect", "-f", "{{(index .Subnets 0).Gateway}}", "remora"); reaches(gateway) {
+			t.Errorf("the host is exposed at %s by a command that failed", gateway)
+		}
 		london.MustCli("network", "expose", "--name", "london-host")
 		text := london.Fails(l.Remora, "network", "reset", "--yes")
 		want(t, text, "containers of Podman are on it", "remove or disconnect")
