@@ -124,7 +124,9 @@ func TestNetavarkFaults(t *testing.T) {
 			t.Fatalf("docker has it not: %s", networks(nyc))
 		}
 		nyc.MustCli("network", "rm", "brief")
-		if !within(20*time.Second, func() bool { return !has(nyc, "brief") && !strings.Contains(london.MustCli("network", "status"), "brief") }) {
+		if !within(20*time.Second, func() bool {
+			return !has(nyc, "brief") && !strings.Contains(london.MustCli("network", "status"), "brief")
+		}) {
 			t.Errorf("it is still there:\n%s", london.MustCli("network", "status"))
 		}
 	})
