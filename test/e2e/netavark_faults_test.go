@@ -119,6 +119,9 @@ func TestNetavarkFaults(t *testing.T) {
 	t.Run("a network that only Podman has here is removed", func(t *testing.T) {
 		pod.must("network", "create", "-d", "remora", "brief")
 		pod.must("run", "--rm", "--network", "brief", lab.ImageName, "true")
+		london.Must("ip", "route", "add", "blackhole", "10.0.0.0/8") // as a VPN has one
+		pod.must("run", "--rm", "--network", "brief", lab.ImageName, "true")
+		london.Must("ip", "route", "del", "blackhole", "10.0.0.0/8")
 		pod.must("network", "rm", "brief")
 		if !within(20*time.Second, func() bool { return has(nyc, "brief") }) {
 			t.Fatalf("docker has it not: %s", networks(nyc))
