@@ -199,9 +199,9 @@ func undo(text []byte, saved Saved) ([]byte, error) {
 	return text, nil
 }
 
-// Existing returns the servers and domains that the file names now. They were put there for a reason: the server that
-// containers ask from now on has to ask them in its turn.
-func Existing(path string) (Wanted, error) {
+// Existing returns the servers and domains that the file names now beside those that a change has added, which may be out of date. They
+// were put there for a reason: the server that containers ask from now on has to ask them in its turn.
+func Existing(path string, saved Saved) (Wanted, error) {
 	c, err := load(path)
 	if err != nil {
 		return Wanted{}, err
@@ -214,6 +214,15 @@ func Existing(path string) (Wanted, error) {
 	var errs [2]error
 	w.Servers, errs[0] = o.list(keyDNS)
 	w.Search, errs[1] = o.list(keySearch)
+	for _, k := range saved.Keys {
+		added := func(v string) bool { return slices.Contains(k.Added, v) }
+		switch k.Key {
+		case keyDNS:
+			w.Servers = slices.DeleteFunc(w.Servers, added)
+		case keySearch:
+			w.Search = slices.DeleteFunc(w.Search, added)
+		}
+	}
 	return w, at(path, errors.Join(errs[:]...))
 }
 
