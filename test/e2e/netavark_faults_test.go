@@ -223,7 +223,7 @@ func TestNetavarkFaults(t *testing.T) {
 		pod.must("run", "-d", "--name", "city", "--network", "remora", lab.ImageName, "sleep", "1000")
 		london.Start(nil, "busybox", "nc", "-ll", "-p", "9999", "-e", "echo", "the host")
 		host := func(name string) string {
-			out, _ := nyc.Docker("exec", "nyc", "sh", "-c", "nc -w 2 "+name+" 9999 </dev/null")
+			out, _ := nyc.Docker("exec", "nyc", "sh", "-c", "timeout 5 nc -w 2 "+name+" 9999 </dev/null")
 			return out
 		}
 		london.Fails(l.Remora, "network", "expose", "--name", "no name")
