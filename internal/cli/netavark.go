@@ -136,14 +136,14 @@ func (p podmanPlugin) Setup(ctx context.Context, path string, c netavark.Contain
 	return s, nil
 }
 
-// Teardown implements [netavark.Plugin]. A container is removed without the daemon too: its interface goes, by which the daemon sees
-// later what else there is to take back.
+// Teardown implements [netavark.Plugin]. A container is removed without the daemon too, or while the network is stopped: its interface
+// goes, by which the daemon sees later what else there is to take back.
 func (p podmanPlugin) Teardown(ctx context.Context, path string, c netavark.Container) error {
 	if err := rootful(c.Network); err != nil {
 		return err
 	}
 	err := p.c.PodmanTeardown(ctx, request(c))
-	if errors.Is(err, control.ErrUnreachable) {
+	if errors.Is(err, errdefs.ErrUnavailable) {
 		return sandbox.Detach(path, c.Options.Interface)
 	}
 	return err

@@ -26,7 +26,7 @@ func (a *app) networkDNSInstall(undo bool) *cobra.Command {
 	}
 	file := new(string)
 	if !undo {
-		file = cmd.Flags().String("file", "", "the engine's configuration `file` (/etc/docker/daemon.json)")
+		file = cmd.Flags().String("file", "", "the engine's configuration `file` (default: the one that it reads)")
 	}
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -160,6 +160,13 @@ func halves(p netip.Prefix) []network.Route {
 	}
 }
 
+// Has reports whether this host has a part in a network.
+func (m *Mesh) Has(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.networks.Attached, func(a plan.Attachment) bool { return a.Network == id })
+}
+
 // RemoveNetwork takes the bridge of a network away. One that is not there is no error.
 func (m *Mesh) RemoveNetwork(ctx context.Context, id string) error {
 	m.mu.Lock()

@@ -20,8 +20,10 @@ type Writer interface {
 	Delete(kind, name string) error
 }
 
-// byHand begins the keys of records of names that a person gave.
-const byHand = "hand/"
+// HandKey begins the keys of records of names that a person gave.
+const HandKey = "hand"
+
+const byHand = HandKey + "/"
 
 // maxByHand bounds the addresses of one such name: its record has to stay within the limits of records.
 const maxByHand = 200

@@ -182,16 +182,19 @@ func (z *Zone) addresses(name string, qtype uint16, n *node, network int32) []dn
 	}
 	rrs := make([]dns.RR, 0, len(n.addresses))
 	v4 := make([]dns.A, 0, len(n.addresses)) // in one piece, for speed
+	var told netip.Addr                      // they are in order, and one may be of several networks, or given by hand at several hosts
 	for i := range n.addresses {
 		a := &n.addresses[i]
 		switch {
-		case !none && !z.fits(a.place, network):
+		case a.Addr == told, !none && !z.fits(a.place, network):
+			continue
 		case a.Is4() && qtype != dns.TypeAAAA:
 			v4 = append(v4, dns.A{Hdr: z.header(name, dns.TypeA), A: a.ip})
 			rrs = append(rrs, &v4[len(v4)-1])
 		case a.Is6() && qtype != dns.TypeA:
 			rrs = append(rrs, &dns.AAAA{Hdr: z.header(name, dns.TypeAAAA), AAAA: a.ip})
 		}
+		told = a.Addr
 	}
 	shuffle(rrs)
 	return rrs
@@ -206,13 +209,22 @@ func (z *Zone) answerServices(m *dns.Msg, q dns.Question, n *node, network int32
 	for _, s := range n.services {
 		none = none && !z.fits(s.place, network)
 	}
-	told := map[string]bool{}
+	type at struct {
+		target string
+		port   uint16
+	}
+	told, offered := map[string]bool{}, map[at]bool{}
 	var rrs []dns.RR
 	for _, s := range n.services {
 		if !none && !z.fits(s.place, network) {
 			continue
 		}
 		target := s.target + "." + z.domains[0]
+		offer := at{target, s.port}
+		if offered[offer] {
+			continue // by a container in several networks
+		}
+		offered[offer] = true
 		rrs = append(rrs, &dns.SRV{Hdr: z.header(q.Name, dns.TypeSRV), Weight: 1, Port: s.port, Target: target})
 		if at := z.names.get(s.target); !told[target] && at.there() {
 			told[target] = true

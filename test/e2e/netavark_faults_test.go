@@ -103,6 +103,36 @@ func TestNetavarkFaults(t *testing.T) {
 		}
 		pod.must("run", "--rm", "--network", "remora", lab.ImageName, "true")
 	})
+	t.Run("the network is stopped between setup and teardown", func(t *testing.T) {
+		before := used()
+		pod.must("run", "-d", "--name", "city", "--network", "remora", "--network", "podman", lab.ImageName, "sleep", "1000")
+		london.MustCli("network", "stop")
+		pod.must("network", "disconnect", "remora", "city")
+		is(t, "interfaces of containers that were disconnected", london.Must("sh", "-c", "ip -o link | grep -c ' rmv' || true"), "0")
+		london.MustCli("network", "launch")
+		if !within(10*time.Second, func() bool { return used() == before }) {
+			t.Errorf("its address is not taken back: %s", used())
+		}
+		pod.must("network", "connect", "remora", "city")
+		pod.must("rm", "-f", "-t", "0", "city")
+	})
+	t.Run("a network that only Podman has here is removed", func(t *testing.T) {
+		pod.must("network", "create", "-d", "remora", "brief")
+		pod.must("run", "--rm", "--network", "brief", lab.ImageName, "true")
+		london.Must("ip", "route", "add", "blackhole", "10.0.0.0/8") // as a VPN has one
+		pod.must("run", "--rm", "--network", "brief", lab.ImageName, "true")
+		london.Must("ip", "route", "del", "blackhole", "10.0.0.0/8")
+		pod.must("network", "rm", "brief")
+		if !within(20*time.Second, func() bool { return has(nyc, "brief") }) {
+			t.Fatalf("docker has it not: %s", networks(nyc))
+		}
+		nyc.MustCli("network", "rm", "brief")
+		if !within(20*time.Second, func() bool {
+			return !has(nyc, "brief") && !strings.Contains(london.MustCli("network", "status"), "brief")
+		}) {
+			t.Errorf("it is still there:\n%s", london.MustCli("network", "status"))
+		}
+	})
 	t.Run("ports", func(t *testing.T) {
 		serve := []string{lab.ImageName, "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp"}
 		pod.must(append([]string{"run", "-d", "--name", "web", "-p", "8080:80", "--network", "remora", "--network", "podman"}, serve...)...)
@@ -191,13 +221,30 @@ func TestNetavarkFaults(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		pod.must("run", "-d", "--name", "city", "--network", "remora", lab.ImageName, "sleep", "1000")
+		london.Start(nil, "busybox", "nc", "-ll", "-p", "9999", "-e", "echo", "the host")
+		host := func(name string) string {
+			out, _ := nyc.Docker("exec", "nyc", "sh", "-c", "timeout 5 nc -w 2 "+name+" 9999 </dev/null")
+			return out
+		}
+		london.Fails(l.Remora, "network", "expose", "--name", "no name")
+		is(t, "a command that failed lets in", host(pod.must("network", "inspect", "-f", "{{(index .Subnets 0).Gateway}}", "remora")), "")
+		london.MustCli("network", "expose", "--name", "london-host")
 		text := london.Fails(l.Remora, "network", "reset", "--yes")
 		want(t, text, "containers of Podman are on it", "remove or disconnect")
 		if !within(10*time.Second, func() bool { return reaches("city") }) {
 			t.Error("a reset that was refused took something away")
 		}
+		if !within(5*time.Second, func() bool { return host("london-host") == "the host" }) {
+			t.Error("a reset that was refused took away what is exposed")
+		}
 		pod.must("rm", "-f", "-t", "0", "city")
+		london.MustCli("network", "dns", "install", "--yes")
+		london.Must("cp", "/etc/docker/daemon.json", "/run/daemon.json")
+		london.Write("/etc/docker/daemon.json", "{broken")
+		want(t, london.Fails(l.Remora, "network", "reset", "--yes"), "/etc/docker/daemon.json", "is not JSON")
+		london.Must("cp", "/run/daemon.json", "/etc/docker/daemon.json")
 		london.MustCli("network", "reset", "--yes")
+		is(t, "the engine's file", london.Must("sh", "-c", "ls /etc/docker"), "")
 		want(t, london.MustCli("network", "status"), "State: off")
 		is(t, "interfaces of ours", london.Must("sh", "-c", "ip -o link | grep -c ' rm' || true"), "0")
 		is(t, "the plugin", london.Must("sh", "-c", "ls /run/netavark"), "")

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -200,9 +199,9 @@ func undo(text []byte, saved Saved) ([]byte, error) {
 	return text, nil
 }
 
-// Existing returns the servers and domains that the file names now. They were put there for a reason: the server that
-// containers ask from now on has to ask them in its turn.
-func Existing(path string) (Wanted, error) {
+// Existing returns the servers and domains that the file names now beside those that a change has added, which may be out of date. They
+// were put there for a reason: the server that containers ask from now on has to ask them in its turn.
+func Existing(path string, saved Saved) (Wanted, error) {
 	c, err := load(path)
 	if err != nil {
 		return Wanted{}, err
@@ -215,6 +214,15 @@ func Existing(path string) (Wanted, error) {
 	var errs [2]error
 	w.Servers, errs[0] = o.list(keyDNS)
 	w.Search, errs[1] = o.list(keySearch)
+	for _, k := range saved.Keys {
+		added := func(v string) bool { return slices.Contains(k.Added, v) }
+		switch k.Key {
+		case keyDNS:
+			w.Servers = slices.DeleteFunc(w.Servers, added)
+		case keySearch:
+			w.Search = slices.DeleteFunc(w.Search, added)
+		}
+	}
 	return w, at(path, errors.Join(errs[:]...))
 }
 
@@ -249,6 +257,8 @@ func load(path string) (*Change, error) {
 	c := &Change{Path: path, target: path}
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		c.target = target // or the link would be replaced by a file
+	} else if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == fs.ModeSymlink {
+		return nil, errdefs.Errorf(errdefs.ErrInvalid, "engine's configuration %q: is a link to a file that is not there", path)
 	}
 	f, err := os.Open(c.target)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -363,37 +373,4 @@ func failed(path string, err error) error {
 		err = inner.Err
 	}
 	return errdefs.Errorf(class, "engine's configuration %q: %w", path, err)
-}
-
-// PIDFile is where dockerd leaves the number of its process unless it is told otherwise.
-const PIDFile = "/run/docker.pid"
-
-// Running returns the command line of the engine whose process a file names. Of one that does not run it is empty.
-func Running(pidFile string) []string {
-	pid, err := os.ReadFile(pidFile)
-	if err != nil {
-		return nil
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
-	if err != nil {
-		return nil
-	}
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n))
-	if err != nil || len(line) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-}
-
-// Flags returns those of the two keys that an engine was given on its command line: with the same in its
-// file it would not start.
-func Flags(args []string) (all []string) {
-	for _, key := range []string{keyDNS, keySearch} {
-		if slices.ContainsFunc(args, func(a string) bool {
-			return a == "--"+key || strings.HasPrefix(a, "--"+key+"=")
-		}) {
-			all = append(all, "--"+key)
-		}
-	}
-	return all
 }

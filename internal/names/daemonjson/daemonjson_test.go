@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/remora-plugins/remora/sdk/errdefs"
 )
@@ -169,7 +170,7 @@ func TestRefused(t *testing.T) {
 		path := file(t, text)
 		for _, try := range []func() error{
 			func() error { _, err := Install(path, wanted, nil); return err },
-			func() error { _, err := Existing(path); return err },
+			func() error { _, err := Existing(path, Saved{}); return err },
 		} {
 			err := try()
 			if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "daemon.json") || strings.Contains(err.Error(), "\n") {
@@ -251,12 +252,23 @@ func TestDiff(t *testing.T) {
 }
 
 func TestExisting(t *testing.T) {
-	w, err := Existing(file(t, `{"dns":["8.8.8.8"],"dns-search":["lan"]}`))
+	w, err := Existing(file(t, `{"dns":["8.8.8.8"],"dns-search":["lan"]}`), Saved{})
 	if diff := cmp.Diff(Wanted{[]string{"8.8.8.8"}, []string{"lan"}}, w); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if w, err := Existing(file(t, "")); err != nil || len(w.Servers) != 0 {
+	if w, err := Existing(file(t, ""), Saved{}); err != nil || len(w.Servers) != 0 {
 		t.Errorf("no file: %v, %v", w, err)
+	}
+	// What was added is not asked, whatever the host's address is by now.
+	for text, want := range map[string]Wanted{
+		"": {}, `{"dns":["8.8.8.8"],"dns-search":["lan"]}`: {[]string{"8.8.8.8"}, []string{"lan"}},
+	} {
+		path := file(t, text)
+		saved := install(t, path, wanted, nil)
+		w, err := Existing(path, *saved)
+		if diff := cmp.Diff(want, w, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
 	}
 }
 

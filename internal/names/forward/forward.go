@@ -184,54 +184,55 @@ func (f *Forwarder) ask(k key, q dns.Question) (*call, error) {
 
 // outcome is what one server said.
 type outcome struct {
+	turn  int
 	from  netip.AddrPort
 	reply *dns.Msg
 	err   error
 }
 
-// exchange asks the servers in turn, at most two at a time, until one answers or ctx ends.
+// exchange asks the servers in turn, at most two at a time, until one answers or ctx ends. What the first one knows counts: a later one,
+// which may know the names of the world alone, denies none for as long as the first may still answer.
 func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.Flags) (*dns.Msg, error) {
 	all := f.targets() //nolint:contextcheck // what looks for loops is not waited for
 	if len(all) == 0 {
 		return nil, errdefs.Errorf(errdefs.ErrUnavailable, "dns: %s names no server beside this one", f.cfg.ResolvConf)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan outcome, 2)
-	flying, next := 0, 0
+	answers := make(chan outcome, 2*len(all)+int(total/hedge)) // more than are ever asked: nobody waits to be heard
+	flying, next, first := 0, 0, true
 	begin := func() {
-		to := all[next%len(all)]
+		turn, to := next, all[next%len(all)]
 		next, flying = next+1, flying+1
-		f.asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, attempt)
-			defer cancel()
-			reply, err := exchange(ctx, to, q, flags)
-			answers <- outcome{to, reply, err}
-		})
+		f.asking.Go(func() { answers <- f.one(turn, to, q, flags) }) //nolint:contextcheck // it goes on when another has answered
 	}
 	begin()
 	second := time.NewTimer(hedge)
 	defer second.Stop()
 	var last outcome
+	var denied *dns.Msg
 	refusals := 0
 	for {
 		select {
 		case <-ctx.Done():
+			if denied != nil {
+				return denied, nil
+			}
 			return fallen(last, errdefs.Errorf(errdefs.ErrUnavailable, "dns: no server has answered within %s", total))
 		case <-second.C:
-			if flying < 2 {
+			if flying < 2 && denied == nil {
 				begin()
 			}
 		case o := <-answers:
 			flying--
-			if o.err == nil && usable(o.reply) {
-				f.servers.good(o.from)
-				if o.from != all[0] {
-					f.servers.bad(all[0], time.Now()) // or each question would wait for it
-				}
+			first = first && o.turn != 0
+			switch {
+			case o.err == nil && usable(o.reply) && (len(o.reply.Answer) > 0 || !first || o.from == all[0]):
 				return o.reply, nil
+			case o.err == nil && usable(o.reply):
+				denied = o.reply
+				continue
+			case denied != nil:
+				return denied, nil
 			}
-			f.servers.bad(o.from, time.Now())
 			if last.reply == nil || o.reply != nil {
 				last = o
 			}
@@ -245,6 +246,20 @@ func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.F
 			second.Reset(hedge)
 		}
 	}
+}
+
+// one asks one server. One that does not answer in its time is asked after the others from then on; that another was faster
+// is no reason, or a name that takes the first one long would hide what only that one knows.
+func (f *Forwarder) one(turn int, to netip.AddrPort, q dns.Question, flags server.Flags) outcome {
+	ctx, cancel := context.WithTimeout(f.base(), attempt)
+	defer cancel()
+	reply, err := exchange(ctx, to, q, flags)
+	if err == nil && usable(reply) {
+		f.servers.good(to)
+	} else if f.base().Err() == nil {
+		f.servers.bad(to, time.Now())
+	}
+	return outcome{turn, to, reply, err}
 }
 
 // usable reports whether an answer is one: a server that fails or refuses has none, and another may.
@@ -275,6 +290,8 @@ func (f *Forwarder) targets() []netip.AddrPort {
 	all, changed := f.servers.list(given, f.cfg.ResolvConf, f.cfg.Port, time.Now())
 	if changed {
 		f.cfg.Log.Info("dns: other servers are asked", "file", f.cfg.ResolvConf, "servers", all)
+	}
+	if f.servers.due(changed, time.Now()) {
 		f.probe(all)
 	}
 	own := f.cfg.Own()
@@ -288,14 +305,17 @@ func (f *Forwarder) targets() []netip.AddrPort {
 }
 
 // probe asks each server for a name that only this process knows. If it comes in as a question here, the server asks us
-// what we ask it.
+// what we ask it; if the server answers without that, it does so no more.
 func (f *Forwarder) probe(all []netip.AddrPort) {
 	for _, to := range all {
 		name := f.probes.add(to)
 		f.asking.Go(func() {
 			ctx, cancel := context.WithTimeout(f.base(), attempt)
 			defer cancel()
-			_, _ = exchange(ctx, to, dns.Question{Name: name, Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}, server.Flags{}) // what comes of it is seen by Heard
+			_, err := exchange(ctx, to, dns.Question{Name: name, Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}, server.Flags{})
+			if err == nil && !f.probes.heard(name) && f.servers.straight(to) {
+				f.cfg.Log.Info("dns: a server of the host asks this one no more and is asked again", "server", to)
+			}
 		})
 	}
 }
@@ -315,10 +335,15 @@ func (f *Forwarder) Servers() []netip.AddrPort { return f.targets() }
 // probes are the names that were asked to find loops.
 type probes struct {
 	mu   sync.Mutex
-	sent map[string]netip.AddrPort
+	sent map[string]*probe
 }
 
-// maxProbes bounds them; the file names three servers or so, and changes rarely.
+type probe struct {
+	to    netip.AddrPort
+	heard bool // it has come in here
+}
+
+// maxProbes bounds them; the file names three servers or so.
 const maxProbes = 64
 
 func (p *probes) add(to netip.AddrPort) string {
@@ -332,10 +357,18 @@ func (p *probes) add(to netip.AddrPort) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sent == nil || len(p.sent) >= maxProbes {
-		p.sent = map[string]netip.AddrPort{}
+		p.sent = map[string]*probe{}
 	}
-	p.sent[name] = to
+	p.sent[name] = &probe{to: to}
 	return name
+}
+
+// heard reports whether one has come in here.
+func (p *probes) heard(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sent, ok := p.sent[name]
+	return !ok || sent.heard // of one that is forgotten nothing is known
 }
 
 func (p *probes) take(name string) (netip.AddrPort, bool) {
@@ -344,6 +377,10 @@ func (p *probes) take(name string) (netip.AddrPort, bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to, ok := p.sent[strings.ToLower(name)]
-	return to, ok
+	sent, ok := p.sent[strings.ToLower(name)]
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	sent.heard = true
+	return sent.to, true
 }

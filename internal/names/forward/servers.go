@@ -13,6 +13,10 @@ import (
 // look is how often the file is looked at.
 const look = time.Second
 
+// probeAgain is how often servers are looked at again that fail or ask this one: what runs on the host may have been told otherwise
+// since, and the file says nothing of that.
+const probeAgain = 30 * time.Second
+
 // maxServers bounds the servers that are taken from the file.
 const maxServers = 6
 
@@ -24,6 +28,7 @@ type servers struct {
 	all     []netip.AddrPort
 	failed  map[netip.AddrPort]time.Time
 	looping map[netip.AddrPort]bool
+	probed  time.Time
 }
 
 // list returns the servers in the order in which to ask them, and whether they are others than before: those that are
@@ -88,6 +93,27 @@ func (s *servers) loop(a netip.AddrPort) bool {
 		return false
 	}
 	s.looping[a] = true
+	return true
+}
+
+// straight notes that a server does not ask us, and reports whether that is news.
+func (s *servers) straight(a netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.looping[a]
+	delete(s.looping, a)
+	return was
+}
+
+// due reports whether it is time to look for loops: the servers are others, or something is wrong with them.
+func (s *servers) due(changed bool, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wrong := len(s.failed) > 0 || len(s.looping) > 0
+	if !changed && (!wrong || now.Sub(s.probed) < probeAgain) {
+		return false
+	}
+	s.probed = now
 	return true
 }
 

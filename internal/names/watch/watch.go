@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +33,7 @@ const (
 type Config struct {
 	Engine engine.Engine
 	// Key begins the names of the records, so that several engines of a host do not touch each other's. Empty is
-	// what the engine's socket is called.
+	// what the engine's socket is called; [Keys] makes them for several.
 	Key     string
 	Domains []string
 	// Network tells which network of the cluster one of the engine's is, if it is one. The engine may be
@@ -72,7 +71,7 @@ type Watcher struct {
 // New returns a watcher. Run does the work.
 func New(cfg Config) *Watcher {
 	if cfg.Key == "" {
-		cfg.Key = strings.TrimSuffix(filepath.Base(cfg.Engine.Socket), ".sock")
+		cfg.Key = base(cfg.Engine.Socket)
 	}
 	if len(cfg.Domains) == 0 {
 		cfg.Domains = []string{names.DefaultDomain}

@@ -31,7 +31,7 @@ func (b *before) servers() []netip.Addr {
 	if err != nil || i == nil {
 		return nil
 	}
-	told, err := daemonjson.Existing(i.File)
+	told, err := daemonjson.Existing(i.File, i.Saved)
 	if err != nil {
 		return nil
 	}

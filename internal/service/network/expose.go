@@ -29,13 +29,12 @@ func (s *Service) Expose(ctx context.Context, r control.NetworkExposeRequest) (c
 	if out.Addresses = in.bridge(space.ID); len(out.Addresses) == 0 {
 		return out, in.without(space.Name)
 	}
-	if err := in.mesh.Expose(ctx, space.ID, out.Addresses...); err != nil {
-		return out, err
+	if r.Name != "" { // first: a name that cannot be leaves the host closed
+		if err := in.hand.Add(r.Name, out.Addresses); err != nil {
+			return out, err
+		}
 	}
-	if r.Name != "" {
-		err = in.hand.Add(r.Name, out.Addresses)
-	}
-	return out, err
+	return out, in.mesh.Expose(ctx, space.ID, out.Addresses...)
 }
 
 // without is why this host has no address in a network: its engine has not made it.

@@ -82,9 +82,11 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range u.s.o.Engines() {
+	all := u.s.o.Engines()
+	keys := in.engineKeys(all)
+	for i, e := range all {
 		if u.s.ofSwarm() {
-			w := watch.New(watch.Config{Engine: e, Domains: []string{u.conf.Domain}, Network: in.swarmIn, Store: records, Log: in.log})
+			w := watch.New(watch.Config{Engine: e, Key: keys[i], Domains: []string{u.conf.Domain}, Network: in.swarmIn, Store: records, Log: in.log})
 			in.watchers = append(in.watchers, w)
 			in.wg.Go(func() { w.Run(ctx) })
 			in.wg.Go(func() { in.followSwarm(ctx, e) })
@@ -95,7 +97,7 @@ func newInside(u *up, records *store.Store) (_ *inside, err error) {
 			engine: e, driver: u.s.o.Driver, spaces: in.alloc, changed: changed, refused: refused, log: in.log.With(slog.String("engine", e.Socket)),
 			onEngine: map[string]string{},
 		}
-		w := watch.New(watch.Config{Engine: e, Domains: []string{u.conf.Domain}, Network: f.spaceIn, Store: records, Log: in.log})
+		w := watch.New(watch.Config{Engine: e, Key: keys[i], Domains: []string{u.conf.Domain}, Network: f.spaceIn, Store: records, Log: in.log})
 		in.followers, in.watchers = append(in.followers, f), append(in.watchers, w)
 		f.followed, f.lost, f.leave = w.Resync, in.lost, in.leaveLost
 		in.wg.Go(func() { defer stop(); f.run(ctx) })

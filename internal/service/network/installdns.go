@@ -53,12 +53,12 @@ func (s *Service) InstallDNS(ctx context.Context, r control.NetworkInstallDNSReq
 	if err != nil {
 		return out, err
 	}
-	i := installed{File: cmp.Or(r.File, daemonjson.Path)}
-	var saved *daemonjson.Saved
-	if before != nil {
-		i.File, saved = cmp.Or(r.File, before.File), &before.Saved
+	engine := daemonjson.Running(daemonjson.PIDFile)
+	i, saved, err := fileFor(r.File, before, engine)
+	if err != nil {
+		return out, err
 	}
-	if flags := daemonjson.Flags(daemonjson.Running(daemonjson.PIDFile)); len(flags) > 0 {
+	if flags := daemonjson.Flags(engine); len(flags) > 0 {
 		return out, errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "DNS: the engine was started with %s, and does not start with the same in its file", strings.Join(flags, ", ")),
 			"take the flags away, or add to them what \"remora network dns-args\" prints")
 	}
@@ -79,6 +79,19 @@ func (s *Service) InstallDNS(ctx context.Context, r control.NetworkInstallDNSReq
 	}
 	out.Done = true
 	return out, nil
+}
+
+// fileFor says which file is to be changed, and what is known of an earlier change of it. The file is the one that was asked for, that
+// of the earlier change, or the one that the engine reads.
+func fileFor(asked string, before *installed, engine []string) (installed, *daemonjson.Saved, error) {
+	if before == nil {
+		return installed{File: cmp.Or(asked, daemonjson.File(engine), daemonjson.Path)}, nil, nil
+	}
+	if asked != "" && asked != before.File {
+		return installed{}, nil, errdefs.Hint(errdefs.Errorf(errdefs.ErrExists, "DNS: is installed in %q already, not in %q", before.File, asked),
+			"\"remora network dns uninstall\" first")
+	}
+	return installed{File: before.File}, &before.Saved, nil
 }
 
 // uninstallDNS takes back what was installed. verbs is held.

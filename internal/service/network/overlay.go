@@ -28,8 +28,8 @@ func (k known) Lookup(p network.Pool) (string, error) {
 	if !ok {
 		return "", errdefs.Errorf(errdefs.ErrNotFound, "subnet %s: of no network of the cluster", p.Prefix)
 	}
-	if slices.ContainsFunc(k.alloc.Addresses(), func(a address.Address) bool { return p.Prefix.Contains(a.Address) && a.Address != p.Gateway.Addr() }) {
-		return s.ID, nil // it is here already
+	if k.in.mesh.Has(s.ID) || slices.ContainsFunc(k.alloc.Addresses(), func(a address.Address) bool { return p.Prefix.Contains(a.Address) && a.Address != p.Gateway.Addr() }) {
+		return s.ID, nil // it is here already, and a route that came later does not take it away
 	}
 	routes, err := kernel.Foreign()
 	if err != nil {

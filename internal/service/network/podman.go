@@ -222,11 +222,12 @@ func (p *podman) connect(ctx context.Context, space address.Space, n network.Net
 	return out, nil
 }
 
-// PodmanTeardown implements [control.Networks].
+// PodmanTeardown implements [control.Networks]. While the network does not run the caller takes the interface away; the rest is looked
+// after when it runs again.
 func (s *Service) PodmanTeardown(ctx context.Context, r control.NetworkPodmanRequest) error {
-	in, _ := s.inside()
-	if in == nil {
-		return nil // it is looked after when the host is back
+	in, err := s.inside()
+	if err != nil {
+		return err
 	}
 	if err := in.podman.lock(ctx); err != nil {
 		return err

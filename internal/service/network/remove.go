@@ -101,7 +101,7 @@ func (in *inside) usedHere(space string) []string {
 	}
 	var who []string
 	for _, a := range in.alloc.Addresses() {
-		if a.Network != space || a.Key == address.GatewayKey || a.Key == address.AuxKey {
+		if a.Network != space || gatewayKey(a.Key) || a.Key == address.AuxKey {
 			continue
 		}
 		name := names[a.Address]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrUnavailable, "reset: the network was stopped, and cannot give back what this host owns"),
 			`launch it again with "remora network launch", then reset it`)
 	}
+	if err := s.mayUninstall(); err != nil {
+		return err
+	}
 	var in *inside
 	if u != nil {
 		in = u.in()
@@ -42,14 +46,16 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		if err != nil {
 			return err
 		}
-		// Engines call the plugin meanwhile, so that verbs are not held.
+		var bridges []netip.Addr // which go with the networks
 		for _, space := range in.alloc.Networks() {
-			if err := in.hide(ctx, space); err != nil {
-				return err
-			}
+			bridges = append(bridges, in.bridge(space.ID)...)
 		}
+		// Engines call the plugin meanwhile, so that verbs are not held.
 		if err = in.leaveEngines(ctx, r.Force); err == nil {
 			err = in.podman.leaveAll(ctx)
+		}
+		if err == nil {
+			err = in.unexpose(ctx, bridges)
 		}
 		if err == nil {
 			err = in.handOver(ctx, heir, r.Force)
@@ -76,6 +82,29 @@ func (s *Service) Reset(ctx context.Context, r control.NetworkResetRequest) erro
 		return err
 	}
 	return s.forget()
+}
+
+// mayUninstall reports why what was installed could not be taken back, an engine's file that is broken, say: later it would be too late.
+func (s *Service) mayUninstall() error {
+	s.verbs.Lock()
+	defer s.verbs.Unlock()
+	_, err := s.uninstallDNS(false)
+	return err
+}
+
+// unexpose takes back what was exposed at the addresses of bridges, once nothing refuses a reset any more.
+func (in *inside) unexpose(ctx context.Context, bridges []netip.Addr) error {
+	for _, space := range in.alloc.Networks() {
+		if err := in.hide(ctx, space); err != nil {
+			return err
+		}
+	}
+	for _, ip := range bridges {
+		if err := in.forgetNames(ip); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // entered reports whether this host was ever in a cluster, and so may own a part of it.
