@@ -33,8 +33,11 @@ func TestOnce(t *testing.T) {
 		qtype uint16
 		want  int
 	}{
-		{"printer.", dns.TypeA, 1}, {"printer.", dns.TypeAAAA, 1}, {"printer.", dns.TypeANY, 2},
-		{"_http._tcp.api.remora.local.", dns.TypeSRV, 1}, {"api.", dns.TypeA, 2},
+		{"printer.", dns.TypeA, 1},
+		{"printer.", dns.TypeAAAA, 1},
+		{"printer.", dns.TypeANY, 2},
+		{"_http._tcp.api.remora.local.", dns.TypeSRV, 1},
+		{"api.", dns.TypeA, 2},
 	} {
 		m := new(dns.Msg)
 		if !zones.Zone().Answer(m, dns.Question{Name: tt.name, Qtype: tt.qtype, Qclass: dns.ClassINET}, netip.MustParseAddr("127.0.0.1")) || len(m.Answer) != tt.want {

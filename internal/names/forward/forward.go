@@ -199,10 +199,10 @@ func (f *Forwarder) exchange(ctx context.Context, q dns.Question, flags server.F
 	}
 	answers := make(chan outcome, 2*len(all)+int(total/hedge)) // more than are ever asked: nobody waits to be heard
 	flying, next, first := 0, 0, true
-	begin := func() {
+	begin := func() { //nolint:contextcheck // it goes on when another has answered
 		turn, to := next, all[next%len(all)]
 		next, flying = next+1, flying+1
-		f.asking.Go(func() { answers <- f.one(turn, to, q, flags) }) //nolint:contextcheck // it goes on when another has answered
+		f.asking.Go(func() { answers <- f.one(turn, to, q, flags) })
 	}
 	begin()
 	second := time.NewTimer(hedge)
