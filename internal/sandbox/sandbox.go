@@ -50,7 +50,8 @@ func Attach(path string, i Interface) error {
 	return nil
 }
 
-// Detach deletes an interface in the namespace at path, and so its other end on the host. What is not there is no error.
+// Detach deletes an interface in the namespace at path, and so its other end on the host. What is not there is no error, and a file that is no
+// namespace is what is left of one that has gone.
 func Detach(path, name string) error {
 	ns, h, err := enter(path)
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -88,7 +89,7 @@ func enter(path string) (netns.NsHandle, *netlink.Handle, error) {
 	var at unix.Statfs_t
 	if err := unix.Fstatfs(fd, &at); err != nil || at.Type != unix.NSFS_MAGIC {
 		_ = unix.Close(fd)
-		return -1, nil, errdefs.Errorf(errdefs.ErrInvalid, "network namespace: %q is none", path)
+		return -1, nil, errdefs.Errorf(errdefs.ErrNotFound, "network namespace: %q is none", path)
 	}
 	ns := netns.NsHandle(fd)
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
