@@ -180,7 +180,7 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return errdefs.Hint(errdefs.Errorf(errdefs.ErrDenied, "daemon: %s: permission denied", c.socket),
 			"run as root, or have the daemon give the socket to a group of yours: control.group")
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return errdefs.Hint(errdefs.As(ErrUnreachable, errdefs.Errorf(errdefs.ErrUnavailable, "daemon: went away before it answered")),
 			"start it again, and give the command again")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):

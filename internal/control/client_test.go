@@ -2,8 +2,10 @@ package control_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -153,6 +155,30 @@ func TestNoDaemon(t *testing.T) {
 		if _, _, err := c.Page(t.Context(), "/readyz"); !errors.Is(err, control.ErrUnreachable) {
 			t.Errorf("page: %v", err)
 		}
+	}
+}
+
+// A daemon that dies while it is sent something has gone away too.
+func TestDaemonGoneWhileItReads(t *testing.T) {
+	socket := socketPath(t)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 64))
+			_ = conn.Close()
+		}
+	}()
+	_, err = newClient(t, socket).Plugins().Create(t.Context(), "demo", io.LimitReader(rand.Reader, 64<<20))
+	if !errors.Is(err, control.ErrUnreachable) || err.Error() != "daemon: went away before it answered" || len(errdefs.Hints(err)) != 1 {
+		t.Errorf("%v, hints %q", err, errdefs.Hints(err))
 	}
 }
 
