@@ -122,6 +122,22 @@ func TestNobodyKnowsWhoHoldsWhatIsAway(t *testing.T) {
 	})
 }
 
+// hangs mounts a file system that does not answer, until its program ends.
+func hangs(t *testing.T, dir string) (program *os.File) {
+	t.Helper()
+	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = program.Close() })
+	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
+	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return program
+}
+
 // A file system whose program has ended (fuse(4)) is as good as gone: the driver is asked
 // to mount again, and as long as it has not, the volume has no path.
 func TestProgramBehindMountHasEnded(t *testing.T) {
@@ -134,16 +150,7 @@ func TestProgramBehindMountHasEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
-	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	program := hangs(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if gone, err := m.check(ctx, dir, place{}); gone || !errors.Is(err, errdefs.ErrUnavailable) {
@@ -173,15 +180,7 @@ func TestMountAfterOneThatHung(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
-	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
-		t.Fatal(err)
-	}
+	hangs(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if gone, err := m.check(ctx, dir, place{}); gone || !errors.Is(err, errdefs.ErrUnavailable) {
@@ -214,16 +213,7 @@ func TestHeldAsksNoFileSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", program.Fd())
-	if err := syscall.Mount("none", dir, "fuse.remora", 0, opts); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	program := hangs(t, dir)
 	told := make(chan bool, 1)
 	go func() {
 		held, _ := h.held(t.Context(), &mounted{record: record{Volume: "a", Mountpoint: dir}})
